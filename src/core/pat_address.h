@@ -1,0 +1,70 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+/// Addresses and address ranges. Binary form of a range, as it stands in a record:
+///
+///     +--------+---------------+------------------------------------------+
+///     | family | prefix length | address, 4 or 16 bytes in network order  |
+///     | 4 or 6 | in bits       | bits past the prefix are zero            |
+///     +--------+---------------+------------------------------------------+
+namespace pat {
+
+enum class address_family : std::uint8_t {
+    none = 0,  ///< a peer without an address (a UNIX-domain socket): in no range
+    v4 = 4,
+    v6 = 6,
+};
+
+/// An address; the first 4 or all 16 bytes count.
+struct address {
+    address_family family = address_family::none;
+    std::array<std::byte, 16> bytes{};
+};
+
+/// Makes an address of 4 or 16 bytes in network order. An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), which
+/// is how a dual-stack socket shows an IPv4 peer, becomes the IPv4 address.
+[[nodiscard]] address make_address(std::span<const std::byte> network_order) noexcept;
+
+/// Reads an address as text (RFC 4291, section 2.2, or dotted quad).
+[[nodiscard]] std::optional<address> parse_address(std::string_view text) noexcept;
+
+inline constexpr std::size_t max_range_length = 18;
+
+/// A range in binary form.
+struct range {
+    std::array<std::byte, max_range_length> bytes;
+    std::size_t length;
+
+    [[nodiscard]] std::span<const std::byte> view() const noexcept { return {bytes.data(), length}; }
+};
+
+enum class range_error : std::uint8_t {
+    none,
+    syntax,     ///< not an address, or not followed by `/` and a prefix length that fits its family
+    host_bits,  ///< bits past the prefix are set, so the author meant something else
+};
+
+/// Reads a range as text: `192.0.2.0/24`, `2001:db8::/32`, or an address alone.
+[[nodiscard]] range_error parse_range(std::string_view text, range &out) noexcept;
+
+inline constexpr std::size_t max_range_text_length = 48;
+
+/// Writes the first range of `ranges` as text (without a terminating zero) and returns what is left behind it. The
+/// ranges must satisfy `are_ranges` and not be empty.
+std::span<const std::byte> format_range(std::span<const std::byte> ranges,
+                                        std::array<char, max_range_text_length> &text,
+                                        std::size_t &text_length) noexcept;
+
+/// True if `ranges` is a sequence of whole ranges in binary form.
+[[nodiscard]] bool are_ranges(std::span<const std::byte> ranges) noexcept;
+
+/// True if one of `ranges`, which must satisfy `are_ranges`, holds `peer`.
+[[nodiscard]] bool in_ranges(std::span<const std::byte> ranges, const address &peer) noexcept;
+
+}  // namespace pat

@@ -1,0 +1,100 @@
+#include "core/pat_policy.h"
+
+#include "core/pat_bytes.h"
+
+#include <algorithm>
+
+namespace pat {
+
+namespace {
+
+bool has_scope(std::string_view granted, std::string_view scope) noexcept
+{
+    while (!granted.empty()) {
+        if (take_scope(granted) == scope) {
+            return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace
+
+std::string_view name(verdict of) noexcept
+{
+    switch (of) {
+    case verdict::ok: return "ok";
+    case verdict::missing: return "missing";
+    case verdict::malformed: return "malformed";
+    case verdict::unknown: return "unknown";
+    case verdict::revoked: return "revoked";
+    case verdict::expired: return "expired";
+    case verdict::not_yet_valid: return "not_yet_valid";
+    case verdict::address_denied: return "address_denied";
+    case verdict::scope_denied: return "scope_denied";
+    case verdict::store_error: return "store_error";
+    }
+    return "store_error";
+}
+
+std::string_view take_scope(std::string_view &scopes) noexcept
+{
+    scopes.remove_prefix(std::min(scopes.find_first_not_of(' '), scopes.size()));
+
+    const std::string_view scope = head(scopes, std::min(scopes.find(' '), scopes.size()));
+    scopes.remove_prefix(scope.size());
+
+    return scope;
+}
+
+bool satisfies(std::string_view granted, const scope_requirement &required) noexcept
+{
+    std::string_view rest = required.scopes;
+
+    bool holds = true;
+    for (std::string_view scope = take_scope(rest); !scope.empty(); scope = take_scope(rest)) {
+        holds = has_scope(granted, scope);
+        if (holds == required.any) {
+            break;
+        }
+    }
+    return holds;
+}
+
+verdict decide(const record &token, const facts &request, std::int64_t now) noexcept
+{
+    if (token.is_revoked()) {
+        return verdict::revoked;
+    }
+
+    if (token.expires_at != 0 && now - request.leeway >= token.expires_at) {
+        return verdict::expired;
+    }
+
+    if (now + request.leeway < token.not_before) {
+        return verdict::not_yet_valid;
+    }
+
+    if (!token.ranges.empty() && !in_ranges(token.ranges, request.peer)) {
+        return verdict::address_denied;
+    }
+
+    if (!std::all_of(request.required.begin(), request.required.end(),
+                     [&](const scope_requirement &required) { return satisfies(token.scopes, required); })) {
+        return verdict::scope_denied;
+    }
+
+    return verdict::ok;
+}
+
+std::optional<std::string_view> find_claim(const record &token, std::string_view name) noexcept
+{
+    for (auto rest = token.claims; !rest.empty();) {
+        if (const claim one = take_claim(rest); one.name == name) {
+            return one.value;
+        }
+    }
+    return std::nullopt;
+}
+
+}  // namespace pat

@@ -1,0 +1,56 @@
+#pragma once
+
+#include "core/pat_address.h"
+#include "core/pat_record.h"
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+/// What is decided about a token: pure functions of a record, the facts of a request, and the time.
+namespace pat {
+
+enum class verdict : std::uint8_t {
+    ok,
+    missing,    ///< no token was presented
+    malformed,  ///< what was presented can't be a token
+    unknown,    ///< the store does not hold it
+    revoked,
+    expired,
+    not_yet_valid,
+    address_denied,  ///< used from an address outside its ranges
+    scope_denied,    ///< lacks a scope that is needed here
+    store_error,     ///< nothing can be said about it: the store can't be read, or the record can't
+};
+
+/// The name of a verdict in `$auth_pat_status` and in patctl's output.
+[[nodiscard]] std::string_view name(verdict of) noexcept;
+
+/// What one place asks of a token's scopes: all of `scopes` (separated by spaces), or any of them. With no scope in
+/// it, it asks for nothing.
+struct scope_requirement {
+    std::string_view scopes;
+    bool any = false;
+};
+
+/// Takes the next scope off `scopes`, which are separated by spaces; empty when there is none left.
+[[nodiscard]] std::string_view take_scope(std::string_view &scopes) noexcept;
+
+[[nodiscard]] bool satisfies(std::string_view granted, const scope_requirement &required) noexcept;
+
+/// What counts about a request, besides its token.
+struct facts {
+    address peer;
+    std::span<const scope_requirement> required;  ///< all of them must hold
+    std::int64_t leeway = 0;                      ///< seconds of clock skew allowed on expiry and not-before
+};
+
+/// Decides about a token: revoked before expired before not-yet-valid before address before scope. `now` is in Unix
+/// seconds; a token is valid at `expires_at - 1` and expired at `expires_at`, valid at `not_before`.
+[[nodiscard]] verdict decide(const record &token, const facts &request, std::int64_t now) noexcept;
+
+/// The value of the claim with this name, if the token has it.
+[[nodiscard]] std::optional<std::string_view> find_claim(const record &token, std::string_view name) noexcept;
+
+}  // namespace pat

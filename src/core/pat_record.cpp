@@ -1,0 +1,462 @@
+#include "core/pat_record.h"
+
+#include "core/pat_address.h"
+#include "core/pat_bytes.h"
+
+#include <algorithm>
+
+#include <zlib.h>
+
+namespace pat {
+
+namespace {
+
+constexpr std::size_t header_length = 64;
+constexpr std::size_t claim_header_length = 3;
+constexpr std::array<std::byte, 8> meta_magic{std::byte{'a'}, std::byte{'u'}, std::byte{'t'}, std::byte{'h'},
+                                              std::byte{'_'}, std::byte{'p'}, std::byte{'a'}, std::byte{'t'}};
+
+/// Year 9999, the last that RFC 3339 can write.
+constexpr std::int64_t max_time = 253402300799;
+
+constexpr std::array<std::byte, 1> the_meta_key{std::byte{'m'}};
+constexpr std::byte token_tag{'t'};
+
+/// Offsets, as drawn in the header.
+constexpr std::size_t checksum_at = 0;
+constexpr std::size_t version_at = 4;
+
+namespace token_at {
+constexpr std::size_t flags = 5;
+constexpr std::size_t id_length = 6;
+constexpr std::size_t subject_length = 7;
+constexpr std::size_t name_length = 8;
+constexpr std::size_t zero = 9;
+constexpr std::size_t scopes_length = 10;
+constexpr std::size_t ranges_length = 12;
+constexpr std::size_t claims_length = 14;
+constexpr std::size_t sequence = 16;
+constexpr std::size_t issued_at = 24;
+constexpr std::size_t not_before = 32;
+constexpr std::size_t expires_at = 40;
+constexpr std::size_t revoked_at = 48;
+constexpr std::size_t local_revoked_at = 56;
+}  // namespace token_at
+
+namespace meta_at {
+constexpr std::size_t scheme = 5;
+constexpr std::size_t state = 6;
+constexpr std::size_t zero = 7;
+constexpr std::size_t magic = 8;
+constexpr std::size_t key_id = 16;
+constexpr std::size_t heartbeat = 24;
+constexpr std::size_t last_sequence = 32;
+constexpr std::size_t tokens = 40;
+constexpr std::size_t revoked = 48;
+constexpr std::size_t epoch_length = 56;
+constexpr std::size_t cursor_length = 58;
+constexpr std::size_t zero_2 = 60;
+}  // namespace meta_at
+
+std::uint32_t checksum_of(std::span<const std::byte> key, std::span<const std::byte> value) noexcept
+{
+    const auto update = [](uLong crc, std::span<const std::byte> bytes) {
+        return crc32_z(crc, reinterpret_cast<const Bytef *>(bytes.data()), bytes.size());
+    };
+    return static_cast<std::uint32_t>(update(update(0, key), value.subspan(version_at)));
+}
+
+/// What both kinds of record have in common.
+codec_error check_envelope(std::span<const std::byte> key, std::span<const std::byte> value) noexcept
+{
+    if (value.size() < header_length) {
+        return codec_error::too_short;
+    }
+    if (std::to_integer<std::uint8_t>(value[version_at]) > format_version) {
+        return codec_error::newer_version;
+    }
+    if (value.size() > max_record_length) {
+        return codec_error::too_long;
+    }
+    if (load_le<std::uint32_t>(&value[checksum_at]) != checksum_of(key, value)) {
+        return codec_error::checksum;
+    }
+    if (std::to_integer<std::uint8_t>(value[version_at]) != format_version) {
+        return codec_error::inconsistent;
+    }
+    return codec_error::none;
+}
+
+bool are_claims(std::span<const std::byte> claims) noexcept
+{
+    while (!claims.empty()) {
+        if (claims.size() < claim_header_length) {
+            return false;
+        }
+        const std::size_t length =
+            claim_header_length + std::to_integer<std::size_t>(claims[0]) + load_le<std::uint16_t>(&claims[1]);
+        if (claims.size() < length) {
+            return false;
+        }
+        claims = claims.subspan(length);
+    }
+    return true;
+}
+
+/// Hands out the variable part of a record, piece by piece.
+class cutter {
+public:
+    explicit cutter(std::span<const std::byte> rest) noexcept : rest_{rest} {}
+
+    std::span<const std::byte> bytes(std::size_t length) noexcept
+    {
+        const auto piece = rest_.first(length);
+        rest_ = rest_.subspan(length);
+        return piece;
+    }
+
+    std::string_view text(std::size_t length) noexcept { return text_of(bytes(length)); }
+
+private:
+    std::span<const std::byte> rest_;
+};
+
+/// Appends to a buffer that was found large enough.
+class filler {
+public:
+    explicit filler(std::byte *at) noexcept : at_{at} {}
+
+    void put(std::span<const std::byte> bytes) noexcept { at_ = std::ranges::copy(bytes, at_).out; }
+    void put(std::string_view text) noexcept { put(bytes_of(text)); }
+
+private:
+    std::byte *at_;
+};
+
+bool has_control(std::string_view text) noexcept
+{
+    return std::any_of(text.begin(), text.end(), [](char c) {
+        const auto byte = static_cast<unsigned char>(c);
+        return byte < 0x20 || byte == 0x7f;
+    });
+}
+
+bool is_time(std::int64_t time) noexcept
+{
+    return time >= 0 && time <= max_time;
+}
+
+constexpr byte_set id_characters{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._:@-"};
+constexpr byte_set claim_name_characters{"0123456789abcdefghijklmnopqrstuvwxyz_"};
+
+bool is_scope_character(char c) noexcept
+{
+    return c > 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+bool are_scopes(std::string_view scopes) noexcept
+{
+    if (scopes.empty()) {
+        return true;
+    }
+    for (std::size_t space; (space = scopes.find(' ')) != std::string_view::npos; scopes.remove_prefix(space + 1)) {
+        if (!is_scope(head(scopes, space))) {
+            return false;
+        }
+    }
+    return is_scope(scopes);
+}
+
+bool claims_are_valid(std::span<const std::byte> claims) noexcept
+{
+    if (!are_claims(claims)) {
+        return false;
+    }
+    while (!claims.empty()) {
+        const claim one = take_claim(claims);
+        if (!is_claim_name(one.name) || has_control(one.value)) {
+            return false;
+        }
+        for (auto others = claims; !others.empty();) {
+            if (take_claim(others).name == one.name) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+void seal(std::span<const std::byte> key, std::span<std::byte> value) noexcept
+{
+    store_le(&value[checksum_at], checksum_of(key, value));
+}
+
+}  // namespace
+
+token_key make_token_key(const digest &of) noexcept
+{
+    token_key key;
+    key[0] = token_tag;
+    std::ranges::copy(of, key.begin() + 1);
+    return key;
+}
+
+std::span<const std::byte> meta_key() noexcept
+{
+    return the_meta_key;
+}
+
+std::optional<digest> digest_of_key(std::span<const std::byte> key) noexcept
+{
+    if (key.size() != sizeof(token_key) || key[0] != token_tag) {
+        return std::nullopt;
+    }
+    digest result;
+    std::ranges::copy(key.subspan(1), result.begin());
+    return result;
+}
+
+std::string_view message(codec_error error) noexcept
+{
+    switch (error) {
+    case codec_error::none: return "no error";
+    case codec_error::too_short: return "the record is too short";
+    case codec_error::newer_version: return "the record was written by a newer version";
+    case codec_error::checksum: return "the checksum of the record is wrong";
+    case codec_error::inconsistent: return "the record contradicts itself";
+    case codec_error::id: return "the id must be 1 to 64 letters, digits, or any of \"._:@-\"";
+    case codec_error::subject: return "the subject must be 1 to 255 bytes without control characters";
+    case codec_error::name: return "the name must be at most 255 bytes without control characters";
+    case codec_error::scopes: return "a scope must be visible ASCII without quotes and backslashes (RFC 6749)";
+    case codec_error::ranges: return "the address ranges are malformed";
+    case codec_error::claims:
+        return "a claim needs a name of 1 to 64 lower-case letters, digits and \"_\", used once, and a value without "
+               "control characters";
+    case codec_error::time: return "a time must lie between 1970 and 9999";
+    case codec_error::epoch: return "the epoch is longer than 64 bytes";
+    case codec_error::cursor: return "the cursor is longer than 256 bytes";
+    case codec_error::too_long: return "the record is longer than 4096 bytes";
+    }
+    return "unknown error";
+}
+
+codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, record &out) noexcept
+{
+    if (const codec_error error = check_envelope(key, value); error != codec_error::none) {
+        return error;
+    }
+
+    const auto length_8 = [&](std::size_t at) { return std::to_integer<std::size_t>(value[at]); };
+    const auto length_16 = [&](std::size_t at) { return std::size_t{load_le<std::uint16_t>(&value[at])}; };
+
+    const std::size_t id = length_8(token_at::id_length);
+    const std::size_t subject = length_8(token_at::subject_length);
+    const std::size_t name = length_8(token_at::name_length);
+    const std::size_t scopes = length_16(token_at::scopes_length);
+    const std::size_t ranges = length_16(token_at::ranges_length);
+    const std::size_t claims = length_16(token_at::claims_length);
+
+    if (header_length + id + subject + name + scopes + ranges + claims != value.size() || id == 0 || id > max_id_length
+        || subject == 0 || value[token_at::flags] != std::byte{0} || value[token_at::zero] != std::byte{0}) {
+        return codec_error::inconsistent;
+    }
+
+    out.sequence = load_le<std::uint64_t>(&value[token_at::sequence]);
+    out.issued_at = load_le<std::int64_t>(&value[token_at::issued_at]);
+    out.not_before = load_le<std::int64_t>(&value[token_at::not_before]);
+    out.expires_at = load_le<std::int64_t>(&value[token_at::expires_at]);
+    out.revoked_at = load_le<std::int64_t>(&value[token_at::revoked_at]);
+    out.local_revoked_at = load_le<std::int64_t>(&value[token_at::local_revoked_at]);
+
+    cutter cut{value.subspan(header_length)};
+    out.id = cut.text(id);
+    out.subject = cut.text(subject);
+    out.name = cut.text(name);
+    out.scopes = cut.text(scopes);
+    out.ranges = cut.bytes(ranges);
+    out.claims = cut.bytes(claims);
+
+    if (!are_ranges(out.ranges) || !are_claims(out.claims)) {
+        return codec_error::inconsistent;
+    }
+
+    return codec_error::none;
+}
+
+codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept
+{
+    if (const codec_error error = check_envelope(meta_key(), value); error != codec_error::none) {
+        return error;
+    }
+
+    const auto scheme = static_cast<digest_scheme>(value[meta_at::scheme]);
+    const auto state = static_cast<store_state>(value[meta_at::state]);
+    const std::size_t epoch = load_le<std::uint16_t>(&value[meta_at::epoch_length]);
+    const std::size_t cursor = load_le<std::uint16_t>(&value[meta_at::cursor_length]);
+
+    if ((scheme != digest_scheme::sha256 && scheme != digest_scheme::hmac_sha256) || state < store_state::empty
+        || state > store_state::resync || value[meta_at::zero] != std::byte{0}
+        || !std::ranges::equal(value.subspan(meta_at::magic, meta_magic.size()), meta_magic)
+        || load_le<std::uint32_t>(&value[meta_at::zero_2]) != 0 || epoch > max_epoch_length
+        || cursor > max_cursor_length || header_length + epoch + cursor != value.size()) {
+        return codec_error::inconsistent;
+    }
+
+    out.scheme = scheme;
+    out.state = state;
+    std::ranges::copy(value.subspan(meta_at::key_id, out.key.size()), out.key.begin());
+    out.heartbeat = load_le<std::int64_t>(&value[meta_at::heartbeat]);
+    out.last_sequence = load_le<std::uint64_t>(&value[meta_at::last_sequence]);
+    out.tokens = load_le<std::uint64_t>(&value[meta_at::tokens]);
+    out.revoked = load_le<std::uint64_t>(&value[meta_at::revoked]);
+
+    cutter cut{value.subspan(header_length)};
+    out.epoch = cut.text(epoch);
+    out.cursor = cut.text(cursor);
+
+    return codec_error::none;
+}
+
+encoded encode(std::span<const std::byte> key, const record &from, record_buffer &buffer) noexcept
+{
+    if (const codec_error error = validate(from); error != codec_error::none) {
+        return {error, {}};
+    }
+
+    const std::size_t length = header_length + from.id.size() + from.subject.size() + from.name.size()
+                               + from.scopes.size() + from.ranges.size() + from.claims.size();
+    if (length > buffer.size()) {
+        return {codec_error::too_long, {}};
+    }
+
+    std::fill_n(buffer.begin(), header_length, std::byte{0});
+    buffer[version_at] = std::byte{format_version};
+    buffer[token_at::id_length] = static_cast<std::byte>(from.id.size());
+    buffer[token_at::subject_length] = static_cast<std::byte>(from.subject.size());
+    buffer[token_at::name_length] = static_cast<std::byte>(from.name.size());
+    store_le(&buffer[token_at::scopes_length], static_cast<std::uint16_t>(from.scopes.size()));
+    store_le(&buffer[token_at::ranges_length], static_cast<std::uint16_t>(from.ranges.size()));
+    store_le(&buffer[token_at::claims_length], static_cast<std::uint16_t>(from.claims.size()));
+    store_le(&buffer[token_at::sequence], from.sequence);
+    store_le(&buffer[token_at::issued_at], from.issued_at);
+    store_le(&buffer[token_at::not_before], from.not_before);
+    store_le(&buffer[token_at::expires_at], from.expires_at);
+    store_le(&buffer[token_at::revoked_at], from.revoked_at);
+    store_le(&buffer[token_at::local_revoked_at], from.local_revoked_at);
+
+    filler fill{&buffer[header_length]};
+    fill.put(from.id);
+    fill.put(from.subject);
+    fill.put(from.name);
+    fill.put(from.scopes);
+    fill.put(from.ranges);
+    fill.put(from.claims);
+
+    const auto bytes = std::span{buffer}.first(length);
+    seal(key, bytes);
+    return {codec_error::none, bytes};
+}
+
+encoded encode_meta(const meta &from, record_buffer &buffer) noexcept
+{
+    if (from.epoch.size() > max_epoch_length) {
+        return {codec_error::epoch, {}};
+    }
+    if (from.cursor.size() > max_cursor_length) {
+        return {codec_error::cursor, {}};
+    }
+    if (!is_time(from.heartbeat)) {
+        return {codec_error::time, {}};
+    }
+
+    std::fill_n(buffer.begin(), header_length, std::byte{0});
+    buffer[version_at] = std::byte{format_version};
+    buffer[meta_at::scheme] = static_cast<std::byte>(from.scheme);
+    buffer[meta_at::state] = static_cast<std::byte>(from.state);
+    std::ranges::copy(meta_magic, &buffer[meta_at::magic]);
+    std::ranges::copy(from.key, &buffer[meta_at::key_id]);
+    store_le(&buffer[meta_at::heartbeat], from.heartbeat);
+    store_le(&buffer[meta_at::last_sequence], from.last_sequence);
+    store_le(&buffer[meta_at::tokens], from.tokens);
+    store_le(&buffer[meta_at::revoked], from.revoked);
+    store_le(&buffer[meta_at::epoch_length], static_cast<std::uint16_t>(from.epoch.size()));
+    store_le(&buffer[meta_at::cursor_length], static_cast<std::uint16_t>(from.cursor.size()));
+
+    filler fill{&buffer[header_length]};
+    fill.put(from.epoch);
+    fill.put(from.cursor);
+
+    const auto bytes = std::span{buffer}.first(header_length + from.epoch.size() + from.cursor.size());
+    seal(meta_key(), bytes);
+    return {codec_error::none, bytes};
+}
+
+codec_error validate(const record &from) noexcept
+{
+    if (from.id.empty() || from.id.size() > max_id_length || !id_characters.has_all(from.id)) {
+        return codec_error::id;
+    }
+    if (from.subject.empty() || from.subject.size() > max_subject_length || has_control(from.subject)) {
+        return codec_error::subject;
+    }
+    if (from.name.size() > max_name_length || has_control(from.name)) {
+        return codec_error::name;
+    }
+    if (!are_scopes(from.scopes)) {
+        return codec_error::scopes;
+    }
+    if (!are_ranges(from.ranges)) {
+        return codec_error::ranges;
+    }
+    if (!claims_are_valid(from.claims)) {
+        return codec_error::claims;
+    }
+    if (!is_time(from.issued_at) || !is_time(from.not_before) || !is_time(from.expires_at) || !is_time(from.revoked_at)
+        || !is_time(from.local_revoked_at)) {
+        return codec_error::time;
+    }
+    return codec_error::none;
+}
+
+bool is_scope(std::string_view text) noexcept
+{
+    return !text.empty() && std::all_of(text.begin(), text.end(), is_scope_character);
+}
+
+bool is_claim_name(std::string_view text) noexcept
+{
+    return !text.empty() && text.size() <= max_claim_name_length && claim_name_characters.has_all(text);
+}
+
+claim take_claim(std::span<const std::byte> &claims) noexcept
+{
+    const auto name_length = std::to_integer<std::size_t>(claims[0]);
+    const std::size_t value_length = load_le<std::uint16_t>(&claims[1]);
+
+    cutter cut{claims.subspan(claim_header_length)};
+    const claim result{cut.text(name_length), cut.text(value_length)};
+
+    claims = claims.subspan(claim_header_length + name_length + value_length);
+    return result;
+}
+
+bool append_claim(const claim &from, record_buffer &buffer, std::size_t &length) noexcept
+{
+    const std::size_t needed = claim_header_length + from.name.size() + from.value.size();
+
+    if (!is_claim_name(from.name) || has_control(from.value) || needed > buffer.size() - length) {
+        return false;
+    }
+
+    buffer[length] = static_cast<std::byte>(from.name.size());
+    store_le(&buffer[length + 1], static_cast<std::uint16_t>(from.value.size()));
+
+    filler fill{&buffer[length + claim_header_length]};
+    fill.put(from.name);
+    fill.put(from.value);
+
+    length += needed;
+    return true;
+}
+
+}  // namespace pat

@@ -1,0 +1,181 @@
+#pragma once
+
+#include "core/pat_digest.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+/// The codec of the store: the bytes of a token record and of the meta record. docs/store-format.md says the same in
+/// prose; t/unit/golden pins the bytes.
+///
+/// Keys:
+///
+///     'm'                       the meta record
+///     't' digest[32]            the token record of a digest
+///
+/// Token record, all integers little-endian, all times Unix seconds (UTC):
+///
+///      0  u32  checksum           CRC-32 (zlib) of the key, then of the value from byte 4 on
+///      4  u8   version            1
+///      5  u8   flags              0; a reader refuses a flag it does not know
+///      6  u8   id length          1..64
+///      7  u8   subject length     1..255
+///      8  u8   name length        0..255
+///      9  u8                      0
+///     10  u16  scopes length
+///     12  u16  ranges length
+///     14  u16  claims length
+///     16  u64  sequence           the source's number of the change; 0 for a token made on this host
+///     24  i64  issued_at
+///     32  i64  not_before         0 = from the start
+///     40  i64  expires_at         0 = never
+///     48  i64  revoked_at         0 = not; by the source
+///     56  i64  local_revoked_at   0 = not; by patctl on this host, which a source can't undo
+///     64       id, subject, name, scopes (separated by one space), ranges (pat_address.h),
+///              claims (u8 name length, u16 value length, name, value; …)
+///
+/// Meta record:
+///
+///      0  u32  checksum           as above
+///      4  u8   version            1
+///      5  u8   digest scheme
+///      6  u8   state
+///      7  u8                      0
+///      8  u8×8 magic              "auth_pat"
+///     16  u8×8 key id             all zero without a pepper
+///     24  i64  heartbeat          last successful look at the source; 0 = no source has been looked at
+///     32  u64  last sequence      the highest that was applied
+///     40  u64  tokens             number of token records
+///     48  u64  revoked            how many of them are revoked, by the source or on this host
+///     56  u16  epoch length       0..64
+///     58  u16  cursor length      0..256
+///     60  u32                     0
+///     64       epoch, cursor
+namespace pat {
+
+inline constexpr std::uint8_t format_version = 1;
+
+inline constexpr std::size_t max_record_length = 4096;
+inline constexpr std::size_t max_id_length = 64;
+inline constexpr std::size_t max_subject_length = 255;
+inline constexpr std::size_t max_name_length = 255;
+inline constexpr std::size_t max_claim_name_length = 64;
+inline constexpr std::size_t max_epoch_length = 64;
+inline constexpr std::size_t max_cursor_length = 256;
+
+using token_key = std::array<std::byte, 1 + digest_length>;
+
+[[nodiscard]] token_key make_token_key(const digest &of) noexcept;
+[[nodiscard]] std::span<const std::byte> meta_key() noexcept;
+
+/// The digest in a key, or nothing if it isn't the key of a token record.
+[[nodiscard]] std::optional<digest> digest_of_key(std::span<const std::byte> key) noexcept;
+
+/// A token record. The texts and spans point into the bytes it was decoded from, or at what is to be encoded.
+struct record {
+    std::uint64_t sequence = 0;
+    std::int64_t issued_at = 0;
+    std::int64_t not_before = 0;
+    std::int64_t expires_at = 0;
+    std::int64_t revoked_at = 0;
+    std::int64_t local_revoked_at = 0;
+    std::string_view id;
+    std::string_view subject;
+    std::string_view name;
+    std::string_view scopes;
+    std::span<const std::byte> ranges;
+    std::span<const std::byte> claims;
+
+    [[nodiscard]] bool is_revoked() const noexcept { return revoked_at != 0 || local_revoked_at != 0; }
+};
+
+enum class store_state : std::uint8_t {
+    empty = 1,   ///< nothing has been written yet
+    ready = 2,   ///< holds what its source held at the cursor, or what patctl put there
+    resync = 3,  ///< a full resync is under way; what is there is still served
+};
+
+/// The meta record; texts as in `record`.
+struct meta {
+    digest_scheme scheme = digest_scheme::sha256;
+    key_id key{};
+    store_state state = store_state::empty;
+    std::int64_t heartbeat = 0;
+    std::uint64_t last_sequence = 0;
+    std::uint64_t tokens = 0;
+    std::uint64_t revoked = 0;
+    std::string_view epoch;
+    std::string_view cursor;
+
+    [[nodiscard]] bool made_with(const hasher &by) const noexcept { return scheme == by.scheme() && key == by.key(); }
+};
+
+/// Why bytes are not a record, or a record can't become bytes.
+enum class codec_error : std::uint8_t {
+    none,
+    too_short,
+    newer_version,
+    checksum,
+    inconsistent,  ///< the lengths and values contradict each other
+    id,
+    subject,
+    name,
+    scopes,
+    ranges,
+    claims,
+    time,
+    epoch,
+    cursor,
+    too_long,
+};
+
+/// What is wrong, as the end of a sentence, in lower case.
+[[nodiscard]] std::string_view message(codec_error error) noexcept;
+
+/// Decodes the value found under `key`: a whole record, of a version and with flags that are known, whose parts lie
+/// inside it. What they say was checked when they were encoded. Only `codec_error::none` leaves something usable in
+/// `out`.
+[[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
+                                 record &out) noexcept;
+[[nodiscard]] codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept;
+
+/// What an encoder wrote: `bytes` is part of the buffer that was passed in, or empty after an error.
+struct encoded {
+    codec_error error;
+    std::span<const std::byte> bytes;
+};
+
+using record_buffer = std::array<std::byte, max_record_length>;
+
+/// Encodes what passes `validate`.
+[[nodiscard]] encoded encode(std::span<const std::byte> key, const record &from, record_buffer &buffer) noexcept;
+[[nodiscard]] encoded encode_meta(const meta &from, record_buffer &buffer) noexcept;
+
+/// The rules for a record's values, which protect those who use them: an id goes into logs, a subject into headers.
+/// id: 1 to 64 letters, digits and `._:@-`. subject: 1 to 255 bytes; name, claim value: also empty; none of them with
+/// control characters. scopes: scope-tokens of RFC 6749, section 3.3, with one space between. claim names: letters in
+/// lower case, digits and `_`, each once. Times: 0 or later, at most year 9999.
+[[nodiscard]] codec_error validate(const record &from) noexcept;
+
+/// True if `text` is one scope-token of RFC 6749, section 3.3.
+[[nodiscard]] bool is_scope(std::string_view text) noexcept;
+
+/// True if `text` can be the name of a claim.
+[[nodiscard]] bool is_claim_name(std::string_view text) noexcept;
+
+struct claim {
+    std::string_view name;
+    std::string_view value;
+};
+
+/// Takes the first claim off `claims`, which come from a decoded record and are not empty.
+[[nodiscard]] claim take_claim(std::span<const std::byte> &claims) noexcept;
+
+/// Appends a claim at `length` of `buffer`; false, and nothing changed, if it doesn't fit or is not a claim.
+[[nodiscard]] bool append_claim(const claim &from, record_buffer &buffer, std::size_t &length) noexcept;
+
+}  // namespace pat

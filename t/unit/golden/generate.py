@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Writes the golden records that test_record.cpp compares with: generate.py [--check]
+
+The format is stated here a second time, from the comment at the head of src/core/pat_record.h and with nothing from
+src/. A file that changes is a change of the store's format. --check writes nothing and fails if a file differs.
+"""
+
+import ipaddress
+import pathlib
+import struct
+import sys
+import zlib
+
+TOKEN_KEY = b"t" + bytes(range(32))
+META_KEY = b"m"
+
+
+def ip_range(text):
+    network = ipaddress.ip_network(text)
+    return bytes([network.version, network.prefixlen]) + network.network_address.packed
+
+
+def claim(name, value):
+    return struct.pack("<BH", len(name), len(value)) + name + value
+
+
+def seal(key, fields):
+    """The fields behind the checksum, with the checksum in front."""
+    crc = zlib.crc32(key + b"".join(value for _, value in fields))
+    return [("checksum", struct.pack("<I", crc)), *fields]
+
+
+def token(id, subject, name=b"", scopes=b"", ranges=(), claims=(), sequence=0, issued_at=0, not_before=0,
+          expires_at=0, revoked_at=0, local_revoked_at=0):
+    ranges_length = sum(map(len, ranges))
+    claims_length = sum(map(len, claims))
+    return seal(TOKEN_KEY, [
+        ("version", struct.pack("B", 1)),
+        ("flags", struct.pack("B", 0)),
+        ("id length", struct.pack("B", len(id))),
+        ("subject length", struct.pack("B", len(subject))),
+        ("name length", struct.pack("B", len(name))),
+        ("zero", struct.pack("B", 0)),
+        ("scopes length", struct.pack("<H", len(scopes))),
+        ("ranges length", struct.pack("<H", ranges_length)),
+        ("claims length", struct.pack("<H", claims_length)),
+        ("sequence", struct.pack("<Q", sequence)),
+        ("issued_at", struct.pack("<q", issued_at)),
+        ("not_before", struct.pack("<q", not_before)),
+        ("expires_at", struct.pack("<q", expires_at)),
+        ("revoked_at", struct.pack("<q", revoked_at)),
+        ("local_revoked_at", struct.pack("<q", local_revoked_at)),
+        ("id", id),
+        ("subject", subject),
+        ("name", name),
+        ("scopes", scopes),
+        *(("range", one) for one in ranges),
+        *(("claim", one) for one in claims),
+    ])
+
+
+def meta(scheme, state, key_id=bytes(8), heartbeat=0, last_sequence=0, tokens=0, revoked=0, epoch=b"", cursor=b""):
+    return seal(META_KEY, [
+        ("version", struct.pack("B", 1)),
+        ("digest scheme", struct.pack("B", scheme)),
+        ("state", struct.pack("B", state)),
+        ("zero", struct.pack("B", 0)),
+        ("magic", b"auth_pat"),
+        ("key id", key_id),
+        ("heartbeat", struct.pack("<q", heartbeat)),
+        ("last sequence", struct.pack("<Q", last_sequence)),
+        ("tokens", struct.pack("<Q", tokens)),
+        ("revoked", struct.pack("<Q", revoked)),
+        ("epoch length", struct.pack("<H", len(epoch))),
+        ("cursor length", struct.pack("<H", len(cursor))),
+        ("zero", struct.pack("<I", 0)),
+        ("epoch", epoch),
+        ("cursor", cursor),
+    ])
+
+
+RECORDS = {
+    "token_minimal": token(b"a", b"b"),
+    "token_full": token(
+        b"tok_01HV.x:y@z-9", b"user-42", "CI d\u00e9ploiement".encode(), b"read:orders write:orders admin",
+        [ip_range("192.0.2.0/24"), ip_range("2001:db8::/32")],
+        [claim(b"tenant", b"referon"), claim(b"note", b"x" * 258)],
+        sequence=0x0102030405060708, issued_at=1700000000, not_before=1700000060, expires_at=1731536000,
+        revoked_at=1710000000, local_revoked_at=1710000001),
+    "meta_minimal": meta(1, 1),
+    "meta_full": meta(
+        2, 3, bytes(range(0xF0, 0xF8)), heartbeat=1700000001, last_sequence=0x1112131415161718, tokens=290000000,
+        revoked=12345, epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42"),
+}
+
+
+def main():
+    check = sys.argv[1:] == ["--check"]
+    folder = pathlib.Path(__file__).resolve().parent
+    wrong = 0
+    for name, fields in RECORDS.items():
+        path = folder / f"{name}.hex"
+        text = "".join(f"{value.hex()}  # {field}\n" for field, value in fields if value)
+        if not check:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            print(f"{path} differs", file=sys.stderr)
+            wrong = 1
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())

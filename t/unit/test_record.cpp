@@ -1,0 +1,1156 @@
+#include "pat_cmocka.h"
+
+#include "core/pat_address.h"
+#include "core/pat_bytes.h"
+#include "core/pat_record.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include <zlib.h>
+
+/// Where the golden records are, as seen from the folder the tests run in.
+#ifndef PAT_GOLDEN_DIR
+#define PAT_GOLDEN_DIR "t/unit/golden"
+#endif
+
+namespace {
+
+using namespace pat;
+using namespace pat::test;
+using namespace std::string_view_literals;
+
+constexpr std::int64_t year_9999 = 253402300799;
+
+/// 00 01 02 … 1f, as in golden/generate.py.
+digest the_digest() noexcept
+{
+    digest result;
+    for (std::size_t i = 0; i < result.size(); i++) {
+        result[i] = static_cast<std::byte>(i);
+    }
+    return result;
+}
+
+const token_key the_key = make_token_key(the_digest());
+
+/// The value of a record while a test changes it. It stands at the end of its storage, for a sanitizer to see a read
+/// behind it.
+class specimen {
+public:
+    explicit specimen(std::span<const std::byte> from) noexcept : length_{from.size()}
+    {
+        std::ranges::copy(from, bytes().begin());
+    }
+
+    [[nodiscard]] std::span<std::byte> bytes() noexcept { return std::span{storage_}.last(length_); }
+
+    void set_u8(std::size_t at, unsigned value) noexcept { bytes()[at] = static_cast<std::byte>(value); }
+
+    void set_u16(std::size_t at, unsigned value) noexcept
+    {
+        set_u8(at, value & 0xff);
+        set_u8(at + 1, value >> 8);
+    }
+
+    /// Makes the checksum right, by the rule in pat_record.h.
+    void seal(std::span<const std::byte> key) noexcept
+    {
+        uLong crc = crc32(0, nullptr, 0);
+        crc = crc32(crc, reinterpret_cast<const Bytef *>(key.data()), static_cast<uInt>(key.size()));
+        crc = crc32(crc, reinterpret_cast<const Bytef *>(&bytes()[4]), static_cast<uInt>(length_ - 4));
+        for (std::size_t i = 0; i < 4; i++) {
+            set_u8(i, static_cast<unsigned>(crc >> (8 * i) & 0xff));
+        }
+    }
+
+private:
+    std::array<std::byte, max_record_length + 64> storage_;
+    std::size_t length_;
+};
+
+/// Reads a file of golden/generate.py: bytes in hexadecimal, and comments from # to the end of a line.
+std::span<const std::byte> read_golden(const char *path, std::span<std::byte> out)
+{
+    std::size_t digits = 0;
+
+    std::FILE *file = std::fopen(path, "r");
+    if (file == nullptr) {
+        print_error("%s can't be read; the tests run in the project's folder\n", path);
+        _fail(__FILE__, __LINE__);
+    }
+    bool comment = false;
+    for (int c; (c = std::fgetc(file)) != EOF;) {
+        comment = c == '#' || (comment && c != '\n');
+        if (comment || c == ' ' || c == '\n' || digits / 2 == out.size()) {
+            continue;
+        }
+        const auto value = static_cast<std::byte>(digit_value(static_cast<char>(c)));
+        out[digits / 2] = digits % 2 == 0 ? value << 4 : out[digits / 2] | value;
+        digits++;
+    }
+    std::fclose(file);
+
+    assert_row(path, digits != 0 && digits % 2 == 0);
+    return out.first(digits / 2);
+}
+
+/// Claims of the full record: tenant=referon, and a note of 258 characters, so that both bytes of a length count.
+struct claim_bytes {
+    record_buffer buffer{};
+    std::size_t length = 0;
+
+    [[nodiscard]] std::span<const std::byte> view() const noexcept { return std::span{buffer}.first(length); }
+};
+
+std::string_view xs(std::size_t length) noexcept
+{
+    static std::array<char, 70000> text;
+    text.fill('x');
+    return {text.data(), length};
+}
+
+std::span<const std::byte> full_claims()
+{
+    static claim_bytes claims;
+    claims.length = 0;
+    assert_true(append_claim({"tenant", "referon"}, claims.buffer, claims.length));
+    assert_true(append_claim({"note", xs(258)}, claims.buffer, claims.length));
+    return claims.view();
+}
+
+/// 192.0.2.0/24, 2001:db8::/32
+constexpr std::string_view full_ranges = "\x04\x18\xc0\x00\x02\x00"
+                                         "\x06\x20\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"sv;
+
+record minimal_record() noexcept
+{
+    record result;
+    result.id = "a";
+    result.subject = "b";
+    return result;
+}
+
+record full_record()
+{
+    return {
+        .sequence = 0x0102030405060708,
+        .issued_at = 1700000000,
+        .not_before = 1700000060,
+        .expires_at = 1731536000,
+        .revoked_at = 1710000000,
+        .local_revoked_at = 1710000001,
+        .id = "tok_01HV.x:y@z-9",
+        .subject = "user-42",
+        .name = "CI d\xc3\xa9ploiement",
+        .scopes = "read:orders write:orders admin",
+        .ranges = bytes_of(full_ranges),
+        .claims = full_claims(),
+    };
+}
+
+meta full_meta() noexcept
+{
+    meta result{
+        .scheme = digest_scheme::hmac_sha256,
+        .state = store_state::resync,
+        .heartbeat = 1700000001,
+        .last_sequence = 0x1112131415161718,
+        .tokens = 290000000,
+        .revoked = 12345,
+        .epoch = "7f9c2ba4-epoch",
+        .cursor = "0/16B3748;42",
+    };
+    static_cast<void>(unhex("f0f1f2f3f4f5f6f7", result.key));
+    return result;
+}
+
+void assert_same_record(const record &have, const record &want)
+{
+    assert_number_equal("sequence", have.sequence, want.sequence);
+    assert_number_equal("issued_at", have.issued_at, want.issued_at);
+    assert_number_equal("not_before", have.not_before, want.not_before);
+    assert_number_equal("expires_at", have.expires_at, want.expires_at);
+    assert_number_equal("revoked_at", have.revoked_at, want.revoked_at);
+    assert_number_equal("local_revoked_at", have.local_revoked_at, want.local_revoked_at);
+    assert_view_equal("id", have.id, want.id);
+    assert_view_equal("subject", have.subject, want.subject);
+    assert_view_equal("name", have.name, want.name);
+    assert_view_equal("scopes", have.scopes, want.scopes);
+    assert_bytes_equal("ranges", have.ranges, want.ranges);
+    assert_bytes_equal("claims", have.claims, want.claims);
+}
+
+void assert_same_meta(const meta &have, const meta &want)
+{
+    assert_number_equal("scheme", have.scheme, want.scheme);
+    assert_bytes_equal("key", have.key, want.key);
+    assert_number_equal("state", have.state, want.state);
+    assert_number_equal("heartbeat", have.heartbeat, want.heartbeat);
+    assert_number_equal("last_sequence", have.last_sequence, want.last_sequence);
+    assert_number_equal("tokens", have.tokens, want.tokens);
+    assert_number_equal("revoked", have.revoked, want.revoked);
+    assert_view_equal("epoch", have.epoch, want.epoch);
+    assert_view_equal("cursor", have.cursor, want.cursor);
+}
+
+/// Encodes what is known to be right.
+std::span<const std::byte> encode_right(const record &from)
+{
+    static record_buffer buffer;
+    const encoded result = encode(the_key, from, buffer);
+    assert_number_equal("encode", result.error, codec_error::none);
+    return result.bytes;
+}
+
+std::span<const std::byte> encode_meta_right(const meta &from)
+{
+    static record_buffer buffer;
+    const encoded result = encode_meta(from, buffer);
+    assert_number_equal("encode_meta", result.error, codec_error::none);
+    return result.bytes;
+}
+
+codec_error decoding(std::span<const std::byte> value) noexcept
+{
+    record ignored;
+    return decode(the_key, value, ignored);
+}
+
+codec_error decoding_meta(std::span<const std::byte> value) noexcept
+{
+    meta ignored;
+    return decode_meta(value, ignored);
+}
+
+// ---- keys
+
+void a_token_key_is_t_and_the_digest(void **)
+{
+    std::array<std::byte, 33> want;
+    assert_bytes_equal("key", the_key,
+                       unhex("74000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", want));
+
+    const auto back = digest_of_key(the_key);
+    assert_true(back.has_value());
+    assert_bytes_equal("digest", *back, the_digest());
+}
+
+void the_meta_key_is_m(void **)
+{
+    assert_view_equal("meta key", text_of(meta_key()), "m");
+}
+
+void only_a_token_key_holds_a_digest(void **)
+{
+    std::array<std::byte, 40> key;
+    key.fill(std::byte{'t'});
+    for (std::size_t length = 0; length <= key.size(); length++) {
+        assert_number_equal(label_at("length", length), digest_of_key(std::span{key}.first(length)).has_value(),
+                            length == 33);
+    }
+    for (unsigned tag = 0; tag < 256; tag++) {
+        key[0] = static_cast<std::byte>(tag);
+        assert_number_equal(label_at("tag", tag), digest_of_key(std::span{key}.first(33)).has_value(), tag == 't');
+    }
+    assert_false(digest_of_key(meta_key()).has_value());
+}
+
+// ---- golden bytes
+
+void token_records_are_the_golden_bytes(void **)
+{
+    struct row {
+        const char *path;
+        record fields;
+    };
+    const row rows[] = {
+        {PAT_GOLDEN_DIR "/token_minimal.hex", minimal_record()},
+        {PAT_GOLDEN_DIR "/token_full.hex", full_record()},
+    };
+
+    static record_buffer file;
+    for (const row &row : rows) {
+        const auto golden = read_golden(row.path, file);
+        assert_bytes_equal(row.path, encode_right(row.fields), golden);
+
+        specimen value{golden};
+        record have;
+        assert_number_equal(row.path, decode(the_key, value.bytes(), have), codec_error::none);
+        assert_same_record(have, row.fields);
+    }
+}
+
+void meta_records_are_the_golden_bytes(void **)
+{
+    struct row {
+        const char *path;
+        meta fields;
+    };
+    const row rows[] = {
+        {PAT_GOLDEN_DIR "/meta_minimal.hex", meta{}},
+        {PAT_GOLDEN_DIR "/meta_full.hex", full_meta()},
+    };
+
+    static record_buffer file;
+    for (const row &row : rows) {
+        const auto golden = read_golden(row.path, file);
+        assert_bytes_equal(row.path, encode_meta_right(row.fields), golden);
+
+        specimen value{golden};
+        meta have;
+        assert_number_equal(row.path, decode_meta(value.bytes(), have), codec_error::none);
+        assert_same_meta(have, row.fields);
+    }
+}
+
+void decoding_leaves_nothing_of_what_was_in_the_record_before(void **)
+{
+    record reused = full_record();
+    specimen value{encode_right(minimal_record())};
+    assert_int_equal(decode(the_key, value.bytes(), reused), codec_error::none);
+    assert_same_record(reused, minimal_record());
+
+    meta reused_meta = full_meta();
+    specimen meta_value{encode_meta_right(meta{})};
+    assert_int_equal(decode_meta(meta_value.bytes(), reused_meta), codec_error::none);
+    assert_same_meta(reused_meta, meta{});
+}
+
+void encoding_leaves_nothing_of_what_was_in_the_buffer_before(void **)
+{
+    static record_buffer buffer;
+    static record_buffer file;
+
+    buffer.fill(std::byte{0xee});
+    assert_bytes_equal("token", encode(the_key, minimal_record(), buffer).bytes,
+                       read_golden(PAT_GOLDEN_DIR "/token_minimal.hex", file));
+
+    buffer.fill(std::byte{0xee});
+    assert_bytes_equal("meta", encode_meta(meta{}, buffer).bytes,
+                       read_golden(PAT_GOLDEN_DIR "/meta_minimal.hex", file));
+}
+
+void the_claims_of_a_record_are_taken_one_after_the_other(void **)
+{
+    specimen value{encode_right(full_record())};
+    record have;
+    assert_int_equal(decode(the_key, value.bytes(), have), codec_error::none);
+
+    const claim first = take_claim(have.claims);
+    assert_view_equal("first name", first.name, "tenant");
+    assert_view_equal("first value", first.value, "referon");
+
+    const claim second = take_claim(have.claims);
+    assert_view_equal("second name", second.name, "note");
+    assert_view_equal("second value", second.value, xs(258));
+
+    assert_true(have.claims.empty());
+}
+
+// ---- damaged records
+
+void every_truncation_of_a_record_is_refused(void **)
+{
+    const auto whole = encode_right(full_record());
+    for (std::size_t length = 0; length < whole.size(); length++) {
+        specimen cut{whole.first(length)};
+        const char *label = label_at("length", length);
+
+        assert_number_equal(label, decoding(cut.bytes()), length < 64 ? codec_error::too_short : codec_error::checksum);
+        if (length >= 64) {
+            cut.seal(the_key);
+            assert_number_equal(label, decoding(cut.bytes()), codec_error::inconsistent);
+        }
+    }
+
+    const auto whole_meta = encode_meta_right(full_meta());
+    for (std::size_t length = 0; length < whole_meta.size(); length++) {
+        specimen cut{whole_meta.first(length)};
+        const char *label = label_at("meta, length", length);
+
+        assert_number_equal(label, decoding_meta(cut.bytes()),
+                            length < 64 ? codec_error::too_short : codec_error::checksum);
+        if (length >= 64) {
+            cut.seal(meta_key());
+            assert_number_equal(label, decoding_meta(cut.bytes()), codec_error::inconsistent);
+        }
+    }
+}
+
+void every_extension_of_a_record_is_refused(void **)
+{
+    static std::array<std::byte, max_record_length> longer;
+
+    const auto whole = encode_right(full_record());
+    const auto whole_meta = encode_meta_right(full_meta());
+
+    for (unsigned byte = 0; byte < 256; byte++) {
+        std::ranges::copy(whole, longer.begin());
+        longer[whole.size()] = static_cast<std::byte>(byte);
+        specimen value{std::span{longer}.first(whole.size() + 1)};
+        assert_number_equal(label_at("byte", byte), decoding(value.bytes()), codec_error::checksum);
+        value.seal(the_key);
+        assert_number_equal(label_at("sealed, byte", byte), decoding(value.bytes()), codec_error::inconsistent);
+
+        std::ranges::copy(whole_meta, longer.begin());
+        longer[whole_meta.size()] = static_cast<std::byte>(byte);
+        specimen meta_value{std::span{longer}.first(whole_meta.size() + 1)};
+        assert_number_equal(label_at("meta, byte", byte), decoding_meta(meta_value.bytes()), codec_error::checksum);
+        meta_value.seal(meta_key());
+        assert_number_equal(label_at("meta, sealed, byte", byte), decoding_meta(meta_value.bytes()),
+                            codec_error::inconsistent);
+    }
+}
+
+/// A flip in the version may look like a newer one; a flip anywhere else must be the checksum's find.
+codec_error error_of_flip(std::size_t bit) noexcept
+{
+    return bit / 8 == 4 && bit % 8 != 0 ? codec_error::newer_version : codec_error::checksum;
+}
+
+void every_flipped_bit_of_a_value_is_refused(void **)
+{
+    for (const record &from : {minimal_record(), full_record()}) {
+        specimen value{encode_right(from)};
+        for (std::size_t bit = 0; bit < 8 * value.bytes().size(); bit++) {
+            value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
+            assert_number_equal(label_at("bit", bit), decoding(value.bytes()), error_of_flip(bit));
+            value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
+        }
+        assert_number_equal("as before", decoding(value.bytes()), codec_error::none);
+    }
+
+    specimen value{encode_meta_right(full_meta())};
+    for (std::size_t bit = 0; bit < 8 * value.bytes().size(); bit++) {
+        value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
+        assert_number_equal(label_at("meta, bit", bit), decoding_meta(value.bytes()), error_of_flip(bit));
+        value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
+    }
+}
+
+void every_flipped_bit_of_a_key_is_refused(void **)
+{
+    specimen value{encode_right(full_record())};
+    token_key key = the_key;
+    record ignored;
+
+    for (std::size_t bit = 0; bit < 8 * key.size(); bit++) {
+        key[bit / 8] ^= std::byte{1} << (bit % 8);
+        assert_number_equal(label_at("bit", bit), decode(key, value.bytes(), ignored), codec_error::checksum);
+        key[bit / 8] ^= std::byte{1} << (bit % 8);
+    }
+    assert_number_equal("as before", decode(key, value.bytes(), ignored), codec_error::none);
+}
+
+void a_record_of_one_kind_is_not_one_of_the_other(void **)
+{
+    specimen token{encode_right(full_record())};
+    specimen the_meta{encode_meta_right(full_meta())};
+
+    assert_number_equal("token as meta", decoding_meta(token.bytes()), codec_error::checksum);
+    assert_number_equal("meta as token", decoding(the_meta.bytes()), codec_error::checksum);
+
+    token.seal(meta_key());
+    assert_number_equal("token as meta, sealed", decoding_meta(token.bytes()), codec_error::inconsistent);
+}
+
+void a_newer_version_is_told_from_damage(void **)
+{
+    for (unsigned version = 0; version < 256; version++) {
+        const codec_error unsealed = version == 1  ? codec_error::none
+                                     : version > 1 ? codec_error::newer_version
+                                                   : codec_error::checksum;
+        const codec_error sealed = version == 0 ? codec_error::inconsistent : unsealed;
+
+        specimen value{encode_right(full_record())};
+        value.set_u8(4, version);
+        assert_number_equal(label_at("version", version), decoding(value.bytes()), unsealed);
+        value.seal(the_key);
+        assert_number_equal(label_at("sealed, version", version), decoding(value.bytes()), sealed);
+
+        specimen the_meta{encode_meta_right(full_meta())};
+        the_meta.set_u8(4, version);
+        assert_number_equal(label_at("meta, version", version), decoding_meta(the_meta.bytes()), unsealed);
+        the_meta.seal(meta_key());
+        assert_number_equal(label_at("meta, sealed, version", version), decoding_meta(the_meta.bytes()), sealed);
+    }
+}
+
+void a_newer_version_may_be_longer_than_ours(void **)
+{
+    static std::array<std::byte, max_record_length + 64> bytes{};
+    specimen value{bytes};
+
+    value.set_u8(4, 2);
+    assert_number_equal("token", decoding(value.bytes()), codec_error::newer_version);
+    assert_number_equal("meta", decoding_meta(value.bytes()), codec_error::newer_version);
+}
+
+// ---- records that contradict themselves
+
+// Offsets of the header, and of the full record.
+constexpr std::size_t flags_at = 5;
+constexpr std::size_t id_length_at = 6;
+constexpr std::size_t subject_length_at = 7;
+constexpr std::size_t name_length_at = 8;
+constexpr std::size_t zero_at = 9;
+constexpr std::size_t scopes_length_at = 10;
+constexpr std::size_t ranges_length_at = 12;
+constexpr std::size_t claims_length_at = 14;
+constexpr std::size_t ranges_at = 64 + 16 + 7 + 15 + 30;
+constexpr std::size_t claims_at = ranges_at + 24;
+
+struct change {
+    std::size_t at;
+    unsigned value;
+};
+
+void a_token_record_that_contradicts_itself_is_refused(void **)
+{
+    struct row {
+        const char *label;
+        std::array<change, 3> bytes;
+        std::size_t count;
+    };
+    // The full record has lengths of 16, 7, 15, 0x1e, 0x18 and 0x119.
+    static constexpr row rows[] = {
+        {"id one longer", {{{id_length_at, 17}}}, 1},
+        {"id one shorter", {{{id_length_at, 15}}}, 1},
+        {"id without end", {{{id_length_at, 255}}}, 1},
+        {"subject one longer", {{{subject_length_at, 8}}}, 1},
+        {"subject one shorter", {{{subject_length_at, 6}}}, 1},
+        {"name one longer", {{{name_length_at, 16}}}, 1},
+        {"name one shorter", {{{name_length_at, 14}}}, 1},
+        {"name without end", {{{name_length_at, 255}}}, 1},
+        {"scopes one longer", {{{scopes_length_at, 0x1f}}}, 1},
+        {"scopes one shorter", {{{scopes_length_at, 0x1d}}}, 1},
+        {"scopes 256 longer", {{{scopes_length_at + 1, 1}}}, 1},
+        {"scopes without end", {{{scopes_length_at, 0xff}, {scopes_length_at + 1, 0xff}}}, 2},
+        {"ranges one longer", {{{ranges_length_at, 0x19}}}, 1},
+        {"ranges one shorter", {{{ranges_length_at, 0x17}}}, 1},
+        {"ranges 256 longer", {{{ranges_length_at + 1, 1}}}, 1},
+        {"claims one longer", {{{claims_length_at, 0x1a}}}, 1},
+        {"claims one shorter", {{{claims_length_at, 0x18}}}, 1},
+        {"claims 256 shorter", {{{claims_length_at + 1, 0}}}, 1},
+        {"no claims", {{{claims_length_at, 0}, {claims_length_at + 1, 0}}}, 2},
+
+        {"no id, its bytes given to the subject", {{{id_length_at, 0}, {subject_length_at, 23}}}, 2},
+        {"no subject, its bytes given to the id", {{{subject_length_at, 0}, {id_length_at, 23}}}, 2},
+        {"ranges take a byte of the claims", {{{ranges_length_at, 0x19}, {claims_length_at, 0x18}}}, 2},
+        {"ranges take a byte of the scopes", {{{ranges_length_at, 0x19}, {scopes_length_at, 0x1d}}}, 2},
+        {"ranges give a byte to the claims", {{{ranges_length_at, 0x17}, {claims_length_at, 0x1a}}}, 2},
+        {"ranges of two bytes", {{{ranges_length_at, 2}, {scopes_length_at, 0x1e + 22}}}, 2},
+
+        {"range of family 0", {{{ranges_at, 0}}}, 1},
+        {"range of family 5", {{{ranges_at, 5}}}, 1},
+        {"v4 range called v6", {{{ranges_at, 6}}}, 1},
+        {"v6 range called v4", {{{ranges_at + 6, 4}}}, 1},
+        {"v4 /33", {{{ranges_at + 1, 33}}}, 1},
+        {"v6 /129", {{{ranges_at + 7, 129}}}, 1},
+
+        {"first claim's name one longer", {{{claims_at, 7}}}, 1},
+        {"first claim's value one longer", {{{claims_at + 1, 8}}}, 1},
+        {"first claim's value 256 longer", {{{claims_at + 2, 1}}}, 1},
+        {"second claim's name one longer", {{{claims_at + 16, 5}}}, 1},
+        {"second claim's value one longer", {{{claims_at + 17, 3}}}, 1},
+        {"second claim's value 256 shorter", {{{claims_at + 18, 0}}}, 1},
+
+        {"flag 0", {{{flags_at, 0x01}}}, 1},
+        {"flag 1", {{{flags_at, 0x02}}}, 1},
+        {"flag 2", {{{flags_at, 0x04}}}, 1},
+        {"flag 3", {{{flags_at, 0x08}}}, 1},
+        {"flag 4", {{{flags_at, 0x10}}}, 1},
+        {"flag 5", {{{flags_at, 0x20}}}, 1},
+        {"flag 6", {{{flags_at, 0x40}}}, 1},
+        {"flag 7", {{{flags_at, 0x80}}}, 1},
+        {"all flags", {{{flags_at, 0xff}}}, 1},
+        {"zero byte of 1", {{{zero_at, 1}}}, 1},
+        {"zero byte of 0x80", {{{zero_at, 0x80}}}, 1},
+    };
+
+    specimen untouched{encode_right(full_record())};
+    untouched.seal(the_key);
+    assert_number_equal("untouched", decoding(untouched.bytes()), codec_error::none);
+
+    for (const row &row : rows) {
+        specimen value{encode_right(full_record())};
+        for (const change &change : std::span{row.bytes}.first(row.count)) {
+            value.set_u8(change.at, change.value);
+        }
+        value.seal(the_key);
+        assert_number_equal(row.label, decoding(value.bytes()), codec_error::inconsistent);
+    }
+}
+
+void the_id_of_a_token_record_has_at_most_64_bytes(void **)
+{
+    record from = minimal_record();
+    from.id = xs(64);
+    from.subject = xs(10);
+
+    specimen longest{encode_right(from)};
+    assert_number_equal("64", decoding(longest.bytes()), codec_error::none);
+
+    specimen longer{encode_right(from)};
+    longer.set_u8(id_length_at, 65);
+    longer.set_u8(subject_length_at, 9);
+    longer.seal(the_key);
+    assert_number_equal("65, whose last byte was the subject's", decoding(longer.bytes()), codec_error::inconsistent);
+}
+
+void a_meta_record_that_contradicts_itself_is_refused(void **)
+{
+    struct row {
+        const char *label;
+        std::array<change, 2> bytes;
+        std::size_t count;
+    };
+    // The full record has lengths of 14 and 12.
+    static constexpr row rows[] = {
+        {"scheme 0", {{{5, 0}}}, 1},
+        {"scheme 3", {{{5, 3}}}, 1},
+        {"scheme 255", {{{5, 255}}}, 1},
+        {"state 0", {{{6, 0}}}, 1},
+        {"state 4", {{{6, 4}}}, 1},
+        {"state 255", {{{6, 255}}}, 1},
+        {"zero byte of 1", {{{7, 1}}}, 1},
+        {"zero byte of 0x80", {{{7, 0x80}}}, 1},
+        {"magic, first byte", {{{8, 'A'}}}, 1},
+        {"magic, second byte", {{{9, 'U'}}}, 1},
+        {"magic, third byte", {{{10, 'T'}}}, 1},
+        {"magic, fourth byte", {{{11, 'H'}}}, 1},
+        {"magic, fifth byte", {{{12, '-'}}}, 1},
+        {"magic, sixth byte", {{{13, 'P'}}}, 1},
+        {"magic, seventh byte", {{{14, 'A'}}}, 1},
+        {"magic, last byte", {{{15, 'T'}}}, 1},
+        {"epoch one longer", {{{56, 15}}}, 1},
+        {"epoch one shorter", {{{56, 13}}}, 1},
+        {"epoch 256 longer", {{{57, 1}}}, 1},
+        {"cursor one longer", {{{58, 13}}}, 1},
+        {"cursor one shorter", {{{58, 11}}}, 1},
+        {"cursor 256 longer", {{{59, 1}}}, 1},
+        {"no epoch and no cursor", {{{56, 0}, {58, 0}}}, 2},
+        {"second zero, first byte", {{{60, 1}}}, 1},
+        {"second zero, second byte", {{{61, 1}}}, 1},
+        {"second zero, third byte", {{{62, 1}}}, 1},
+        {"second zero, last byte", {{{63, 0x80}}}, 1},
+    };
+
+    specimen untouched{encode_meta_right(full_meta())};
+    untouched.seal(meta_key());
+    assert_number_equal("untouched", decoding_meta(untouched.bytes()), codec_error::none);
+
+    for (const row &row : rows) {
+        specimen value{encode_meta_right(full_meta())};
+        for (const change &change : std::span{row.bytes}.first(row.count)) {
+            value.set_u8(change.at, change.value);
+        }
+        value.seal(meta_key());
+        assert_number_equal(row.label, decoding_meta(value.bytes()), codec_error::inconsistent);
+    }
+}
+
+void the_epoch_and_the_cursor_are_bounded(void **)
+{
+    struct row {
+        const char *label;
+        std::size_t epoch;
+        std::size_t cursor;
+        codec_error error;
+    };
+    static constexpr row rows[] = {
+        {"empty", 0, 0, codec_error::none},
+        {"longest", 64, 256, codec_error::none},
+        {"only an epoch", 64, 0, codec_error::none},
+        {"only a cursor", 0, 256, codec_error::none},
+        {"epoch too long", 65, 0, codec_error::epoch},
+        {"epoch much too long", 65536, 0, codec_error::epoch},
+        {"cursor too long", 0, 257, codec_error::cursor},
+        {"cursor much too long", 0, 65536, codec_error::cursor},
+    };
+
+    static record_buffer buffer;
+    for (const row &row : rows) {
+        meta from;
+        from.epoch = xs(row.epoch);
+        from.cursor = xs(row.cursor);
+
+        const encoded have = encode_meta(from, buffer);
+        assert_number_equal(row.label, have.error, row.error);
+        assert_number_equal(row.label, have.bytes.size(),
+                            row.error == codec_error::none ? 64 + row.epoch + row.cursor : 0);
+        if (row.error == codec_error::none) {
+            specimen value{have.bytes};
+            meta back;
+            assert_number_equal(row.label, decode_meta(value.bytes(), back), codec_error::none);
+            assert_same_meta(back, from);
+        }
+    }
+
+    meta from;
+    from.epoch = xs(64);
+    from.cursor = xs(256);
+
+    specimen epoch{encode_meta_right(from)};
+    epoch.set_u16(56, 65);
+    epoch.set_u16(58, 255);
+    epoch.seal(meta_key());
+    assert_number_equal("decoding an epoch of 65", decoding_meta(epoch.bytes()), codec_error::inconsistent);
+
+    specimen cursor{encode_meta_right(from)};
+    cursor.set_u16(56, 63);
+    cursor.set_u16(58, 257);
+    cursor.seal(meta_key());
+    assert_number_equal("decoding a cursor of 257", decoding_meta(cursor.bytes()), codec_error::inconsistent);
+}
+
+void the_heartbeat_is_a_time(void **)
+{
+    struct row {
+        const char *label;
+        std::int64_t heartbeat;
+        codec_error error;
+    };
+    static constexpr row rows[] = {
+        {"none", 0, codec_error::none},
+        {"end of year 9999", year_9999, codec_error::none},
+        {"later", year_9999 + 1, codec_error::time},
+        {"negative", -1, codec_error::time},
+        {"as low as can be", INT64_MIN, codec_error::time},
+    };
+
+    static record_buffer buffer;
+    for (const row &row : rows) {
+        meta from;
+        from.heartbeat = row.heartbeat;
+        assert_number_equal(row.label, encode_meta(from, buffer).error, row.error);
+    }
+}
+
+void the_numbers_of_the_states_stand_in_the_store(void **)
+{
+    assert_number_equal("empty", store_state::empty, 1);
+    assert_number_equal("ready", store_state::ready, 2);
+    assert_number_equal("resync", store_state::resync, 3);
+
+    for (const store_state state : {store_state::empty, store_state::ready, store_state::resync}) {
+        meta from;
+        from.state = state;
+        specimen value{encode_meta_right(from)};
+        meta have;
+        assert_int_equal(decode_meta(value.bytes(), have), codec_error::none);
+        assert_number_equal("state", have.state, state);
+    }
+}
+
+void a_store_is_made_with_one_pepper(void **)
+{
+    pepper one{{}, 32};
+    pepper other{{}, 32};
+    other.bytes[0] = std::byte{1};
+
+    const hasher plain;
+    const hasher keyed{one};
+    const hasher other_keyed{other};
+
+    meta of_plain;
+    meta of_keyed;
+    of_keyed.scheme = digest_scheme::hmac_sha256;
+    of_keyed.key = keyed.key();
+    meta plain_with_key = of_keyed;
+    plain_with_key.scheme = digest_scheme::sha256;
+    meta keyed_without_key = of_keyed;
+    keyed_without_key.key = {};
+
+    assert_true(of_plain.made_with(plain));
+    assert_false(of_plain.made_with(keyed));
+    assert_true(of_keyed.made_with(keyed));
+    assert_false(of_keyed.made_with(plain));
+    assert_false(of_keyed.made_with(other_keyed));
+    assert_false(plain_with_key.made_with(keyed));
+    assert_false(plain_with_key.made_with(plain));
+    assert_false(keyed_without_key.made_with(keyed));
+    assert_false(keyed_without_key.made_with(plain));
+}
+
+// ---- sizes
+
+void a_record_has_at_most_4096_bytes(void **)
+{
+    // 64 of header, 2 of id and subject, 4 of the claim's header and name.
+    constexpr std::size_t fitting = 4096 - 64 - 2 - 4;
+
+    static claim_bytes claims;
+    static record_buffer buffer;
+
+    record from = minimal_record();
+    assert_true(append_claim({"n", xs(fitting)}, claims.buffer, claims.length));
+    from.claims = claims.view();
+
+    const encoded fits = encode(the_key, from, buffer);
+    assert_number_equal("4096", fits.error, codec_error::none);
+    assert_number_equal("4096", fits.bytes.size(), 4096);
+
+    specimen value{fits.bytes};
+    record have;
+    assert_number_equal("4096, back", decode(the_key, value.bytes(), have), codec_error::none);
+    assert_same_record(have, from);
+
+    from.name = "x";
+    const encoded too_long = encode(the_key, from, buffer);
+    assert_number_equal("4097", too_long.error, codec_error::too_long);
+    assert_number_equal("4097", too_long.bytes.size(), 0);
+}
+
+void a_longer_record_is_refused_when_it_is_read(void **)
+{
+    static std::array<std::byte, max_record_length + 1> bytes{};
+    std::fill(bytes.begin() + 64, bytes.end(), std::byte{'x'});
+
+    for (const std::size_t length : {max_record_length, max_record_length + 1}) {
+        specimen value{std::span{bytes}.first(length)};
+        value.set_u8(4, 1);
+        value.set_u8(id_length_at, 1);
+        value.set_u8(subject_length_at, 1);
+        value.set_u16(scopes_length_at, static_cast<unsigned>(length - 64 - 2));
+        value.seal(the_key);
+        assert_number_equal(label_at("length", length), decoding(value.bytes()),
+                            length == max_record_length ? codec_error::none : codec_error::too_long);
+    }
+}
+
+void lengths_past_16_bits_are_not_cut_to_16_bits(void **)
+{
+    static record_buffer buffer;
+
+    for (const std::size_t length : {std::size_t{4031}, std::size_t{65535}, std::size_t{65536}, std::size_t{65546}}) {
+        record from = minimal_record();
+        from.scopes = xs(length);
+        const encoded have = encode(the_key, from, buffer);
+        assert_number_equal(label_at("scopes of", length), have.error, codec_error::too_long);
+        assert_number_equal(label_at("scopes of", length), have.bytes.size(), 0);
+    }
+}
+
+void nothing_is_encoded_that_is_not_valid(void **)
+{
+    static record_buffer buffer;
+
+    record from = full_record();
+    from.scopes = "a  b";
+    const encoded have = encode(the_key, from, buffer);
+    assert_number_equal("error", have.error, codec_error::scopes);
+    assert_number_equal("bytes", have.bytes.size(), 0);
+}
+
+// ---- rules for values
+
+void a_record_is_valid_by_the_rules_of_its_values(void **)
+{
+    constexpr codec_error none = codec_error::none;
+
+    struct row {
+        const char *label;
+        void (*change)(record &) noexcept;
+        codec_error error;
+    };
+    static constexpr row rows[] = {
+        {"full record", [](record &) noexcept {}, none},
+        {"empty record", [](record &r) noexcept { r = record{}; }, codec_error::id},
+        {"minimal record", [](record &r) noexcept { r = minimal_record(); }, none},
+
+        {"id of one character", [](record &r) noexcept { r.id = "0"; }, none},
+        {"id of 64", [](record &r) noexcept { r.id = xs(64); }, none},
+        {"id of every kind of character", [](record &r) noexcept { r.id = "azAZ09._:@-"; }, none},
+        {"empty id", [](record &r) noexcept { r.id = ""; }, codec_error::id},
+        {"id of 65", [](record &r) noexcept { r.id = xs(65); }, codec_error::id},
+        {"id of 257", [](record &r) noexcept { r.id = xs(257); }, codec_error::id},
+        {"space in the id", [](record &r) noexcept { r.id = "a b"; }, codec_error::id},
+        {"line end in the id", [](record &r) noexcept { r.id = "a\n"; }, codec_error::id},
+        {"zero in the id", [](record &r) noexcept { r.id = "a\0b"sv; }, codec_error::id},
+        {"quote in the id", [](record &r) noexcept { r.id = "a\"b"; }, codec_error::id},
+        {"slash in the id", [](record &r) noexcept { r.id = "a/b"; }, codec_error::id},
+        {"non-ASCII id", [](record &r) noexcept { r.id = "\xc3\xa9"; }, codec_error::id},
+
+        {"subject of one byte", [](record &r) noexcept { r.subject = "0"; }, none},
+        {"subject of 255", [](record &r) noexcept { r.subject = xs(255); }, none},
+        {"non-ASCII subject", [](record &r) noexcept { r.subject = "J\xc3\xb6rg \xff"; }, none},
+        {"visible subject", [](record &r) noexcept { r.subject = " \"'\\,;=~"; }, none},
+        {"empty subject", [](record &r) noexcept { r.subject = ""; }, codec_error::subject},
+        {"subject of 256", [](record &r) noexcept { r.subject = xs(256); }, codec_error::subject},
+        {"subject of 257, which is 1 in a byte", [](record &r) noexcept { r.subject = xs(257); }, codec_error::subject},
+        {"line end in the subject", [](record &r) noexcept { r.subject = "a\r\nX-Admin: 1"; }, codec_error::subject},
+        {"tab in the subject", [](record &r) noexcept { r.subject = "a\tb"; }, codec_error::subject},
+        {"zero in the subject", [](record &r) noexcept { r.subject = "a\0b"sv; }, codec_error::subject},
+        {"0x1f in the subject", [](record &r) noexcept { r.subject = "\x1f"; }, codec_error::subject},
+        {"delete in the subject", [](record &r) noexcept { r.subject = "a\x7f"; }, codec_error::subject},
+
+        {"empty name", [](record &r) noexcept { r.name = ""; }, none},
+        {"name of 255", [](record &r) noexcept { r.name = xs(255); }, none},
+        {"name of 256", [](record &r) noexcept { r.name = xs(256); }, codec_error::name},
+        {"line end in the name", [](record &r) noexcept { r.name = "a\nb"; }, codec_error::name},
+        {"zero at the end of the name", [](record &r) noexcept { r.name = "a\0"sv; }, codec_error::name},
+        {"escape in the name", [](record &r) noexcept { r.name = "\x1b[31m"; }, codec_error::name},
+        {"delete in the name", [](record &r) noexcept { r.name = "\x7f"; }, codec_error::name},
+
+        {"no scopes", [](record &r) noexcept { r.scopes = ""; }, none},
+        {"one scope", [](record &r) noexcept { r.scopes = "a"; }, none},
+        {"two scopes", [](record &r) noexcept { r.scopes = "a b"; }, none},
+        {"a scope twice", [](record &r) noexcept { r.scopes = "a a"; }, none},
+        {"scopes at the bounds of the grammar", [](record &r) noexcept { r.scopes = "! #[ ]~"; }, none},
+        {"two spaces between scopes", [](record &r) noexcept { r.scopes = "a  b"; }, codec_error::scopes},
+        {"space in front of the scopes", [](record &r) noexcept { r.scopes = " a"; }, codec_error::scopes},
+        {"space behind the scopes", [](record &r) noexcept { r.scopes = "a "; }, codec_error::scopes},
+        {"only a space", [](record &r) noexcept { r.scopes = " "; }, codec_error::scopes},
+        {"tab between scopes", [](record &r) noexcept { r.scopes = "a\tb"; }, codec_error::scopes},
+        {"comma between scopes is part of one", [](record &r) noexcept { r.scopes = "a,b"; }, none},
+        {"quote in the first scope", [](record &r) noexcept { r.scopes = "a\" b"; }, codec_error::scopes},
+        {"quote in the last scope", [](record &r) noexcept { r.scopes = "a b\""; }, codec_error::scopes},
+        {"backslash in a scope", [](record &r) noexcept { r.scopes = "a\\b"; }, codec_error::scopes},
+        {"zero in a scope", [](record &r) noexcept { r.scopes = "a\0b"sv; }, codec_error::scopes},
+        {"line end behind the scopes", [](record &r) noexcept { r.scopes = "a\n"; }, codec_error::scopes},
+        {"delete in a scope", [](record &r) noexcept { r.scopes = "a\x7f"; }, codec_error::scopes},
+        {"non-ASCII scope", [](record &r) noexcept { r.scopes = "a\xc3\xa9"; }, codec_error::scopes},
+
+        {"no ranges", [](record &r) noexcept { r.ranges = {}; }, none},
+        {"ranges cut off", [](record &r) noexcept { r.ranges = r.ranges.first(23); }, codec_error::ranges},
+        {"v4 /33", [](record &r) noexcept { r.ranges = bytes_of("\x04\x21zzzz"); }, codec_error::ranges},
+        {"family 5", [](record &r) noexcept { r.ranges = bytes_of("\x05\x20zzzz"); }, codec_error::ranges},
+
+        {"no claims", [](record &r) noexcept { r.claims = {}; }, none},
+        {"claims cut off", [](record &r) noexcept { r.claims = r.claims.first(r.claims.size() - 1); },
+         codec_error::claims},
+        {"claim without a value", [](record &r) noexcept { r.claims = bytes_of("\1\0\0n"sv); }, none},
+        {"claim without a name", [](record &r) noexcept { r.claims = bytes_of("\0\1\0v"sv); }, codec_error::claims},
+        {"header of a claim cut off", [](record &r) noexcept { r.claims = bytes_of("\1\0"sv); }, codec_error::claims},
+        {"claim name in upper case", [](record &r) noexcept { r.claims = bytes_of("\1\1\0Nv"sv); },
+         codec_error::claims},
+        {"hyphen in a claim name", [](record &r) noexcept { r.claims = bytes_of("\3\1\0a-bv"sv); },
+         codec_error::claims},
+        {"non-ASCII claim name", [](record &r) noexcept { r.claims = bytes_of("\2\1\0\xc3\xa9v"sv); },
+         codec_error::claims},
+        {"line end in a claim", [](record &r) noexcept { r.claims = bytes_of("\1\2\0nv\n"sv); }, codec_error::claims},
+        {"zero in a claim", [](record &r) noexcept { r.claims = bytes_of("\1\2\0nv\0"sv); }, codec_error::claims},
+        {"delete in a claim", [](record &r) noexcept { r.claims = bytes_of("\1\1\0n\x7f"sv); }, codec_error::claims},
+        {"non-ASCII claim", [](record &r) noexcept { r.claims = bytes_of("\1\2\0n\xc3\xa9"sv); }, none},
+        {"two claims with one value", [](record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0bv"sv); }, none},
+        {"claim name that starts like another", [](record &r) noexcept { r.claims = bytes_of("\1\1\0av\2\1\0aav"sv); },
+         none},
+        {"a claim twice", [](record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0av"sv); }, codec_error::claims},
+        {"a claim name twice", [](record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0aw"sv); },
+         codec_error::claims},
+        {"a claim name twice, one between", [](record &r) noexcept { r.claims = bytes_of("\1\0\0a\1\0\0b\1\0\0a"sv); },
+         codec_error::claims},
+        {"a claim name twice, one before", [](record &r) noexcept { r.claims = bytes_of("\1\0\0a\1\0\0b\1\0\0b"sv); },
+         codec_error::claims},
+
+        {"all times 0",
+         [](record &r) noexcept {
+             r.issued_at = r.not_before = r.expires_at = r.revoked_at = r.local_revoked_at = 0;
+         },
+         none},
+        {"all times at the end of year 9999",
+         [](record &r) noexcept {
+             r.issued_at = r.not_before = r.expires_at = r.revoked_at = r.local_revoked_at = year_9999;
+         },
+         none},
+        {"expired before it was valid", [](record &r) noexcept { r.expires_at = 1; }, none},
+        {"issued_at negative", [](record &r) noexcept { r.issued_at = -1; }, codec_error::time},
+        {"not_before negative", [](record &r) noexcept { r.not_before = -1; }, codec_error::time},
+        {"expires_at negative", [](record &r) noexcept { r.expires_at = -1; }, codec_error::time},
+        {"revoked_at negative", [](record &r) noexcept { r.revoked_at = -1; }, codec_error::time},
+        {"local_revoked_at negative", [](record &r) noexcept { r.local_revoked_at = -1; }, codec_error::time},
+        {"issued_at too late", [](record &r) noexcept { r.issued_at = year_9999 + 1; }, codec_error::time},
+        {"not_before too late", [](record &r) noexcept { r.not_before = year_9999 + 1; }, codec_error::time},
+        {"expires_at too late", [](record &r) noexcept { r.expires_at = year_9999 + 1; }, codec_error::time},
+        {"revoked_at too late", [](record &r) noexcept { r.revoked_at = year_9999 + 1; }, codec_error::time},
+        {"local_revoked_at too late", [](record &r) noexcept { r.local_revoked_at = year_9999 + 1; },
+         codec_error::time},
+        {"as late as can be", [](record &r) noexcept { r.expires_at = INT64_MAX; }, codec_error::time},
+        {"as early as can be", [](record &r) noexcept { r.expires_at = INT64_MIN; }, codec_error::time},
+    };
+
+    for (const row &row : rows) {
+        record from = full_record();
+        row.change(from);
+        assert_number_equal(row.label, validate(from), row.error);
+    }
+}
+
+void every_control_character_is_refused_and_no_other_byte(void **)
+{
+    for (int byte = 0; byte < 256; byte++) {
+        const char text[] = {'a', static_cast<char>(byte), 'b'};
+        const bool is_control = byte < 0x20 || byte == 0x7f;
+        const bool is_scope_byte = byte >= 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
+        const bool is_id_byte = (byte >= '0' && byte <= '9') || (byte >= 'A' && byte <= 'Z')
+                                || (byte >= 'a' && byte <= 'z') || byte == '.' || byte == '_' || byte == ':'
+                                || byte == '@' || byte == '-';
+        const char *label = label_at("byte", static_cast<std::size_t>(byte));
+
+        record from = minimal_record();
+        from.subject = {text, 3};
+        assert_number_equal(label, validate(from), is_control ? codec_error::subject : codec_error::none);
+
+        from = minimal_record();
+        from.name = {text, 3};
+        assert_number_equal(label, validate(from), is_control ? codec_error::name : codec_error::none);
+
+        from = minimal_record();
+        from.id = {text, 3};
+        assert_number_equal(label, validate(from), is_id_byte ? codec_error::none : codec_error::id);
+
+        from = minimal_record();
+        from.scopes = {text, 3};
+        assert_number_equal(label, validate(from), is_scope_byte ? codec_error::none : codec_error::scopes);
+
+        claim_bytes claims;
+        assert_number_equal(label, append_claim({"n", {text, 3}}, claims.buffer, claims.length), !is_control);
+    }
+}
+
+void a_scope_is_visible_ascii_without_quotes_and_backslashes(void **)
+{
+    assert_false(is_scope(""));
+    for (int byte = 0; byte < 256; byte++) {
+        const char text[] = {'a', static_cast<char>(byte)};
+        const bool want = byte > 0x20 && byte < 0x7f && byte != '"' && byte != '\\';
+        assert_number_equal(label_at("byte", static_cast<std::size_t>(byte)), is_scope({text, 2}), want);
+        assert_number_equal(label_at("byte alone,", static_cast<std::size_t>(byte)), is_scope({text + 1, 1}), want);
+    }
+}
+
+void a_claim_name_is_1_to_64_lower_case_letters_digits_and_underscores(void **)
+{
+    for (std::size_t length = 0; length <= 300; length++) {
+        assert_number_equal(label_at("length", length), is_claim_name(xs(length)), length >= 1 && length <= 64);
+    }
+    for (int byte = 0; byte < 256; byte++) {
+        const char text[] = {'a', static_cast<char>(byte)};
+        const bool want = (byte >= 'a' && byte <= 'z') || (byte >= '0' && byte <= '9') || byte == '_';
+        assert_number_equal(label_at("byte", static_cast<std::size_t>(byte)), is_claim_name({text, 2}), want);
+    }
+}
+
+// ---- appending claims
+
+void a_claim_is_appended_if_it_is_one_and_fits(void **)
+{
+    struct row {
+        const char *label;
+        std::size_t length;  ///< of what is there already
+        claim what;
+        bool want;
+    };
+    const row rows[] = {
+        {"into an empty buffer", 0, {"name", "value"}, true},
+        {"behind others", 100, {"name", "value"}, true},
+        {"without a value", 0, {"name", ""}, true},
+        {"name of 64", 0, {xs(64), "value"}, true},
+        {"fills the buffer", 0, {"name", xs(4096 - 7)}, true},
+        {"fills what is left", 4096 - 8, {"name", "v"}, true},
+        {"fills what is left without a value", 4096 - 4, {"n", ""}, true},
+
+        {"one more than the buffer", 0, {"name", xs(4096 - 6)}, false},
+        {"one more than what is left", 4096 - 7, {"name", "v"}, false},
+        {"only the header would fit", 4096 - 3, {"n", ""}, false},
+        {"full", 4096, {"n", ""}, false},
+        {"a value of 65536", 0, {"name", xs(65536)}, false},
+        {"without a name", 0, {"", "value"}, false},
+        {"name of 65", 0, {xs(65), "value"}, false},
+        {"name of 256", 0, {xs(256), "value"}, false},
+        {"name in upper case", 0, {"Name", "value"}, false},
+        {"control character in the value", 0, {"name", "a\nb"}, false},
+        {"zero at the end of the value", 0, {"name", "a\0"sv}, false},
+    };
+
+    static record_buffer buffer;
+    static record_buffer before;
+    for (const row &row : rows) {
+        buffer.fill(std::byte{0xee});
+        before = buffer;
+        std::size_t length = row.length;
+
+        assert_number_equal(row.label, append_claim(row.what, buffer, length), row.want);
+
+        const std::size_t added = row.want ? 3 + row.what.name.size() + row.what.value.size() : 0;
+        assert_number_equal(row.label, length, row.length + added);
+        assert_bytes_equal(row.label, std::span{buffer}.first(row.length), std::span{before}.first(row.length));
+        assert_bytes_equal(row.label, std::span{buffer}.subspan(length), std::span{before}.subspan(length));
+
+        if (row.want) {
+            auto rest = std::span<const std::byte>{buffer}.subspan(row.length, added);
+            assert_number_equal(row.label, rest[0], row.what.name.size());
+            assert_number_equal(row.label, rest[1], row.what.value.size() & 0xff);
+            assert_number_equal(row.label, rest[2], row.what.value.size() >> 8);
+
+            const claim back = take_claim(rest);
+            assert_view_equal(row.label, back.name, row.what.name);
+            assert_view_equal(row.label, back.value, row.what.value);
+            assert_row(row.label, rest.empty());
+        }
+    }
+}
+
+// ---- messages
+
+void every_error_has_a_message_of_its_own(void **)
+{
+    constexpr auto last = static_cast<unsigned>(codec_error::too_long);
+
+    for (unsigned one = 0; one <= last; one++) {
+        const std::string_view text = message(static_cast<codec_error>(one));
+        const char *label = label_at("error", one);
+
+        assert_row(label, !text.empty());
+        assert_row(label, text != message(static_cast<codec_error>(last + 1)));
+        assert_row(label, text.front() >= 'a' && text.front() <= 'z');
+        assert_row(label, !text.ends_with('.'));
+        for (unsigned other = 0; other < one; other++) {
+            assert_row(label, text != message(static_cast<codec_error>(other)));
+        }
+    }
+}
+
+}  // namespace
+
+int main()
+{
+    const CMUnitTest tests[] = {
+        cmocka_unit_test(a_token_key_is_t_and_the_digest),
+        cmocka_unit_test(the_meta_key_is_m),
+        cmocka_unit_test(only_a_token_key_holds_a_digest),
+        cmocka_unit_test(token_records_are_the_golden_bytes),
+        cmocka_unit_test(meta_records_are_the_golden_bytes),
+        cmocka_unit_test(decoding_leaves_nothing_of_what_was_in_the_record_before),
+        cmocka_unit_test(encoding_leaves_nothing_of_what_was_in_the_buffer_before),
+        cmocka_unit_test(the_claims_of_a_record_are_taken_one_after_the_other),
+        cmocka_unit_test(every_truncation_of_a_record_is_refused),
+        cmocka_unit_test(every_extension_of_a_record_is_refused),
+        cmocka_unit_test(every_flipped_bit_of_a_value_is_refused),
+        cmocka_unit_test(every_flipped_bit_of_a_key_is_refused),
+        cmocka_unit_test(a_record_of_one_kind_is_not_one_of_the_other),
+        cmocka_unit_test(a_newer_version_is_told_from_damage),
+        cmocka_unit_test(a_newer_version_may_be_longer_than_ours),
+        cmocka_unit_test(a_token_record_that_contradicts_itself_is_refused),
+        cmocka_unit_test(the_id_of_a_token_record_has_at_most_64_bytes),
+        cmocka_unit_test(a_meta_record_that_contradicts_itself_is_refused),
+        cmocka_unit_test(the_epoch_and_the_cursor_are_bounded),
+        cmocka_unit_test(the_heartbeat_is_a_time),
+        cmocka_unit_test(the_numbers_of_the_states_stand_in_the_store),
+        cmocka_unit_test(a_store_is_made_with_one_pepper),
+        cmocka_unit_test(a_record_has_at_most_4096_bytes),
+        cmocka_unit_test(a_longer_record_is_refused_when_it_is_read),
+        cmocka_unit_test(lengths_past_16_bits_are_not_cut_to_16_bits),
+        cmocka_unit_test(nothing_is_encoded_that_is_not_valid),
+        cmocka_unit_test(a_record_is_valid_by_the_rules_of_its_values),
+        cmocka_unit_test(every_control_character_is_refused_and_no_other_byte),
+        cmocka_unit_test(a_scope_is_visible_ascii_without_quotes_and_backslashes),
+        cmocka_unit_test(a_claim_name_is_1_to_64_lower_case_letters_digits_and_underscores),
+        cmocka_unit_test(a_claim_is_appended_if_it_is_one_and_fits),
+        cmocka_unit_test(every_error_has_a_message_of_its_own),
+    };
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
