@@ -1,0 +1,58 @@
+#pragma once
+
+#include "core/pat_record.h"
+
+#include <cstdint>
+
+/// What can go wrong with a store, and how it is said.
+namespace pat::store {
+
+enum class fault_kind : std::uint8_t {
+    none,
+    absent,            ///< there is no store at that path
+    denied,            ///< the operating system refused a call
+    no_lock_file,      ///< lock.mdb is missing or not writable
+    read_only,         ///< the file system is mounted read-only, where LMDB would silently drop its locks
+    busy,              ///< others kept open.lock for longer than we may wait
+    bad_library,       ///< this LMDB release is known to lose its mutexes, or has another file format
+    not_a_store,       ///< data.mdb is not an LMDB file, or has no meta record
+    newer_lmdb,        ///< data.mdb was written by LMDB 1.0 or later
+    newer_format,      ///< the meta record was written by a newer version of ours
+    truncated,         ///< data.mdb is shorter than its last page
+    damaged,           ///< LMDB ran into bytes that can't be, or past the end of the file
+    bad_record,        ///< a record was read whole and is not one; `code` is a codec_error
+    wrong_pepper,      ///< the store's digests were made with another pepper, or with none
+    replaced,          ///< the file that is open is no longer the file at the path
+    same_store_twice,  ///< another path that is open in this process leads to the same files
+    readers_full,      ///< every slot of the reader table is taken
+    map_full,          ///< the store has reached its map size
+    disk_full,         ///< a commit could not be written
+    exists,            ///< there is a store already
+    not_empty,         ///< the folder holds files of others
+    lmdb,              ///< any other error of LMDB; `code` says which
+};
+
+struct [[nodiscard]] fault {
+    fault_kind kind = fault_kind::none;
+    int code = 0;  ///< an errno (positive), an LMDB error (negative), a codec_error for `bad_record`; 0 if none
+
+    explicit operator bool() const noexcept { return kind != fault_kind::none; }
+    bool operator==(const fault &) const noexcept = default;
+};
+
+/// What happened, and where it helps what to do, in lower case without a full stop.
+[[nodiscard]] const char *message(fault of) noexcept;
+
+/// What `code` means (mdb_strerror(3) or the codec's words); empty if there is no code.
+[[nodiscard]] const char *detail(fault of) noexcept;
+
+/// The fault behind an LMDB return code other than MDB_NOTFOUND.
+fault from_lmdb(int code) noexcept;
+
+/// The fault of a token record that can't be decoded.
+fault from_codec(codec_error error) noexcept;
+
+/// The fault behind an errno.
+fault from_errno(int code) noexcept;
+
+}  // namespace pat::store

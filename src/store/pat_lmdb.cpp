@@ -1,0 +1,32 @@
+#include "store/pat_lmdb.h"
+
+#include <cstring>
+
+namespace pat::store {
+
+fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta &out) noexcept
+{
+    MDB_val key = to_value(meta_key());
+    MDB_val value;
+
+    const int code = mdb_get(transaction, database, &key, &value);
+    if (code == MDB_NOTFOUND) {
+        return {fault_kind::not_a_store};
+    }
+    if (code != 0) {
+        return from_lmdb(code);
+    }
+    if (value.mv_size > buffer.size()) {
+        return from_codec(codec_error::too_long);
+    }
+
+    std::memcpy(buffer.data(), value.mv_data, value.mv_size);
+
+    const codec_error error = decode_meta(std::span{buffer}.first(value.mv_size), out);
+    if (error == codec_error::newer_version) {
+        return {fault_kind::newer_format};
+    }
+    return error == codec_error::none ? fault{} : from_codec(error);
+}
+
+}  // namespace pat::store

@@ -1,0 +1,26 @@
+#pragma once
+
+#include "core/pat_record.h"
+#include "store/pat_fault.h"
+
+#include <cstddef>
+#include <span>
+
+#include <lmdb.h>
+
+namespace pat::store {
+
+[[nodiscard]] inline MDB_val to_value(std::span<const std::byte> bytes) noexcept
+{
+    return {bytes.size(), const_cast<std::byte *>(bytes.data())};
+}
+
+[[nodiscard]] inline std::span<const std::byte> to_bytes(const MDB_val &value) noexcept
+{
+    return {static_cast<const std::byte *>(value.mv_data), value.mv_size};
+}
+
+/// Reads the meta record; its texts point into `buffer`. A store without one is `fault_kind::not_a_store`.
+fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta &out) noexcept;
+
+}  // namespace pat::store

@@ -1,0 +1,258 @@
+#include "store/pat_reader.h"
+
+#include "store/pat_lmdb.h"
+#include "store/pat_trap.h"
+
+#include <cerrno>
+#include <cstring>
+
+namespace pat::store {
+
+fault reader::open(const char *folder, std::size_t map_size, unsigned wait_ms) noexcept
+{
+    close();
+
+    folder_ = folder;
+    map_size_ = map_size;
+
+    problem_ = environment_.open(folder, open_mode::read, map_size, wait_ms);
+    if (problem_) {
+        return problem_;
+    }
+
+    const auto start = [this] {
+        int code = mdb_txn_begin(environment_.get(), nullptr, MDB_RDONLY, &transaction_);
+
+        if (code == MDB_READERS_FULL) {  // rule 7
+            int dead;
+            mdb_reader_check(environment_.get(), &dead);
+            code = mdb_txn_begin(environment_.get(), nullptr, MDB_RDONLY, &transaction_);
+        }
+        if (code != 0) {
+            transaction_ = nullptr;
+            problem_ = from_lmdb(code);
+            return;
+        }
+        code = mdb_dbi_open(transaction_, nullptr, 0, &database_);
+        mdb_txn_reset(transaction_);
+
+        problem_ = from_lmdb(code);
+        if (problem_ || (problem_ = begin())) {
+            return;
+        }
+        end();
+    };
+
+    if (!trap::run(start)) {
+        problem_ = {fault_kind::damaged};
+    }
+
+    if (problem_) {
+        close();
+    }
+    return problem_;
+}
+
+void reader::close() noexcept
+{
+    if (transaction_ != nullptr) {
+        // Frees the slot in lock.mdb, which is mapped, too.
+        (void) trap::run([this] { mdb_txn_abort(transaction_); });
+        transaction_ = nullptr;
+    }
+
+    environment_.close();
+    meta_transaction_ = 0;
+}
+
+void reader::reopen() noexcept
+{
+    (void) open(folder_, map_size_, 0);
+}
+
+/// Begins a transaction on the newest commit, with `meta_` up to date. Runs in a trap.
+fault reader::begin() noexcept
+{
+    constexpr int max_renewals = 3;
+
+    std::size_t transaction;
+    std::size_t behind;
+
+    for (int renewals = 1;; renewals++) {
+        int code = mdb_txn_renew(transaction_);
+
+        if (code == MDB_MAP_RESIZED) {  // rule 7
+            mdb_env_set_mapsize(environment_.get(), 0);
+            code = mdb_txn_renew(transaction_);
+        }
+        if (code != 0) {
+            return from_lmdb(code);
+        }
+
+        // Rule 4. One commit may be written and not yet published: a moment in the life of a writer, or a writer that
+        // was killed at that moment, whose commit the next one publishes. Anything else is a foreign lock.mdb.
+        transaction = mdb_txn_id(transaction_);
+        behind = environment_.last_commit() - transaction;
+
+        if (behind == 0 || renewals == max_renewals) {
+            break;
+        }
+        end();
+    }
+
+    if (behind > 1 || (behind == 1 && !environment_.files_are_in_place())) {
+        end();
+        return {fault_kind::replaced};
+    }
+
+    if (transaction != meta_transaction_) {
+        if (const fault problem = read_meta(transaction_, database_, meta_bytes_, meta_)) {
+            end();
+            return problem;
+        }
+        meta_transaction_ = transaction;
+    }
+    return {};
+}
+
+void reader::end() noexcept
+{
+    mdb_txn_reset(transaction_);
+}
+
+/// One read transaction. Runs in a trap.
+fault reader::fetch(const hasher &by, const token_key &token, allocator allocate, void *context, record &out,
+                    bool &found) noexcept
+{
+    if (const fault problem = begin()) {
+        return problem;
+    }
+    if (!meta_.made_with(by)) {
+        end();
+        return {fault_kind::wrong_pepper};
+    }
+
+    MDB_val key = to_value(token);
+    MDB_val value;
+
+    const int code = mdb_get(transaction_, database_, &key, &value);
+    if (code != 0) {
+        end();
+        return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
+    }
+
+    // What is copied is what is checked: the map may change under us if someone writes to the file.
+    const auto mapped = to_bytes(value);
+    std::byte *copy = nullptr;
+    if (mapped.size() <= max_record_length) {
+        copy = static_cast<std::byte *>(allocate(context, mapped.size()));
+        if (copy != nullptr) {
+            std::memcpy(copy, mapped.data(), mapped.size());
+        }
+    }
+    end();
+
+    if (mapped.size() > max_record_length) {
+        return from_codec(codec_error::too_long);
+    }
+    if (copy == nullptr) {
+        return from_lmdb(ENOMEM);
+    }
+    if (const codec_error error = decode(token, {copy, mapped.size()}, out); error != codec_error::none) {
+        return from_codec(error);
+    }
+
+    found = true;
+    return {};
+}
+
+lookup_result reader::lookup(const hasher &by, std::string_view token, allocator allocate, void *context,
+                             record &out) noexcept
+{
+    if (!is_open()) {
+        return {problem_};
+    }
+
+    const token_key key = make_token_key(by(token));
+
+    lookup_result result;
+    const auto body = [&] { result.problem = fetch(by, key, allocate, context, out, result.found); };
+
+    if (!trap::run(body)) {
+        // The environment is not to be used again, but another one may serve the tokens on pages that are whole.
+        reopen();
+        return {{fault_kind::damaged}};
+    }
+
+    if (result.problem.kind == fault_kind::replaced) {
+        reopen();
+        if (!is_open()) {
+            return {problem_};
+        }
+        if (!trap::run(body)) {
+            result = {{fault_kind::damaged}};
+        }
+        if (result.problem.kind == fault_kind::replaced || result.problem.kind == fault_kind::damaged) {
+            problem_ = result.problem;
+            close();
+        }
+    }
+    return result;
+}
+
+fault reader::check_made_with(const hasher &by) noexcept
+{
+    if (!is_open()) {
+        return problem_;
+    }
+
+    fault problem;
+    const auto body = [&] {
+        if (!(problem = begin())) {
+            end();
+        }
+    };
+    if (!trap::run(body)) {
+        return {fault_kind::damaged};
+    }
+    if (!problem && !meta_.made_with(by)) {
+        problem = {fault_kind::wrong_pepper};
+    }
+    return problem;
+}
+
+void reader::maintain() noexcept
+{
+    if (!is_open()) {
+        if (folder_ != nullptr) {
+            reopen();
+        }
+        return;
+    }
+
+    if (!environment_.files_are_in_place()) {  // rule 5
+        reopen();
+        return;
+    }
+
+    fault problem;
+    const auto body = [&] {
+        int dead;
+        mdb_reader_check(environment_.get(), &dead);
+
+        if (!(problem = begin())) {
+            end();
+        }
+    };
+    if (!trap::run(body)) {
+        problem = {fault_kind::damaged};
+    }
+
+    // A foreign lock.mdb heals once every process has let go of it, so the next call opens it.
+    if (problem.kind == fault_kind::replaced || problem.kind == fault_kind::damaged) {
+        problem_ = problem;
+        close();
+    }
+}
+
+}  // namespace pat::store

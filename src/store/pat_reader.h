@@ -1,0 +1,74 @@
+#pragma once
+
+#include "core/pat_digest.h"
+#include "core/pat_record.h"
+#include "store/pat_environment.h"
+#include "store/pat_fault.h"
+
+#include <cstddef>
+#include <string_view>
+
+struct MDB_txn;
+
+namespace pat::store {
+
+/// Memory for a record that was found: `size` bytes, or nullptr.
+using allocator = void *(*) (void *context, std::size_t size) noexcept;
+
+struct lookup_result {
+    fault problem;
+    bool found = false;  ///< never with a problem; false without one means that the store does not hold the token
+};
+
+/// Looks tokens up: what an nginx worker does on each request. One transaction handle for the life of the environment;
+/// a lookup is one short transaction, takes no lock, makes no syscall, and allocates only for the record it found.
+///
+/// The numbers in the comments of this class are the reader rules of docs/store-format.md.
+class reader {
+public:
+    ~reader() { close(); }
+
+    /// Opens the store in `folder` (which must outlive the reader), waiting at most `wait_ms` for others that are
+    /// opening it. After a fault the reader is closed, and answers lookups with that fault.
+    fault open(const char *folder, std::size_t map_size, unsigned wait_ms) noexcept;
+    void close() noexcept;
+
+    /// Looks for the record of `token`, whose digest `by` makes. A record that is found lies in memory from `allocate`.
+    [[nodiscard]] lookup_result lookup(const hasher &by, std::string_view token, allocator allocate, void *context,
+                                       record &out) noexcept;
+
+    /// To be called about once a second: notices that the files were replaced, opens the store (again) where it is
+    /// closed, without waiting, and frees the reader slots of processes that died.
+    void maintain() noexcept;
+
+    /// Whether the store was made with this hasher, by its meta record as of now.
+    fault check_made_with(const hasher &by) noexcept;
+
+    [[nodiscard]] bool is_open() const noexcept { return environment_.is_open(); }
+
+    /// Why the reader is closed.
+    [[nodiscard]] fault problem() const noexcept { return problem_; }
+
+    [[nodiscard]] const file_identity &data() const noexcept { return environment_.data(); }
+
+private:
+    fault begin() noexcept;
+    void end() noexcept;
+    fault fetch(const hasher &by, const token_key &key, allocator allocate, void *context, record &out,
+                bool &found) noexcept;
+    void reopen() noexcept;
+
+    environment environment_;
+    MDB_txn *transaction_ = nullptr;
+    unsigned database_ = 0;
+    fault problem_{fault_kind::absent};
+
+    const char *folder_ = nullptr;
+    std::size_t map_size_ = 0;
+
+    meta meta_;  ///< rule 11: decoded again only when the transaction id has changed
+    std::size_t meta_transaction_ = 0;
+    record_buffer meta_bytes_{};
+};
+
+}  // namespace pat::store

@@ -1,0 +1,117 @@
+#include "store/pat_snapshot.h"
+
+#include "store/pat_lmdb.h"
+#include "store/pat_trap.h"
+
+#include <cstring>
+
+namespace pat::store {
+
+namespace {
+
+constexpr unsigned open_wait_ms = 10000;
+
+/// Copies a key or value out of the map.
+bool take(const MDB_val &from, record_buffer &buffer, std::span<const std::byte> &out) noexcept
+{
+    if (from.mv_size > buffer.size()) {
+        return false;
+    }
+    std::memcpy(buffer.data(), from.mv_data, from.mv_size);
+    out = std::span{buffer}.first(from.mv_size);
+    return true;
+}
+
+}  // namespace
+
+fault snapshot::open(const char *folder, std::size_t map_size) noexcept
+{
+    if (const fault problem = environment_.open(folder, open_mode::read, map_size, open_wait_ms)) {
+        return problem;
+    }
+
+    fault problem;
+    const auto start = [&] {
+        int code = mdb_txn_begin(environment_.get(), nullptr, MDB_RDONLY, &transaction_);
+        if (code == 0 && (code = mdb_dbi_open(transaction_, nullptr, 0, &database_)) == 0) {
+            code = mdb_cursor_open(transaction_, database_, &cursor_);
+        }
+        problem = code == 0 ? read_meta(transaction_, database_, meta_bytes_, meta_) : from_lmdb(code);
+    };
+    return trap::run(start) ? problem : fault{fault_kind::damaged};
+}
+
+void snapshot::close() noexcept
+{
+    (void) trap::run([this] {
+        mdb_cursor_close(cursor_);
+        mdb_txn_abort(transaction_);
+    });
+    cursor_ = nullptr;
+    transaction_ = nullptr;
+    environment_.close();
+}
+
+fault snapshot::stat(statistics &out) const noexcept
+{
+    MDB_stat tree;
+    MDB_envinfo info;
+
+    int code = mdb_stat(transaction_, database_, &tree);
+    if (code == 0) {
+        code = mdb_env_info(environment_.get(), &info);
+    }
+    if (code != 0) {
+        return from_lmdb(code);
+    }
+
+    out.entries = tree.ms_entries - 1;  // the meta record
+    out.depth = tree.ms_depth;
+    out.page_size = tree.ms_psize;
+    out.used_pages = info.me_last_pgno + 1;
+    out.map_size = info.me_mapsize;
+    out.commit = mdb_txn_id(transaction_);
+    out.readers = info.me_numreaders;
+    out.max_readers = info.me_maxreaders;
+    return {};
+}
+
+fault snapshot::next(std::span<const std::byte> &key, std::span<const std::byte> &value, bool &done) noexcept
+{
+    fault problem;
+    const auto step = [&] {
+        MDB_val found_key;
+        MDB_val found_value;
+
+        const int code = mdb_cursor_get(cursor_, &found_key, &found_value, MDB_NEXT);
+        done = code == MDB_NOTFOUND;
+        if (code != 0) {
+            problem = done ? fault{} : from_lmdb(code);
+        } else if (!take(found_key, key_bytes_, key)) {
+            problem = {fault_kind::damaged};  // no key of an LMDB file is that long
+        } else if (!take(found_value, value_bytes_, value)) {
+            problem = from_codec(codec_error::too_long);
+        }
+    };
+    return trap::run(step) ? problem : fault{fault_kind::damaged};
+}
+
+fault snapshot::find(std::span<const std::byte> key, std::span<const std::byte> &value, bool &found) noexcept
+{
+    fault problem;
+    const auto look = [&] {
+        MDB_val wanted = to_value(key);
+        MDB_val found_value;
+
+        const int code = mdb_get(transaction_, database_, &wanted, &found_value);
+        found = code == 0;
+        if (code != 0) {
+            problem = code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
+        } else if (!take(found_value, value_bytes_, value)) {
+            problem = from_codec(codec_error::too_long);
+        }
+    };
+    return trap::run(look) ? problem : fault{fault_kind::damaged};
+}
+
+}  // namespace pat::store

@@ -1,0 +1,63 @@
+#pragma once
+
+#include "core/pat_record.h"
+#include "store/pat_environment.h"
+#include "store/pat_fault.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+struct MDB_cursor;
+struct MDB_txn;
+
+/// Reading a store as a whole: patctl only.
+namespace pat::store {
+
+struct statistics {
+    std::uint64_t entries;     ///< token records
+    unsigned depth;            ///< of the tree
+    std::size_t page_size;     ///< bytes
+    std::uint64_t used_pages;  ///< of the file, the free ones included
+    std::size_t map_size;      ///< bytes
+    std::uint64_t commit;      ///< transaction id
+    unsigned readers;          ///< reader slots handed out so far; they are reused
+    unsigned max_readers;
+};
+
+/// The store as of one commit, for as long as the object lives (which keeps the writer from reusing pages: not for
+/// longer than needed).
+class snapshot {
+public:
+    snapshot() = default;
+    snapshot(const snapshot &) = delete;
+    snapshot &operator=(const snapshot &) = delete;
+    ~snapshot() { close(); }
+
+    fault open(const char *folder, std::size_t map_size) noexcept;
+    void close() noexcept;
+
+    [[nodiscard]] const meta &info() const noexcept { return meta_; }
+
+    fault stat(statistics &out) const noexcept;
+
+    /// Moves to the next entry in key order, the meta record included. `done` tells that there was none; the spans
+    /// hold until the next call. `fault_kind::bad_record` is a value that is too long to be a record; its key is there,
+    /// and the walk can go on. After any other fault it can't.
+    fault next(std::span<const std::byte> &key, std::span<const std::byte> &value, bool &done) noexcept;
+
+    /// Looks for one key; `found` tells whether it is there. Otherwise like next(), whose position it leaves alone.
+    fault find(std::span<const std::byte> key, std::span<const std::byte> &value, bool &found) noexcept;
+
+private:
+    environment environment_;
+    MDB_txn *transaction_ = nullptr;
+    MDB_cursor *cursor_ = nullptr;
+    unsigned database_ = 0;
+    meta meta_;
+    record_buffer meta_bytes_{};
+    record_buffer key_bytes_{};
+    record_buffer value_bytes_{};
+};
+
+}  // namespace pat::store

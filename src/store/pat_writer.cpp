@@ -1,0 +1,486 @@
+#include "store/pat_writer.h"
+
+#include "store/pat_lmdb.h"
+#include "store/pat_trap.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <string_view>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace pat::store {
+
+namespace {
+
+/// How long a command waits for others that are opening the store. nginx workers take a millisecond each.
+constexpr unsigned open_wait_ms = 10000;
+
+/// Runs a `body` that touches the map and returns an LMDB code. After a damaged map the transaction is only good for
+/// being aborted.
+template <typename Body>
+int trapped(const Body &body) noexcept
+{
+    int code = 0;
+    return trap::run([&] { code = body(); }) ? code : MDB_CORRUPTED;
+}
+
+/// Sets the mode as it stands here, whatever the umask, and the group; only where it differs, as only the owner may.
+fault set_access(const char *path, mode_t mode, std::optional<gid_t> group) noexcept
+{
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        return from_errno(errno);
+    }
+    if (group && info.st_gid != *group && chown(path, static_cast<uid_t>(-1), *group) != 0) {
+        return from_errno(errno);
+    }
+    if ((info.st_mode & 07777) != mode && chmod(path, mode) != 0) {
+        return from_errno(errno);
+    }
+    return {};
+}
+
+/// True if the folder has nothing in it but what an interrupted creation may have left, which starts with open.lock.
+bool may_become_a_store(const char *folder) noexcept
+{
+    file_path data;
+    file_path opening;
+    if (!data.set(folder, data_file) || !opening.set(folder, open_lock_file)
+        || (access(data.text(), F_OK) == 0 && access(opening.text(), F_OK) != 0)) {
+        return false;
+    }
+
+    DIR *entries = opendir(folder);
+    if (entries == nullptr) {
+        return false;
+    }
+
+    bool may = true;
+    while (const dirent *entry = readdir(entries)) {
+        const std::string_view file{entry->d_name};
+        may = may && (file == "." || file == ".." || file == data_file || file == lock_file || file == open_lock_file);
+    }
+
+    closedir(entries);
+    return may;
+}
+
+/// Makes what a store's folder holds, as far as it is not there, with the right modes and group.
+fault make_files(const char *folder, std::optional<gid_t> group, std::size_t map_size) noexcept
+{
+    file_path data;
+    file_path lock;
+    file_path opening;
+    if (!data.set(folder, data_file) || !lock.set(folder, lock_file) || !opening.set(folder, open_lock_file)) {
+        return from_errno(ENAMETOOLONG);
+    }
+
+    const int fd = ::open(opening.text(), O_RDWR | O_CREAT | O_CLOEXEC, open_lock_mode);
+    if (fd < 0) {
+        return from_errno(errno);
+    }
+    ::close(fd);
+
+    open_lock guard;
+    if (const fault problem = guard.acquire(folder, open_wait_ms)) {
+        return problem;
+    }
+
+    if (struct stat info; stat(data.text(), &info) == 0 && info.st_size > 0) {
+        if (const fault problem = check_data_file(data.text())) {
+            return problem;
+        }
+    }
+
+    if (access(data.text(), F_OK) != 0 || access(lock.text(), F_OK) != 0) {
+        if (const fault problem = check_library()) {
+            return problem;
+        }
+
+        MDB_env *fresh;
+        int code = mdb_env_create(&fresh);
+        if (code != 0) {
+            return from_lmdb(code);
+        }
+        if ((code = mdb_env_set_mapsize(fresh, map_size)) == 0
+            && (code = mdb_env_set_maxreaders(fresh, max_readers)) == 0) {
+            code = mdb_env_open(fresh, folder, 0, data_file_mode);
+        }
+        mdb_env_close(fresh);
+        if (code != 0) {
+            return from_lmdb(code);
+        }
+    }
+
+    struct {
+        const char *path;
+        mode_t mode;
+    } const wanted[] = {
+        {folder, folder_mode},
+        {data.text(), data_file_mode},
+        {lock.text(), lock_file_mode},
+        {opening.text(), open_lock_mode},
+    };
+    for (const auto &[path, mode] : wanted) {
+        if (const fault problem = set_access(path, mode, group)) {
+            return problem;
+        }
+    }
+    return {};
+}
+
+/// Makes the contents of a file, and the entries of the folder it lies in, durable.
+fault flush(const char *file, const char *folder) noexcept
+{
+    for (const char *path : {file, folder}) {
+        const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) {
+            return from_errno(errno);
+        }
+        const int failed = fsync(fd) != 0 ? errno : 0;
+        ::close(fd);
+        if (failed != 0) {
+            return from_errno(failed);
+        }
+    }
+    return {};
+}
+
+/// Removes a folder that make_files() filled.
+void remove_files(const char *folder) noexcept
+{
+    for (const char *file : {data_file, lock_file, open_lock_file}) {
+        if (file_path path; path.set(folder, file)) {
+            unlink(path.text());
+        }
+    }
+    rmdir(folder);
+}
+
+}  // namespace
+
+fault transaction::get(const digest &of, record &out, bool &found) noexcept
+{
+    const token_key token = make_token_key(of);
+    codec_error error = codec_error::none;
+
+    const int code = trapped([&] {
+        MDB_val key = to_value(token);
+        MDB_val value;
+
+        const int result = mdb_get(handle_, database_, &key, &value);
+        if (result == 0) {
+            error = decode(token, to_bytes(value), out);
+        }
+        return result;
+    });
+    found = code == 0;
+
+    if (code == MDB_NOTFOUND) {
+        return {};
+    }
+    if (code != 0) {
+        return from_lmdb(code);
+    }
+    return error == codec_error::none ? fault{} : from_codec(error);
+}
+
+fault transaction::next(digest &of, record &out, bool &done) noexcept
+{
+    std::optional<digest> found;
+    codec_error error = codec_error::none;
+
+    const int code = trapped([&] {
+        MDB_val key;
+        MDB_val value;
+
+        int result = cursor_ != nullptr ? 0 : mdb_cursor_open(handle_, database_, &cursor_);
+        while (result == 0 && !found) {
+            result = mdb_cursor_get(cursor_, &key, &value, MDB_NEXT);
+            if (result == 0 && (found = digest_of_key(to_bytes(key)))) {
+                error = decode(to_bytes(key), to_bytes(value), out);
+            }
+        }
+        return result;
+    });
+    done = code == MDB_NOTFOUND;
+
+    if (code != 0) {
+        return done ? fault{} : from_lmdb(code);
+    }
+    of = *found;
+    return error == codec_error::none ? fault{} : from_codec(error);
+}
+
+fault transaction::put(const digest &of, const record &from) noexcept
+{
+    record old;
+    bool had;
+
+    const fault problem = get(of, old, had);
+    if (problem && problem.kind != fault_kind::bad_record) {
+        return problem;
+    }
+
+    const bool was_revoked = had && !problem && old.is_revoked();
+    const bool is_revoked = from.is_revoked();
+
+    if (const fault failed = write(of, from, 0)) {
+        return failed;
+    }
+
+    meta_.tokens += had ? 0 : 1;
+    meta_.revoked += is_revoked ? 1 : 0;
+    meta_.revoked -= was_revoked ? 1 : 0;
+    return {};
+}
+
+fault transaction::append(const digest &of, const record &from) noexcept
+{
+    if (const fault failed = write(of, from, MDB_APPEND)) {
+        return failed;
+    }
+
+    meta_.tokens++;
+    meta_.revoked += from.is_revoked() ? 1 : 0;
+    return {};
+}
+
+fault transaction::write(const digest &of, const record &from, unsigned flags) noexcept
+{
+    record_buffer buffer;
+    const token_key token = make_token_key(of);
+    codec_error error = codec_error::none;
+
+    const int code = trapped([&] {
+        const encoded result = encode(token, from, buffer);
+        error = result.error;
+        if (error != codec_error::none) {
+            return 0;
+        }
+
+        MDB_val key = to_value(token);
+        MDB_val value = to_value(result.bytes);
+        return mdb_put(handle_, database_, &key, &value, flags);
+    });
+
+    return error == codec_error::none ? from_lmdb(code) : from_codec(error);
+}
+
+fault transaction::erase(const digest &of) noexcept
+{
+    record old;
+    bool had;
+
+    const fault problem = get(of, old, had);
+    if (problem && problem.kind != fault_kind::bad_record) {
+        return problem;
+    }
+    if (!had) {
+        return {};
+    }
+
+    const bool was_revoked = !problem && old.is_revoked();
+
+    const token_key token = make_token_key(of);
+    MDB_val key = to_value(token);
+    if (const int code = trapped([&] { return mdb_del(handle_, database_, &key, nullptr); }); code != 0) {
+        return from_lmdb(code);
+    }
+
+    meta_.tokens--;
+    meta_.revoked -= was_revoked ? 1 : 0;
+    return {};
+}
+
+fault transaction::load_meta() noexcept
+{
+    fault problem{fault_kind::damaged};
+    (void) trap::run([&] { problem = read_meta(handle_, database_, meta_bytes_, meta_); });
+    has_meta_ = !problem;
+
+    return problem.kind == fault_kind::not_a_store ? fault{} : problem;
+}
+
+fault transaction::store_meta() noexcept
+{
+    record_buffer buffer;
+
+    const encoded result = encode_meta(meta_, buffer);
+    if (result.error != codec_error::none) {
+        return from_codec(result.error);
+    }
+
+    return from_lmdb(trapped([&] {
+        MDB_val key = to_value(meta_key());
+        MDB_val value;
+        if (mdb_get(handle_, database_, &key, &value) == 0 && value.mv_size == result.bytes.size()
+            && std::memcmp(value.mv_data, result.bytes.data(), value.mv_size) == 0) {
+            return 0;
+        }
+
+        value = to_value(result.bytes);
+        return mdb_put(handle_, database_, &key, &value, 0);
+    }));
+}
+
+fault writer::create(const char *folder, std::optional<gid_t> group, const hasher &by, std::size_t map_size) noexcept
+{
+    if (mkdir(folder, folder_mode) != 0 && errno != EEXIST) {
+        return from_errno(errno);
+    }
+    if (!may_become_a_store(folder)) {
+        return {fault_kind::not_empty};
+    }
+    if (const fault problem = make_files(folder, group, map_size)) {
+        return problem;
+    }
+
+    writer fresh;
+    if (const fault problem = fresh.environment_.open(folder, open_mode::write, map_size, open_wait_ms)) {
+        return problem;
+    }
+
+    transaction scope;
+    if (const fault problem = fresh.begin(scope)) {
+        return problem;
+    }
+    if (scope.has_meta_) {
+        abort(scope);
+        return {fault_kind::exists};
+    }
+
+    scope.meta_.scheme = by.scheme();
+    scope.meta_.key = by.key();
+    scope.has_meta_ = true;
+    return fresh.commit(scope);
+}
+
+fault writer::backup(const char *from, const char *to, std::size_t map_size) noexcept
+{
+    struct stat info;
+    if (lstat(to, &info) == 0) {
+        return {fault_kind::exists, EEXIST};
+    }
+
+    if (stat(from, &info) != 0) {
+        return from_errno(errno);
+    }
+
+    file_path partial;
+    file_path data;
+    if (!partial.join(to, ".partial") || !data.set(partial.text(), data_file)) {
+        return from_errno(ENAMETOOLONG);
+    }
+    if (mkdir(partial.text(), folder_mode) != 0) {
+        return from_errno(errno);
+    }
+
+    environment original;
+    fault problem = original.open(from, open_mode::read, map_size, open_wait_ms);
+    if (!problem) {
+        problem = from_lmdb(mdb_env_copy2(original.get(), partial.text(), MDB_CP_COMPACT));
+    }
+    if (!problem) {
+        problem = make_files(partial.text(), info.st_gid, map_size);
+    }
+    if (!problem) {
+        problem = flush(data.text(), partial.text());
+    }
+    if (!problem && rename(partial.text(), to) != 0) {
+        problem = from_errno(errno);
+    }
+    if (problem) {
+        remove_files(partial.text());
+    }
+    return problem;
+}
+
+fault writer::open(const char *folder, std::size_t map_size) noexcept
+{
+    if (const fault problem = environment_.open(folder, open_mode::write, map_size, open_wait_ms)) {
+        return problem;
+    }
+
+    file_path lock;
+    if (!lock.set(folder, lock_file)) {
+        return from_errno(ENAMETOOLONG);
+    }
+
+    // LMDB has just made lock.mdb, if it was missing, with the mode of data.mdb.
+    struct stat info;
+    if (stat(lock.text(), &info) == 0 && info.st_uid == geteuid()) {
+        if (const fault problem = set_access(lock.text(), lock_file_mode, std::nullopt)) {
+            return problem;
+        }
+    }
+
+    if (const int code = mdb_reader_check(environment_.get(), nullptr); code != 0) {
+        return from_lmdb(code);
+    }
+
+    // Rule 3: taking the writer's lock publishes a commit that its owner was killed over.
+    transaction scope;
+    if (const fault problem = begin(scope)) {
+        return problem;
+    }
+    const bool is_ours = scope.has_meta_;
+    abort(scope);
+
+    return is_ours ? fault{} : fault{fault_kind::not_a_store};
+}
+
+fault writer::begin(transaction &scope) noexcept
+{
+    int code = trapped([&] { return mdb_txn_begin(environment_.get(), nullptr, 0, &scope.handle_); });
+    if (code != 0) {
+        return from_lmdb(code);
+    }
+
+    // Rule 4: or else lock.mdb and data.mdb are not of one store.
+    if (mdb_txn_id(scope.handle_) != environment_.last_commit() + 1) {
+        abort(scope);
+        return {fault_kind::replaced};
+    }
+    if (!environment_.files_are_in_place()) {
+        abort(scope);
+        return {fault_kind::replaced};
+    }
+
+    if ((code = mdb_dbi_open(scope.handle_, nullptr, 0, &scope.database_)) != 0) {
+        abort(scope);
+        return from_lmdb(code);
+    }
+
+    const fault problem = scope.load_meta();
+    if (problem) {
+        abort(scope);
+    }
+    return problem;
+}
+
+fault writer::commit(transaction &scope) noexcept
+{
+    if (const fault problem = scope.store_meta()) {
+        abort(scope);
+        return problem;
+    }
+
+    // Rule 5: the handle is gone after this, whatever the outcome. LMDB reports a full disk as EIO or ENOSPC.
+    const int code = trapped([&] { return mdb_txn_commit(scope.handle_); });
+    scope.handle_ = nullptr;
+    return from_lmdb(code);
+}
+
+void writer::abort(transaction &scope) noexcept
+{
+    (void) trap::run([&] { mdb_txn_abort(scope.handle_); });
+    scope.handle_ = nullptr;
+}
+
+}  // namespace pat::store

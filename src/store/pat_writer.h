@@ -1,0 +1,101 @@
+#pragma once
+
+#include "core/pat_digest.h"
+#include "core/pat_record.h"
+#include "store/pat_environment.h"
+#include "store/pat_fault.h"
+
+#include <cstddef>
+#include <optional>
+
+#include <sys/types.h>
+
+struct MDB_cursor;
+struct MDB_txn;
+
+/// Writing a store: patctl only. The numbers in comments are the writer rules of docs/store-format.md.
+namespace pat::store {
+
+/// A write transaction, which exists only inside writer::update(). What is read through it may be used until the next
+/// change.
+class transaction {
+public:
+    transaction(const transaction &) = delete;
+    transaction &operator=(const transaction &) = delete;
+
+    /// Reads the record of a digest; `found` tells whether there is one.
+    fault get(const digest &of, record &out, bool &found) noexcept;
+
+    /// Moves to the next token record in key order, from the first on; `done` tells that there was none. After
+    /// `fault_kind::bad_record` the walk can go on, and `of` tells whose it is. The walk must end before a change.
+    fault next(digest &of, record &out, bool &done) noexcept;
+
+    /// Writes the record of a digest, new or not. `from` may point into what get() returned.
+    fault put(const digest &of, const record &from) noexcept;
+
+    /// Like put(), for digests that come in ascending order into a store without tokens (rule 7).
+    fault append(const digest &of, const record &from) noexcept;
+
+    /// Removes the record of a digest, if there is one.
+    fault erase(const digest &of) noexcept;
+
+    /// The meta record. Changes are written with the transaction; its texts must live until then. The counts are kept
+    /// by the functions above.
+    [[nodiscard]] meta &info() noexcept { return meta_; }
+
+private:
+    friend class writer;
+
+    transaction() = default;
+
+    fault load_meta() noexcept;
+    fault store_meta() noexcept;
+    fault write(const digest &of, const record &from, unsigned flags) noexcept;
+
+    MDB_txn *handle_ = nullptr;
+    MDB_cursor *cursor_ = nullptr;  ///< of the walk; LMDB closes it with the transaction
+    unsigned database_ = 0;
+    meta meta_;
+    record_buffer meta_bytes_{};
+    bool has_meta_ = false;
+};
+
+class writer {
+public:
+    /// Makes a store in `folder`, which must not exist or be empty (rule 1). The files belong to `group`, if one is
+    /// given, which must be the one of the readers. Digests will be those that `by` makes.
+    static fault create(const char *folder, std::optional<gid_t> group, const hasher &by,
+                        std::size_t map_size) noexcept;
+
+    /// Copies the store in `from`, compacted, to `to`, which must not exist (rule 8). It appears there whole or not at
+    /// all, with the group of `from`.
+    static fault backup(const char *from, const char *to, std::size_t map_size) noexcept;
+
+    /// Opens the store in `folder`, and publishes a commit that a killed writer may have left unpublished (rule 3).
+    fault open(const char *folder, std::size_t map_size) noexcept;
+
+    /// Runs `body(transaction &) -> fault` and commits, durably, if it returns no fault. A body that fails leaves
+    /// nothing behind.
+    template <typename Body>
+    fault update(const Body &body) noexcept
+    {
+        transaction scope;
+        if (const fault problem = begin(scope)) {
+            return problem;
+        }
+        if (const fault problem = body(scope)) {
+            abort(scope);
+            return problem;
+        }
+        return commit(scope);
+    }
+
+private:
+    fault begin(transaction &scope) noexcept;
+    fault commit(transaction &scope) noexcept;
+    static void abort(transaction &scope) noexcept;
+
+    environment environment_;
+};
+
+}  // namespace pat::store
