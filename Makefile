@@ -1,0 +1,118 @@
+# nginx-auth-pat. `make help` lists what can be built.
+
+BUILD ?= build
+# The nginx that the module is built against: a source tree with `configure` or `auto/configure`. nginx-dev's own
+# `configure` leaves out the distribution's flags, which its conf_flags file has.
+NGINX_SRC ?= /usr/share/nginx/src
+NGINX_CONFIGURE_FLAGS ?= --with-compat
+
+PREFIX ?= /usr
+MODULES_DIR ?= $(PREFIX)/lib/nginx/modules
+DESTDIR ?=
+
+CXX ?= g++
+OPTIMISE ?= -O2 -g
+WARNINGS := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror
+CXXFLAGS := -std=c++20 $(OPTIMISE) $(WARNINGS) -Isrc -MMD -MP
+LDLIBS := -llmdb -lcrypto -lz
+
+module_name := ngx_http_auth_pat_module
+nginx_tree := $(BUILD)/nginx
+
+core := $(wildcard src/core/*.cpp)
+store := $(wildcard src/store/*.cpp)
+cli := $(wildcard src/cli/*.cpp)
+unit := $(wildcard t/unit/test_*.cpp)
+
+library_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(core) $(store))
+cli_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(cli))
+unit_programs := $(patsubst t/unit/%.cpp,$(BUILD)/unit/%,$(unit))
+
+.PHONY: all
+all: module patctl
+
+.PHONY: help
+help:
+	@echo "make                    build the module (against nginx-dev) and patctl, into $(BUILD)/"
+	@echo "make module NGINX_SRC=DIR BUILD=DIR"
+	@echo "                        build the module against another nginx source tree;"
+	@echo "                        NGINX_CONFIGURE_FLAGS=\"$(NGINX_CONFIGURE_FLAGS)\" are that nginx's own"
+	@echo "make patctl             build patctl and its man page"
+	@echo "make unit               build and run the unit tests"
+	@echo "make check              all tests, as scripts/check does"
+	@echo "make install DESTDIR=   install the module, patctl, the man page and the configuration examples"
+	@echo "make clean              remove $(BUILD)/"
+
+# --- the module ---
+
+.PHONY: module
+module: $(nginx_tree)/objs/Makefile
+	$(MAKE) --no-print-directory -C $(nginx_tree) -f objs/Makefile modules
+	@cp -u $(nginx_tree)/objs/$(module_name).so $(BUILD)/
+
+# configure writes into the tree that it configures, so it gets one of links.
+$(nginx_tree)/objs/Makefile: config config.make $(NGINX_SRC)/src/core/nginx.h | $(BUILD)
+	rm -rf $(nginx_tree)
+	mkdir $(nginx_tree)
+	ln -s $(abspath $(NGINX_SRC))/* $(nginx_tree)/
+	rm -rf $(nginx_tree)/Makefile $(nginx_tree)/objs
+	cd $(nginx_tree) && addon=--add-dynamic-module=$(CURDIR) && \
+	    if [ -f conf_flags ]; then \
+	        bash -c '. ./conf_flags && ./configure "$${NGX_CONF_FLAGS[@]}" "$$@"' configure $$addon; \
+	    else \
+	        configure=./configure; [ -f $$configure ] || configure=./auto/configure; \
+	        $$configure $(NGINX_CONFIGURE_FLAGS) $$addon; \
+	    fi > configure.log || { cat configure.log; rm -f objs/Makefile; exit 1; }
+
+# --- patctl ---
+
+.PHONY: patctl
+patctl: $(BUILD)/patctl $(BUILD)/patctl.1
+
+$(BUILD)/patctl: $(cli_objects) $(library_objects)
+	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lsimdjson
+
+$(BUILD)/patctl.1: docs/patctl.md | $(BUILD)
+	pandoc -s -t man -o $@ $<
+
+# What goes into the module is compiled here as it is there.
+$(BUILD)/obj/src/core/%.o $(BUILD)/obj/src/store/%.o: CXXFLAGS += -fno-exceptions -fno-rtti
+
+$(BUILD)/obj/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) -c -o $@ $<
+
+# --- tests ---
+
+.PHONY: unit
+unit: $(unit_programs)
+	@set -e; for program in $^; do $$program; done
+
+$(BUILD)/unit/%: $(BUILD)/obj/t/unit/%.o $(library_objects)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+$(BUILD)/obj/t/unit/%.o: CXXFLAGS += -It/unit
+
+.PHONY: check
+check:
+	scripts/check
+
+# --- the rest ---
+
+$(BUILD):
+	mkdir -p $@
+
+.PHONY: install
+install: all
+	install -D -m 644 $(BUILD)/$(module_name).so $(DESTDIR)$(MODULES_DIR)/$(module_name).so
+	install -D -m 755 $(BUILD)/patctl $(DESTDIR)$(PREFIX)/bin/patctl
+	install -D -m 644 $(BUILD)/patctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/patctl.1
+	install -d $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d
+	cp -R conf.d/. $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d/
+
+.PHONY: clean
+clean:
+	rm -rf $(BUILD)
+
+-include $(wildcard $(BUILD)/obj/src/*/*.d $(BUILD)/obj/t/unit/*.d)

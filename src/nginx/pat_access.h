@@ -1,0 +1,28 @@
+#pragma once
+
+#include "core/pat_policy.h"
+#include "nginx/pat_module.h"
+
+/// Deciding about a request: in the access phase, and before it where a variable asks.
+namespace pat::ngx {
+
+/// What was decided about a request. It survives internal redirects.
+struct decision {
+    const loc_conf *conf;  ///< under which it was made
+    ngx_msec_t time;       ///< when it was made, in nginx's clock
+    bool off;              ///< validation is off here; the rest says nothing
+    bool enforced;         ///< in the access phase, so that it counts until the next one that is
+    bool has_record;
+    verdict outcome;
+    record token;                ///< if `has_record`; the token may be expired, revoked, or not sufficient
+    ngx_table_elt_t *challenge;  ///< WWW-Authenticate, as it stands in the response
+};
+
+/// The handler of the access phase.
+ngx_int_t handle_access(ngx_http_request_t *r) noexcept;
+
+/// The decision that counts for a variable: the one that was enforced last, or else one made now for the location the
+/// request is in. For a subrequest it is that of the main request. nullptr if there is no memory.
+[[nodiscard]] const decision *current_decision(ngx_http_request_t *r) noexcept;
+
+}  // namespace pat::ngx

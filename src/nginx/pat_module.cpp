@@ -1,0 +1,585 @@
+#include "nginx/pat_module.h"
+
+#include "core/pat_bytes.h"
+#include "core/pat_policy.h"
+#include "core/pat_token.h"
+#include "nginx/pat_access.h"
+#include "nginx/pat_registry.h"
+#include "nginx/pat_variables.h"
+#include "store/pat_environment.h"
+
+#include <new>
+
+namespace pat::ngx {
+
+namespace {
+
+ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept;
+ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept;
+void *create_main_conf(ngx_conf_t *cf) noexcept;
+void *create_loc_conf(ngx_conf_t *cf) noexcept;
+char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept;
+ngx_int_t init_module(ngx_cycle_t *cycle) noexcept;
+ngx_int_t init_process(ngx_cycle_t *cycle) noexcept;
+char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
+char *set_store(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
+char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
+char *set_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
+char *set_require_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
+
+constexpr ngx_uint_t anywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
+
+ngx_command_t commands[] = {
+    {ngx_string("auth_pat"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE12, set_auth_pat, NGX_HTTP_LOC_CONF_OFFSET, 0,
+     nullptr},
+
+    {ngx_string("auth_pat_store"), anywhere | NGX_CONF_TAKE12, set_store, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_pepper_file"), anywhere | NGX_CONF_TAKE1, set_pepper_file, NGX_HTTP_LOC_CONF_OFFSET, 0,
+     nullptr},
+
+    {ngx_string("auth_pat_prefix"), anywhere | NGX_CONF_TAKE1, set_prefix, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_leeway"), anywhere | NGX_CONF_TAKE1, ngx_conf_set_sec_slot, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(loc_conf, leeway), nullptr},
+
+    {ngx_string("auth_pat_require_scope"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require_scope,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    ngx_null_command,
+};
+
+ngx_http_module_t context = {
+    preconfiguration, postconfiguration, create_main_conf,
+    nullptr,  // init main configuration
+    nullptr,  // create server configuration
+    nullptr,  // merge server configuration
+    create_loc_conf,  merge_loc_conf,
+};
+
+}  // namespace
+
+}  // namespace pat::ngx
+
+ngx_module_t ngx_http_auth_pat_module = {
+    NGX_MODULE_V1,
+    &pat::ngx::context,
+    pat::ngx::commands,
+    NGX_HTTP_MODULE,
+    nullptr,  // init master
+    pat::ngx::init_module,
+    pat::ngx::init_process,
+    nullptr,  // init thread
+    nullptr,  // exit thread
+    nullptr,  // exit process
+    nullptr,  // exit master
+    NGX_MODULE_V1_PADDING,
+};
+
+namespace pat::ngx {
+
+namespace {
+
+char *const conf_ok = nullptr;  // NGX_CONF_OK, without its cast
+
+[[nodiscard]] char *conf_error() noexcept
+{
+    return reinterpret_cast<char *>(NGX_CONF_ERROR);
+}
+
+template <typename T>
+[[nodiscard]] bool is_unset(T *pointer) noexcept
+{
+    return pointer == reinterpret_cast<T *>(NGX_CONF_UNSET_PTR);
+}
+
+template <typename T>
+void unset(T *&pointer) noexcept
+{
+    pointer = reinterpret_cast<T *>(NGX_CONF_UNSET_PTR);
+}
+
+[[nodiscard]] char *duplicate() noexcept
+{
+    static char message[] = "is duplicate";
+    return message;
+}
+
+/// The arguments of the directive that is being read; the first is its name.
+[[nodiscard]] std::span<ngx_str_t> arguments(ngx_conf_t *cf) noexcept
+{
+    return {begin<ngx_str_t>(*cf->args), cf->args->nelts};
+}
+
+[[nodiscard]] directive_place place_of(ngx_conf_t *cf) noexcept
+{
+    return {cf->conf_file->file.name, cf->conf_file->line};
+}
+
+[[nodiscard]] main_conf &main_conf_of(ngx_conf_t *cf) noexcept
+{
+    return *static_cast<main_conf *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_auth_pat_module));
+}
+
+[[nodiscard]] char *invalid_parameter(ngx_conf_t *cf, ngx_str_t &parameter) noexcept
+{
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid parameter \"%V\"", &parameter);
+    return conf_error();
+}
+
+[[nodiscard]] bool compile(ngx_conf_t *cf, ngx_str_t &text, ngx_http_complex_value_t &out) noexcept
+{
+    ngx_http_compile_complex_value_t compiling = {};
+    compiling.cf = cf;
+    compiling.value = &text;
+    compiling.complex_value = &out;
+    return ngx_http_compile_complex_value(&compiling) == NGX_OK;
+}
+
+void wipe_hasher(void *data) noexcept
+{
+    static_cast<hasher *>(data)->wipe();
+}
+
+/// Has what was derived from a pepper overwritten when the cycle ends.
+[[nodiscard]] bool wipe_at_end(ngx_conf_t *cf, hasher &secret) noexcept
+{
+    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cleanup == nullptr) {
+        return false;
+    }
+    cleanup->handler = wipe_hasher;
+    cleanup->data = &secret;
+    return true;
+}
+
+/// Reads the pepper at `path` into `out`; the error has been logged if it returns false.
+[[nodiscard]] bool read_pepper(ngx_conf_t *cf, ngx_str_t &path, hasher &out) noexcept
+{
+    // One more than the longest that can be right: 128 digits with "\r\n" behind them.
+    u_char contents[2 * max_pepper_length + 3];
+    ngx_file_info_t info;
+
+    ngx_fd_t fd = ngx_open_file(path.data, NGX_FILE_RDONLY, NGX_FILE_OPEN, 0);
+    if (fd == NGX_INVALID_FILE) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno, ngx_open_file_n " \"%V\" failed", &path);
+        return false;
+    }
+
+    const ssize_t size = ngx_read_fd(fd, contents, sizeof(contents));
+    if (size < 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, ngx_errno, ngx_read_fd_n " \"%V\" failed", &path);
+    }
+    if (ngx_fd_info(fd, &info) != NGX_FILE_ERROR && (info.st_mode & (S_IROTH | S_IWOTH)) != 0) {
+        ngx_conf_log_error(NGX_LOG_WARN, cf, 0, "pepper file \"%V\" is accessible to all users", &path);
+    }
+    ngx_close_file(fd);
+
+    if (size < 0) {
+        return false;
+    }
+
+    std::optional<pepper> key =
+        parse_pepper({reinterpret_cast<const char *>(contents), static_cast<std::size_t>(size)});
+    ngx_explicit_memzero(contents, sizeof(contents));
+
+    if (!key) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "pepper file \"%V\" must hold 32 to 64 bytes, or 64 to 128 hexadecimal digits", &path);
+        return false;
+    }
+
+    new (&out) hasher{*key};
+    ngx_explicit_memzero(&*key, sizeof(*key));
+
+    return wipe_at_end(cf, out);
+}
+
+char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    constexpr std::string_view token_parameter = "token=";
+
+    auto &conf = *static_cast<loc_conf *>(data);
+    const auto args = arguments(cf);
+
+    if (!is_unset(conf.realm)) {
+        return duplicate();
+    }
+
+    conf.place = place_of(cf);
+    conf.token = nullptr;
+
+    if (view(args[1]) == "off") {
+        conf.realm = nullptr;
+        return args.size() == 2 ? conf_ok : invalid_parameter(cf, args[2]);
+    }
+
+    conf.realm = allocate<ngx_http_complex_value_t>(cf->pool);
+    if (conf.realm == nullptr || !compile(cf, args[1], *conf.realm)) {
+        return conf_error();
+    }
+
+    if (args.size() == 2) {
+        return conf_ok;
+    }
+    if (!view(args[2]).starts_with(token_parameter)) {
+        return invalid_parameter(cf, args[2]);
+    }
+
+    ngx_str_t source = to_ngx(tail(view(args[2]), token_parameter.size()));
+    if (ngx_http_script_variables_count(&source) == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" must name a variable that holds the token", &args[2]);
+        return conf_error();
+    }
+
+    conf.token = allocate<ngx_http_complex_value_t>(cf->pool);
+    if (conf.token == nullptr || !compile(cf, source, *conf.token)) {
+        return conf_error();
+    }
+    return conf_ok;
+}
+
+char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    constexpr std::string_view map_size_parameter = "map_size=";
+
+    auto &conf = *static_cast<loc_conf *>(data);
+    const auto args = arguments(cf);
+
+    if (!is_unset(conf.store)) {
+        return duplicate();
+    }
+
+    ngx_str_t path = args[1];
+    while (path.len > 1 && path.data[path.len - 1] == '/') {
+        path.data[--path.len] = '\0';
+    }
+    if (path.len == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"auth_pat_store\" needs the path of a folder");
+        return conf_error();
+    }
+    if (ngx_conf_full_name(cf->cycle, &path, 0) != NGX_OK) {
+        return conf_error();
+    }
+
+    std::size_t map_size = store::default_map_size;
+    if (args.size() == 3) {
+        if (!view(args[2]).starts_with(map_size_parameter)) {
+            return invalid_parameter(cf, args[2]);
+        }
+        ngx_str_t text = to_ngx(tail(view(args[2]), map_size_parameter.size()));
+        const off_t size = ngx_parse_offset(&text);
+        if (size < static_cast<off_t>(ngx_pagesize)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid map size \"%V\"", &text);
+            return conf_error();
+        }
+        map_size = static_cast<std::size_t>(size);
+    }
+
+    ngx_array_t &stores = main_conf_of(cf).stores;
+
+    for (auto **known = begin<store_conf *>(stores); known != end<store_conf *>(stores); known++) {
+        if (view((*known)->path) != view(path)) {
+            continue;
+        }
+        if ((*known)->map_size != map_size) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "store \"%V\" has another map size in %V:%ui", &path,
+                               &(*known)->place.file, (*known)->place.line);
+            return conf_error();
+        }
+        conf.store = *known;
+        return conf_ok;
+    }
+
+    auto *added = allocate<store_conf>(cf->pool);
+    auto **entry = push<store_conf *>(stores);
+    if (added == nullptr || entry == nullptr) {
+        return conf_error();
+    }
+
+    *added = {path, map_size, place_of(cf), nullptr};
+    *entry = added;
+    conf.store = added;
+    return conf_ok;
+}
+
+char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    auto &conf = *static_cast<loc_conf *>(data);
+    ngx_str_t path = arguments(cf)[1];
+
+    if (!is_unset(conf.make_digest)) {
+        return duplicate();
+    }
+
+    main_conf &mcf = main_conf_of(cf);
+
+    if (view(path) == "off") {
+        conf.make_digest = &mcf.plain;
+        return conf_ok;
+    }
+    if (ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
+        return conf_error();
+    }
+
+    for (auto **known = begin<pepper_conf *>(mcf.peppers); known != end<pepper_conf *>(mcf.peppers); known++) {
+        if (view((*known)->path) == view(path)) {
+            conf.make_digest = &(*known)->make_digest;
+            return conf_ok;
+        }
+    }
+
+    auto *added = allocate<pepper_conf>(cf->pool);
+    auto **entry = push<pepper_conf *>(mcf.peppers);
+    if (added == nullptr || entry == nullptr || !read_pepper(cf, path, added->make_digest)) {
+        return conf_error();
+    }
+
+    added->path = path;
+    *entry = added;
+    conf.make_digest = &added->make_digest;
+    return conf_ok;
+}
+
+char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    auto &conf = *static_cast<loc_conf *>(data);
+    ngx_str_t &prefix = arguments(cf)[1];
+
+    if (conf.prefix.data != nullptr) {
+        return duplicate();
+    }
+    if (view(prefix) == "off") {
+        ngx_str_set(&conf.prefix, "");
+        return conf_ok;
+    }
+    if (!is_prefix(view(prefix))) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid prefix \"%V\": 1 to 32 letters, digits, \"_\", \"-\" and \".\" are allowed",
+                           &prefix);
+        return conf_error();
+    }
+
+    conf.prefix = prefix;
+    return conf_ok;
+}
+
+char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    constexpr std::string_view match_parameter = "match=";
+
+    auto &conf = *static_cast<loc_conf *>(data);
+    bool any = false;
+    std::size_t length = 0;
+
+    const auto scopes = arguments(cf).subspan(1);
+
+    for (ngx_str_t &scope : scopes) {
+        if (view(scope).starts_with(match_parameter)) {
+            const std::string_view match = tail(view(scope), match_parameter.size());
+            if (match != "all" && match != "any") {
+                return invalid_parameter(cf, scope);
+            }
+            any = match == "any";
+            continue;
+        }
+
+        if (ngx_http_script_variables_count(&scope) == 0) {
+            std::string_view rest = view(scope);
+            for (std::string_view one = take_scope(rest); !one.empty(); one = take_scope(rest)) {
+                if (!is_scope(one)) {
+                    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid scope \"%V\"", &scope);
+                    return conf_error();
+                }
+            }
+        }
+        length += scope.len + 1;
+    }
+
+    if (length == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"auth_pat_require_scope\" names no scope");
+        return conf_error();
+    }
+
+    // One complex value of them all, with spaces between, so that a request evaluates one, or none if it is constant.
+    auto *joined = allocate<u_char>(cf->pool, length);
+    if (joined == nullptr) {
+        return conf_error();
+    }
+    u_char *at = joined;
+    for (const ngx_str_t &scope : scopes) {
+        if (!view(scope).starts_with(match_parameter)) {
+            at = ngx_cpymem(at, scope.data, scope.len);
+            *at++ = ' ';
+        }
+    }
+
+    if (conf.require_scope == nullptr || is_unset(conf.require_scope)) {
+        conf.require_scope = ngx_array_create(cf->pool, 1, sizeof(scope_conf));
+        if (conf.require_scope == nullptr) {
+            return conf_error();
+        }
+    }
+
+    auto *added = push<scope_conf>(*conf.require_scope);
+    ngx_str_t text = {length - 1, joined};
+    if (added == nullptr || !compile(cf, text, added->scopes)) {
+        return conf_error();
+    }
+    added->any = any;
+    return conf_ok;
+}
+
+void *create_main_conf(ngx_conf_t *cf) noexcept
+{
+    constexpr ngx_uint_t a_few = 4;
+
+    auto *memory = allocate<main_conf>(cf->pool);
+    if (memory == nullptr) {
+        return nullptr;
+    }
+
+    auto *conf = new (memory) main_conf{};
+    if (ngx_array_init(&conf->stores, cf->pool, a_few, sizeof(store_conf *)) != NGX_OK
+        || ngx_array_init(&conf->peppers, cf->pool, a_few, sizeof(pepper_conf *)) != NGX_OK
+        || ngx_array_init(&conf->uses, cf->pool, a_few, sizeof(store_use)) != NGX_OK) {
+        return nullptr;
+    }
+    return conf;
+}
+
+void *create_loc_conf(ngx_conf_t *cf) noexcept
+{
+    auto *conf = static_cast<loc_conf *>(ngx_pcalloc(cf->pool, sizeof(loc_conf)));
+    if (conf == nullptr) {
+        return nullptr;
+    }
+
+    unset(conf->realm);
+    unset(conf->store);
+    unset(conf->make_digest);
+    unset(conf->require_scope);
+    conf->leeway = NGX_CONF_UNSET;
+    return conf;
+}
+
+char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
+{
+    const auto &prev = *static_cast<const loc_conf *>(parent);
+    auto &conf = *static_cast<loc_conf *>(child);
+
+    if (is_unset(conf.realm)) {
+        conf.realm = is_unset(prev.realm) ? nullptr : prev.realm;
+        conf.token = prev.token;
+        conf.place = prev.place;
+    }
+    if (is_unset(conf.store)) {
+        conf.store = is_unset(prev.store) ? nullptr : prev.store;
+    }
+    if (is_unset(conf.make_digest)) {
+        conf.make_digest = is_unset(prev.make_digest) ? &main_conf_of(cf).plain : prev.make_digest;
+    }
+    if (is_unset(conf.require_scope)) {
+        conf.require_scope = is_unset(prev.require_scope) ? nullptr : prev.require_scope;
+    }
+    ngx_conf_merge_str_value(conf.prefix, prev.prefix, "");
+    ngx_conf_merge_sec_value(conf.leeway, prev.leeway, 0);
+
+    if (conf.realm == nullptr) {
+        return conf_ok;
+    }
+    if (conf.store == nullptr) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "\"auth_pat\" is on without an \"auth_pat_store\" in %V:%ui",
+                      &conf.place.file, conf.place.line);
+        return conf_error();
+    }
+
+    ngx_array_t &uses = main_conf_of(cf).uses;
+
+    for (auto *known = begin<store_use>(uses); known != end<store_use>(uses); known++) {
+        if (known->store == conf.store && known->make_digest == conf.make_digest) {
+            return conf_ok;
+        }
+    }
+
+    auto *use = push<store_use>(uses);
+    if (use == nullptr) {
+        return conf_error();
+    }
+    *use = {conf.store, conf.make_digest, conf.place};
+    return conf_ok;
+}
+
+/// Tries the stores that will be used. Only a fault that no sidecar and no waiting will mend is an error.
+[[nodiscard]] bool check_uses(ngx_conf_t *cf, const ngx_array_t &uses) noexcept
+{
+    for (auto *use = begin<store_use>(uses); use != end<store_use>(uses); use++) {
+        const store::fault problem = check_store(*use->store, *use->make_digest);
+        if (!problem) {
+            continue;
+        }
+
+        const bool is_final =
+            problem.kind == store::fault_kind::wrong_pepper || problem.kind == store::fault_kind::newer_format
+            || problem.kind == store::fault_kind::newer_lmdb || problem.kind == store::fault_kind::bad_library;
+
+        const ngx_uint_t level = is_final ? NGX_LOG_EMERG : NGX_LOG_WARN;
+        const char *detail = store::detail(problem);
+        ngx_log_error(level, cf->log, 0, "auth_pat store \"%V\": %s%s%s, used by \"auth_pat\" in %V:%ui",
+                      &use->store->path, store::message(problem), *detail != '\0' ? ": " : "", detail, &use->place.file,
+                      use->place.line);
+        if (is_final) {
+            return false;
+        }
+    }
+    return true;
+}
+
+ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept
+{
+    return add_variables(cf);
+}
+
+ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
+{
+    auto *core = static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+
+    auto *handler = push<ngx_http_handler_pt>(core->phases[NGX_HTTP_ACCESS_PHASE].handlers);
+    if (handler == nullptr) {
+        return NGX_ERROR;
+    }
+    *handler = handle_access;
+
+    return check_uses(cf, main_conf_of(cf).uses) ? NGX_OK : NGX_ERROR;
+}
+
+[[nodiscard]] ngx_int_t attach(ngx_cycle_t *cycle) noexcept
+{
+    const auto *conf =
+        static_cast<const main_conf *>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_auth_pat_module));
+
+    return conf == nullptr ? NGX_OK : attach_stores(cycle, *conf);
+}
+
+/// Runs in the master process, where there is nothing to do, and with `master_process off` on a reload.
+ngx_int_t init_module(ngx_cycle_t *cycle) noexcept
+{
+    return is_serving() ? attach(cycle) : NGX_OK;
+}
+
+/// Never fails: nginx would not start a worker again that did. Without memory the stores stay closed, and requests are
+/// refused.
+ngx_int_t init_process(ngx_cycle_t *cycle) noexcept
+{
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) {
+        return NGX_OK;  // the cache manager and the cache loader
+    }
+
+    begin_serving();
+    (void) attach(cycle);
+    return NGX_OK;
+}
+
+}  // namespace
+
+}  // namespace pat::ngx

@@ -1,0 +1,210 @@
+#include "nginx/pat_registry.h"
+
+#include "nginx/pat_module.h"
+#include "store/pat_reader.h"
+
+#include <new>
+
+namespace pat::ngx {
+
+namespace {
+
+constexpr ngx_msec_t maintenance_interval = 1000;
+
+/// While nginx starts or tests its configuration, other processes may be opening the same store.
+constexpr unsigned open_wait_ms = 1000;
+
+struct slot {
+    slot *next;
+    ngx_uint_t references;
+    store::reader reader;
+    store::fault logged;  ///< what was last written to the log about it
+    ngx_str_t path;       ///< behind the slot
+    std::size_t map_size;
+};
+
+bool serving;
+slot *slots;
+ngx_event_t maintenance;
+ngx_connection_t no_connection;  // for ngx_event_ident() in debug logs of timers
+
+[[nodiscard]] slot *find(const ngx_str_t &path) noexcept
+{
+    for (slot *one = slots; one != nullptr; one = one->next) {
+        if (view(one->path) == view(path)) {
+            return one;
+        }
+    }
+    return nullptr;
+}
+
+/// LMDB must not open a file twice in a process: closing one would drop the locks of both.
+[[nodiscard]] bool is_open_elsewhere(const slot &one) noexcept
+{
+    store::file_path data;
+    struct stat info;
+
+    if (!data.set(reinterpret_cast<const char *>(one.path.data), store::data_file) || stat(data.text(), &info) != 0) {
+        return false;
+    }
+
+    for (const slot *other = slots; other != nullptr; other = other->next) {
+        if (other != &one && other->reader.is_open()
+            && other->reader.data() == store::file_identity{info.st_dev, info.st_ino}) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// Writes to the log what has changed about a store.
+void report(slot &one, const store::fault &problem, ngx_log_t *log) noexcept
+{
+    if (problem == one.logged) {
+        return;
+    }
+    one.logged = problem;
+
+    const auto *path = reinterpret_cast<const char *>(one.path.data);
+    if (problem) {
+        log_fault(NGX_LOG_CRIT, log, path, problem);
+    } else {
+        ngx_log_error(NGX_LOG_NOTICE, log, 0, "auth_pat store \"%s\" is open again", path);
+    }
+}
+
+void maintain(ngx_event_t *event) noexcept
+{
+    for (slot *one = slots; one != nullptr; one = one->next) {
+        store::fault problem;
+
+        if (!one->reader.is_open() && is_open_elsewhere(*one)) {
+            problem = {store::fault_kind::same_store_twice};
+        } else {
+            one->reader.maintain();
+            problem = one->reader.is_open() ? store::fault{} : one->reader.problem();
+        }
+
+        report(*one, problem, event->log);
+    }
+
+    ngx_add_timer(event, maintenance_interval);
+}
+
+[[nodiscard]] slot *make_slot(const store_conf &store, ngx_log_t *log) noexcept
+{
+    void *memory = ngx_alloc(sizeof(slot) + store.path.len + 1, log);
+    if (memory == nullptr) {
+        return nullptr;
+    }
+
+    auto *one = new (memory) slot{};
+    one->path = {store.path.len, static_cast<u_char *>(memory) + sizeof(slot)};
+    ngx_memcpy(one->path.data, store.path.data, store.path.len + 1);
+    one->map_size = store.map_size;
+
+    one->next = slots;
+    slots = one;
+
+    store::fault problem{store::fault_kind::same_store_twice};
+    if (!is_open_elsewhere(*one)) {
+        problem = one->reader.open(reinterpret_cast<const char *>(one->path.data), one->map_size, open_wait_ms);
+    }
+    report(*one, problem, log);
+
+    return one;
+}
+
+void detach(void *data) noexcept
+{
+    auto *one = static_cast<slot *>(data);
+
+    if (--one->references > 0) {
+        return;
+    }
+
+    slot **link = &slots;
+    while (*link != one) {
+        link = &(*link)->next;
+    }
+    *link = one->next;
+
+    one->~slot();
+    ngx_free(one);
+
+    if (slots == nullptr && maintenance.timer_set) {
+        ngx_del_timer(&maintenance);
+    }
+}
+
+}  // namespace
+
+void begin_serving() noexcept
+{
+    serving = true;
+}
+
+bool is_serving() noexcept
+{
+    return serving;
+}
+
+ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
+{
+    for (auto **store = begin<store_conf *>(conf.stores); store != end<store_conf *>(conf.stores); store++) {
+        ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cycle->pool, 0);
+        if (cleanup == nullptr) {
+            return NGX_ERROR;
+        }
+
+        slot *one = find((*store)->path);
+        if (one == nullptr && (one = make_slot(**store, cycle->log)) == nullptr) {
+            return NGX_ERROR;
+        }
+
+        one->references++;
+        cleanup->handler = detach;
+        cleanup->data = one;
+
+        (*store)->reader = &one->reader;
+    }
+
+    if (slots == nullptr) {
+        return NGX_OK;
+    }
+
+    maintenance.handler = maintain;
+    maintenance.log = cycle->log;
+    maintenance.data = &no_connection;
+    maintenance.cancelable = 1;
+    no_connection.fd = static_cast<ngx_socket_t>(-1);
+
+    if (!maintenance.timer_set) {
+        ngx_add_timer(&maintenance, maintenance_interval);
+    }
+    return NGX_OK;
+}
+
+store::fault check_store(const store_conf &store, const hasher &make_digest) noexcept
+{
+    if (slot *one = find(store.path)) {
+        return one->reader.check_made_with(make_digest);
+    }
+
+    store::reader trial;
+    if (const store::fault problem =
+            trial.open(reinterpret_cast<const char *>(store.path.data), store.map_size, open_wait_ms)) {
+        return problem;
+    }
+    return trial.check_made_with(make_digest);
+}
+
+void log_fault(ngx_uint_t level, ngx_log_t *log, const char *path, const store::fault &problem) noexcept
+{
+    const char *detail = store::detail(problem);
+
+    ngx_log_error(level, log, 0, "auth_pat store \"%s\": %s%s%s", path, store::message(problem),
+                  *detail != '\0' ? ": " : "", detail);
+}
+
+}  // namespace pat::ngx

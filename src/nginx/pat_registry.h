@@ -1,0 +1,32 @@
+#pragma once
+
+#include "core/pat_digest.h"
+#include "nginx/pat_ngx.h"
+#include "store/pat_fault.h"
+
+/// The stores that are open in this process: one reader for each path, however many cycles use it. This is the only
+/// state of the module outside a cycle's and a request's memory. It is empty in the master process.
+namespace pat::ngx {
+
+struct main_conf;
+struct store_conf;
+
+/// Tells that this process will serve requests. To be called after fork (reader rule 1).
+void begin_serving() noexcept;
+
+/// True in a process that serves: a new cycle there is one of `master_process off`, for which nginx does not run
+/// init_process.
+[[nodiscard]] bool is_serving() noexcept;
+
+/// Opens the stores of a cycle in a process that serves, and looks after them once a second: a store that can't be
+/// opened is tried again. They are let go of when the pool of the cycle is destroyed.
+ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept;
+
+/// Whether the store can be read and was made with this hasher, as of now. Opens it and closes it again, unless it is
+/// open in this process.
+store::fault check_store(const store_conf &store, const hasher &make_digest) noexcept;
+
+/// Writes a fault of a store to a log.
+void log_fault(ngx_uint_t level, ngx_log_t *log, const char *path, const store::fault &problem) noexcept;
+
+}  // namespace pat::ngx

@@ -1,0 +1,150 @@
+#include "nginx/pat_variables.h"
+
+#include "core/pat_bytes.h"
+#include "nginx/pat_access.h"
+
+#include <cstdint>
+#include <optional>
+
+namespace pat::ngx {
+
+namespace {
+
+constexpr std::string_view claim_variable_prefix = "auth_pat_claim_";
+
+enum class field : uintptr_t { status, id, subject, name, scope, expires, expires_in };
+
+/// A value; nothing where the variable is empty.
+using value = std::optional<std::string_view>;
+
+[[nodiscard]] ngx_int_t answer(ngx_http_variable_value_t *v, const value &text) noexcept
+{
+    if (!text) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+
+    v->data = reinterpret_cast<u_char *>(const_cast<char *>(text->data()));
+    v->len = static_cast<unsigned>(text->size());
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    return NGX_OK;
+}
+
+/// Writes a number into memory of the request; empty if there is none.
+[[nodiscard]] value number(ngx_http_request_t *r, std::int64_t of) noexcept
+{
+    auto *digits = allocate<u_char>(r->pool, NGX_INT64_LEN);
+    if (digits == nullptr) {
+        return std::nullopt;
+    }
+    const u_char *end = ngx_sprintf(digits, "%L", of);
+    return view({static_cast<std::size_t>(end - digits), digits});
+}
+
+/// Identity is only for a token that let its request in: an expired or revoked one must not identify anybody to an
+/// upstream or a rate limit. Its id alone is told, for logs.
+[[nodiscard]] bool identifies(const decision &made) noexcept
+{
+    return !made.off && made.has_record && made.outcome == verdict::ok;
+}
+
+[[nodiscard]] value value_of(ngx_http_request_t *r, field wanted, const decision &made) noexcept
+{
+    if (wanted == field::status) {
+        return made.off ? std::string_view{"off"} : name(made.outcome);
+    }
+    if (wanted == field::id && !made.off && made.has_record) {
+        return made.token.id;
+    }
+    if (!identifies(made)) {
+        return std::nullopt;
+    }
+
+    const record &token = made.token;
+
+    switch (wanted) {
+    case field::status:
+    case field::id: break;
+    case field::subject: return token.subject;
+    case field::name: return token.name;
+    case field::scope: return token.scopes;
+    case field::expires: return token.expires_at == 0 ? std::nullopt : number(r, token.expires_at);
+    case field::expires_in: return token.expires_at == 0 ? std::nullopt : number(r, token.expires_at - ngx_time());
+    }
+    return std::nullopt;
+}
+
+ngx_int_t get_field(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data) noexcept
+{
+    const decision *made = current_decision(r);
+    if (made == nullptr) {
+        return NGX_ERROR;
+    }
+    return answer(v, value_of(r, static_cast<field>(data), *made));
+}
+
+/// `data` is the whole name of the variable (nginx's convention for NGX_HTTP_VAR_PREFIX).
+ngx_int_t get_claim(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data) noexcept
+{
+    const decision *made = current_decision(r);
+    if (made == nullptr) {
+        return NGX_ERROR;
+    }
+
+    const std::string_view variable = view(*reinterpret_cast<const ngx_str_t *>(data));
+    return answer(v, identifies(*made) ? find_claim(made->token, tail(variable, claim_variable_prefix.size()))
+                                       : std::nullopt);
+}
+
+struct variable {
+    std::string_view name;
+    ngx_http_get_variable_pt get;
+    uintptr_t data;
+    ngx_uint_t flags;
+};
+
+constexpr variable variables[] = {
+    {"auth_pat_status", get_field, static_cast<uintptr_t>(field::status), 0},
+    {"auth_pat_id", get_field, static_cast<uintptr_t>(field::id), 0},
+    {"auth_pat_subject", get_field, static_cast<uintptr_t>(field::subject), 0},
+    {"auth_pat_name", get_field, static_cast<uintptr_t>(field::name), 0},
+    {"auth_pat_scope", get_field, static_cast<uintptr_t>(field::scope), 0},
+    {"auth_pat_expires", get_field, static_cast<uintptr_t>(field::expires), 0},
+    {"auth_pat_expires_in", get_field, static_cast<uintptr_t>(field::expires_in), 0},
+    {claim_variable_prefix, get_claim, 0, NGX_HTTP_VAR_PREFIX},
+};
+
+}  // namespace
+
+ngx_int_t add_variables(ngx_conf_t *cf) noexcept
+{
+    for (const variable &one : variables) {
+        ngx_str_t name = to_ngx(one.name);
+
+        // Not cacheable, since a decision may change under way; computing it once is this module's own business.
+        ngx_http_variable_t *added = ngx_http_add_variable(cf, &name, one.flags | NGX_HTTP_VAR_NOCACHEABLE);
+        if (added == nullptr) {
+            return NGX_ERROR;
+        }
+        added->get_handler = one.get;
+        added->data = one.data;
+    }
+    return NGX_OK;
+}
+
+void forget_variables(ngx_http_request_t *r) noexcept
+{
+    const auto *core = static_cast<ngx_http_core_main_conf_t *>(ngx_http_get_module_main_conf(r, ngx_http_core_module));
+    const auto *indexed = begin<ngx_http_variable_t>(core->variables);
+
+    for (ngx_uint_t i = 0; i < core->variables.nelts; i++) {
+        if (indexed[i].get_handler == get_field || indexed[i].get_handler == get_claim) {
+            r->variables[i].valid = 0;
+            r->variables[i].not_found = 0;
+        }
+    }
+}
+
+}  // namespace pat::ngx
