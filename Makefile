@@ -45,10 +45,12 @@ help:
 
 # --- the module ---
 
+# The file is replaced, not overwritten: an nginx that has it loaded would not survive that.
 .PHONY: module
 module: $(nginx_tree)/objs/Makefile
 	$(MAKE) --no-print-directory -C $(nginx_tree) -f objs/Makefile modules
-	@cp -u $(nginx_tree)/objs/$(module_name).so $(BUILD)/
+	@cd $(BUILD) && built=nginx/objs/$(module_name).so && \
+	    { cmp -s $$built $(module_name).so || { cp $$built $(module_name).new && mv $(module_name).new $(module_name).so; }; }
 
 # configure writes into the tree that it configures, so it gets one of links.
 $(nginx_tree)/objs/Makefile: config config.make $(NGINX_SRC)/src/core/nginx.h | $(BUILD)

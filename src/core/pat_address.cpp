@@ -126,7 +126,7 @@ range_error parse_range(std::string_view text, range &out) noexcept
         return range_error::syntax;
     }
 
-    unsigned bits = static_cast<unsigned>(size_of(literal->family) * 8);
+    auto bits = static_cast<unsigned>(size_of(literal->family) * 8);
 
     if (slash < text.size()) {
         const std::string_view digits = tail(text, slash + 1);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <concepts>
@@ -84,12 +85,7 @@ public:
     /// True if every character of `text` is a member (so also for an empty text).
     [[nodiscard]] constexpr bool has_all(std::string_view text) const noexcept
     {
-        for (char c : text) {
-            if (!has(c)) {
-                return false;
-            }
-        }
-        return true;
+        return std::all_of(text.begin(), text.end(), [this](char c) { return has(c); });
     }
 
 private:

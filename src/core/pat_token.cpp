@@ -34,8 +34,8 @@ checksum checksum_of(std::string_view text) noexcept
         crc32_z(crc32_z(0, nullptr, 0), reinterpret_cast<const Bytef *>(text.data()), text.size()));
 
     checksum digits;
-    for (auto digit = digits.rbegin(); digit != digits.rend(); ++digit) {
-        *digit = base62[crc % radix];
+    for (std::size_t i = digits.size(); i-- > 0;) {
+        digits[i] = base62[crc % radix];
         crc /= radix;
     }
 

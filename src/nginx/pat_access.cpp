@@ -57,24 +57,23 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return ngx_palloc(static_cast<ngx_pool_t *>(pool), size);
 }
 
+/// nginx refuses a request with two Authorization headers since 1.23; before, it takes the first.
 [[nodiscard]] bool has_one_authorization([[maybe_unused]] ngx_http_request_t *r) noexcept
 {
-#if (nginx_version >= 1023000)
-    return true;  // nginx refuses a request with two of them
-#else
-    ngx_uint_t count = 0;
+#if (nginx_version < 1023000)
+    const ngx_table_elt_t &first = *r->headers_in.authorization;
+
     for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-        const auto *headers = static_cast<const ngx_table_elt_t *>(part->elts);
-        for (ngx_uint_t i = 0; i < part->nelts; i++) {
-            count +=
-                headers[i].hash == r->headers_in.authorization->hash
-                && view(headers[i].key).size() == r->headers_in.authorization->key.len
-                && ngx_strncmp(headers[i].lowcase_key, r->headers_in.authorization->lowcase_key, headers[i].key.len)
-                       == 0;
+        const auto *header = static_cast<const ngx_table_elt_t *>(part->elts);
+        for (const auto *last = header + part->nelts; header != last; header++) {
+            if (header != &first && header->hash == first.hash && header->key.len == first.key.len
+                && ngx_strncasecmp(header->key.data, first.key.data, first.key.len) == 0) {
+                return false;
+            }
         }
     }
-    return count == 1;
 #endif
+    return true;
 }
 
 /// What the client presented. False if there is no memory.

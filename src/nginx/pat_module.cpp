@@ -21,11 +21,11 @@ void *create_loc_conf(ngx_conf_t *cf) noexcept;
 char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept;
 ngx_int_t init_module(ngx_cycle_t *cycle) noexcept;
 ngx_int_t init_process(ngx_cycle_t *cycle) noexcept;
-char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
-char *set_store(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
-char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
-char *set_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
-char *set_require_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) noexcept;
+char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_store(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_require_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 
 constexpr ngx_uint_t anywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 

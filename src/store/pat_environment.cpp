@@ -27,7 +27,7 @@ constexpr std::size_t page_header_length = 16;
 constexpr std::size_t magic = page_header_length;
 constexpr std::size_t version = magic + 4;
 constexpr std::size_t page_size = version + 4 + 8 + 8;
-constexpr std::size_t last_page = page_size + 2 * 48;
+constexpr std::size_t last_page = page_size + 2 * std::size_t{48};
 constexpr std::size_t transaction = last_page + 8;
 constexpr std::size_t length = transaction + 8;
 
@@ -59,9 +59,9 @@ private:
 };
 
 struct meta_page {
-    std::size_t page_size;
-    std::uint64_t last_page;
-    std::uint64_t transaction;
+    std::size_t page_size = lmdb_header::min_page_size;
+    std::uint64_t last_page = 0;
+    std::uint64_t transaction = 0;
 };
 
 fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
@@ -172,7 +172,7 @@ fault check_data_file(const char *path) noexcept
 
 fault open_lock::acquire(const char *folder, unsigned wait_ms) noexcept
 {
-    constexpr unsigned step_ms = 5;
+    constexpr unsigned step_ms = 1;
 
     file_path path;
     if (!path.set(folder, open_lock_file)) {

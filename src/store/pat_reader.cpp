@@ -67,7 +67,10 @@ void reader::close() noexcept
 
 void reader::reopen() noexcept
 {
-    (void) open(folder_, map_size_, 0);
+    // Other workers do the same at the same time, and each needs about a millisecond.
+    constexpr unsigned wait_ms = 20;
+
+    (void) open(folder_, map_size_, wait_ms);
 }
 
 /// Begins a transaction on the newest commit, with `meta_` up to date. Runs in a trap.

@@ -38,7 +38,7 @@ public:
                                        record &out) noexcept;
 
     /// To be called about once a second: notices that the files were replaced, opens the store (again) where it is
-    /// closed, without waiting, and frees the reader slots of processes that died.
+    /// closed, and frees the reader slots of processes that died.
     void maintain() noexcept;
 
     /// Whether the store was made with this hasher, by its meta record as of now.
@@ -54,7 +54,7 @@ public:
 private:
     fault begin() noexcept;
     void end() noexcept;
-    fault fetch(const hasher &by, const token_key &key, allocator allocate, void *context, record &out,
+    fault fetch(const hasher &by, const token_key &token, allocator allocate, void *context, record &out,
                 bool &found) noexcept;
     void reopen() noexcept;
 
