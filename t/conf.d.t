@@ -1,0 +1,469 @@
+# conf.d in a real nginx: that it loads as it is on Debian, and does what its comments say.
+#
+# What can't be there on a test machine is replaced in a copy: addresses, certificates, log files, the upstream, the
+# store. The upstream is a server in this file, which answers with what it was sent.
+
+use strict;
+use warnings;
+
+use FindBin;
+BEGIN { push @INC, "$FindBin::Bin/lib" }
+use AuthPat;
+
+use Fcntl qw(SEEK_SET);
+use File::Find qw(find);
+use IO::Socket::INET;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+umask 022;    # for nginx's workers
+my $folder = scratch() . '/nginx';
+my $certs = scratch() . '/certs';
+my $uploads = scratch() . '/uploads';
+mkdir $_ or die "$_: $!\n" for $folder, "$folder/temp", $certs, $uploads;
+
+my $store = store_path('api');
+my (%port, $upstream_pid, $nginx_pid);
+my $owner = $$;
+
+END {
+    if ($$ == $owner) {
+        local $?;
+        for my $pid (grep { $_ } $nginx_pid, $upstream_pid) {
+            kill TERM => $pid;
+            waitpid $pid, 0;
+        }
+    }
+}
+
+# ---- the copy
+
+my %wanted;    # what was found in conf.d, by name below it
+my %replaced;
+
+sub replace {
+    my ($text, $what, $with, $name) = @_;
+    $replaced{$name} += $$text =~ s/$what/$with/g;
+    return;
+}
+
+sub copy_configuration {
+    my $from = "$AuthPat::ROOT/conf.d";
+    find({ no_chdir => 1, wanted => sub {
+        my $name = substr $File::Find::name, length $from;
+        if (-d $File::Find::name) {
+            mkdir "$folder/conf.d$name" or die "$folder/conf.d$name: $!\n";
+            return;
+        }
+        $wanted{$name} = 1;
+
+        open my $file, '<', $File::Find::name or die "$File::Find::name: $!\n";
+        my $text = do { local $/; <$file> };
+        replace(\$text, qr/listen 443 ssl/, "listen 127.0.0.1:$port{tls} ssl", 'TLS port');
+        replace(\$text, qr/listen 80;/, "listen 127.0.0.1:$port{plain};", 'port');
+        replace(\$text, qr/listen \[::\].*?;/, '', 'IPv6 port');
+        replace(\$text, qr{/etc/letsencrypt/live/[^/]+}, $certs, 'certificate');
+        replace(\$text, qr{/var/log/nginx}, $folder, 'log');
+        replace(\$text, qr/server 127\.0\.0\.1:8080;/, "server 127.0.0.1:$port{upstream};", 'upstream');
+        replace(\$text, qr{auth_pat_store /var/lib/pat/api;}, "auth_pat_store $store;", 'store');
+        write_file("$folder/conf.d$name", $text);
+    } }, $from);
+
+    my $load = join '', map { "load_module $_;\n" } split ' ', $ENV{TEST_NGINX_LOAD_MODULES} // '';
+    my $user = $> == 0 ? "user www-data;\n" : '';
+    my $temp = join "\n    ", map { "${_}_temp_path $folder/temp/$_;" } qw(client_body proxy fastcgi uwsgi scgi);
+
+    # As Debian's, as far as it matters here.
+    write_file("$folder/nginx.conf", <<"END");
+$user$load
+worker_processes 1;
+pid $folder/nginx.pid;
+error_log $folder/error.log info;
+daemon off;
+events {
+    worker_connections 256;
+}
+http {
+    include /etc/nginx/mime.types;
+    default_type application/octet-stream;
+    access_log $folder/access.log;
+    $temp
+    include $folder/conf.d/*.conf;
+}
+END
+    return;
+}
+
+# ---- the upstream
+
+sub free_port {
+    my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "socket: $!\n";
+    return $socket->sockport;
+}
+
+# Answers with the request's head, and keeps count of the body in a file while it arrives.
+sub serve_upstream {
+    my ($client) = @_;
+    my ($head, $size, $rest) = ('', 0);
+
+    while (defined(my $line = <$client>)) {
+        last if $line =~ /^\r?\n$/;
+        $head .= $line;
+    }
+    my ($path) = $head =~ m{^\S+ /([\w./-]*)};
+    $path =~ tr{/}{_};
+
+    my $take = sub {
+        my ($left) = @_;
+        while ($left > 0) {
+            my $got = read $client, my $bytes, $left > 65536 ? 65536 : $left or die "the request ends early\n";
+            $left -= $got;
+            $size += $got;
+            write_file("$uploads/$path.new", $size);
+            rename "$uploads/$path.new", "$uploads/$path";
+        }
+    };
+    if ($head =~ /^Content-Length: (\d+)/mi) {
+        $take->($1);
+    } elsif ($head =~ /^Transfer-Encoding: chunked/mi) {
+        while (my $left = hex(<$client> =~ s/\s+$//r)) {
+            $take->($left);
+            <$client>;
+        }
+    }
+
+    my $status = $path =~ /status_(\d+)/ ? "$1 As You Wish" : '200 OK';
+    my $body   = "$head\nbody: $size bytes\n";
+    print {$client} "HTTP/1.1 $status\r\nContent-Type: text/plain\r\nContent-Length: ", length $body,
+        "\r\nConnection: close\r\n\r\n", $body;
+    return;
+}
+
+sub start_upstream {
+    my $listener = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1') or die "socket: $!\n";
+    $port{upstream} = $listener->sockport;
+
+    $upstream_pid = fork // die "fork: $!\n";
+    return if $upstream_pid;
+
+    require POSIX;
+    $SIG{CHLD} = 'IGNORE';
+    $SIG{TERM} = sub { POSIX::_exit(0) };
+    while (1) {
+        my $client = $listener->accept or next;
+        my $pid = fork // next;
+        if ($pid == 0) {
+            eval { serve_upstream($client) };
+            close $client;
+            POSIX::_exit(0);
+        }
+        close $client;
+    }
+}
+
+# ---- nginx, and its client
+
+sub wait_for {
+    my ($what, $condition) = @_;
+    for (my $end = time + 10; time < $end; sleep 0.02) {
+        my $result = $condition->();
+        return $result if $result;
+    }
+    return fail("$what within 10 seconds");
+}
+
+sub slurp {
+    my ($path, $offset) = @_;
+    open my $file, '<', $path or return '';
+    seek $file, $offset // 0, SEEK_SET;
+    local $/;
+    return <$file> // '';
+}
+
+sub run_nginx {
+    $nginx_pid = fork // die "fork: $!\n";
+    if ($nginx_pid == 0) {
+        open STDERR, '>', "$folder/stderr.log" or die "$folder/stderr.log: $!\n";
+        exec $AuthPat::NGINX, '-p', $folder, '-c', "$folder/nginx.conf", '-e', "$folder/error.log";
+        die "$AuthPat::NGINX: $!\n";
+    }
+    wait_for('nginx starts', sub {
+        waitpid($nginx_pid, 1) == 0 or BAIL_OUT('nginx did not start: ' . slurp("$folder/stderr.log"));
+        return -s "$folder/nginx.pid";
+    });
+    return;
+}
+
+# Runs curl; what it knows about the answer, with `head` and `body`. A URL with a range makes several requests: `all`
+# has the status of each, the rest is about the last one.
+sub request {
+    my ($path, @options) = @_;
+    my ($head, $body) = map { scratch() . "/curl.$_" } qw(head body);
+    unlink $head, $body;
+
+    my $url = $path =~ /^http:/ ? $path : "https://api.referon.com:$port{tls}$path";
+    my @resolve = map { ('--resolve', "api.referon.com:$_:127.0.0.1") } @port{qw(tls plain)};
+    my @command = ('curl', '-q', '-sk', '--max-time', 30, '--noproxy', '*', @resolve, '-D', $head, '-o', $body,
+        '-w', '%{http_code} %{size_upload} %{http_version}\n', @options, $url);
+
+    open my $curl, '-|', @command or die "curl: $!\n";
+    my $all = do { local $/; <$curl> } // '';
+    my ($status, $uploaded, $version) = split ' ', (split /\n/, $all)[-1];
+    close $curl;
+
+    my %answer = (status => $status, uploaded => $uploaded, version => $version, all => $all, head => slurp($head),
+        body => slurp($body));
+    $answer{head} =~ s/\r//g;
+    return \%answer;
+}
+
+sub header {
+    my ($answer, $name) = @_;
+    my ($last) = $answer->{head} =~ /(HTTP(?:(?!^HTTP).)*)\z/ms;
+    return join ' | ', ($last // '') =~ /^\Q$name\E: (.*)$/mig;
+}
+
+sub sent {
+    my ($answer, $name) = @_;
+    return join ' | ', $answer->{body} =~ /^\Q$name\E: (.*?)\r?$/mig;
+}
+
+sub bearer {
+    my ($token) = @_;
+    return ('-H', "Authorization: Bearer $token");
+}
+
+sub is_error {
+    my ($answer, $status, $error, $name) = @_;
+    is($answer->{status}, $status, "$name: $status");
+    is(header($answer, 'Content-Type'), 'application/json', "$name: application/json");
+    like($answer->{body}, qr/^\{"error":"\Q$error\E","message":"[^"]+"\}$/, "$name: $error");
+    is(header($answer, 'Cache-Control'), 'no-store', "$name: not to be cached");
+    return;
+}
+
+# ---- the configuration as such
+
+system("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=api.referon.com -keyout $certs/privkey.pem "
+    . "-out $certs/fullchain.pem 2>$certs/log") == 0
+    or die slurp("$certs/log");
+
+start_upstream();
+$port{$_} = free_port() for qw(tls plain);
+copy_configuration();
+
+is_deeply([grep { !$replaced{$_} } keys %replaced], [], 'what the test replaces is still there');
+
+my $dump = `$AuthPat::NGINX -p $folder -c $folder/nginx.conf -e $folder/error.log -T 2>$folder/stderr.log`;
+is($?, 0, 'nginx -T') or BAIL_OUT(slurp("$folder/stderr.log"));
+my %loaded = map { $_ => 1 } $dump =~ m{^# configuration file \Q$folder\E/conf\.d(/\S+):$}mg;
+is_deeply(\%loaded, \%wanted, 'every file under conf.d is loaded, by Debian\'s include of conf.d/*.conf');
+like(slurp("$folder/stderr.log"), qr/\[warn\].*there is no store/, 'a store that is not there yet is a warning');
+unlike(slurp("$folder/stderr.log"), qr/\[(?:emerg|alert|crit|error)\]/, 'and nothing is worse');
+
+run_nginx();
+
+# ---- before there is a store
+
+my $answer = request('/v1/things', bearer('ropat_' . 'a' x 38));
+is_error($answer, 401, 'token_invalid', 'without a store, junk');
+
+# The checksum of this one is right.
+my $elsewhere = new_store('elsewhere');
+my $foreign   = issue($elsewhere, '--subject', 'eve', '--scope', 'api:read');
+$answer = request('/v1/things', bearer($foreign));
+is_error($answer, 503, 'unavailable', 'without a store');
+is(header($answer, 'Retry-After'), '1',  'without a store: one Retry-After');
+is(header($answer, 'WWW-Authenticate'), '', 'without a store: no challenge');
+
+new_store('api', $> == 0 ? ('--group', 'www-data') : ());
+my $token = issue($store, '--subject', 'user:42', '--name', 'shop', '--scope', 'api:read', '--scope', 'csv:write');
+my ($id)  = patctl($store, 'list', '--json') =~ /"id":"([^"]+)"/;
+
+wait_for('the store is found', sub { request('/v1/things', bearer($token))->{status} == 200 });
+
+# ---- who is let in, and what the upstream is told
+
+$answer = request('/v1/things?page=2', bearer($token));
+is($answer->{status}, 200, 'a good token: 200');
+is($answer->{version}, 2, 'a good token: HTTP/2');
+like($answer->{body}, qr{^GET /v1/things\?page=2 HTTP/1\.1}, 'a good token: the upstream gets the request');
+is(sent($answer, 'Authorization'), '', 'the upstream does not get the token');
+unlike($answer->{body}, qr/\Q$token\E/, 'in no header');
+is(sent($answer, 'X-Auth-Pat-Id'), $id, 'but its id');
+is(sent($answer, 'X-Auth-Pat-Subject'), 'user:42', 'its subject');
+is(sent($answer, 'X-Auth-Pat-Name'), 'shop', 'its name');
+is(sent($answer, 'X-Auth-Pat-Scope'), 'api:read csv:write', 'its scopes');
+like(sent($answer, 'X-Auth-Pat-Expires'), qr/^\d{10}$/, 'and when it expires');
+is(sent($answer, 'Host'), 'api.referon.com', 'the Host');
+is(sent($answer, 'X-Real-IP'), '127.0.0.1', 'and the address');
+is(sent($answer, 'X-Forwarded-Proto'), 'https', 'and the scheme');
+like(sent($answer, 'X-Request-ID'), qr/^[0-9a-f]{32}$/, 'and an id of the request');
+
+my @spoofed = map { ('-H', $_) } 'X-Auth-Pat-Id: pat_admin', 'x-auth-pat-subject: admin', 'X-AUTH-PAT-NAME: admin',
+    'X-Auth-Pat-Scope: admin', 'X-Auth-Pat-Expires: 0', 'X_Auth_Pat_Subject: admin', 'X-Forwarded-For: 192.0.2.9',
+    'X-Real-IP: 192.0.2.9', 'Forwarded: for=192.0.2.9', 'X-Forwarded-Host: evil.example', 'X-Forwarded-Proto: admin';
+$answer = request('/v1/things', bearer($token), '--http1.1', @spoofed, '-H', 'Connection: X-Auth-Pat-Subject');
+is($answer->{status}, 200, 'identity headers from the client: 200');
+is(sent($answer, 'X-Auth-Pat-Subject'), 'user:42', 'the upstream gets its own subject, once');
+unlike($answer->{body}, qr/admin|192\.0\.2\.9|evil/, 'and nothing of what the client made up');
+is(sent($answer, 'Connection'), '', 'the upstream is not asked to drop headers');
+
+my $bare = issue($store, '--subject', 'user:43', '--scope', 'api:read', '--no-expiry');
+$answer = request('/v1/things', bearer($bare), @spoofed);
+is(sent($answer, 'X-Auth-Pat-Name') . sent($answer, 'X-Auth-Pat-Expires'), '',
+    'a header that the token has no value for is not sent, and the client\'s is dropped');
+
+# ---- who is not
+
+$answer = request('/v1/things');
+is_error($answer, 401, 'token_missing', 'no token');
+is(header($answer, 'WWW-Authenticate'), 'Bearer realm="api.referon.com"', 'no token: the challenge');
+
+$answer = request('/v1/things', bearer($foreign));
+is_error($answer, 401, 'token_invalid', 'unknown token');
+like(header($answer, 'WWW-Authenticate'), qr/error="invalid_token"/, 'unknown token: the challenge');
+
+$answer = request('/v1/things', bearer(substr $token, 0, -1));
+is_error($answer, 401, 'token_invalid', 'malformed token');
+
+$answer = request("/v1/things?token=$token&access_token=$token", '-H', "Cookie: token=$token", '-H',
+    "Referer: https://api.referon.com/?token=$token");
+is_error($answer, 401, 'token_missing', 'a token in the query and in a cookie');
+
+my $revoked = issue($store, '--subject', 'user:44', '--scope', 'api:read');
+is(request('/v1/things', bearer($revoked))->{status}, 200, 'before its revocation: 200');
+patctl($store, 'revoke', '--subject', 'user:44');
+$answer = request('/v1/things', bearer($revoked));
+is_error($answer, 401, 'token_revoked', 'revoked token');
+patctl($store, 'restore-access', '--subject', 'user:44');
+is(request('/v1/things', bearer($revoked))->{status}, 200, 'restored: 200');
+
+my $early = issue($store, '--subject', 'user:45', '--not-before', int(time) + 3600);
+is_error(request('/v1/things', bearer($early)), 401, 'token_not_yet_valid', 'early token');
+
+my $short = issue($store, '--subject', 'user:46', '--expires-in', '1s');
+wait_for('the token expires', sub { request('/v1/things', bearer($short))->{body} =~ /token_expired/ });
+is_error(request('/v1/things', bearer($short)), 401, 'token_expired', 'expired token');
+
+my $far = issue($store, '--subject', 'user:47', '--scope', 'api:read', '--cidr', '192.0.2.0/24');
+is_error(request('/v1/things', bearer($far)), 403, 'address_denied', 'wrong address');
+
+$answer = request('/v1/things', bearer($token), '-d', '{}');
+is_error($answer, 403, 'scope_denied', 'POST with api:read');
+like(header($answer, 'WWW-Authenticate'), qr/error="insufficient_scope", scope="api:write"/, 'which names the scope');
+
+is(request('/v1/things', bearer($token), '-I')->{status}, 200, 'HEAD with api:read: 200');
+is(request('/v1/things', '-I')->{status}, 401, 'HEAD without a token: 401');
+
+my $writer = issue($store, '--subject', 'user:48', '--scope', 'api:write', '--scope', 'postback:write', '--scope',
+    'csv:read');
+for my $case (
+    [200, $writer, 'POST /v1/things with api:write',  '/v1/things',   '-d', '{}'],
+    [200, $writer, 'DELETE with api:write',           '/v1/things',   '-X', 'DELETE'],
+    [200, $writer, 'an unusual method with api:write', '/v1/things',  '-X', 'PURGE'],
+    [403, $writer, 'GET without api:read',            '/v1/things'],
+    [200, $writer, 'GET /csv-consumer/ with csv:read', '/csv-consumer/'],
+    [403, $writer, 'POST /csv-consumer/ with csv:read', '/csv-consumer/', '-d', 'a;b'],
+    [200, $token,  'POST /csv-consumer/ with csv:write', '/csv-consumer/', '-d', 'a;b'],
+    [403, $token,  'GET /csv-consumer/ with csv:write', '/csv-consumer/'],
+    [200, $writer, 'POST /postback-events-consumer/ with its scope', '/postback-events-consumer/', '-d', '{}'],
+    [403, $token,  'POST /postback-events-consumer/ without it', '/postback-events-consumer/', '-d', '{}'],
+) {
+    my ($status, $with, $name, @request) = @$case;
+    is(request(shift @request, bearer($with), @request)->{status}, $status, "$name: $status");
+}
+
+# ---- the upstream's own errors, and its absence
+
+$answer = request('/status_403', bearer($token));
+is($answer->{status}, 403, 'an error of the upstream keeps its status');
+like($answer->{body}, qr{^GET /status_403}, 'and its body');
+
+# ---- uploads
+
+my $csv = scratch() . '/big.csv';
+write_file($csv, 'name;amount;when;' x (8 << 16));
+my $size = -s $csv;
+
+$answer = request('/csv-consumer/big', bearer($token), '-T', $csv);
+is($answer->{status}, 200, "an upload of $size bytes: 200");
+like($answer->{body}, qr/^body: $size bytes$/m, 'which arrives whole');
+
+for my $case (
+    ['no token',      'token_missing'],
+    ['unknown token', 'token_invalid', bearer($foreign)],
+    ['token without the scope', 'scope_denied', bearer($writer)],
+) {
+    my ($name, $error, @options) = @$case;
+    $answer = request('/csv-consumer/none', @options, '--http1.1', '-T', $csv, '-H', 'Expect: 100-continue',
+        '--expect100-timeout', 20);
+    is_error($answer, $error eq 'scope_denied' ? 403 : 401, $error, "an upload, $name");
+    is($answer->{uploaded}, 0, "an upload, $name: nothing of the body was sent");
+    unlike($answer->{head}, qr/100 Continue/, "an upload, $name: nor asked for");
+}
+ok(!-e "$uploads/csv-consumer_none", 'the upstream has seen none of these');
+
+{
+    my $head = scratch() . '/curl.streamed';
+    open my $curl, '|-', 'curl', '-q', '-sk', '--max-time', 30, '--noproxy', '*', '--resolve',
+        "api.referon.com:$port{tls}:127.0.0.1", bearer($token), '-o', $head, '-T', '-',
+        "https://api.referon.com:$port{tls}/csv-consumer/streamed"
+        or die "curl: $!\n";
+    $curl->autoflush(1);
+    print {$curl} 'x' x 1000;
+    my $seen = wait_for('the upstream gets a part', sub { slurp("$uploads/csv-consumer_streamed") });
+    is($seen, 1000, 'the upstream gets a part of an upload before the rest has been sent');
+    print {$curl} 'y' x 1000;
+    close $curl;
+    like(slurp($head), qr/^body: 2000 bytes$/m, 'and then the rest');
+}
+
+$answer = request('/postback-events-consumer/e', bearer($writer), '--data-binary', 'x' x 65536);
+is($answer->{status}, 200, 'an event of 64 KiB: 200');
+like($answer->{body}, qr/^body: 65536 bytes$/m, 'which arrives whole');
+is_error(request('/postback-events-consumer/e', bearer($writer), '--data-binary', 'x' x 65537), 413, 'too_large',
+    'a larger event');
+is_error(request('/postback-events-consumer/e', '--data-binary', 'x' x 65537), 413, 'too_large',
+    'a larger event without a token');
+is_error(request('/postback-events-consumer/e', bearer($writer), '--http1.1', '-H', 'Transfer-Encoding: chunked',
+    '--data-binary', 'x' x 70000), 413, 'too_large', 'a larger event whose length is not announced');
+is_error(request('/postback-events-consumer/e', '--http1.1', '-H', 'Transfer-Encoding: chunked',
+    '--data-binary', 'x' x 70000), 401, 'token_missing', 'the same without a token');
+
+# ---- the rest
+
+is(request('/healthz')->{status}, 204, '/healthz without a token: 204');
+
+$answer = request("http://api.referon.com:$port{plain}/v1/things", bearer($token));
+is($answer->{status}, 403, 'plain HTTP: 403');
+like($answer->{body}, qr/^\{"error":"tls_required",/, 'plain HTTP: JSON');
+
+# ---- 429
+
+my $busy = issue($store, '--subject', 'user:49', '--scope', 'api:read');
+wait_for('429', sub { ($answer = request('/v1/things?[1-60]', bearer($busy)))->{status} == 429 });
+is_error($answer, 429, 'too_many_requests', 'too many requests');
+is(header($answer, 'Retry-After'), '1', 'too many requests: Retry-After');
+is_deeply([request('/v1/things?[1-20]', bearer($bare))->{all} =~ /^(\d+)/mg], [(200) x 20],
+    'another token has a limit of its own');
+is_deeply([request('/v1/things?[1-80]')->{all} =~ /^(\d+)/mg], [(401) x 80],
+    'a request without a token is not counted');
+
+# ---- logs
+
+my $log = slurp("$folder/api.referon.com.access.log");
+like($log, qr{^127\.0\.0\.1 \[[^]]+\] "GET /v1/things HTTP/2\.0" 200 \d+ ok "\Q$id\E" [\d.]+ "curl[^"]*"$}m,
+    'the access log has status and id');
+like($log, qr{"GET /v1/things HTTP/2\.0" 401 \d+ missing "-"}, 'of refused requests, too');
+like($log, qr{ 401 \d+ revoked "pat_\w+"}, 'with the id of a revoked token');
+like($log, qr{ 429 \d+ ok "pat_\w+"}, 'and of one that is limited');
+unlike($log, qr/healthz/, 'without the load balancer\'s questions');
+for ([token => $token], [revoked => $revoked], [foreign => $foreign], [busy => $busy]) {
+    my ($name, $secret) = @$_;
+    unlike($log, qr/\Q${\ substr $secret, 0, 20}/, "the access log does not have the $name token");
+}
+is(slurp("$folder/access.log"), '', 'nothing goes to the access log of http');
+unlike(slurp("$folder/error.log"), qr/\[(?:emerg|alert)\]|worker process \d+ exited on signal/, 'no worker was lost');
+
+done_testing();

@@ -1,0 +1,125 @@
+# The examples of the documentation: nginx takes each ```nginx block, each command of a ```sh block works, and the tables
+# have the directives and variables that the module has.
+
+use strict;
+use warnings;
+
+use FindBin;
+BEGIN { push @INC, "$FindBin::Bin/lib" }
+use AuthPat;
+
+use File::Basename qw(dirname);
+use Test::More;
+
+my $folder = scratch() . '/nginx';
+mkdir $_ or die "$_: $!\n" for $folder, "$folder/temp";
+
+write_file("$folder/pepper", '0123456789abcdef' x 4 . "\n");
+chmod 0600, "$folder/pepper";
+
+sub blocks {
+    my ($file, $language) = @_;
+    open my $handle, '<', "$AuthPat::ROOT/$file" or die "$file: $!\n";
+    my (@blocks, $inside);
+    while (defined(my $line = <$handle>)) {
+        if ($line =~ /^```(\w*)$/) {
+            $inside = $inside ? undef : { language => $1, line => $., text => '' };
+            push @blocks, $inside if $inside;
+        } elsif ($inside) {
+            $inside->{text} .= $line;
+        }
+    }
+    return grep { $_->{language} eq $language } @blocks;
+}
+
+# What stands around a part of a configuration, for each level that it may be of.
+# Debian's default log file is for root only.
+my $temp = "access_log $folder/access.log; " . join ' ', map { "${_}_temp_path $folder/temp/$_;" } qw(client_body proxy fastcgi uwsgi scgi);
+my $base = "pid $folder/nginx.pid; error_log $folder/error.log;\n";
+my $load = join '', map { "load_module $_;\n" } split ' ', $ENV{TEST_NGINX_LOAD_MODULES} // '';
+my %around = (
+    main   => sub { $base . $_[0] },
+    http   => sub { "$base$load events {} http { $temp\n$_[0]\n}\n" },
+    server => sub { "$base$load events {} http { $temp server { listen 8080;\n$_[0]\n} }\n" },
+);
+
+# A directive in none of these is at home in each of them.
+sub level {
+    my ($text) = @_;
+    return 'main' if $text =~ /^http \{/m;
+    return 'http' if $text =~ /^(?:server|map|upstream|limit_req_zone|log_format)\b/m;
+    return 'server';
+}
+
+sub test_configuration {
+    my ($name, $text) = @_;
+    $text =~ s/^load_module .*\n/$load/m;
+    $text =~ s/^http \{\n/http { $temp\n/m;
+    $text =~ s{/var/lib/pat\b}{$folder/pat}g;
+    $text =~ s{/etc/nginx/pepper}{$folder/pepper}g;
+    $text =~ s{/var/log/nginx/}{$folder/}g;
+
+    write_file("$folder/nginx.conf", $around{level($text)}->($text));
+    my $output = `$AuthPat::NGINX -t -p $folder -c $folder/nginx.conf -e $folder/error.log 2>&1`;
+    is($?, 0, "$name: nginx -t") or diag($output);
+    unlike($output, qr/\[warn\]/, "$name: without a warning");
+    return;
+}
+
+$ENV{PATH} = dirname($AuthPat::PATCTL) . ":$ENV{PATH}";
+my $group = getgrgid((split ' ', $))[0]);
+my $commands = 0;
+for my $block (blocks('README.md', 'sh')) {
+    for my $command (grep { /\S/ } split /\n/, $block->{text}) {
+        $commands++;
+        my $here = $command =~ s{/var/lib/pat\b}{$folder/pat}gr;
+        $here =~ s/--group www-data/--group $group/ if $> != 0;
+
+        my $output = `$here 2>&1`;
+        is($?, 0, "README.md: $command") or diag($output);
+        like($output, qr/^ropat_[0-9A-Za-z]{38}$/m, 'prints a token') if $command =~ / issue /;
+    }
+}
+ok($commands, 'README.md has commands');
+
+my %count;
+for my $file (qw(README.md docs/directives.md)) {
+    for my $block (blocks($file, 'nginx')) {
+        $count{$file}++;
+        test_configuration("$file, line $block->{line}", $block->{text});
+    }
+}
+ok($count{'README.md'} && $count{'docs/directives.md'}, 'both files have examples');
+
+# Every directive and variable of the module is documented, and no other.
+my $source = join '', map { slurp("$AuthPat::ROOT/src/nginx/$_") } qw(pat_module.cpp pat_variables.cpp);
+my %directive = map { $_ => 1 } $source =~ /ngx_string\("(auth_pat\w*)"\)/g;
+my %variable  = map { $_ => 1 } $source =~ /\{"(auth_pat_\w+)", get_field/g;
+
+for my $file (qw(README.md docs/directives.md)) {
+    my $text = slurp("$AuthPat::ROOT/$file");
+    my %table = map { $_ => 1 } $text =~ /^\| .*?`(auth_pat\w*) .*?\| .*?\| http/mg;
+    %table = map { $_ => 1 } $text =~ /^### (auth_pat\w*)$/mg if $file ne 'README.md';
+    is_deeply(\%table, \%directive, "$file: the directives are the module's");
+
+    my %named = map { $_ => 1 } map { /`\$(auth_pat_\w+)`/g } $text =~ /^(\| `\$auth_pat_\w+`.*)$/mg;
+    delete $named{auth_pat_claim_name};
+    is_deeply(\%named, \%variable, "$file: the variables are the module's");
+}
+
+# Links between files lead somewhere.
+for my $file (qw(README.md CHANGELOG.md docs/directives.md docs/store-format.md)) {
+    my $at = $file =~ m{^docs/} ? 'docs/' : '';
+    my $text = slurp("$AuthPat::ROOT/$file");
+    my @dead = grep { !-e "$AuthPat::ROOT/$at$_" } $text =~ /\]\((?!https?:)([^)#]+)/g;
+    is_deeply(\@dead, [], "$file: no dead links");
+}
+
+done_testing();
+
+sub slurp {
+    my ($path) = @_;
+    open my $file, '<', $path or die "$path: $!\n";
+    local $/;
+    return <$file>;
+}
