@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <concepts>
@@ -66,36 +65,31 @@ inline void store_le(std::byte *to, T value) noexcept
     return text;
 }
 
-/// A set of byte values, built at compile time; membership is one load and one shift.
+/// A set of byte values, built at compile time.
 class byte_set {
 public:
     constexpr explicit byte_set(std::string_view members) noexcept
     {
-        for (char c : members) {
-            add(c);
+        for (const char c : members) {
+            has_[static_cast<unsigned char>(c)] = 1;
         }
     }
 
-    [[nodiscard]] constexpr bool has(char c) const noexcept
-    {
-        auto byte = static_cast<unsigned char>(c);
-        return (words_[byte / 64] >> (byte % 64) & 1) != 0;
-    }
+    [[nodiscard]] constexpr bool has(char c) const noexcept { return has_[static_cast<unsigned char>(c)] != 0; }
 
-    /// True if every character of `text` is a member (so also for an empty text).
+    /// True if every character of `text` is a member (so also for an empty text). It does not stop at the first that is
+    /// not: a token is short, and almost always right.
     [[nodiscard]] constexpr bool has_all(std::string_view text) const noexcept
     {
-        return std::all_of(text.begin(), text.end(), [this](char c) { return has(c); });
+        unsigned all = 1;
+        for (const char c : text) {
+            all &= has_[static_cast<unsigned char>(c)];
+        }
+        return all != 0;
     }
 
 private:
-    constexpr void add(char c) noexcept
-    {
-        auto byte = static_cast<unsigned char>(c);
-        words_[byte / 64] |= std::uint64_t{1} << (byte % 64);
-    }
-
-    std::array<std::uint64_t, 4> words_{};
+    std::array<std::uint8_t, 256> has_{};
 };
 
 }  // namespace pat

@@ -2,10 +2,9 @@
 
 #include "core/pat_address.h"
 #include "core/pat_bytes.h"
+#include "core/pat_crc32c.h"
 
 #include <algorithm>
-
-#include <zlib.h>
 
 namespace pat {
 
@@ -60,10 +59,7 @@ constexpr std::size_t zero_2 = 60;
 
 std::uint32_t checksum_of(std::span<const std::byte> key, std::span<const std::byte> value) noexcept
 {
-    const auto update = [](uLong crc, std::span<const std::byte> bytes) {
-        return crc32_z(crc, reinterpret_cast<const Bytef *>(bytes.data()), bytes.size());
-    };
-    return static_cast<std::uint32_t>(update(update(0, key), value.subspan(version_at)));
+    return crc32c(value.subspan(version_at), crc32c(key));
 }
 
 /// What both kinds of record have in common.

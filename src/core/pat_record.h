@@ -19,7 +19,7 @@
 ///
 /// Token record, all integers little-endian, all times Unix seconds (UTC):
 ///
-///      0  u32  checksum           CRC-32 (zlib) of the key, then of the value from byte 4 on
+///      0  u32  checksum           CRC-32C of the key, then of the value from byte 4 on
 ///      4  u8   version            1
 ///      5  u8   flags              0; a reader refuses a flag it does not know
 ///      6  u8   id length          1..64

@@ -58,13 +58,17 @@ constexpr std::string_view trim(std::string_view text) noexcept
     return text;
 }
 
-constexpr bool is_bearer(std::string_view scheme) noexcept
+/// The length of the scheme at the start of `value` if it is Bearer, or 0.
+constexpr std::size_t bearer_length(std::string_view value) noexcept
 {
     constexpr std::string_view lower = "bearer";
 
-    return scheme.size() == lower.size()
-           && std::equal(lower.begin(), lower.end(), scheme.begin(),
-                         [](char want, char have) { return want == (have | 0x20); });
+    if (value.size() < lower.size() || !std::equal(lower.begin(), lower.end(), value.begin(), [](char want, char have) {
+            return want == (have | 0x20);
+        })) {
+        return 0;
+    }
+    return value.size() > lower.size() && tchar.has(value[lower.size()]) ? 0 : lower.size();
 }
 
 }  // namespace
@@ -106,12 +110,8 @@ credential parse_authorization(std::string_view value) noexcept
 {
     value = trim(value);
 
-    std::size_t scheme_length = 0;
-    while (scheme_length < value.size() && tchar.has(value[scheme_length])) {
-        scheme_length++;
-    }
-
-    if (!is_bearer(head(value, scheme_length))) {
+    const std::size_t scheme_length = bearer_length(value);
+    if (scheme_length == 0) {
         return {credential_kind::none, {}};
     }
 

@@ -2,13 +2,12 @@
 
 #include "core/pat_address.h"
 #include "core/pat_bytes.h"
+#include "core/pat_crc32c.h"
 #include "core/pat_record.h"
 
 #include <algorithm>
 #include <array>
 #include <optional>
-
-#include <zlib.h>
 
 /// Where the golden records are, as seen from the folder the tests run in.
 #ifndef PAT_GOLDEN_DIR
@@ -57,9 +56,7 @@ public:
     /// Makes the checksum right, by the rule in pat_record.h.
     void seal(std::span<const std::byte> key) noexcept
     {
-        uLong crc = crc32(0, nullptr, 0);
-        crc = crc32(crc, reinterpret_cast<const Bytef *>(key.data()), static_cast<uInt>(key.size()));
-        crc = crc32(crc, reinterpret_cast<const Bytef *>(&bytes()[4]), static_cast<uInt>(length_ - 4));
+        const std::uint32_t crc = crc32c_by_table(bytes().subspan(4), crc32c_by_table(key));
         for (std::size_t i = 0; i < 4; i++) {
             set_u8(i, static_cast<unsigned>(crc >> (8 * i) & 0xff));
         }

@@ -9,7 +9,6 @@ import ipaddress
 import pathlib
 import struct
 import sys
-import zlib
 
 TOKEN_KEY = b"t" + bytes(range(32))
 META_KEY = b"m"
@@ -24,9 +23,19 @@ def claim(name, value):
     return struct.pack("<BH", len(name), len(value)) + name + value
 
 
+def crc32c(data: bytes) -> int:
+    """CRC-32C bit by bit, as RFC 9260, appendix A, describes it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
 def seal(key, fields):
     """The fields behind the checksum, with the checksum in front."""
-    crc = zlib.crc32(key + b"".join(value for _, value in fields))
+    crc = crc32c(key + b"".join(value for _, value in fields))
     return [("checksum", struct.pack("<I", crc)), *fields]
 
 

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace pat {
+
+/// CRC-32C (Castagnoli; RFC 9260, appendix A), the checksum of records: processors compute it by themselves, so that
+/// checking a record costs next to nothing. To go on behind other bytes, pass their CRC.
+[[nodiscard]] std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t before = 0) noexcept;
+
+/// The same without the processor's help, for where it has none.
+[[nodiscard]] std::uint32_t crc32c_by_table(std::span<const std::byte> bytes, std::uint32_t before = 0) noexcept;
+
+}  // namespace pat
