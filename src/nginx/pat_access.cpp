@@ -344,11 +344,18 @@ u_char *write(u_char *to, std::string_view text) noexcept
 
     const refusal answer = refusal_for(made.outcome);
 
+    // No upload after a refusal, whatever error_page makes of it. With `satisfy any`, others may still let it in.
+    const auto *core =
+        static_cast<const ngx_http_core_loc_conf_t *>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+    if (core->satisfy == NGX_HTTP_SATISFY_ALL) {
+        r->expect_tested = 1;
+    }
+
     if (answer.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
-        if (push_header(r, "Retry-After", to_ngx(retry_after_seconds)) == nullptr) {
-            return NGX_ERROR;
+        if (made.retry_after == nullptr) {
+            made.retry_after = push_header(r, "Retry-After", to_ngx(retry_after_seconds));
         }
-        return answer.status;
+        return made.retry_after != nullptr ? answer.status : NGX_ERROR;
     }
 
     std::span<const scope_requirement> required;
@@ -410,8 +417,27 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
         made->outcome = examine(r, conf, *made);
     }
 
-    return made->outcome == verdict::ok ? NGX_OK : refuse(r, conf, *made, view(realm));
+    if (made->outcome != verdict::ok) {
+        return refuse(r, conf, *made, view(realm));
+    }
+
+    if (made->challenge != nullptr) {
+        made->challenge->hash = 0;  // of a location where the request was refused
+    }
+    return NGX_OK;
 }
+
+#if (nginx_version < 1023000)
+ngx_int_t take_back_challenge(ngx_http_request_t *r) noexcept
+{
+    const auto *made = static_cast<const decision *>(ngx_http_get_module_ctx(r, ngx_http_auth_pat_module));
+
+    if (made != nullptr && made->challenge != nullptr && !r->error_page) {
+        made->challenge->hash = 0;
+    }
+    return NGX_DECLINED;
+}
+#endif
 
 const decision *current_decision(ngx_http_request_t *r) noexcept
 {

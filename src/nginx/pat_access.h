@@ -14,12 +14,19 @@ struct decision {
     bool enforced;         ///< in the access phase, so that it counts until the next one that is
     bool has_record;
     verdict outcome;
-    record token;                ///< if `has_record`; the token may be expired, revoked, or not sufficient
-    ngx_table_elt_t *challenge;  ///< WWW-Authenticate, as it stands in the response
+    record token;                  ///< if `has_record`; the token may be expired, revoked, or not sufficient
+    ngx_table_elt_t *retry_after;  ///< as it stands in the response
+    ngx_table_elt_t *challenge;    ///< WWW-Authenticate, as it stands in the response
 };
 
 /// The handler of the access phase.
 ngx_int_t handle_access(ngx_http_request_t *r) noexcept;
+
+#if (nginx_version < 1023000)
+/// A handler of the precontent phase: takes back the challenge of a request that was let in. nginx does so by itself,
+/// but before 1.23 for one header only, which auth_basic may have put in the place of ours.
+ngx_int_t take_back_challenge(ngx_http_request_t *r) noexcept;
+#endif
 
 /// The decision that counts for a variable: the one that was enforced last, or else one made now for the location the
 /// request is in. For a subrequest it is that of the main request. nullptr if there is no memory.

@@ -550,6 +550,13 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
     }
     *handler = handle_access;
 
+#if (nginx_version < 1023000)
+    if ((handler = push<ngx_http_handler_pt>(core->phases[NGX_HTTP_PRECONTENT_PHASE].handlers)) == nullptr) {
+        return NGX_ERROR;
+    }
+    *handler = take_back_challenge;
+#endif
+
     return check_uses(cf, main_conf_of(cf).uses) ? NGX_OK : NGX_ERROR;
 }
 

@@ -217,7 +217,8 @@ fault environment::open(const char *folder, open_mode mode, std::size_t map_size
 
     open_lock lock;
     if (const fault problem = lock.acquire(folder, wait_ms)) {
-        return problem;
+        const bool has_data = faccessat(AT_FDCWD, data_path_.text(), F_OK, AT_EACCESS) == 0;
+        return problem.kind == fault_kind::absent && has_data ? fault{fault_kind::no_lock_file, problem.code} : problem;
     }
     if (const fault problem = check_data_file(data_path_.text())) {
         return problem;

@@ -13,7 +13,8 @@ const char *message(fault of) noexcept
     case fault_kind::absent: return "there is no store (\"patctl init\" makes one)";
     case fault_kind::denied: return "the store can't be read: check owner, group and mode of the folder and its files";
     case fault_kind::no_lock_file:
-        return "lock.mdb is missing or not writable: readers must be in the store's group (\"patctl init --group\")";
+        return "lock.mdb or open.lock is missing, or lock.mdb not writable: readers must be in the store's group "
+               "(\"patctl init --group\")";
     case fault_kind::read_only: return "the store is on a read-only file system, where LMDB can't lock";
     case fault_kind::busy:
         return "others are opening the store (open.lock is taken), or a process with the same PID in another PID "

@@ -11,7 +11,7 @@ enum class fault_kind : std::uint8_t {
     none,
     absent,            ///< there is no store at that path
     denied,            ///< the operating system refused a call
-    no_lock_file,      ///< lock.mdb is missing or not writable
+    no_lock_file,      ///< lock.mdb or open.lock is missing, or lock.mdb is not writable
     read_only,         ///< the file system is mounted read-only, where LMDB would silently drop its locks
     busy,              ///< others kept open.lock for longer than we may wait
     bad_library,       ///< this LMDB release is known to lose its mutexes, or has another file format

@@ -63,6 +63,7 @@ void reader::close() noexcept
 
     environment_.close();
     meta_transaction_ = 0;
+    unpublished_ = 0;
 }
 
 void reader::reopen() noexcept
@@ -243,9 +244,20 @@ void reader::maintain() noexcept
         int dead;
         mdb_reader_check(environment_.get(), &dead);
 
-        if (!(problem = begin())) {
-            end();
+        meta_transaction_ = 0;  // whoever overwrote the file may have left the transaction id as it was
+        if ((problem = begin())) {
+            return;
         }
+
+        // Rule 4 lets a commit be unpublished for a moment. One that stays so is published when the store is opened by
+        // the first of all processes, and only then.
+        const std::size_t last = environment_.last_commit();
+        const bool is_published = last == mdb_txn_id(transaction_);
+        if (!is_published && last == unpublished_) {
+            problem = {fault_kind::replaced};
+        }
+        unpublished_ = is_published ? 0 : last;
+        end();
     };
     if (!trap::run(body)) {
         problem = {fault_kind::damaged};

@@ -66,9 +66,11 @@ private:
     const char *folder_ = nullptr;
     std::size_t map_size_ = 0;
 
-    meta meta_;  ///< rule 11: decoded again only when the transaction id has changed
+    meta meta_;  ///< rule 11: decoded again when the transaction id has changed, and by maintain()
     std::size_t meta_transaction_ = 0;
     record_buffer meta_bytes_{};
+
+    std::size_t unpublished_ = 0;  ///< the commit that maintain() found unpublished last time; 0 = none
 };
 
 }  // namespace pat::store

@@ -6,17 +6,26 @@ state current;
 
 namespace {
 
-struct sigaction previous;
+struct trapped_signal {
+    int number;
+    struct sigaction previous;
+};
+
+trapped_signal trapped_signals[] = {{SIGBUS, {}}, {SIGSEGV, {}}};
 bool installed;
 
-void on_bus_error(int, siginfo_t *, void *) noexcept
+void on_fault(int number, siginfo_t *, void *) noexcept
 {
     if (current.armed != 0) {
         siglongjmp(current.out, 1);
     }
 
     // Not ours: the instruction is run again, under the action that was there before.
-    sigaction(SIGBUS, &previous, nullptr);
+    for (const trapped_signal &signal : trapped_signals) {
+        if (signal.number == number) {
+            sigaction(number, &signal.previous, nullptr);
+        }
+    }
 }
 
 }  // namespace
@@ -26,13 +35,16 @@ void install() noexcept
     if (installed) {
         return;
     }
+    installed = true;
 
     struct sigaction action {};
-    action.sa_sigaction = on_bus_error;
+    action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
     sigemptyset(&action.sa_mask);
 
-    installed = sigaction(SIGBUS, &action, &previous) == 0;
+    for (trapped_signal &signal : trapped_signals) {
+        sigaction(signal.number, &action, &signal.previous);
+    }
 }
 
 void failed_assertion(MDB_env *, const char *) noexcept

@@ -5,9 +5,9 @@
 
 struct MDB_env;
 
-/// A memory-mapped file can be cut short by anyone who may write it, and the next read is a SIGBUS; and LMDB ends the
-/// process when it finds a page that can't be. Neither must end an nginx worker, so calls that touch a map run in a
-/// trap, which turns both into an answer.
+/// A memory-mapped file can be cut short or overwritten by anyone who may write it: the next read is then a SIGBUS, or
+/// a SIGSEGV where a page number leads out of the map, or LMDB ends the process because it found a page that can't be.
+/// None of these must end an nginx worker, so calls that touch a map run in a trap, which turns them into an answer.
 ///
 ///     trap::install();                        once in a process, before the first map
 ///     mdb_env_set_assert(env, trap::failed_assertion);
@@ -23,7 +23,7 @@ struct state {
 
 extern state current;
 
-/// Takes over SIGBUS; one that comes from elsewhere still ends the process as it would have done.
+/// Takes over SIGBUS and SIGSEGV; those that come from elsewhere still end the process as they would have done.
 void install() noexcept;
 
 /// For mdb_env_set_assert().

@@ -109,7 +109,8 @@ sub write_file {
 }
 
 # Runs code for each request to /NAME on the control socket. What it returns is the body of the answer; where it dies
-# the answer is 500. To be called before run_tests(); the code runs in a process of its own.
+# the answer is 500. The code gets the arguments of the request's query, as a hash. To be called before run_tests(); the
+# code runs in a process of its own.
 sub on_request {
     my ($name, $code) = @_;
     $actions{$name} = $code;
@@ -138,8 +139,9 @@ sub serve {
         while (defined(my $header = <$client>)) {
             last if $header =~ /^\r?\n$/;
         }
-        my ($name) = $request =~ m{^\S+ /?([\w-]*)};
-        my $body = eval { ($actions{$name} // die "no action \"$name\"\n")->() };
+        my ($name, $query) = $request =~ m{^\S+ /?([\w-]*)(?:\?(\S*))?};
+        my %arguments = map { /^([^=]*)=?(.*)/ } split /&/, $query // '';
+        my $body = eval { ($actions{$name} // die "no action \"$name\"\n")->(%arguments) };
         my $status = $@ ? '500 Internal Server Error' : '200 OK';
         $body = $@ || ($body // '');
         print {$client} "HTTP/1.0 $status\r\nContent-Length: ", length $body, "\r\nConnection: close\r\n\r\n$body";

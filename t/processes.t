@@ -1,0 +1,254 @@
+# nginx's processes and the store: reloads under load, workers that are killed, upgrades of the binary, a single process,
+# an end without delay, and nothing left open.
+
+use strict;
+use warnings;
+use FindBin;
+BEGIN { push @INC, "$FindBin::Bin/lib" }
+use AuthPat;
+use AuthPat::Server qw(wait_for slurp is_alive children_of fds_of);
+use POSIX qw(WNOHANG);
+use Test::More;
+use Time::HiRes qw(time);
+
+my $store = new_store('main');
+my $other = new_store('other');
+my $good    = issue($store, '--subject', 'alice');
+my $revoked = issue($store, '--subject', 'mallory');
+my $third   = issue($other, '--subject', 'oscar');
+patctl($store, 'revoke', '--subject', 'mallory');
+
+my $location = 'location = /t { auth_pat API; try_files /nowhere =204; }';
+my $serving  = "auth_pat_store $store; server { listen 127.0.0.1:\$PORT reuseport; $location }";
+my $plain    = "auth_pat_store $store; server { listen 127.0.0.1:\$PORT; $location }";
+
+sub bearer { return "Authorization: Bearer $_[0]" }
+
+# The slots of the reader table that are taken (LMDB 0.9: 128 bytes, with their number at 56; then 64 a reader, the pid
+# at 8). What lies behind that number is of a time before the table was started anew, and nobody looks at it.
+sub readers {
+    my ($path) = @_;
+    my $lock = slurp("$path/lock.mdb");
+    my ($count) = unpack 'x56 L', $lock;
+    return grep { $_ } map { unpack 'x8 l', substr $lock, 128 + 64 * $_, 64 } 0 .. $count - 1;
+}
+
+sub holds {
+    my ($pid, $path) = @_;
+    return grep { /^\Q$path\E\// } values %{ fds_of($pid) };
+}
+
+# ---- reloads under load
+
+{
+    my $server = AuthPat::Server->new(workers => 2, http => $plain);
+    $server->start;
+    my $master = $server->pid;
+    ok wait_for(sub { readers($store) == 2 }, 3), 'each worker has one slot of the reader table';
+    ok !holds($master, $store), 'the master holds nothing of the store';
+
+    pipe my $result, my $tell or die "pipe: $!\n";
+    my $load = fork // die "fork: $!\n";
+    if ($load == 0) {
+        my ($count, %bad, $stop) = (0);
+        local $SIG{TERM} = sub { $stop = 1 };
+        while (!$stop) {
+            my ($token, $expected) = $count++ % 2 ? ($good, 204) : ($revoked, 401);
+            my $status = $server->status('/t', bearer($token));
+            $bad{"$status for $expected"}++ if $status != $expected;
+        }
+        syswrite $tell, "$count " . join ', ', map { "$_: $bad{$_}" } sort keys %bad;
+        POSIX::_exit(0);
+    }
+    close $tell;
+
+    $server->reload or die 'no reload: ' . $server->log;
+    my $before = fds_of($master);
+    my $failed = 0;
+    $server->reload or $failed++ for 1 .. 50;
+    is $failed, 0, 'fifty reloads under load, each with new workers that serve and old ones that leave';
+
+    kill TERM => $load;
+    my $text = do { local $/; <$result> };
+    waitpid $load, 0;
+    my ($count, $bad) = $text =~ /^(\d+) (.*)/s;
+    is $bad, '', 'no request failed and none got the wrong answer';
+    cmp_ok $count, '>', 100, "there was load ($count requests)";
+
+    is_deeply [sort { $a <=> $b } readers($store)], [$server->workers], 'slots are those of the workers that live, and no more';
+    cmp_ok patctl($store, '--json', 'stats') =~ /"readers":(\d+)/ && $1, '<=', 12, 'the reader table did not grow';
+    is scalar keys %{ fds_of($master) }, scalar keys %$before, 'the master has as many files open as before'
+        or diag explain fds_of($master);
+    ok !holds($master, $store), 'and none of the store';
+    for my $worker ($server->workers) {
+        is scalar holds($worker, $store), 2, 'a worker holds data.mdb and lock.mdb, once'
+            or diag join ' ', holds($worker, $store);
+    }
+    ok $server->log !~ /\[(?:alert|emerg|crit|error)\]|signal 11/, 'nothing broke';
+
+    # ---- a worker that is killed while it holds the store
+
+    for my $round (1 .. 3) {
+        my @old = $server->workers;
+        kill KILL => @old;
+        ok wait_for(sub { my @new = $server->workers; @new == 2 && !grep { $_ == $old[0] || $_ == $old[1] } @new }, 5),
+            'killed workers are started again';
+        ok wait_for(sub { $server->status('/t', bearer($good)) == 204 }, 3), 'and serve';
+        is $server->status('/t', bearer($revoked)), 401, 'and refuse';
+    }
+    ok wait_for(sub { my $alive = join ' ', $server->workers; join(' ', sort { $a <=> $b } readers($store)) eq $alive }, 4),
+        'slots of the dead are free soon, without a writer' or diag join ' ', readers($store);
+    patctl($store, 'revoke', '--subject', 'alice');
+    is_deeply [map { $server->status('/t', bearer($good)) } 1 .. 6], [(401) x 6], 'a revocation after that counts at once';
+    patctl($store, 'restore-access', '--subject', 'alice');
+    is $server->status('/t', bearer($good)), 204, 'and so does its end';
+
+    # ---- a bad configuration leaves the old one
+
+    my @workers = $server->workers;
+    my $from    = $server->log_size;
+    $server->configure(http => "auth_pat_store $store; server { listen 127.0.0.1:\$PORT; location = /t { auth_pat; } }");
+    $server->signal('HUP');
+    ok $server->logged(qr/\[emerg\].*"auth_pat"/, $from), 'a bad configuration is told of';
+    is_deeply [$server->workers], \@workers, 'and the old workers go on';
+    is $server->status('/t', bearer($good)), 204, 'with the old configuration';
+    my $pepper = write_file(scratch() . '/pepper', 'a' x 64);
+    chmod 0600, $pepper;
+    $from = $server->log_size;
+    $server->configure(http => "auth_pat_pepper_file $pepper; $plain");
+    $server->signal('HUP');
+    ok $server->logged(qr/\[emerg\].*the pepper does not match/, $from), 'a reload with the wrong pepper is told of';
+    is_deeply [$server->workers], \@workers, 'and the old workers go on';
+    is $server->status('/t', bearer($good)), 204, 'and let in';
+
+    # ---- stores that a reload adds and removes
+
+    $server->configure(http => "auth_pat_store $other; server { listen 127.0.0.1:\$PORT; $location }");
+    ok $server->reload, 'a reload with another store';
+    is $server->status('/t', bearer($third)), 204, 'which is served';
+    is $server->status('/t', bearer($good)), 401, 'and not the old one';
+    is_deeply [readers($store)], [], 'of which no slot is left';
+    $server->configure(http => "server { listen 127.0.0.1:\$PORT; location = /t { try_files /nowhere =204; } }");
+    ok $server->reload, 'a reload without any store';
+    is $server->status('/t'), 204, 'which is served, too';
+    is_deeply [readers($other)], [], 'and holds none';
+
+    $server->stop;
+}
+
+# ---- the end of idle workers
+
+{
+    my $server = AuthPat::Server->new(workers => 2, http => $plain);
+    for my $signal (qw(QUIT TERM)) {
+        $server->start;
+        is $server->status('/t', bearer($good)), 204, "serving before $signal";
+        my ($master, @all) = ($server->pid, $server->workers);
+        my $started = time;
+        $server->signal($signal);
+        ok wait_for(sub { !grep { is_alive($_) } $master, @all }, 5), "$signal ends all";
+        cmp_ok time - $started, '<', 0.9, "$signal ends all without waiting for the timer";
+        is_deeply [readers($store)], [], "no slot is left after $signal";
+    }
+    ok $server->log !~ /\[alert\]|open socket/, 'nothing was left open';
+}
+
+# ---- the binary is upgraded
+
+{
+    my $server = AuthPat::Server->new(workers => 1, http => $plain);
+    $server->start;
+    my $old = $server->pid;
+    my ($old_worker) = $server->workers;
+
+    $server->signal('USR2');
+    ok wait_for(sub { my $new = $server->pid; $new && $new != $old && $server->workers($new) == 1 }, 10), 'a new master has a worker';
+    my $new = $server->pid;
+    ok wait_for(sub { readers($store) == 2 }, 3), 'both generations read the store';
+    is_deeply [map { $server->status('/t', bearer($good)) } 1 .. 6], [(204) x 6], 'both serve';
+
+    $server->signal('WINCH', $old);
+    ok wait_for(sub { !is_alive($old_worker) }, 5), 'the old worker leaves';
+    is_deeply [map { $server->status('/t', bearer($good)) } 1 .. 6], [(204) x 6], 'the new one serves';
+    patctl($store, 'revoke', '--subject', 'alice');
+    is $server->status('/t', bearer($good)), 401, 'a revocation counts in it';
+    patctl($store, 'restore-access', '--subject', 'alice');
+
+    $server->signal('QUIT', $old);
+    ok wait_for(sub { !is_alive($old) }, 5), 'the old master leaves';
+    is_deeply [map { $server->status('/t', bearer($good)) } 1 .. 6], [(204) x 6], 'the new one serves alone';
+    is_deeply [readers($store)], [$server->workers($new)], 'and has the only slot';
+    ok $server->log !~ /\[(?:alert|emerg|crit)\]/, 'nothing broke';
+    $server->stop;
+}
+
+# ---- one process
+
+{
+    my $server = AuthPat::Server->new(single => 1, http => $plain);
+    $server->start;
+    my $pid = $server->pid;
+    ok wait_for(sub { $server->status('/t', bearer($good)) == 204 }, 3), 'a single process serves';
+    is $server->status('/t', bearer($revoked)), 401, 'and refuses';
+    is_deeply [readers($store)], [$pid], 'and has one slot';
+
+    # A single process of nginx 1.22 answers nobody after HUP, with or without this module. What can be told is what it
+    # has open.
+    for my $round (1 .. 3) {
+        my $from = $server->log_size;
+        $server->signal('HUP');
+        ok $server->logged(qr/using the "\w+" event method/, $from), 'it is reloaded';
+    }
+    is_deeply [readers($store)], [$pid], 'with the same slot, and only one';
+    is scalar holds($pid, $store), 2, 'and the files open once' or diag join ' ', holds($pid, $store);
+
+    $server->configure(http => "server { listen 127.0.0.1:\$PORT; auth_pat_store $other; $location }");
+    $server->signal('HUP');
+    ok wait_for(sub { holds($pid, $other) }, 5), 'a reload in a single process opens a store that was added';
+    is_deeply [readers($other)], [$pid], 'once';
+    ok $server->log !~ /\[(?:alert|emerg)\]/, 'nothing broke';
+
+    my $started = time;
+    $server->signal('QUIT');
+    ok wait_for(sub { !is_alive($pid) }, 5), 'a single process ends';
+    cmp_ok time - $started, '<', 1.5, 'promptly';
+    is_deeply [readers($other)], [], 'and leaves no slot';
+}
+
+# ---- the cache's processes
+
+{
+    my $server = AuthPat::Server->new(http => "proxy_cache_path \$ROOT/cache keys_zone=one:1m loader_sleep=1s loader_files=1; $plain");
+    mkdir "$server->{root}/cache";
+    for my $n (10 .. 40) {
+        write_file("$server->{root}/cache/" . sprintf('%032x', $n), 'x');
+    }
+    $server->start;
+    my $cache = sub { my ($what) = @_; return grep { slurp("/proc/$_/cmdline") =~ /cache $what/ } children_of($server->pid) };
+    ok wait_for(sub { $cache->('manager') }, 3), 'there is a cache manager';
+    ok !holds($_, $store), 'which does not open the store' for $cache->('manager');
+    ok !holds($_, $store), 'nor does the cache loader' for $cache->('loader');
+    is_deeply [readers($store)], [$server->workers], 'the worker alone has a slot';
+    is $server->status('/t', bearer($good)), 204, 'and serves';
+    $server->stop;
+}
+
+# ---- a store that comes, goes and comes again over reloads
+
+{
+    my $late   = store_path('late');
+    my $server = AuthPat::Server->new(workers => 2, http => "auth_pat_store $late; server { listen 127.0.0.1:\$PORT; $location }");
+    $server->start;
+    is $server->status('/t', bearer($good)), 503, 'without a store there is no answer';
+    ok $server->reload, 'nginx reloads without it';
+    is $server->status('/t', bearer($good)), 503, 'still no answer';
+    new_store('late');
+    my $token = issue($late, '--subject', 'nina');
+    ok wait_for(sub { my @got = map { $server->status('/t', bearer($token)) } 1 .. 6; !grep { $_ != 204 } @got }, 4),
+        'the store is served when it has come';
+    ok $server->reload, 'nginx reloads with it';
+    is_deeply [map { $server->status('/t', bearer($token)) } 1 .. 6], [(204) x 6], 'and serves it from the first request on';
+    $server->stop;
+}
+
+done_testing;
