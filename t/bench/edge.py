@@ -1,0 +1,171 @@
+"""What the measurements have in common: a store, an nginx with the module, and a client that holds its connection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "build" / "ngx_http_auth_pat_module.so"
+PATCTL = ROOT / "build" / "patctl"
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "nginx"
+
+DEADLINE_SECONDS = 60
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder that nginx's workers can reach, and that goes away."""
+    path = Path(tempfile.mkdtemp(prefix="auth-pat-bench-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+def patctl(store: Path, *arguments: str) -> str:
+    command = [str(PATCTL), "--store", str(store), *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+
+
+def make_store(path: Path, tokens: int = 0) -> str:
+    """Makes a store with this many tokens and one more, which is returned with its scope "read"."""
+    patctl(path, "init")
+
+    command = [str(PATCTL), "--store", str(path), "import", "--strict", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as loading:
+        assert loading.stdin is not None
+        for number in range(tokens):
+            line = {
+                "digest": hashlib.sha256(b"token %d" % number).hexdigest(),
+                "id": f"pat_{number:016}",
+                "subject": f"user:{number}",
+                "scopes": ["read"],
+                "expires_at": 4102444800,
+            }
+            loading.stdin.write(json.dumps(line) + "\n")
+    if loading.returncode != 0:
+        raise RuntimeError("patctl import failed")
+
+    return patctl(path, "issue", "--subject", "user:42", "--name", "bench", "--scope", "read").strip()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Nginx:
+    """An nginx with the locations /bare and /pat, which differ only in auth_pat."""
+
+    def __init__(self, path: Path, *, workers: int, wrapper: tuple[str, ...] = ()) -> None:
+        """Starts it; with workers=0 there is one process only, run by `wrapper`."""
+        self.port = free_port()
+        configuration = f"""
+            load_module {MODULE};
+            {"user root;" if os.geteuid() == 0 else ""}
+            daemon off;
+            master_process {"on" if workers else "off"};
+            worker_processes {workers or 1};
+            pid {path}/nginx.pid;
+            error_log {path}/error.log;
+            events {{ worker_connections 64; }}
+            http {{
+                access_log off;
+                keepalive_requests 100000000;
+                client_body_temp_path {path}/temp;
+                proxy_temp_path {path}/temp;
+                fastcgi_temp_path {path}/temp;
+                uwsgi_temp_path {path}/temp;
+                scgi_temp_path {path}/temp;
+                auth_pat_store {path}/store;
+                server {{
+                    listen 127.0.0.1:{self.port};
+                    location = /bare {{ empty_gif; }}
+                    location = /pat {{ auth_pat bench; empty_gif; }}
+                }}
+            }}"""
+        (path / "nginx.conf").write_text(configuration)
+        command = [*wrapper, NGINX, "-p", str(path), "-c", f"{path}/nginx.conf", "-e", f"{path}/error.log"]
+        self.log = path / "error.log"
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(self._listens, "nginx listens")
+        except BaseException:
+            self.stop()
+            raise
+
+    def _listens(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"nginx has ended: {self.log.read_text()}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def stop(self) -> None:
+        """Ends it as an operator would, so that callgrind writes its figures."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(DEADLINE_SECONDS)
+
+
+def wait_for(condition, what: str) -> None:
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(what)
+        time.sleep(0.001)
+
+
+class Client:
+    """One keep-alive connection."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, request: bytes) -> None:
+        self.socket.sendall(request)
+
+    def receive(self) -> int:
+        """Reads one whole answer and returns its status."""
+        answer = b""
+        while (end := answer.find(b"\r\n\r\n")) < 0:
+            answer += self._read()
+        head = answer[:end]
+        length = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
+        while len(answer) < end + 4 + length:
+            answer += self._read()
+        return int(head[9:12])
+
+    def _read(self) -> bytes:
+        part = self.socket.recv(65536)
+        if not part:
+            raise ConnectionError("nginx closed the connection")
+        return part
+
+    def get(self, request: bytes, times: int = 1) -> None:
+        """Sends the request one time after the other; each must be allowed."""
+        for _ in range(times):
+            self.send(request)
+            if (status := self.receive()) != 200:
+                raise RuntimeError(f"the status is {status}, and should be 200")
+
+
+def request(path: str, token: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
