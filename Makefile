@@ -75,7 +75,7 @@ $(BUILD)/patctl: $(cli_objects) $(library_objects)
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lsimdjson
 
 $(BUILD)/patctl.1: docs/patctl.md | $(BUILD)
-	pandoc -s -t man -o $@ $<
+	pandoc -s -f markdown-smart -t man -o $@ $<
 
 # What goes into the module is compiled here as it is there.
 $(BUILD)/obj/src/core/%.o $(BUILD)/obj/src/store/%.o: CXXFLAGS += -fno-exceptions -fno-rtti

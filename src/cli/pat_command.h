@@ -1,0 +1,39 @@
+#pragma once
+
+#include "cli/pat_failure.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+/// The subcommands. Each add_…() declares some on the command line; the one that is called puts what it does into
+/// `context::run`.
+namespace pat::cli {
+
+struct context {
+    std::string store;
+    std::string pepper_file;
+    std::string map_size_text = "32g";
+    bool json = false;
+
+    std::int64_t now = 0;      ///< the only time there is, so that all of a command agrees
+    std::size_t map_size = 0;  ///< bytes
+
+    std::function<exit_status()> run;
+
+    /// The store's folder, or bad_value if none was named.
+    [[nodiscard]] const std::string &folder() const;
+};
+
+void add_issue(CLI::App &app, context &with);
+void add_transfer(CLI::App &app, context &with);
+void add_revoke(CLI::App &app, context &with);
+void add_inspect(CLI::App &app, context &with);
+void add_maintain(CLI::App &app, context &with);
+
+}  // namespace pat::cli

@@ -1,0 +1,108 @@
+#include "cli/pat_draft.h"
+
+#include "core/pat_address.h"
+
+#include "cli/pat_failure.h"
+
+#include <array>
+#include <charconv>
+
+#include <arpa/inet.h>
+#include <simdjson.h>
+
+namespace pat::cli {
+
+namespace {
+
+/// The range that the author of `text`, which has bits past its prefix, may have meant.
+std::string without_host_bits(std::string_view text)
+{
+    const std::size_t slash = text.find('/');
+    const std::string literal{text.substr(0, slash)};
+    const int family = literal.find(':') == std::string::npos ? AF_INET : AF_INET6;
+
+    std::array<unsigned char, 16> bytes{};
+    std::size_t bits = 0;
+    std::from_chars(text.data() + slash + 1, text.data() + text.size(), bits);
+    inet_pton(family, literal.c_str(), bytes.data());
+
+    for (std::size_t bit = bits; bit < bytes.size() * 8; bit++) {
+        bytes[bit / 8] = static_cast<unsigned char>(bytes[bit / 8] & ~(0x80U >> (bit % 8)));
+    }
+
+    std::array<char, INET6_ADDRSTRLEN> result;
+    inet_ntop(family, bytes.data(), result.data(), result.size());
+    return std::string{result.data()} + '/' + std::to_string(bits);
+}
+
+}  // namespace
+
+void draft::add_scope(std::string_view scope)
+{
+    if (!is_scope(scope)) {
+        throw bad_value{std::string{message(codec_error::scopes)}};
+    }
+    if (!scopes_.empty()) {
+        scopes_ += ' ';
+    }
+    scopes_ += scope;
+}
+
+void draft::add_range(std::string_view text)
+{
+    range parsed;
+    switch (parse_range(text, parsed)) {
+    case range_error::none: break;
+    case range_error::syntax:
+        throw bad_value{"\"" + std::string{text}
+                        + "\" is not an address or a range such as 192.0.2.0/24 or 2001:db8::/32"};
+    case range_error::host_bits:
+        throw bad_value{"\"" + std::string{text} + "\" has bits set past its prefix: did you mean "
+                        + without_host_bits(text) + '?'};
+    }
+    ranges_.insert(ranges_.end(), parsed.view().begin(), parsed.view().end());
+}
+
+void draft::add_claim(const claim &from)
+{
+    if (append_claim(from, claims_, claims_length_)) {
+        return;
+    }
+
+    record_buffer empty;
+    std::size_t length = 0;
+    const bool fits_alone = append_claim(from, empty, length);
+    const bool too_long = fits_alone || from.value.size() >= max_record_length;
+    throw bad_value{std::string{message(too_long ? codec_error::too_long : codec_error::claims)}};
+}
+
+record draft::view() const
+{
+    record result;
+    result.sequence = sequence;
+    result.issued_at = issued_at;
+    result.not_before = not_before;
+    result.expires_at = expires_at;
+    result.revoked_at = revoked_at;
+    result.local_revoked_at = local_revoked_at;
+    result.id = id;
+    result.subject = subject;
+    result.name = name;
+    result.scopes = scopes_;
+    result.ranges = ranges_;
+    result.claims = {claims_.data(), claims_length_};
+
+    if (const codec_error error = validate(result); error != codec_error::none) {
+        throw bad_value{std::string{message(error)}};
+    }
+    return result;
+}
+
+void require_utf8(std::string_view text)
+{
+    if (!simdjson::validate_utf8(text.data(), text.size())) {
+        throw bad_value{"not valid UTF-8"};
+    }
+}
+
+}  // namespace pat::cli

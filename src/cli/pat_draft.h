@@ -1,0 +1,47 @@
+#pragma once
+
+#include "core/pat_record.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pat::cli {
+
+/// A record in the making, which owns what a `record` only points to. Its functions throw bad_value.
+class draft {
+public:
+    std::uint64_t sequence = 0;
+    std::int64_t issued_at = 0;
+    std::int64_t not_before = 0;
+    std::int64_t expires_at = 0;
+    std::int64_t revoked_at = 0;
+    std::int64_t local_revoked_at = 0;
+    std::string id;
+    std::string subject;
+    std::string name;
+
+    /// Adds one scope.
+    void add_scope(std::string_view scope);
+
+    /// Adds a range, as text.
+    void add_range(std::string_view text);
+
+    void add_claim(const claim &from);
+
+    /// The record, once it satisfies validate(). Holds until the next change.
+    [[nodiscard]] record view() const;
+
+private:
+    std::string scopes_;
+    std::vector<std::byte> ranges_;
+    record_buffer claims_;
+    std::size_t claims_length_ = 0;
+};
+
+/// Throws bad_value unless `text` is UTF-8: JSON, headers and terminals take nothing else.
+void require_utf8(std::string_view text);
+
+}  // namespace pat::cli

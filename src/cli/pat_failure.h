@@ -1,0 +1,58 @@
+#pragma once
+
+#include "store/pat_fault.h"
+
+#include <stdexcept>
+#include <string>
+
+/// How patctl ends, and what it throws on the way.
+namespace pat::cli {
+
+enum class exit_status : int {
+    yes = 0,    ///< done; the answer is yes
+    no = 1,     ///< the answer is no: not valid, nothing found, damage found, lines refused
+    usage = 2,  ///< the command line or a value in it is wrong
+    fault = 3,  ///< the store failed, or a file that is read or written
+};
+
+/// Ends a command: `what()` goes to standard error.
+class failure : public std::runtime_error {
+public:
+    failure(exit_status status, const std::string &text) : std::runtime_error{text}, status_{status} {}
+
+    [[nodiscard]] exit_status status() const noexcept { return status_; }
+
+private:
+    exit_status status_;
+};
+
+/// A value that can't be used. Whoever knows where it came from says so before what it says.
+class bad_value : public failure {
+public:
+    explicit bad_value(const std::string &text) : failure{exit_status::usage, text} {}
+};
+
+/// The words for a fault of the store in `folder`.
+[[nodiscard]] std::string describe(const std::string &folder, store::fault problem);
+
+/// Throws if there is a problem.
+void require(const std::string &folder, store::fault problem);
+
+/// `patctl: text` on standard error.
+void complain(const std::string &text) noexcept;
+
+/// What errno says, as in `cannot open "FILE": No such file or directory`.
+[[nodiscard]] std::string error_text(int code);
+
+/// Runs `body`, and puts the name of an option or a field before what it says about its value.
+template <typename Body>
+auto with_name(const char *name, const Body &body)
+{
+    try {
+        return body();
+    } catch (const bad_value &bad) {
+        throw bad_value{std::string{name} + ": " + bad.what()};
+    }
+}
+
+}  // namespace pat::cli

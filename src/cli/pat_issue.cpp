@@ -1,0 +1,260 @@
+#include "core/pat_token.h"
+#include "store/pat_writer.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_draft.h"
+#include "cli/pat_json.h"
+#include "cli/pat_output.h"
+#include "cli/pat_secret.h"
+#include "cli/pat_text.h"
+#include "cli/pat_time.h"
+
+#include <cerrno>
+#include <csignal>
+#include <memory>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <unistd.h>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl issue --subject user:42
+  patctl issue --subject user:42 --name "CI of shop" --scope read:api --scope write:csv --expires-in 30d
+  patctl issue --subject partner:7 --cidr 192.0.2.0/24 --claim plan=pro --expires-at 2027-01-01T00:00:00Z
+  patctl issue --subject user:42 --json | jq -r .token)";
+
+struct issue_options {
+    std::string subject;
+    std::string name;
+    std::vector<std::string> scopes;
+    std::string expires_in = "90d";
+    std::string expires_at;
+    bool no_expiry = false;
+    std::string not_before;
+    std::vector<std::string> ranges;
+    std::vector<std::string> claims;
+    std::string prefix{default_prefix};
+};
+
+void add_scopes(std::string_view scopes, draft &to)
+{
+    bool any = false;
+    for (auto scope = take_scope(scopes); !scope.empty(); scope = take_scope(scopes)) {
+        to.add_scope(scope);
+        any = true;
+    }
+    if (!any) {
+        throw bad_value{std::string{message(codec_error::scopes)}};
+    }
+}
+
+void add_claim(std::string_view text, draft &to)
+{
+    const std::size_t equals = text.find('=');
+    if (equals == std::string_view::npos) {
+        throw bad_value{"a claim is written name=value"};
+    }
+    to.add_claim({text.substr(0, equals), text.substr(equals + 1)});
+}
+
+std::int64_t read_expiry(const issue_options &options, std::int64_t now)
+{
+    if (options.no_expiry) {
+        return 0;
+    }
+    if (options.expires_at.empty()) {
+        const std::int64_t lifetime = with_name("--expires-in", [&] { return parse_duration(options.expires_in); });
+        if (lifetime == 0) {
+            throw bad_value{"--expires-in: a token must live for a second at least"};
+        }
+        return now + lifetime;
+    }
+
+    const std::int64_t time = with_name("--expires-at", [&] { return parse_time(options.expires_at); });
+    if (time <= now) {
+        throw bad_value{"--expires-at: " + format_time(time) + " has passed"};
+    }
+    return time;
+}
+
+draft read_options(const issue_options &options, std::int64_t now)
+{
+    draft result;
+    for (const auto &[option, text] : {std::pair{"--subject", &options.subject}, {"--name", &options.name}}) {
+        with_name(option, [text = text] { require_utf8(*text); });
+    }
+    result.subject = options.subject;
+    result.name = options.name;
+    result.issued_at = now;
+    result.expires_at = read_expiry(options, now);
+
+    for (const std::string &scopes : options.scopes) {
+        with_name("--scope", [&] { add_scopes(scopes, result); });
+    }
+    for (const std::string &range : options.ranges) {
+        with_name("--cidr", [&] { result.add_range(range); });
+    }
+    for (const std::string &claim : options.claims) {
+        with_name("--claim", [&] {
+            require_utf8(claim);
+            add_claim(claim, result);
+        });
+    }
+    if (!options.not_before.empty()) {
+        result.not_before = with_name("--not-before", [&] { return parse_time(options.not_before); });
+        if (result.expires_at != 0 && result.not_before >= result.expires_at) {
+            throw bad_value{"--not-before: the token would expire first, at " + format_time(result.expires_at)};
+        }
+    }
+    return result;
+}
+
+/// A token that is wiped when it goes out of scope.
+class fresh_token {
+public:
+    explicit fresh_token(std::string_view prefix)
+    {
+        auto made = generate_token(prefix, kernel_random, nullptr);
+        if (!made) {
+            throw failure{exit_status::fault, "the kernel gave no random bytes"};
+        }
+        token_ = *made;
+        OPENSSL_cleanse(&*made, sizeof *made);
+    }
+    fresh_token(const fresh_token &) = delete;
+    fresh_token &operator=(const fresh_token &) = delete;
+    ~fresh_token() { OPENSSL_cleanse(&token_, sizeof token_); }
+
+    [[nodiscard]] std::string_view text() const noexcept { return token_.text(); }
+
+private:
+    issued_token token_;
+};
+
+/// An id of 16 characters of base62, which is 95 bits: among 2^32 tokens, two have the same with a probability of
+/// 2^-32. It takes them from a token that is made for this and thrown away.
+std::string generate_id()
+{
+    constexpr std::size_t length = 16;
+    return "pat_" + std::string{fresh_token{default_prefix}.text().substr(default_prefix.size(), length)};
+}
+
+/// A text that is wiped when it goes out of scope.
+struct secret_text {
+    std::string text;
+    ~secret_text() { OPENSSL_cleanse(text.data(), text.size()); }
+};
+
+void print_token(std::string_view token, const record &issued, bool json)
+{
+    // Reserved for the worst case of JSON, so that no copy of the token is left where the string has grown out of.
+    secret_text line;
+    std::string &text = line.text;
+    text.reserve(8 * max_record_length);
+
+    if (json) {
+        text += R"({"token":)";
+        write_string(token, text);
+        write_properties(issued, text);
+        text += '}';
+    } else {
+        text += token;
+    }
+    text += '\n';
+
+    try {
+        write_out(text);
+    } catch (const failure &problem) {
+        throw failure{exit_status::fault, problem.what()
+                                              + std::string{"; the token was issued but could not be handed "
+                                                            "over: revoke it with \"patctl revoke --id "}
+                                              + std::string{issued.id} + '"'};
+    }
+}
+
+exit_status issue(const context &with, const issue_options &options)
+{
+    constexpr std::int64_t year_2020 = 1577836800;
+    if (with.now < year_2020) {
+        throw failure{exit_status::fault, "the clock says " + format_time(with.now) + ": set it first"};
+    }
+    if (!is_prefix(options.prefix)) {
+        throw bad_value{"--prefix: 1 to 32 letters, digits, \"_\", \"-\" and \".\""};
+    }
+
+    draft drafted = read_options(options, with.now);
+    drafted.id = generate_id();
+    const record issued = drafted.view();
+
+    // The reader of standard output may go away after the commit, which is to be said; what can be known before is.
+    std::signal(SIGPIPE, SIG_IGN);
+    if (write(STDOUT_FILENO, "", 0) < 0) {
+        throw failure{exit_status::fault, "standard output: " + error_text(errno) + "; no token was issued"};
+    }
+
+    const pepper_hasher hash{with.pepper_file};
+    store::writer writer;
+    require(with.folder(), writer.open(with.folder().c_str(), with.map_size));
+
+    const fresh_token token{options.prefix};
+    const digest of = hash.get()(token.text());
+
+    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        if (!change.info().made_with(hash.get())) {
+            return {store::fault_kind::wrong_pepper};
+        }
+        if (change.info().state == store_state::empty) {
+            change.info().state = store_state::ready;
+        }
+        return change.put(of, issued);
+    }));
+    print_token(token.text(), issued, with.json);
+
+    complain("issued " + drafted.id + " for " + printable(drafted.subject) + ", "
+             + (drafted.expires_at != 0 ? "valid until " + format_time(drafted.expires_at) : "which never expires"));
+    return exit_status::yes;
+}
+
+}  // namespace
+
+void add_issue(CLI::App &app, context &with)
+{
+    const auto options = std::make_shared<issue_options>();
+
+    CLI::App *command = app.add_subcommand("issue", "Issue a token, and print it once");
+    command->footer(examples);
+
+    command->add_option("--subject", options->subject, "user or account that the token acts for")
+        ->type_name("S")
+        ->required();
+    command->add_option("--name", options->name, "what the token is for")->type_name("N");
+    command->add_option("--scope", options->scopes, "scope to grant; may be repeated")
+        ->type_name("SCOPE")
+        ->allow_extra_args(false);
+    auto *in = command->add_option("--expires-in", options->expires_in, "lifetime: a number with s, m, h, d, w, M or y")
+                   ->type_name("TIME")
+                   ->capture_default_str();
+    auto *at =
+        command->add_option("--expires-at", options->expires_at, "time: Unix seconds or RFC 3339")->type_name("T");
+    auto *never = command->add_flag("--no-expiry", options->no_expiry, "valid until it is revoked");
+    in->excludes(at)->excludes(never);
+    at->excludes(never);
+    command->add_option("--not-before", options->not_before, "time from which it is valid")->type_name("T");
+    command->add_option("--cidr", options->ranges, "addresses it may be used from; may be repeated")
+        ->type_name("CIDR")
+        ->allow_extra_args(false);
+    command->add_option("--claim", options->claims, "value to hand to the upstream; may be repeated")
+        ->type_name("NAME=VALUE")
+        ->allow_extra_args(false);
+    command->add_option("--prefix", options->prefix, "what the token starts with")
+        ->type_name("P")
+        ->capture_default_str();
+
+    command->callback([&with, options] { with.run = [&with, options] { return issue(with, *options); }; });
+}
+
+}  // namespace pat::cli

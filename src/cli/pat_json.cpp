@@ -1,0 +1,333 @@
+#include "cli/pat_json.h"
+
+#include "core/pat_token.h"
+
+#include "cli/pat_failure.h"
+#include "cli/pat_text.h"
+#include "cli/pat_time.h"
+
+#include <array>
+#include <charconv>
+#include <cstdio>
+#include <new>
+
+#include <openssl/crypto.h>
+
+namespace pat::cli {
+
+namespace {
+
+using simdjson::dom::element;
+using simdjson::dom::element_type;
+
+constexpr std::string_view hex_digits = "0123456789abcdef";
+
+int hex_value(char c)
+{
+    const std::size_t at = hex_digits.find(c >= 'A' && c <= 'F' ? static_cast<char>(c | 0x20) : c);
+    return at == std::string_view::npos ? -1 : static_cast<int>(at);
+}
+
+std::string_view read_text(const element &value)
+{
+    std::string_view text;
+    if (value.get(text) != simdjson::SUCCESS) {
+        throw bad_value{"not a string"};
+    }
+    return text;
+}
+
+std::int64_t read_time(const element &value)
+{
+    std::int64_t seconds = 0;
+    switch (value.type()) {
+    case element_type::STRING: return parse_time(read_text(value));
+    case element_type::INT64:
+    case element_type::UINT64:
+        if (value.get(seconds) != simdjson::SUCCESS) {
+            throw bad_value{std::string{message(codec_error::time)}};
+        }
+        return parse_time(std::to_string(seconds));
+    default: throw bad_value{"neither Unix seconds nor a string with a date and time"};
+    }
+}
+
+template <typename Visit>
+void for_each_text(const element &value, const Visit &visit)
+{
+    simdjson::dom::array array;
+    if (value.get(array) != simdjson::SUCCESS) {
+        throw bad_value{"not an array"};
+    }
+    for (const element one : array) {
+        visit(read_text(one));
+    }
+}
+
+void read_claims(const element &value, draft &out)
+{
+    simdjson::dom::object object;
+    if (value.get(object) != simdjson::SUCCESS) {
+        throw bad_value{"not an object"};
+    }
+    for (const auto &[name, one] : object) {
+        out.add_claim({name, read_text(one)});
+    }
+}
+
+std::uint64_t read_sequence(const element &value)
+{
+    std::uint64_t number = 0;
+    if (value.get(number) != simdjson::SUCCESS) {
+        throw bad_value{"not a whole number of 0 or more"};
+    }
+    return number;
+}
+
+/// A field of a record: what reads it, and, for error messages only, its name.
+struct field {
+    const char *name;
+    bool may_be_null;
+    void (*read)(const element &value, draft &out);
+};
+
+constexpr field fields[] = {
+    {"id", false, [](const element &value, draft &out) { out.id = read_text(value); }},
+    {"subject", false, [](const element &value, draft &out) { out.subject = read_text(value); }},
+    {"name", true, [](const element &value, draft &out) { out.name = read_text(value); }},
+    {"scopes", true,
+     [](const element &value, draft &out) { for_each_text(value, [&](auto text) { out.add_scope(text); }); }},
+    {"cidrs", true,
+     [](const element &value, draft &out) { for_each_text(value, [&](auto text) { out.add_range(text); }); }},
+    {"issued_at", true, [](const element &value, draft &out) { out.issued_at = read_time(value); }},
+    {"not_before", true, [](const element &value, draft &out) { out.not_before = read_time(value); }},
+    {"expires_at", true, [](const element &value, draft &out) { out.expires_at = read_time(value); }},
+    {"revoked_at", true, [](const element &value, draft &out) { out.revoked_at = read_time(value); }},
+    {"local_revoked_at", true, [](const element &value, draft &out) { out.local_revoked_at = read_time(value); }},
+    {"claims", true, read_claims},
+    {"seq", true, [](const element &value, draft &out) { out.sequence = read_sequence(value); }},
+};
+
+constexpr std::size_t token_field = std::size(fields);
+
+std::size_t find_field(std::string_view name)
+{
+    for (std::size_t i = 0; i < std::size(fields); i++) {
+        if (name == fields[i].name) {
+            return i;
+        }
+    }
+    if (name == "digest" || name == "token") {
+        return token_field;
+    }
+    throw bad_value{"unknown field \"" + printable(name.substr(0, 64)) + '"'};
+}
+
+digest read_token_field(std::string_view name, const element &value, token_form form, const hasher &by)
+{
+    if (form == token_form::digest) {
+        if (name == "token") {
+            throw bad_value{"not a digest but a token, which only \"import --plaintext\" takes"};
+        }
+        return parse_digest(read_text(value));
+    }
+
+    if (name == "digest") {
+        throw bad_value{"not a token, which is what \"import --plaintext\" takes"};
+    }
+    const std::string_view token = read_text(value);
+    if (!is_token(token)) {
+        throw bad_value{"not 16 to 512 characters of a b64token (RFC 6750)"};
+    }
+    return by(token);
+}
+
+void write_name(std::string_view name, std::string &out)
+{
+    if (!out.empty() && out.back() != '{') {
+        out += ',';
+    }
+    out += '"';
+    out += name;
+    out += "\":";
+}
+
+void write_time(std::string_view name, std::int64_t time, std::string &out)
+{
+    if (time != 0) {
+        write_name(name, out);
+        out += std::to_string(time);
+    }
+}
+
+}  // namespace
+
+json_parser::json_parser()
+{
+    if (parser_.allocate(max_line_length) != simdjson::SUCCESS
+        || document_.allocate(max_line_length) != simdjson::SUCCESS) {
+        throw std::bad_alloc{};
+    }
+}
+
+json_parser::~json_parser()
+{
+    // Strings are copied there, and one of them may have been a token. There is room for five thirds of a line.
+    OPENSSL_cleanse(document_.string_buf.get(), 5 * max_line_length / 3);
+}
+
+simdjson::dom::object json_parser::parse(std::string_view text)
+{
+    element value;
+    const auto error = parser_.parse_into_document(document_, text.data(), text.size(), false).get(value);
+    if (error != simdjson::SUCCESS) {
+        throw bad_value{std::string{"not JSON: "} + simdjson::error_message(error)};
+    }
+
+    simdjson::dom::object object;
+    if (value.get(object) != simdjson::SUCCESS) {
+        throw bad_value{"not a JSON object"};
+    }
+    return object;
+}
+
+digest read_record(const simdjson::dom::object &from, token_form form, const hasher &by, draft &out)
+{
+    digest result{};
+    std::array<bool, std::size(fields) + 1> seen{};
+
+    for (const auto &[name, value] : from) {
+        const std::size_t which = find_field(name);
+        if (seen[which]) {
+            throw bad_value{std::string{name} + ": given twice"};
+        }
+        seen[which] = true;
+
+        with_name(std::string{name}.c_str(), [&, &name = name, &value = value] {
+            if (which == token_field) {
+                result = read_token_field(name, value, form, by);
+            } else if (!fields[which].may_be_null || !value.is_null()) {
+                fields[which].read(value, out);
+            }
+        });
+    }
+
+    if (!seen[token_field]) {
+        throw bad_value{form == token_form::digest ? "no field \"digest\"" : "no field \"token\""};
+    }
+    for (const char *required : {"id", "subject"}) {
+        if (!seen[find_field(required)]) {
+            throw bad_value{std::string{"no field \""} + required + '"'};
+        }
+    }
+    return result;
+}
+
+void write_properties(const record &from, std::string &out)
+{
+    const auto write_list = [&](std::string_view name, const auto &for_each) {
+        write_name(name, out);
+        char separator = '[';
+        for_each(from, [&](std::string_view text) {
+            out += separator;
+            write_string(text, out);
+            separator = ',';
+        });
+        out += ']';
+    };
+
+    write_name("id", out);
+    write_string(from.id, out);
+    write_name("subject", out);
+    write_string(from.subject, out);
+    if (!from.name.empty()) {
+        write_name("name", out);
+        write_string(from.name, out);
+    }
+    if (!from.scopes.empty()) {
+        write_list("scopes", [](const record &of, const auto &visit) { for_each_scope(of, visit); });
+    }
+    if (!from.ranges.empty()) {
+        write_list("cidrs", [](const record &of, const auto &visit) { for_each_range(of, visit); });
+    }
+    write_time("issued_at", from.issued_at, out);
+    write_time("not_before", from.not_before, out);
+    write_time("expires_at", from.expires_at, out);
+    write_time("revoked_at", from.revoked_at, out);
+    write_time("local_revoked_at", from.local_revoked_at, out);
+    if (!from.claims.empty()) {
+        write_name("claims", out);
+        out += '{';
+        for_each_claim(from, [&](const claim &one) {
+            write_name(one.name, out);
+            write_string(one.value, out);
+        });
+        out += '}';
+    }
+    if (from.sequence != 0) {
+        write_name("seq", out);
+        out += std::to_string(from.sequence);
+    }
+}
+
+void write_fields(const digest &of, const record &from, std::string &out)
+{
+    write_name("digest", out);
+    write_string(to_hex(of), out);
+    write_properties(from, out);
+}
+
+void write_record(const digest &of, const record &from, std::string &out)
+{
+    out += '{';
+    write_fields(of, from, out);
+    out += '}';
+}
+
+void write_string(std::string_view text, std::string &out)
+{
+    out += '"';
+    while (!text.empty()) {
+        const char32_t character = take_character(text);
+        if (character == '"' || character == '\\') {
+            out += '\\';
+            out += static_cast<char>(character);
+        } else if (character < 0x20 || (character >= 0x7f && character < 0xa0)) {
+            char escaped[7];
+            std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(character) & 0xffff);
+            out += escaped;
+        } else {
+            append_character(character, out);
+        }
+    }
+    out += '"';
+}
+
+std::string to_hex(std::span<const std::byte> bytes)
+{
+    std::string text;
+    text.reserve(2 * bytes.size());
+    for (const std::byte byte : bytes) {
+        text += hex_digits[std::to_integer<std::size_t>(byte >> 4)];
+        text += hex_digits[std::to_integer<std::size_t>(byte & std::byte{15})];
+    }
+    return text;
+}
+
+digest parse_digest(std::string_view text)
+{
+    digest result;
+    bool good = text.size() == 2 * result.size();
+    for (std::size_t i = 0; good && i < result.size(); i++) {
+        const int high = hex_value(text[2 * i]);
+        const int low = hex_value(text[2 * i + 1]);
+        good = high >= 0 && low >= 0;
+        result[i] = static_cast<std::byte>(high << 4 | low);
+    }
+    if (!good) {
+        throw bad_value{"a digest has 64 hexadecimal digits"};
+    }
+    return result;
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,96 @@
+#pragma once
+
+#include "core/pat_address.h"
+#include "core/pat_digest.h"
+#include "core/pat_policy.h"
+#include "core/pat_record.h"
+
+#include "cli/pat_draft.h"
+
+#include <array>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include <simdjson.h>
+
+/// Records as JSON, one object a line: docs/patctl.md, "RECORDS AS JSON LINES".
+namespace pat::cli {
+
+/// The longest line that is read: a record takes 4 KiB, and JSON can write a byte with six.
+inline constexpr std::size_t max_line_length = 65536;
+
+/// Reads objects. Throws bad_value for what is not JSON or not an object.
+class json_parser {
+public:
+    json_parser();
+    json_parser(const json_parser &) = delete;
+    json_parser &operator=(const json_parser &) = delete;
+    ~json_parser();
+
+    /// At most `max_line_length`, and `SIMDJSON_PADDING` bytes behind `text` must be readable. The object holds until
+    /// the next call.
+    [[nodiscard]] simdjson::dom::object parse(std::string_view text);
+
+private:
+    simdjson::dom::parser parser_;
+    simdjson::dom::document document_;  ///< with room for the longest line, so that it never moves
+};
+
+/// How an object names its token.
+enum class token_form : unsigned char {
+    digest,     ///< "digest", 64 hexadecimal digits
+    plaintext,  ///< "token", from which `by` makes the digest
+};
+
+/// Fills `out` and returns its digest. Throws bad_value for fields that are unknown, missing, given twice, or wrong.
+digest read_record(const simdjson::dom::object &from, token_form form, const hasher &by, draft &out);
+
+/// Appends to a text, in the one form that read_record() gives back byte for byte: fields in a fixed order, those
+/// without a value left out.
+void write_record(const digest &of, const record &from, std::string &out);
+
+/// What write_record() writes, without the braces.
+void write_fields(const digest &of, const record &from, std::string &out);
+
+/// Those of its fields that say what the token may do and when.
+void write_properties(const record &from, std::string &out);
+
+/// A string with its quotes. Control characters of Unicode are escaped, what is not UTF-8 becomes U+FFFD.
+void write_string(std::string_view text, std::string &out);
+
+[[nodiscard]] std::string to_hex(std::span<const std::byte> bytes);
+
+/// Throws bad_value unless `text` is 64 hexadecimal digits.
+[[nodiscard]] digest parse_digest(std::string_view text);
+
+/// The address ranges of a record, in its order.
+template <typename Visit>
+void for_each_range(const record &of, const Visit &visit)
+{
+    for (auto rest = of.ranges; !rest.empty();) {
+        std::array<char, max_range_text_length> text;
+        std::size_t length = 0;
+        rest = format_range(rest, text, length);
+        visit(std::string_view{text.data(), length});
+    }
+}
+
+template <typename Visit>
+void for_each_scope(const record &of, const Visit &visit)
+{
+    for (std::string_view rest = of.scopes; !rest.empty();) {
+        visit(take_scope(rest));
+    }
+}
+
+template <typename Visit>
+void for_each_claim(const record &of, const Visit &visit)
+{
+    for (auto rest = of.claims; !rest.empty();) {
+        visit(take_claim(rest));
+    }
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,144 @@
+#include "cli/pat_command.h"
+#include "cli/pat_time.h"
+
+#include <algorithm>
+#include <clocale>
+#include <cstdlib>
+#include <ctime>
+#include <exception>
+#include <new>
+
+#include <CLI/CLI.hpp>
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *version = "patctl 0.1.0";
+
+constexpr const char *examples = R"(Examples:
+  patctl init --store /var/lib/pat/api --group www-data
+  export PAT_STORE=/var/lib/pat/api
+  patctl issue --subject user:42 --name CI --scope read:api --expires-in 90d
+  patctl list --status ok
+  patctl revoke --subject user:42
+"patctl COMMAND --help" tells about a command, "man patctl" about all of them.
+Exit status: 0 yes or done, 1 no, 2 wrong usage, 3 store or file fault.)";
+
+/// A file that is opened later must not get the number of a standard stream that was closed: what is meant for
+/// standard output would end up in the store. The modes make each use fail as if the stream were still closed.
+void occupy_standard_streams()
+{
+    for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) {
+            std::_Exit(static_cast<int>(exit_status::fault));
+        }
+    }
+}
+
+std::size_t read_map_size(const std::string &text)
+{
+    constexpr std::size_t page = 4096;
+    constexpr std::size_t smallest = std::size_t{1024} * 1024;
+
+    const std::size_t size = parse_size(text);
+    if (size < smallest) {
+        throw bad_value{'"' + text + "\" is less than 1m"};
+    }
+    return (size + page - 1) / page * page;
+}
+
+void declare_global_options(CLI::App &app, context &with)
+{
+    app.add_option("--store", with.store, "folder of the store")->envname("PAT_STORE")->type_name("DIR");
+    app.add_option("--pepper-file", with.pepper_file, "file with the pepper of the store's digests")
+        ->envname("PAT_PEPPER_FILE")
+        ->type_name("FILE");
+    app.add_option("--map-size", with.map_size_text, "address space for the store, the same as nginx has")
+        ->type_name("SIZE")
+        ->capture_default_str();
+    app.add_flag("--json", with.json, "JSON on standard output, one object a line");
+    app.set_version_flag("--version", version);
+}
+
+/// What CLI11 says about the command line, in our form. It never repeats an argument that may be a token.
+std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
+{
+    const auto called = app.get_subcommands();
+    const std::string help = std::string{"\"patctl "} + (called.empty() ? "" : called.front()->get_name() + ' ')
+                             + "--help\" tells how to call it";
+
+    if (error.get_name() == "ExtrasError") {
+        const auto extras = app.remaining(true);
+        if (extras.empty() || !extras.front().starts_with('-')) {
+            return "an argument is left over (a token is read from standard input only): " + help;
+        }
+        return "unknown option " + extras.front().substr(0, extras.front().find('=')) + ": " + help;
+    }
+    return std::string{error.what()} + ": " + help;
+}
+
+exit_status run(int argc, char **argv)
+{
+    context with;
+    with.now = std::max<std::int64_t>(1, std::time(nullptr));  // 0 would be "not revoked" in a record
+
+    CLI::App app{"Makes, fills and inspects the token stores of nginx-auth-pat.", "patctl"};
+    app.require_subcommand(1);
+    app.fallthrough();
+    app.footer(examples);
+
+    declare_global_options(app, with);
+    add_maintain(app, with);
+    add_issue(app, with);
+    add_transfer(app, with);
+    add_revoke(app, with);
+    add_inspect(app, with);
+
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success &done) {
+        app.exit(done);
+        return std::cout.flush() ? exit_status::yes : exit_status::fault;
+    } catch (const CLI::ParseError &error) {
+        throw bad_value{usage_error(app, error)};
+    }
+
+    with.map_size = with_name("--map-size", [&] { return read_map_size(with.map_size_text); });
+    return with.run();
+}
+
+}  // namespace
+
+const std::string &context::folder() const
+{
+    if (store.empty()) {
+        throw bad_value{"no store was named: use --store DIR or PAT_STORE"};
+    }
+    return store;
+}
+
+}  // namespace pat::cli
+
+int main(int argc, char **argv)
+{
+    using namespace pat::cli;
+
+    occupy_standard_streams();
+    std::setlocale(LC_CTYPE, "C.UTF-8");  // for the width of characters
+
+    exit_status status = exit_status::fault;
+    try {
+        status = run(argc, argv);
+    } catch (const failure &problem) {
+        complain(problem.what());
+        status = problem.status();
+    } catch (const std::bad_alloc &) {
+        complain("out of memory");
+    } catch (const std::exception &problem) {
+        complain(problem.what());
+    }
+    return static_cast<int>(status);
+}

@@ -1,0 +1,342 @@
+#include "store/pat_snapshot.h"
+#include "store/pat_writer.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_json.h"
+#include "cli/pat_output.h"
+#include "cli/pat_secret.h"
+#include "cli/pat_time.h"
+#include "cli/pat_walk.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <system_error>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <grp.h>
+#include <sys/stat.h>
+
+namespace pat::cli {
+
+namespace {
+
+gid_t find_group(const std::string &name)
+{
+    if (const group *found = getgrnam(name.c_str())) {
+        return found->gr_gid;
+    }
+
+    gid_t number = 0;
+    const char *end = name.data() + name.size();
+    if (const auto [stopped, error] = std::from_chars(name.data(), end, number);
+        error == std::errc{} && stopped == end) {
+        return number;
+    }
+    throw bad_value{"--group: there is no group \"" + name + '"'};
+}
+
+exit_status init(const context &with, const std::string &group_name)
+{
+    std::optional<gid_t> group;
+    if (!group_name.empty()) {
+        group = find_group(group_name);
+    }
+
+    const std::string &folder = with.folder();
+    const pepper_hasher hash{with.pepper_file};
+
+    // What can't be made shows when the store is.
+    std::error_code ignored;
+    std::filesystem::create_directories(std::filesystem::absolute(folder).parent_path(), ignored);
+
+    const store::fault problem = store::writer::create(folder.c_str(), group, hash.get(), with.map_size);
+    if (problem.kind == store::fault_kind::absent || problem.kind == store::fault_kind::denied) {
+        throw failure{exit_status::fault, "store \"" + folder + "\" can't be made: " + store::detail(problem)};
+    }
+    require(folder, problem);
+
+    complain("made store \"" + folder + '"' + (with.pepper_file.empty() ? "" : ", whose digests need the pepper"));
+    return exit_status::yes;
+}
+
+/// What verify() has found so far.
+class findings {
+public:
+    explicit findings(bool json) noexcept : json_{json} {}
+
+    void add(std::string_view digest_text, std::string_view cause)
+    {
+        count_++;
+        if (json_) {
+            to_.text() += R"({"digest":)";
+            if (digest_text.empty()) {
+                to_.text() += "null";
+            } else {
+                write_string(digest_text, to_.text());
+            }
+            to_.text() += R"(,"cause":)";
+            write_string(cause, to_.text());
+            to_.text() += '}';
+        } else {
+            to_.text() += digest_text.empty() ? "" : "digest ";
+            to_.text() += digest_text;
+            to_.text() += digest_text.empty() ? "" : ": ";
+            to_.text() += cause;
+        }
+        to_.end_line();
+    }
+
+    exit_status finish(std::uint64_t records)
+    {
+        if (json_) {
+            to_.text() += "{\"records\":" + std::to_string(records) + ",\"findings\":" + std::to_string(count_) + '}';
+        } else {
+            to_.text() +=
+                std::to_string(records) + " records, "
+                + (count_ == 0 ? "no damage" : std::to_string(count_) + (count_ == 1 ? " finding" : " findings"));
+        }
+        to_.end_line();
+        to_.finish();
+        return count_ == 0 ? exit_status::yes : exit_status::no;
+    }
+
+private:
+    output to_;
+    std::uint64_t count_ = 0;
+    bool json_;
+};
+
+/// Faults that are what verify() looks for, and not in its way.
+bool is_damage(store::fault problem)
+{
+    return problem.kind == store::fault_kind::damaged || problem.kind == store::fault_kind::truncated
+           || problem.kind == store::fault_kind::bad_record;
+}
+
+/// Compares what was counted with what the meta record says.
+void compare(const char *what, std::uint64_t counted, std::uint64_t recorded, findings &to)
+{
+    if (counted != recorded) {
+        to.add({}, "there are " + std::to_string(counted) + ' ' + what + ", but the meta record says "
+                       + std::to_string(recorded));
+    }
+}
+
+exit_status verify(const context &with)
+{
+    findings found{with.json};
+    store::snapshot from;
+
+    if (const store::fault problem = from.open(with.folder().c_str(), with.map_size)) {
+        if (!is_damage(problem)) {
+            require(with.folder(), problem);
+        }
+        found.add({}, describe(with.folder(), problem));
+        return found.finish(0);
+    }
+
+    store::statistics file;
+    require(with.folder(), from.stat(file));
+    progress bar{"verifying", file.entries};
+
+    std::uint64_t records = 0;
+    std::uint64_t revoked = 0;
+    std::uint64_t damaged = 0;
+    std::vector<std::byte> last_key;
+
+    for (;;) {
+        std::span<const std::byte> key;
+        std::span<const std::byte> value;
+        bool done = false;
+
+        const store::fault problem = from.next(key, value, done);
+        if (problem && problem.kind != store::fault_kind::bad_record) {
+            found.add({}, "the walk ended after " + std::to_string(records) + " records: " + store::message(problem));
+            return found.finish(records);
+        }
+        if (done) {
+            break;
+        }
+
+        if (!last_key.empty() && !std::ranges::lexicographical_compare(last_key, key)) {
+            // Pages that lead to each other in a circle would never end.
+            found.add({}, "the keys are out of order after " + std::to_string(records) + " records");
+            return found.finish(records);
+        }
+        last_key.assign(key.begin(), key.end());
+
+        const auto of = digest_of_key(key);
+        if (!of) {
+            if (!std::ranges::equal(key, meta_key())) {
+                found.add({}, "a key that is none of ours: " + to_hex(key));
+            }
+            continue;
+        }
+
+        bar.reach(++records);
+        record token;
+        codec_error error = problem ? static_cast<codec_error>(problem.code) : decode(key, value, token);
+        if (error == codec_error::none) {
+            error = validate(token);
+        }
+        if (error != codec_error::none) {
+            damaged++;
+            found.add(to_hex(*of), message(error));
+        } else {
+            revoked += token.is_revoked() ? 1 : 0;
+        }
+    }
+
+    compare("records", records, from.info().tokens, found);
+    if (damaged == 0) {
+        compare("revoked records", revoked, from.info().revoked, found);
+    }
+    return found.finish(records);
+}
+
+exit_status backup(const context &with, const std::string &to)
+{
+    const store::fault problem = store::writer::backup(with.folder().c_str(), to.c_str(), with.map_size);
+    if (problem.kind == store::fault_kind::exists) {
+        struct stat info;
+        const bool is_complete = lstat(to.c_str(), &info) == 0;
+        throw failure{exit_status::fault,
+                      is_complete ? '"' + to + "\" exists already: name a new folder"
+                                  : '"' + to + ".partial\" is left of a backup that was interrupted: remove it"};
+    }
+    require(with.folder(), problem);
+
+    complain("copied store \"" + with.folder() + "\" to \"" + to + '"');
+    return exit_status::yes;
+}
+
+struct gc_options {
+    std::string older_than = "90d";
+    bool dry_run = false;
+};
+
+/// A token that is revoked on this host stays until it would be refused without that: its source may still send it.
+bool is_garbage(const record &token, std::int64_t cutoff)
+{
+    const bool expired = token.expires_at != 0 && token.expires_at <= cutoff;
+    const bool revoked = token.revoked_at != 0 && token.revoked_at <= cutoff;
+    return expired || (revoked && token.local_revoked_at == 0);
+}
+
+std::uint64_t count_garbage(const context &with, std::int64_t cutoff)
+{
+    store::snapshot from;
+    require(with.folder(), from.open(with.folder().c_str(), with.map_size));
+
+    std::uint64_t count = 0;
+    walk(with, from, [&](const digest &, const record &token) {
+        count += is_garbage(token, cutoff) ? 1 : 0;
+        return true;
+    });
+    return count;
+}
+
+std::uint64_t remove_garbage(const context &with, std::int64_t cutoff)
+{
+    store::writer writer;
+    require(with.folder(), writer.open(with.folder().c_str(), with.map_size));
+
+    std::vector<digest> garbage;
+    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        for (;;) {
+            digest of;
+            record token;
+            bool done = false;
+
+            const store::fault problem = change.next(of, token, done);
+            if (problem && problem.kind != store::fault_kind::bad_record) {
+                return problem;
+            }
+            if (done) {
+                break;
+            }
+            if (!problem && is_garbage(token, cutoff)) {
+                garbage.push_back(of);
+            }
+        }
+        for (const digest &of : garbage) {
+            if (const store::fault problem = change.erase(of)) {
+                return problem;
+            }
+        }
+        return {};
+    }));
+    return garbage.size();
+}
+
+exit_status collect_garbage(const context &with, const gc_options &options)
+{
+    const std::int64_t age = with_name("--older-than", [&] { return parse_duration(options.older_than); });
+    const std::int64_t cutoff = with.now - age;
+
+    const std::uint64_t count = options.dry_run ? count_garbage(with, cutoff) : remove_garbage(with, cutoff);
+    const char *verb = options.dry_run ? "would remove " : "removed ";
+
+    write_out(with.json ? "{\"removed\":" + std::to_string(options.dry_run ? 0 : count)
+                              + ",\"found\":" + std::to_string(count) + "}\n"
+                        : verb + std::to_string(count) + (count == 1 ? " token\n" : " tokens\n"));
+    return exit_status::yes;
+}
+
+constexpr const char *init_examples = R"(Examples:
+  patctl init --store /var/lib/pat/api --group www-data
+  openssl rand -hex 32 > /etc/nginx/pepper && chmod 600 /etc/nginx/pepper
+  patctl init --store /var/lib/pat/api --pepper-file /etc/nginx/pepper --group www-data)";
+
+constexpr const char *verify_examples = R"(Examples:
+  patctl verify
+  patctl verify --json | jq -r 'select(.digest) | .digest')";
+
+constexpr const char *backup_examples = R"(Examples:
+  patctl backup /var/backups/pat-$(date +%F))";
+
+constexpr const char *gc_examples = R"(Examples:
+  patctl gc --dry-run
+  patctl gc --older-than 30d)";
+
+}  // namespace
+
+void add_maintain(CLI::App &app, context &with)
+{
+    {
+        const auto group = std::make_shared<std::string>();
+        CLI::App *command = app.add_subcommand("init", "Make a store");
+        command->footer(init_examples);
+        command->add_option("--group", *group, "group that nginx's workers run as")->type_name("G");
+        command->callback([&with, group] { with.run = [&with, group] { return init(with, *group); }; });
+    }
+    {
+        CLI::App *command = app.add_subcommand("verify", "Check every record, and the counts");
+        command->footer(verify_examples);
+        command->callback([&with] { with.run = [&with] { return verify(with); }; });
+    }
+    {
+        const auto to = std::make_shared<std::string>();
+        CLI::App *command = app.add_subcommand("backup", "Copy the store, while it is in use, to a new folder");
+        command->footer(backup_examples);
+        command->add_option("DIR", *to, "the new folder")->required();
+        command->callback([&with, to] { with.run = [&with, to] { return backup(with, *to); }; });
+    }
+    {
+        const auto options = std::make_shared<gc_options>();
+        CLI::App *command = app.add_subcommand("gc", "Remove tokens that expired or were revoked long ago");
+        command->footer(gc_examples);
+        command->add_option("--older-than", options->older_than, "how long ago")
+            ->type_name("TIME")
+            ->capture_default_str();
+        command->add_flag("--dry-run", options->dry_run, "count them only");
+        command->callback(
+            [&with, options] { with.run = [&with, options] { return collect_garbage(with, *options); }; });
+    }
+}
+
+}  // namespace pat::cli

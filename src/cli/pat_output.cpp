@@ -1,0 +1,146 @@
+#include "cli/pat_output.h"
+
+#include "cli/pat_failure.h"
+#include "cli/pat_text.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+
+#include <unistd.h>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr std::size_t buffer_size = std::size_t{256} * 1024;
+constexpr std::size_t rows_in_block = 1000;
+
+}  // namespace
+
+void write_out(std::string_view text)
+{
+    while (!text.empty()) {
+        const ssize_t written = write(STDOUT_FILENO, text.data(), text.size());
+        if (written < 0 && errno != EINTR) {
+            throw failure{exit_status::fault, "standard output: " + error_text(errno)};
+        }
+        text.remove_prefix(written > 0 ? static_cast<std::size_t>(written) : 0);
+    }
+}
+
+void output::end_line()
+{
+    text_ += '\n';
+    if (text_.size() >= buffer_size) {
+        finish();
+    }
+}
+
+void output::finish()
+{
+    write_out(text_);
+    text_.clear();
+}
+
+table::table(output &to, std::vector<std::string> heads) : to_{to}, widths_(heads.size())
+{
+    add(std::move(heads));
+}
+
+void table::add(std::vector<std::string> cells)
+{
+    for (std::size_t i = 0; i < cells.size(); i++) {
+        widths_[i] = std::max(widths_[i], columns_of(cells[i]));
+    }
+    rows_.push_back(std::move(cells));
+    if (rows_.size() == rows_in_block) {
+        write_block();
+    }
+}
+
+void table::write_block()
+{
+    for (const auto &cells : rows_) {
+        std::size_t gap = 0;
+        for (std::size_t i = 0; i < cells.size(); i++) {
+            if (!cells[i].empty()) {
+                to_.text().append(gap, ' ');
+                to_.text() += cells[i];
+                gap = 0;
+            }
+            gap += widths_[i] + 2 - columns_of(cells[i]);
+        }
+        to_.end_line();
+    }
+    rows_.clear();
+}
+
+void table::finish()
+{
+    write_block();
+    to_.finish();
+}
+
+void property_list::add(std::string name, std::string value)
+{
+    if (!value.empty()) {
+        properties_.emplace_back(std::move(name), std::move(value));
+    }
+}
+
+void property_list::write(output &to) const
+{
+    std::size_t width = 0;
+    for (const auto &[name, value] : properties_) {
+        width = std::max(width, name.size());
+    }
+    for (const auto &[name, value] : properties_) {
+        to.text() += name;
+        to.text().append(width + 2 - name.size(), ' ');
+        to.text() += value;
+        to.end_line();
+    }
+}
+
+progress::progress(const char *what, std::uint64_t total) noexcept
+    : what_{what},
+      total_{total},
+      visible_{isatty(STDERR_FILENO) == 1}
+{
+}
+
+progress::~progress()
+{
+    if (visible_) {
+        std::fputs("\r\033[K", stderr);
+    }
+}
+
+void progress::reach(std::uint64_t done) noexcept
+{
+    constexpr int width = 40;
+    constexpr std::uint64_t uncounted_step = 16384;
+
+    if (!visible_ || done < next_) {
+        return;
+    }
+
+    if (total_ == 0) {
+        next_ = done + uncounted_step;
+        std::fprintf(stderr, "\r\033[K%s %llu", what_, static_cast<unsigned long long>(done));
+        return;
+    }
+
+    const auto percent = static_cast<int>(std::min<std::uint64_t>(100, done * 100 / total_));
+    const int filled = percent * width / 100;
+    next_ = done + std::max<std::uint64_t>(1, total_ / 100);
+
+    char bar[width + 1];
+    std::fill_n(bar, filled, '#');
+    std::fill(bar + filled, bar + width, '.');
+    bar[width] = '\0';
+    std::fprintf(stderr, "\r%s [%s] %3d%%", what_, bar, percent);
+}
+
+}  // namespace pat::cli

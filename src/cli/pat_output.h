@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+/// Standard output, for people and for machines.
+namespace pat::cli {
+
+/// Writes all of `text` to standard output, or throws a failure.
+void write_out(std::string_view text);
+
+/// Gathers output and writes it in large pieces. What finish() has not been called for may be lost.
+class output {
+public:
+    /// To append to; every line ends with end_line().
+    [[nodiscard]] std::string &text() noexcept { return text_; }
+
+    void end_line();
+    void finish();
+
+private:
+    std::string text_;
+};
+
+/// Rows in columns as wide as their widest cell. Written in blocks, so that a table may be longer than memory.
+class table {
+public:
+    table(output &to, std::vector<std::string> heads);
+
+    void add(std::vector<std::string> cells);
+    void finish();
+
+private:
+    void write_block();
+
+    output &to_;
+    std::vector<std::vector<std::string>> rows_;
+    std::vector<std::size_t> widths_;
+};
+
+/// Names and their values, one a line; those without a value are left out.
+class property_list {
+public:
+    void add(std::string name, std::string value);
+    void write(output &to) const;
+
+private:
+    std::vector<std::pair<std::string, std::string>> properties_;
+};
+
+/// A progress bar on standard error while it lives, if that is a terminal.
+class progress {
+public:
+    /// `total` of 0: not known.
+    progress(const char *what, std::uint64_t total) noexcept;
+    progress(const progress &) = delete;
+    progress &operator=(const progress &) = delete;
+    ~progress();
+
+    void reach(std::uint64_t done) noexcept;
+
+private:
+    const char *what_;
+    std::uint64_t total_;
+    std::uint64_t next_ = 0;
+    bool visible_;
+};
+
+}  // namespace pat::cli

@@ -1,0 +1,185 @@
+#include "store/pat_writer.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_output.h"
+#include "cli/pat_walk.h"
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *revoke_examples = R"(Examples:
+  patctl revoke --id pat_7Kq2ZC0mS3wB1xYt
+  patctl revoke --subject user:42
+  patctl revoke --token-stdin < leaked-token)";
+
+constexpr const char *restore_examples = R"(Examples:
+  patctl restore-access --id pat_7Kq2ZC0mS3wB1xYt
+  patctl restore-access --subject user:42)";
+
+struct tally {
+    std::uint64_t matched = 0;
+    std::uint64_t changed = 0;
+    std::uint64_t revoked_by_source = 0;
+    std::uint64_t damaged = 0;
+};
+
+/// Finds the tokens that were named and sets their local revocation, all in one write transaction: a token that another
+/// process issues is either found or issued afterwards. Returns after the durable commit.
+tally set_local_revocation(const context &with, const selection &named, std::int64_t time)
+{
+    store::writer writer;
+    require(with.folder(), writer.open(with.folder().c_str(), with.map_size));
+
+    tally result;
+
+    const auto find = [&](store::transaction &change, std::vector<digest> &found) -> store::fault {
+        for (;;) {
+            digest of;
+            record candidate;
+            bool done = false;
+
+            const store::fault problem = change.next(of, candidate, done);
+            if (done) {
+                return {};
+            }
+            if (problem.kind == store::fault_kind::bad_record) {
+                result.damaged++;
+            } else if (problem) {
+                return problem;
+            } else if (named.matches(candidate)) {
+                found.push_back(of);
+            }
+        }
+    };
+
+    const auto set = [&](store::transaction &change, const digest &of) -> store::fault {
+        record token;
+        bool found = false;
+        if (const store::fault problem = change.get(of, token, found); problem || !found) {
+            return problem;
+        }
+
+        result.matched++;
+        result.revoked_by_source += token.revoked_at != 0 ? 1 : 0;
+        if ((token.local_revoked_at != 0) == (time != 0)) {
+            return {};
+        }
+
+        result.changed++;
+        token.local_revoked_at = time;
+        return change.put(of, token);
+    };
+
+    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        if (!named.fits(change.info())) {
+            return {store::fault_kind::wrong_pepper};
+        }
+
+        std::vector<digest> found;
+        if (named.exact()) {
+            found.push_back(*named.exact());
+        } else if (const store::fault problem = find(change, found)) {
+            return problem;
+        }
+
+        for (const digest &of : found) {
+            if (const store::fault problem = set(change, of)) {
+                return problem;
+            }
+        }
+        return {};
+    }));
+
+    if (result.damaged > 0) {
+        complain("warning: " + std::to_string(result.damaged)
+                 + " damaged records could not be looked at (nginx refuses their tokens): see \"patctl verify\"");
+    }
+    return result;
+}
+
+std::string count_of(std::uint64_t number)
+{
+    return std::to_string(number) + (number == 1 ? " token" : " tokens");
+}
+
+exit_status not_found()
+{
+    complain("no such token in the store");
+    return exit_status::no;
+}
+
+exit_status revoke(const context &with, const selection_options &options)
+{
+    const tally done = set_local_revocation(with, {with, options}, with.now);
+    const std::uint64_t before = done.matched - done.changed;
+
+    if (with.json) {
+        write_out("{\"matched\":" + std::to_string(done.matched) + ",\"revoked\":" + std::to_string(done.changed)
+                  + ",\"already_revoked\":" + std::to_string(before) + "}\n");
+    } else if (done.matched > 0) {
+        write_out("revoked " + count_of(done.changed)
+                  + (before > 0 ? ", " + std::to_string(before) + " had been revoked before" : "") + '\n');
+    }
+    return done.matched > 0 ? exit_status::yes : not_found();
+}
+
+exit_status restore(const context &with, const selection_options &options)
+{
+    const tally done = set_local_revocation(with, {with, options}, 0);
+    const std::uint64_t before = done.matched - done.changed;
+
+    if (with.json) {
+        write_out("{\"matched\":" + std::to_string(done.matched) + ",\"restored\":" + std::to_string(done.changed)
+                  + ",\"not_revoked_here\":" + std::to_string(before)
+                  + ",\"revoked_by_source\":" + std::to_string(done.revoked_by_source) + "}\n");
+    } else if (done.matched > 0) {
+        write_out("restored access of " + count_of(done.changed)
+                  + (before > 0 ? ", " + std::to_string(before) + " had not been revoked on this host" : "") + '\n');
+    }
+
+    if (done.matched == 0) {
+        return not_found();
+    }
+    if (done.revoked_by_source > 0) {
+        complain(count_of(done.revoked_by_source)
+                 + " stay revoked by the source, where alone that can be undone: see \"patctl show\"");
+        return exit_status::no;
+    }
+    return exit_status::yes;
+}
+
+using command_body = exit_status (*)(const context &with, const selection_options &options);
+
+void add(CLI::App &app, context &with, const char *name, const char *description, const char *examples,
+         command_body body)
+{
+    const auto options = std::make_shared<selection_options>();
+
+    CLI::App *command = app.add_subcommand(name, description);
+    command->footer(examples);
+
+    auto *which = command->add_option_group("Which", "exactly one of");
+    which->add_option("--id", options->id, "the token with this id")->type_name("ID");
+    which->add_option("--subject", options->subject, "all tokens of this subject")->type_name("S");
+    which->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
+    which->require_option(1);
+
+    command->callback([&with, options, body] { with.run = [&with, options, body] { return body(with, *options); }; });
+}
+
+}  // namespace
+
+void add_revoke(CLI::App &app, context &with)
+{
+    add(app, with, "revoke", "Revoke tokens on this host, from the next request on", revoke_examples, revoke);
+    add(app, with, "restore-access", "Undo \"revoke\"", restore_examples, restore);
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+/// Text from a store, on its way to people.
+namespace pat::cli {
+
+inline constexpr char32_t replacement_character = 0xfffd;
+
+/// Takes the first character off `text`, which is not empty; U+FFFD stands for a byte that is not UTF-8.
+[[nodiscard]] char32_t take_character(std::string_view &text);
+
+/// Appends a character in UTF-8.
+void append_character(char32_t character, std::string &out);
+
+/// `text` without what a terminal would act on: control characters, C1 ones too, and those that turn the direction of
+/// writing.
+[[nodiscard]] std::string printable(std::string_view text);
+
+/// Columns that a printable text takes on a terminal.
+[[nodiscard]] std::size_t columns_of(std::string_view text);
+
+}  // namespace pat::cli

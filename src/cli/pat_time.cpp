@@ -1,0 +1,244 @@
+#include "cli/pat_time.h"
+
+#include "cli/pat_failure.h"
+
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <optional>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr std::int64_t minute = 60;
+constexpr std::int64_t hour = 60 * minute;
+constexpr std::int64_t day = 24 * hour;
+
+/// Longer ones reach past the year 9999; the sum of a time and a duration can't overflow below it.
+constexpr std::int64_t max_duration = std::int64_t{8000} * 365 * day;
+
+/// Takes what it expects off the front of a text, and remembers whether all of it was there.
+class scanner {
+public:
+    explicit scanner(std::string_view text) : rest_{text} {}
+
+    /// A number of exactly `digits` digits.
+    int number(std::size_t digits)
+    {
+        int value = 0;
+        for (std::size_t i = 0; i < digits; i++) {
+            if (rest_.empty() || rest_.front() < '0' || rest_.front() > '9') {
+                good_ = false;
+                return 0;
+            }
+            value = value * 10 + (rest_.front() - '0');
+            rest_.remove_prefix(1);
+        }
+        return value;
+    }
+
+    /// One of `characters`, or 0.
+    char any_of(std::string_view characters)
+    {
+        if (rest_.empty() || characters.find(rest_.front()) == std::string_view::npos) {
+            return 0;
+        }
+        const char found = rest_.front();
+        rest_.remove_prefix(1);
+        return found;
+    }
+
+    char expect(std::string_view characters)
+    {
+        const char found = any_of(characters);
+        good_ = good_ && found != 0;
+        return found;
+    }
+
+    [[nodiscard]] bool complete() const { return good_ && rest_.empty(); }
+
+private:
+    std::string_view rest_;
+    bool good_ = true;
+};
+
+/// RFC 3339, section 5.6.
+std::optional<std::int64_t> parse_rfc_3339(std::string_view text)
+{
+    scanner scan{text};
+
+    const int years = scan.number(4);
+    scan.expect("-");
+    const int months = scan.number(2);
+    scan.expect("-");
+    const int days = scan.number(2);
+    scan.expect("Tt ");
+    const int hours = scan.number(2);
+    scan.expect(":");
+    const int minutes = scan.number(2);
+    scan.expect(":");
+    const int seconds = scan.number(2);
+
+    if (scan.any_of(".") != 0) {
+        scan.expect("0123456789");
+        while (scan.any_of("0123456789") != 0) {
+        }
+    }
+
+    std::int64_t offset = 0;
+    if (const char sign = scan.expect("Zz+-"); sign == '+' || sign == '-') {
+        const int offset_hours = scan.number(2);
+        scan.expect(":");
+        const int offset_minutes = scan.number(2);
+        if (offset_hours > 23 || offset_minutes > 59) {
+            return std::nullopt;
+        }
+        offset = (offset_hours * hour + offset_minutes * minute) * (sign == '+' ? 1 : -1);
+    }
+
+    using namespace std::chrono;
+    const year_month_day date{year{years}, month{static_cast<unsigned>(months)},
+                              std::chrono::day{static_cast<unsigned>(days)}};
+    if (!scan.complete() || !date.ok() || hours > 23 || minutes > 59 || seconds > 60) {
+        return std::nullopt;
+    }
+
+    const std::int64_t time = sys_days{date}.time_since_epoch().count() * cli::day + hours * cli::hour
+                              + minutes * cli::minute + seconds - offset;
+
+    // A leap second comes last of a day in UTC, and Unix time does not count it.
+    if (seconds == 60 && time % cli::day != 0) {
+        return std::nullopt;
+    }
+    return time;
+}
+
+/// All of `text` as a number, or the error.
+template <typename Number>
+std::errc parse_number(std::string_view text, Number &out)
+{
+    const char *end = text.data() + text.size();
+    const auto [stopped, error] = std::from_chars(text.data(), end, out);
+    return error == std::errc{} && stopped != end ? std::errc::invalid_argument : error;
+}
+
+std::string quoted(std::string_view text)
+{
+    return '"' + std::string{text} + '"';
+}
+
+}  // namespace
+
+std::int64_t parse_time(std::string_view text)
+{
+    std::int64_t time = 0;
+
+    const std::errc error = parse_number(text, time);
+    if (error == std::errc::result_out_of_range) {
+        throw bad_value{quoted(text) + " lies outside the years 1970 to 9999"};
+    }
+    if (error != std::errc{}) {
+        const auto parsed = parse_rfc_3339(text);
+        if (!parsed) {
+            throw bad_value{quoted(text) + " is neither Unix seconds nor a date and time such as 2026-12-31T23:59:59Z"};
+        }
+        time = *parsed;
+    }
+
+    if (time <= 0) {
+        throw bad_value{quoted(text) + " is not later than 1970-01-01T00:00:00Z; for no limit, leave the time out"};
+    }
+    return time;
+}
+
+std::int64_t parse_duration(std::string_view text)
+{
+    const auto unit = [&]() -> std::int64_t {
+        switch (text.empty() ? '\0' : text.back()) {
+        case 's': return 1;
+        case 'm': return minute;
+        case 'h': return hour;
+        case 'd': return day;
+        case 'w': return 7 * day;
+        case 'M': return 30 * day;
+        case 'y': return 365 * day;
+        default: return 0;
+        }
+    }();
+
+    std::uint32_t number = 0;
+    if (unit == 0 || parse_number(text.substr(0, text.size() - 1), number) == std::errc::invalid_argument) {
+        throw bad_value{quoted(text)
+                        + " is not a number with a unit: s, m (minutes), h, d, w, M (30 days) or y (365 days)"};
+    }
+    if (parse_number(text.substr(0, text.size() - 1), number) != std::errc{} || number > max_duration / unit) {
+        throw bad_value{quoted(text) + " is longer than 8000 years"};
+    }
+    return number * unit;
+}
+
+std::string format_time(std::int64_t time)
+{
+    using namespace std::chrono;
+
+    const sys_seconds instant{seconds{time}};
+    const auto midnight = floor<days>(instant);
+    const year_month_day date{midnight};
+    const hh_mm_ss clock{instant - midnight};
+
+    char text[64];
+    const int length = std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02dZ", static_cast<int>(date.year()),
+                                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
+                                     static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
+                                     static_cast<int>(clock.seconds().count()));
+    return {text, static_cast<std::size_t>(length)};
+}
+
+std::string format_duration(std::int64_t seconds)
+{
+    const auto two = [](std::int64_t first, const char *first_unit, std::int64_t second, const char *second_unit) {
+        std::string text = std::to_string(first) + first_unit;
+        if (second != 0) {
+            text += ' ' + std::to_string(second) + second_unit;
+        }
+        return text;
+    };
+
+    if (seconds >= day) {
+        return two(seconds / day, "d", seconds % day / hour, "h");
+    }
+    if (seconds >= hour) {
+        return two(seconds / hour, "h", seconds % hour / minute, "m");
+    }
+    if (seconds >= minute) {
+        return two(seconds / minute, "m", seconds % minute, "s");
+    }
+    return std::to_string(seconds) + 's';
+}
+
+std::size_t parse_size(std::string_view text)
+{
+    unsigned shift = 0;
+    std::string_view digits = text;
+    switch (text.empty() ? '\0' : text.back()) {
+    case 'k':
+    case 'K': shift = 10; break;
+    case 'm':
+    case 'M': shift = 20; break;
+    case 'g':
+    case 'G': shift = 30; break;
+    default: break;
+    }
+    if (shift != 0) {
+        digits.remove_suffix(1);
+    }
+
+    std::uint64_t number = 0;
+    if (parse_number(digits, number) != std::errc{} || number > (std::uint64_t{1} << 46) >> shift) {
+        throw bad_value{quoted(text) + " is not a size: bytes, or a number with k, m or g, up to 64 TiB"};
+    }
+    return number << shift;
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,375 @@
+#include "store/pat_snapshot.h"
+#include "store/pat_writer.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_json.h"
+#include "cli/pat_lines.h"
+#include "cli/pat_output.h"
+#include "cli/pat_secret.h"
+#include "cli/pat_walk.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace pat::cli {
+
+namespace {
+
+/// Encoded records with their digests and the lines they stood on, in memory that never moves, and an index of them:
+///
+///     chunk:  digest[32]  line  length  record …  digest[32]  line  length  record …
+///     index:  first 8 bytes of the digest, pointer into a chunk
+///
+/// A million records take some 230 MB, and sorting moves 16 bytes for each.
+class collection {
+public:
+    struct item {
+        digest of;
+        std::uint64_t line;
+        std::span<const std::byte> record;
+    };
+
+    void add(const digest &of, std::uint64_t line, std::span<const std::byte> record)
+    {
+        const std::size_t size = header_length + record.size();
+        if (room_ < size) {
+            chunks_.push_back(std::make_unique_for_overwrite<std::byte[]>(chunk_size));
+            free_ = chunks_.back().get();
+            room_ = chunk_size;
+        }
+
+        const auto length = static_cast<std::uint16_t>(record.size());
+        std::memcpy(free_, of.data(), of.size());
+        std::memcpy(free_ + line_at, &line, sizeof line);
+        std::memcpy(free_ + length_at, &length, sizeof length);
+        std::ranges::copy(record, free_ + header_length);
+
+        index_.push_back({prefix_of(of), free_});
+        free_ += size;
+        room_ -= size;
+    }
+
+    /// By digest, and those with the same digest by line.
+    void sort()
+    {
+        std::ranges::sort(index_, [](const entry &a, const entry &b) {
+            if (a.prefix != b.prefix) {
+                return a.prefix < b.prefix;
+            }
+            const int order = std::memcmp(a.at, b.at, digest_length);
+            return order != 0 ? order < 0 : line_of(a.at) < line_of(b.at);
+        });
+    }
+
+    /// Removes all but the last of those with the same digest, after sort(), and calls `visit(line, last line)`.
+    template <typename Visit>
+    void keep_last(const Visit &visit)
+    {
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < index_.size(); i++) {
+            const bool is_last =
+                i + 1 == index_.size() || std::memcmp(index_[i].at, index_[i + 1].at, digest_length) != 0;
+            if (is_last) {
+                index_[kept++] = index_[i];
+            } else {
+                visit(line_of(index_[i].at), line_of(index_[i + 1].at));
+            }
+        }
+        index_.resize(kept);
+    }
+
+    [[nodiscard]] std::size_t size() const noexcept { return index_.size(); }
+
+    [[nodiscard]] item operator[](std::size_t at) const noexcept
+    {
+        const std::byte *stored = index_[at].at;
+        item result;
+        std::memcpy(result.of.data(), stored, result.of.size());
+        std::memcpy(&result.line, stored + line_at, sizeof result.line);
+        std::uint16_t length;
+        std::memcpy(&length, stored + length_at, sizeof length);
+        result.record = {stored + header_length, length};
+        return result;
+    }
+
+private:
+    struct entry {
+        std::uint64_t prefix;
+        const std::byte *at;
+    };
+
+    static constexpr std::size_t line_at = digest_length;
+    static constexpr std::size_t length_at = line_at + sizeof(std::uint64_t);
+    static constexpr std::size_t header_length = length_at + sizeof(std::uint16_t);
+    static constexpr std::size_t chunk_size = std::size_t{4} << 20;
+
+    static std::uint64_t prefix_of(const digest &of) noexcept
+    {
+        std::uint64_t prefix = 0;
+        for (std::size_t i = 0; i < sizeof prefix; i++) {
+            prefix = prefix << 8 | std::to_integer<std::uint64_t>(of[i]);
+        }
+        return prefix;
+    }
+
+    static std::uint64_t line_of(const std::byte *stored) noexcept
+    {
+        std::uint64_t line;
+        std::memcpy(&line, stored + line_at, sizeof line);
+        return line;
+    }
+
+    std::vector<std::unique_ptr<std::byte[]>> chunks_;
+    std::byte *free_ = nullptr;
+    std::size_t room_ = 0;
+    std::vector<entry> index_;
+};
+
+struct import_options {
+    std::string file;
+    bool plaintext = false;
+    bool strict = false;
+};
+
+struct input {
+    int fd = STDIN_FILENO;
+    std::string name = "standard input";
+    std::uint64_t size = 0;  ///< 0: not known
+
+    explicit input(const std::string &file)
+    {
+        if (file != "-") {
+            name = '"' + file + '"';
+            fd = open(file.c_str(), O_RDONLY | O_CLOEXEC);
+            if (fd < 0) {
+                throw bad_value{name + ": " + error_text(errno)};
+            }
+        }
+        struct stat info;
+        if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) {
+            size = static_cast<std::uint64_t>(info.st_size);
+        }
+    }
+    input(const input &) = delete;
+    input &operator=(const input &) = delete;
+    ~input()
+    {
+        if (fd != STDIN_FILENO) {
+            close(fd);
+        }
+    }
+};
+
+/// Reads all lines; returns how many were refused.
+std::uint64_t read_lines(const import_options &options, const hasher &by, collection &out)
+{
+    constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
+
+    const input from{options.file};
+    line_reader lines{from.fd, from.name};
+    json_parser parser;
+    progress bar{"reading", from.size};
+
+    const token_form form = options.plaintext ? token_form::plaintext : token_form::digest;
+    std::uint64_t refused = 0;
+
+    for (line one; lines.next(one); bar.reach(from.size > 0 ? lines.position() : one.number)) {
+        if (one.number == 1 && one.text.starts_with(byte_order_mark)) {
+            one.text.remove_prefix(byte_order_mark.size());
+        }
+        if (!one.too_long && one.text.find_first_not_of(" \t") == std::string_view::npos) {
+            continue;
+        }
+
+        try {
+            if (one.too_long) {
+                throw bad_value{"longer than " + std::to_string(max_line_length) + " bytes"};
+            }
+
+            draft drafted;
+            const digest of = read_record(parser.parse(one.text), form, by, drafted);
+
+            record_buffer buffer;
+            const encoded result = encode(make_token_key(of), drafted.view(), buffer);
+            if (result.error != codec_error::none) {
+                throw bad_value{std::string{message(result.error)}};
+            }
+            out.add(of, one.number, result.bytes);
+        } catch (const bad_value &bad) {
+            complain("line " + std::to_string(one.number) + ": " + bad.what());
+            refused++;
+        }
+    }
+    return refused;
+}
+
+struct import_result {
+    std::uint64_t added = 0;
+    std::uint64_t replaced = 0;
+    std::uint64_t still_revoked = 0;  ///< those of the replaced whose local revocation was kept
+    std::vector<digest> repaired;     ///< those of the replaced that were damaged
+};
+
+/// Writes one record over what the store holds. An import is the operator's own act and replaces it, whatever its
+/// sequence, with one exception: only restore-access undoes a local revocation.
+store::fault upsert(store::transaction &change, const digest &of, record from, import_result &result)
+{
+    record old;
+    bool found = false;
+
+    const store::fault problem = change.get(of, old, found);
+    if (problem.kind == store::fault_kind::bad_record) {
+        result.repaired.push_back(of);
+    } else if (problem) {
+        return problem;
+    } else if (found && old.local_revoked_at != 0 && from.local_revoked_at == 0) {
+        from.local_revoked_at = old.local_revoked_at;
+        result.still_revoked++;
+    }
+
+    (found ? result.replaced : result.added)++;
+    return change.put(of, from);
+}
+
+import_result write_records(const context &with, store::writer &writer, const collection &records)
+{
+    progress bar{"writing", records.size()};
+    import_result result;
+
+    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        meta &info = change.info();
+        const bool is_bulk_load = info.tokens == 0;
+
+        for (std::size_t i = 0; i < records.size(); i++) {
+            const collection::item item = records[i];
+            record token;
+            if (const codec_error error = decode(make_token_key(item.of), item.record, token);
+                error != codec_error::none) {
+                return store::from_codec(error);
+            }
+
+            if (const store::fault problem =
+                    is_bulk_load ? change.append(item.of, token) : upsert(change, item.of, token, result)) {
+                return problem;
+            }
+            info.last_sequence = std::max(info.last_sequence, token.sequence);
+            bar.reach(i + 1);
+        }
+
+        if (is_bulk_load) {
+            result.added = records.size();
+        }
+        if (info.state == store_state::empty) {
+            info.state = store_state::ready;
+        }
+        return {};
+    }));
+    return result;
+}
+
+exit_status import_records(const context &with, const import_options &options)
+{
+    const std::string &folder = with.folder();
+    store::writer writer;
+    require(folder, writer.open(folder.c_str(), with.map_size));
+
+    const pepper_hasher hash{options.plaintext ? with.pepper_file : std::string{}};
+    if (options.plaintext) {
+        require(folder, writer.update([&](store::transaction &change) -> store::fault {
+            return change.info().made_with(hash.get()) ? store::fault{} : store::fault{store::fault_kind::wrong_pepper};
+        }));
+    }
+
+    collection records;
+    const std::uint64_t refused = read_lines(options, hash.get(), records);
+    if (options.strict && refused > 0) {
+        complain("nothing was imported: " + std::to_string(refused) + (refused == 1 ? " line was" : " lines were")
+                 + " refused");
+        return exit_status::no;
+    }
+
+    std::uint64_t duplicates = 0;
+    records.sort();
+    records.keep_last([&](std::uint64_t number, std::uint64_t later) {
+        complain("warning: line " + std::to_string(number) + ": line " + std::to_string(later)
+                 + " has the same digest and replaces it");
+        duplicates++;
+    });
+
+    const import_result result = write_records(with, writer, records);
+
+    for (const digest &of : result.repaired) {
+        complain("warning: the record of digest " + to_hex(of)
+                 + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
+    }
+
+    if (with.json) {
+        write_out("{\"imported\":" + std::to_string(records.size()) + ",\"new\":" + std::to_string(result.added)
+                  + ",\"replaced\":" + std::to_string(result.replaced) + ",\"duplicates\":" + std::to_string(duplicates)
+                  + ",\"refused\":" + std::to_string(refused) + "}\n");
+    }
+    complain(
+        "imported " + std::to_string(records.size()) + " records, " + std::to_string(result.added) + " of them new"
+        + (result.still_revoked > 0 ? "; " + std::to_string(result.still_revoked) + " stay revoked on this host" : "")
+        + "; refused " + std::to_string(refused) + " lines");
+    return exit_status::yes;
+}
+
+exit_status export_records(const context &with)
+{
+    store::snapshot from;
+    require(with.folder(), from.open(with.folder().c_str(), with.map_size));
+
+    output to;
+    const std::uint64_t damaged = walk(with, from, [&](const digest &of, const record &token) {
+        write_record(of, token, to.text());
+        to.end_line();
+        return true;
+    });
+    to.finish();
+
+    if (damaged > 0) {
+        throw failure{exit_status::fault, "the export lacks " + std::to_string(damaged) + " damaged records"};
+    }
+    return exit_status::yes;
+}
+
+constexpr const char *import_examples = R"(Examples:
+  patctl import tokens.jsonl
+  psql -XAtc 'SELECT …' | patctl import --strict -
+  patctl export --store /var/lib/pat/a | patctl import --store /var/lib/pat/b -
+A line: {"digest":"9f86d0…","id":"42","subject":"user:42","scopes":["read:api"],"expires_at":1798761600})";
+
+constexpr const char *export_examples = R"(Examples:
+  patctl export > tokens.jsonl
+  patctl export | jq -r 'select(.revoked_at) | .id')";
+
+}  // namespace
+
+void add_transfer(CLI::App &app, context &with)
+{
+    {
+        const auto options = std::make_shared<import_options>();
+        CLI::App *command = app.add_subcommand("import", "Add or replace tokens, from JSON Lines");
+        command->footer(import_examples);
+        command->add_option("FILE", options->file, "the file; - for standard input")->required();
+        command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
+        command->add_flag("--strict", options->strict, "import nothing if a line is bad");
+        command->callback([&with, options] { with.run = [&with, options] { return import_records(with, *options); }; });
+    }
+    {
+        CLI::App *command = app.add_subcommand("export", "Write all tokens as JSON Lines, for import");
+        command->footer(export_examples);
+        command->callback([&with] { with.run = [&with] { return export_records(with); }; });
+    }
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,63 @@
+#include "cli/pat_walk.h"
+
+#include "core/pat_token.h"
+
+#include "cli/pat_json.h"
+
+namespace pat::cli {
+
+std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit)
+{
+    std::uint64_t damaged = 0;
+
+    for (;;) {
+        std::span<const std::byte> key;
+        std::span<const std::byte> value;
+        bool done = false;
+
+        const store::fault problem = from.next(key, value, done);
+        if (problem && problem.kind != store::fault_kind::bad_record) {
+            require(with.folder(), problem);
+        }
+        if (done) {
+            return damaged;
+        }
+
+        const auto of = digest_of_key(key);
+        if (!of) {
+            continue;
+        }
+
+        record found;
+        if (problem || decode(key, value, found) != codec_error::none) {
+            complain("store \"" + with.folder() + "\": the record of digest " + to_hex(*of)
+                     + " is damaged and left out (nginx refuses its token)");
+            damaged++;
+        } else if (!visit(*of, found)) {
+            return damaged;
+        }
+    }
+}
+
+selection::selection(const context &with, const selection_options &options) : id_{options.id}, subject_{options.subject}
+{
+    if (!options.digest_text.empty()) {
+        exact_ = with_name("--digest", [&] { return parse_digest(options.digest_text); });
+    }
+    if (options.token_on_stdin) {
+        presented_token token;
+        read_token(token);
+        if (!is_token(token.text())) {
+            throw bad_value{"standard input: not 16 to 512 characters of a b64token (RFC 6750)"};
+        }
+        hasher_.emplace(with.pepper_file);
+        exact_ = hasher_->get()(token.text());
+    }
+}
+
+bool selection::matches(const record &candidate) const noexcept
+{
+    return id_.empty() ? candidate.subject == subject_ : candidate.id == id_;
+}
+
+}  // namespace pat::cli

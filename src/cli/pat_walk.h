@@ -1,0 +1,53 @@
+#pragma once
+
+#include "core/pat_record.h"
+#include "store/pat_snapshot.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_secret.h"
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+/// Finding token records.
+namespace pat::cli {
+
+/// Returns false to end a walk.
+using visitor = std::function<bool(const digest &of, const record &found)>;
+
+/// Visits the token records of a snapshot in key order. Those that are damaged are left out, named on standard error,
+/// and counted in what it returns.
+std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit);
+
+/// How a command line names tokens: exactly one of these.
+struct selection_options {
+    std::string id;
+    std::string subject;
+    std::string digest_text;
+    bool token_on_stdin = false;
+};
+
+/// The tokens that were named. A token on standard input has been read, and made a digest, when this is constructed.
+class selection {
+public:
+    selection(const context &with, const selection_options &options);
+
+    /// The one digest that was named, if it was named by a digest or a token.
+    [[nodiscard]] const std::optional<digest> &exact() const noexcept { return exact_; }
+
+    /// Whether a record has the id or the subject that was named.
+    [[nodiscard]] bool matches(const record &candidate) const noexcept;
+
+    /// False for a token's digest that a store with this meta record can't hold.
+    [[nodiscard]] bool fits(const meta &of) const noexcept { return !hasher_ || of.made_with(hasher_->get()); }
+
+private:
+    std::string id_;
+    std::string subject_;
+    std::optional<digest> exact_;
+    std::optional<pepper_hasher> hasher_;
+};
+
+}  // namespace pat::cli
