@@ -358,7 +358,7 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
     scope.meta_.scheme = by.scheme();
     scope.meta_.key = by.key();
     scope.has_meta_ = true;
-    return fresh.commit(scope);
+    return commit(scope);
 }
 
 fault writer::backup(const char *from, const char *to, std::size_t map_size) noexcept
