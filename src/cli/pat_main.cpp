@@ -70,7 +70,7 @@ std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
     const std::string help = std::string{"\"patctl "} + (called.empty() ? "" : called.front()->get_name() + ' ')
                              + "--help\" tells how to call it";
 
-    if (error.get_name() == "ExtrasError") {
+    if (dynamic_cast<const CLI::ExtrasError *>(&error) != nullptr) {
         const auto extras = app.remaining(true);
         if (extras.empty() || !extras.front().starts_with('-')) {
             return "an argument is left over (a token is read from standard input only): " + help;

@@ -1,0 +1,81 @@
+"""The command line itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import FAULT, NO, PATCTL, USAGE, YES, Patctl
+
+COMMANDS = ("init", "issue", "import", "export", "revoke", "restore-access", "show", "list", "check", "stats", "verify",
+            "backup", "gc")
+
+
+def run(*arguments: str, input: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PAT_")}
+    return subprocess.run([PATCTL, *arguments], input=input, capture_output=True, text=True, env={**clean, **environment})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == YES
+    assert f"patctl {command}" in done.stdout.split("Examples:")[1]
+
+
+def test_every_command_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "patctl.md").read_text()
+    for command in COMMANDS:
+        assert f"\n## {command}\n" in manual
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").stdout.startswith("patctl ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("nothing",), ("list", "--nothing"), ("list", "--limit", "x"), ("revoke",), ("revoke", "--id", "1", "--subject", "2"),
+     ("list", "--map-size", "1x"), ("list", "--map-size", "1k"), ("issue",)],
+)
+def test_wrong_usage_is_status_2(patctl: Patctl, arguments: tuple[str, ...]) -> None:
+    assert patctl.run(*arguments, status=USAGE).stderr.startswith("patctl: ")
+
+
+def test_without_a_store_it_says_how_to_name_one() -> None:
+    done = run("list")
+    assert done.returncode == USAGE
+    assert "--store" in done.stderr and "PAT_STORE" in done.stderr
+
+
+def test_a_store_that_is_not_there_is_status_3(tmp_path: Path) -> None:
+    done = run("list", "--store", str(tmp_path / "none"))
+    assert done.returncode == FAULT
+    assert f'"{tmp_path}/none"' in done.stderr and "patctl init" in done.stderr
+
+
+def test_the_store_comes_from_the_environment_or_from_either_side_of_the_command(patctl: Patctl) -> None:
+    store = str(patctl.store)
+    assert run("list", PAT_STORE=store).returncode == YES
+    assert run("--store", store, "list").returncode == YES
+    assert run("list", "--store", store, PAT_STORE="/nowhere").returncode == YES
+
+
+@pytest.mark.parametrize("command", ["check", "revoke", "show --token-stdin"])
+def test_a_token_among_the_arguments_is_refused_and_not_repeated(patctl: Patctl, command: str) -> None:
+    token = patctl.issue()
+    done = patctl.run(*command.split(), token, status=USAGE)
+    assert token not in done.stdout + done.stderr
+    assert patctl.verdict(token) == "ok"
+
+
+@pytest.mark.parametrize("input", ["", "\n", "a" * 600, "a" * 20 + "\n" + "b" * 20 + "\n"])
+def test_standard_input_must_be_one_token(patctl: Patctl, input: str) -> None:
+    patctl.run("revoke", "--token-stdin", input=input, status=USAGE)
+
+
+def test_no_is_status_1(patctl: Patctl) -> None:
+    patctl.run("show", "nobody", status=NO)
+    patctl.run("check", input="x" * 44, status=NO)
