@@ -12,7 +12,6 @@ struct trapped_signal {
 };
 
 trapped_signal trapped_signals[] = {{SIGBUS, {}}, {SIGSEGV, {}}};
-bool installed;
 
 void on_fault(int number, siginfo_t *, void *) noexcept
 {
@@ -32,18 +31,16 @@ void on_fault(int number, siginfo_t *, void *) noexcept
 
 void install() noexcept
 {
-    if (installed) {
-        return;
-    }
-    installed = true;
-
     struct sigaction action {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
     sigemptyset(&action.sa_mask);
 
     for (trapped_signal &signal : trapped_signals) {
-        sigaction(signal.number, &action, &signal.previous);
+        struct sigaction before;
+        if (sigaction(signal.number, &action, &before) == 0 && before.sa_sigaction != on_fault) {
+            signal.previous = before;
+        }
     }
 }
 

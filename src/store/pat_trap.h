@@ -9,7 +9,7 @@ struct MDB_env;
 /// a SIGSEGV where a page number leads out of the map, or LMDB ends the process because it found a page that can't be.
 /// None of these must end an nginx worker, so calls that touch a map run in a trap, which turns them into an answer.
 ///
-///     trap::install();                        once in a process, before the first map
+///     trap::install();                        before a file is mapped
 ///     mdb_env_set_assert(env, trap::failed_assertion);
 ///     if (!trap::run([&] { … })) { … }        the map is not to be used again
 ///
@@ -23,7 +23,7 @@ struct state {
 
 extern state current;
 
-/// Takes over SIGBUS and SIGSEGV; those that come from elsewhere still end the process as they would have done.
+/// Takes over SIGBUS and SIGSEGV; those that come from elsewhere are left to who had them before.
 void install() noexcept;
 
 /// For mdb_env_set_assert().
