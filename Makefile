@@ -16,6 +16,11 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror
 CXXFLAGS := -std=c++20 $(OPTIMISE) $(WARNINGS) -Isrc -MMD -MP
 LDLIBS := -llmdb -lcrypto -lz
 
+# nginx's configure splits its arguments at spaces, and so does make.
+ifneq ($(words [$(CURDIR)] [$(BUILD)] [$(NGINX_SRC)] [$(DESTDIR)]), 4)
+$(error no path may have a space in it: "$(CURDIR)", BUILD="$(BUILD)", NGINX_SRC="$(NGINX_SRC)", DESTDIR="$(DESTDIR)")
+endif
+
 module_name := ngx_http_auth_pat_module
 nginx_tree := $(BUILD)/nginx
 

@@ -57,25 +57,6 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return ngx_palloc(static_cast<ngx_pool_t *>(pool), size);
 }
 
-/// nginx refuses a request with two Authorization headers since 1.23; before, it takes the first.
-[[nodiscard]] bool has_one_authorization([[maybe_unused]] ngx_http_request_t *r) noexcept
-{
-#if (nginx_version < 1023000)
-    const ngx_table_elt_t &first = *r->headers_in.authorization;
-
-    for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-        const auto *header = static_cast<const ngx_table_elt_t *>(part->elts);
-        for (const auto *last = header + part->nelts; header != last; header++) {
-            if (header != &first && header->hash == first.hash && header->key.len == first.key.len
-                && ngx_strncasecmp(header->key.data, first.key.data, first.key.len) == 0) {
-                return false;
-            }
-        }
-    }
-#endif
-    return true;
-}
-
 /// What the client presented. False if there is no memory.
 [[nodiscard]] bool read_credential(ngx_http_request_t *r, const loc_conf &conf, credential &out) noexcept
 {
@@ -94,10 +75,9 @@ void *allocate_record(void *pool, std::size_t size) noexcept
         return true;
     }
 
+    // There is one at most: nginx refuses a request with two of them.
     if (r->headers_in.authorization == nullptr) {
         out = {credential_kind::none, {}};
-    } else if (!has_one_authorization(r)) {
-        out = {credential_kind::malformed, {}};
     } else {
         out = parse_authorization(view(r->headers_in.authorization->value));
     }
@@ -371,7 +351,6 @@ u_char *write(u_char *to, std::string_view text) noexcept
 void remember(decision &made, const loc_conf &conf, bool off, bool enforced) noexcept
 {
     made.conf = &conf;
-    made.time = ngx_current_msec;
     made.off = off;
     made.enforced = enforced;
     made.has_record = false;
@@ -398,24 +377,16 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
         return NGX_DECLINED;
     }
 
+    // A decision that a variable asked for before this phase does not count: the token, the address and the scopes that
+    // are needed may have changed since, or the token may have been revoked while limit_req held the request up.
     decision *made = find_decision(r);
-
-    // A decision that a variable asked for before this phase is taken over only if no time has passed: the request may
-    // have been held up, as by limit_req, and the token revoked in the meantime.
-    const bool is_fresh =
-        made != nullptr && made->conf == &conf && made->time == ngx_current_msec && !made->enforced && !made->off;
-
-    if (is_fresh) {
-        made->enforced = true;
-    } else {
-        if (made != nullptr) {
-            forget_variables(r);
-        } else if ((made = make_room(r)) == nullptr) {
-            return NGX_ERROR;
-        }
-        remember(*made, conf, false, true);
-        made->outcome = examine(r, conf, *made);
+    if (made != nullptr) {
+        forget_variables(r);
+    } else if ((made = make_room(r)) == nullptr) {
+        return NGX_ERROR;
     }
+    remember(*made, conf, false, true);
+    made->outcome = examine(r, conf, *made);
 
     if (made->outcome != verdict::ok) {
         return refuse(r, conf, *made, view(realm));

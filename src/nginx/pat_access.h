@@ -9,7 +9,6 @@ namespace pat::ngx {
 /// What was decided about a request. It survives internal redirects.
 struct decision {
     const loc_conf *conf;  ///< under which it was made
-    ngx_msec_t time;       ///< when it was made, in nginx's clock
     bool off;              ///< validation is off here; the rest says nothing
     bool enforced;         ///< in the access phase, so that it counts until the next one that is
     bool has_record;
