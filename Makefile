@@ -33,8 +33,17 @@ library_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(core) $(store))
 cli_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(cli))
 unit_programs := $(patsubst t/unit/%.cpp,$(BUILD)/unit/%,$(unit))
 
+# Writes what something was made with to the target, which stays as old as it is if it says so already.
+define remember
+@: $(file > $@.new,$(1))
+@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+endef
+
 .PHONY: all
 all: module patctl
+
+.PHONY: FORCE
+FORCE:
 
 .PHONY: help
 help:
@@ -58,7 +67,7 @@ module: $(nginx_tree)/objs/Makefile
 	    { cmp -s $$built $(module_name).so || { cp $$built $(module_name).new && mv $(module_name).new $(module_name).so; }; }
 
 # configure writes into the tree that it configures, so it gets one of links.
-$(nginx_tree)/objs/Makefile: config config.make $(NGINX_SRC)/src/core/nginx.h | $(BUILD)
+$(nginx_tree)/objs/Makefile: config config.make $(NGINX_SRC)/src/core/nginx.h $(BUILD)/nginx.from
 	rm -rf $(nginx_tree)
 	mkdir $(nginx_tree)
 	ln -s $(abspath $(NGINX_SRC))/* $(nginx_tree)/
@@ -70,6 +79,9 @@ $(nginx_tree)/objs/Makefile: config config.make $(NGINX_SRC)/src/core/nginx.h | 
 	        configure=./configure; [ -f $$configure ] || configure=./auto/configure; \
 	        $$configure $(NGINX_CONFIGURE_FLAGS) $$addon; \
 	    fi > configure.log || { cat configure.log; rm -f objs/Makefile; exit 1; }
+
+$(BUILD)/nginx.from: FORCE | $(BUILD)
+	$(call remember,$(NGINX_SRC) $(NGINX_CONFIGURE_FLAGS))
 
 # --- patctl ---
 
@@ -85,9 +97,12 @@ $(BUILD)/patctl.1: docs/patctl.md | $(BUILD)
 # What goes into the module is compiled here as it is there.
 $(BUILD)/obj/src/core/%.o $(BUILD)/obj/src/store/%.o: CXXFLAGS += -fno-exceptions -fno-rtti
 
-$(BUILD)/obj/%.o: %.cpp
+$(BUILD)/obj/%.o: %.cpp $(BUILD)/compiled.with
 	@mkdir -p $(@D)
 	$(CXX) $(CXXFLAGS) -c -o $@ $<
+
+$(BUILD)/compiled.with: FORCE | $(BUILD)
+	$(call remember,$(CXX) $(OPTIMISE) $(WARNINGS))
 
 # --- tests ---
 

@@ -45,7 +45,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 407;
+plan tests => repeat_each() * 397;
 
 no_long_string();
 run_tests();
@@ -371,30 +371,6 @@ location = /t {
 [403, 204, 204, 204]
 --- response_headers eval
 ["X-Status: address_denied\n$main::denied", ("X-Status: ok\n$main::no") x 3]
---- no_error_log
-[error]
-[crit]
-[alert]
-
-
-
-=== TEST 16: what a variable asked for before realip in a location does not count
---- config
-location = /t {
-    auth_pat API;
-    set_real_ip_from 127.0.0.1;
-    real_ip_header X-Forwarded-For;
-    set $who $auth_pat_subject;
-    try_files /nowhere =204;
-}
---- request eval
-[("GET /t") x 2]
---- more_headers eval
-[main::from("198.51.100.1", "exact"), main::from("192.0.2.9", "remote")]
---- error_code eval
-[403, 204]
---- response_headers eval
-[$main::denied, $main::no]
 --- no_error_log
 [error]
 [crit]

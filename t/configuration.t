@@ -20,13 +20,15 @@ my %peppers = (
     empty   => '',
     newline => "\n",
     open    => '0123456789abcdef' x 4,
+    writable => '0123456789abcdef' x 4,
+    group   => '0123456789abcdef' x 4,
     bytes32 => join('', map { chr } 200 .. 231),
     bytes64 => join('', map { chr } 128 .. 191),
     digits128 => 'ab' x 64 . "\r\n",
 );
 for my $name (sort keys %peppers) {
     write_file("$scratch/$name.pepper", $peppers{$name});
-    chmod($name eq 'open' ? 0644 : 0600, "$scratch/$name.pepper");
+    chmod { open => 0604, writable => 0602, group => 0660 }->{$name} // 0600, "$scratch/$name.pepper";
 }
 
 sub with_pepper {
@@ -76,7 +78,7 @@ mkdir "$scratch/empty" or die "$scratch/empty: $!\n";
 symlink $store, "$scratch/link" or die "$scratch/link: $!\n";
 
 repeat_each(2);
-plan tests => repeat_each() * 629;
+plan tests => repeat_each() * 663;
 
 no_long_string();
 run_tests();
@@ -257,6 +259,7 @@ location = /t { try_files /nowhere =204; }
 --- suppress_stderr
 --- error_log
 "auth_pat" is on without an "auth_pat_store" in
+/conf/nginx.conf:
 --- no_error_log
 [alert]
 [crit]
@@ -1075,7 +1078,7 @@ auth_pat_leeway x;
 --- must_die
 --- suppress_stderr
 --- error_log
-"auth_pat_leeway" directive invalid value in
+invalid leeway "x": a time of at most a year is allowed in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -1091,7 +1094,7 @@ auth_pat_leeway -1;
 --- must_die
 --- suppress_stderr
 --- error_log
-"auth_pat_leeway" directive invalid value in
+invalid leeway "-1": a time of at most a year is allowed in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -1107,7 +1110,7 @@ auth_pat_leeway 1x;
 --- must_die
 --- suppress_stderr
 --- error_log
-"auth_pat_leeway" directive invalid value in
+invalid leeway "1x": a time of at most a year is allowed in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -1123,7 +1126,7 @@ auth_pat_leeway "";
 --- must_die
 --- suppress_stderr
 --- error_log
-"auth_pat_leeway" directive invalid value in
+invalid leeway "": a time of at most a year is allowed in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -1139,7 +1142,7 @@ auth_pat_leeway 1.5s;
 --- must_die
 --- suppress_stderr
 --- error_log
-"auth_pat_leeway" directive invalid value in
+invalid leeway "1.5s": a time of at most a year is allowed in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -1155,7 +1158,7 @@ auth_pat_leeway 5ms;
 --- must_die
 --- suppress_stderr
 --- error_log
-"auth_pat_leeway" directive invalid value in
+invalid leeway "5ms": a time of at most a year is allowed in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -1171,7 +1174,7 @@ auth_pat_leeway 99999999999999999999s;
 --- must_die
 --- suppress_stderr
 --- error_log
-"auth_pat_leeway" directive invalid value in
+invalid leeway "99999999999999999999s": a time of at most a year is allowed in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -1910,3 +1913,105 @@ location = /t { auth_pat API; auth_pat_store $TEST_NGINX_STORE_PEPPERED; auth_pa
 [crit]
 [alert]
 [emerg]
+
+
+
+=== TEST 117: a leeway of a year and a second
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_leeway 31536001;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid leeway "31536001": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 118: a leeway of thirteen months
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_leeway 13M;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid leeway "13M": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 119: the warning of a pepper file that everybody may read or write, beside an error
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /a { auth_pat_pepper_file $TEST_NGINX_SCRATCH/open.pepper; }
+location = /b { auth_pat_pepper_file $TEST_NGINX_SCRATCH/writable.pepper; }
+location = /c { auth_pat_pepper_file $TEST_NGINX_SCRATCH/group.pepper; }
+auth_pat_prefix "";
+--- must_die
+--- suppress_stderr
+--- error_log
+[warn]
+open.pepper" is accessible to all users in
+writable.pepper" is accessible to all users in
+invalid prefix ""
+--- no_error_log
+[alert]
+[crit]
+group.pepper" is accessible
+
+
+
+=== TEST 120: the warning of a store that is not there yet, beside an error
+--- config
+location = /a { auth_pat API; auth_pat_store $TEST_NGINX_SCRATCH/later; }
+location = /b { auth_pat API; auth_pat_store $TEST_NGINX_STORE_NEWER; }
+--- must_die
+--- suppress_stderr
+--- error_log
+[warn]
+/later": there is no store ("patctl init" makes one): No such file or directory, used by "auth_pat" in 
+/newer": the store was written by a newer version
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 121: a pepper file's relative path starts from the folder of nginx.conf
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_pepper_file nowhere.pepper;
+--- must_die
+--- suppress_stderr
+--- error_log
+/conf/nowhere.pepper" failed (2: No such file or directory) in
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 122: a store's relative path starts from the prefix of nginx
+--- config
+location = /t { auth_pat API; auth_pat_store logs/nowhere; try_files /nowhere =204; }
+--- request
+GET /t
+--- more_headers eval
+"Authorization: Bearer $main::token"
+--- error_code: 503
+--- error_log eval
+qr{auth_pat store "/[^"]*/logs/nowhere": there is no store}
+--- no_error_log
+[alert]
+[emerg]
+/conf/logs/nowhere

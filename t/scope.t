@@ -34,7 +34,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 589;
+plan tests => repeat_each() * 600;
 
 no_long_string();
 run_tests();
@@ -419,22 +419,28 @@ location = /less {
 
 
 
-=== TEST 17: what a variable asked for before the scope was set does not count
---- config
-location = /t {
-    auth_pat_require_scope $need;
-    set $who $auth_pat_subject;
-    set $need admin;
-    try_files /nowhere =204;
+=== TEST 17: what decides can not depend on the decision
+--- http_config
+map $auth_pat_subject $by_subject {
+    default "";
+    reader  admin;
 }
---- request
-GET /t
+map $auth_pat_status $by_status {
+    default off;
+    ok      API;
+}
+--- config
+location = /scope { auth_pat_require_scope $by_subject; try_files /nowhere =204; }
+location = /realm { auth_pat $by_status; try_files /nowhere =204; }
+location = /token { auth_pat API token=$by_status; try_files /nowhere =204; }
+--- request eval
+["GET /scope", "GET /realm", "GET /realm", "GET /token"]
 --- more_headers eval
-main::bearer($main::read)
---- error_code: 403
---- response_headers eval
-main::needs('admin')
+[main::bearer($main::read), main::bearer($main::read), "X-Foo: bar", main::bearer($main::read)]
+--- error_code eval
+[500, 500, 500, 500]
+--- error_log
+depends on a variable that it sets itself
 --- no_error_log
-[error]
 [crit]
 [alert]

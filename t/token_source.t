@@ -40,7 +40,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 559;
+plan tests => repeat_each() * 547;
 
 no_long_string();
 run_tests();
@@ -321,28 +321,6 @@ location = /again {
 --- response_headers eval
 ["X-Early: ok\nX-Status: revoked", "X-Early: revoked\n$main::ok", "X-Early: ok\n$main::missing", "X-Early: missing\n$main::ok",
  "X-Early: ok\n$main::missing"]
---- no_error_log
-[error]
-[crit]
-[alert]
-
-
-
-=== TEST 14: what a variable asked for before the token was set does not count
---- config
-location = /t {
-    auth_pat API token=$key;
-    set $key $arg_first;
-    set $who $auth_pat_subject;
-    set $key $arg_second;
-    try_files /nowhere =204;
-}
---- request eval
-["GET /t?first=$main::token", "GET /t?second=$main::token"]
---- error_code eval
-[401, 204]
---- response_headers eval
-[$main::missing, $main::ok]
 --- no_error_log
 [error]
 [crit]

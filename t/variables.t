@@ -33,6 +33,11 @@ patctl($store, 'revoke', '--id', 'id-revoked');
 on_request('revoke-changing'  => sub { patctl($store, 'revoke', '--id', 'id-changing') });
 on_request('restore-changing' => sub { patctl($store, 'restore-access', '--id', 'id-changing') });
 
+# What the last mirrored request said, which nobody else sees.
+my $noted = '';
+on_request('note' => sub { my (%arguments) = @_; $noted = $arguments{who}; return '' });
+on_request('told' => sub { return $noted });
+
 # Ids that no limit has seen before, so that a block can be repeated.
 my $round = 0;
 on_request('fresh' => sub {
@@ -56,7 +61,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 463;
+plan tests => repeat_each() * 487;
 
 no_long_string();
 run_tests();
@@ -502,22 +507,20 @@ location = /auth {
     add_header X-Told $told always;
     try_files /nowhere =204;
 }
-location = /mirror { auth_pat API; mirror /mirrored; try_files /nowhere =204; }
-location = /mirrored { internal; access_log off; proxy_set_header X-Subject $auth_pat_subject; proxy_pass http://unix:$TEST_NGINX_SERVER_ROOT/logs/variables.sock; }
 location = /page.html { auth_pat API; ssi on; }
 --- user_files
 >>> page.html
 <!--# include virtual="/part" --> <!--# echo var="auth_pat_status" -->
 --- request eval
-["GET /page.html", "GET /page.html", "GET /auth", "GET /mirror"]
+["GET /page.html", "GET /page.html", "GET /auth"]
 --- more_headers eval
-[main::bearer('alice', 'bare', 'alice', 'alice')]
+[main::bearer('alice', 'bare', 'alice')]
 --- error_code eval
-[200, 200, 204, 204]
+[200, 200, 204]
 --- response_body_like eval
-['^\[user:alice\] ok', '^\[user:bare\] ok', '^$', '^$']
+['^\[user:alice\] ok', '^\[user:bare\] ok', '^$']
 --- response_headers eval
-['X-Told:', 'X-Told:', 'X-Told: user:alice', 'X-Told:']
+['X-Told:', 'X-Told:', 'X-Told: user:alice']
 --- no_error_log
 [error]
 [crit]
@@ -588,6 +591,32 @@ location = /t {
 --- response_headers eval
 ["X-Early: off/\nX-Late: ok/user:alice", "X-Early: off/\nX-Late: missing/\nWWW-Authenticate: Bearer realm=\"API\"",
  "X-Early: missing/\nWWW-Authenticate:", "X-Early: off/\nX-Late: off/"]
+--- no_error_log
+[error]
+[crit]
+[alert]
+
+
+
+=== TEST 23: a mirror is told what was decided about the request that it mirrors
+--- config
+location = /t { auth_pat API; mirror /mirror; empty_gif; }
+location = /mirror {
+    internal;
+    auth_pat Mirror;
+    auth_pat_require_scope admin;
+    rewrite ^ /note?who=$auth_pat_status/$auth_pat_id/$auth_pat_subject/$auth_pat_claim_plan break;
+    proxy_pass http://unix:$TEST_NGINX_CONTROL;
+}
+location = /told { proxy_pass http://unix:$TEST_NGINX_CONTROL; }
+--- request eval
+["GET /t", "GET /told", "GET /t", "GET /told", "GET /t", "GET /told"]
+--- more_headers eval
+[main::bearer(qw(alice alice bare bare revoked revoked))]
+--- error_code eval
+[(200) x 4, 401, 200]
+--- response_body_like eval
+['^GIF', '^ok/id-alice/user:alice/pro$', '^GIF', '^ok/id-bare/user:bare/$', '401', '^ok/id-bare/user:bare/$']
 --- no_error_log
 [error]
 [crit]

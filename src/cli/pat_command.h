@@ -30,6 +30,9 @@ struct context {
     [[nodiscard]] const std::string &folder() const;
 };
 
+/// For options of which an empty value, as of a variable of a script that was not set, must not stand for "not given".
+[[nodiscard]] std::string refuse_empty(const std::string &value);
+
 void add_issue(CLI::App &app, context &with);
 void add_transfer(CLI::App &app, context &with);
 void add_revoke(CLI::App &app, context &with);

@@ -408,8 +408,10 @@ void add_inspect(CLI::App &app, context &with)
         CLI::App *command = app.add_subcommand("show", "Show one token");
         command->footer(show_examples);
         auto *which = command->add_option_group("Which", "exactly one of");
-        which->add_option("ID", options->id, "the token with this id");
-        which->add_option("--digest", options->digest_text, "the token with this digest")->type_name("HEX");
+        which->add_option("ID", options->id, "the token with this id")->check(refuse_empty);
+        which->add_option("--digest", options->digest_text, "the token with this digest")
+            ->type_name("HEX")
+            ->check(refuse_empty);
         which->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
         which->require_option(1);
         command->callback([&with, options] { with.run = [&with, options] { return show(with, *options); }; });
@@ -418,7 +420,9 @@ void add_inspect(CLI::App &app, context &with)
         const auto options = std::make_shared<list_options>();
         CLI::App *command = app.add_subcommand("list", "List tokens");
         command->footer(list_examples);
-        command->add_option("--subject", options->subject, "only those of this subject")->type_name("S");
+        command->add_option("--subject", options->subject, "only those of this subject")
+            ->type_name("S")
+            ->check(refuse_empty);
         command->add_option("--status", options->status, "only those in this state")
             ->check(CLI::IsMember({"ok", "expired", "revoked", "not_yet_valid"}));
         command->add_option("--limit", options->limit, "at most so many")
@@ -430,12 +434,12 @@ void add_inspect(CLI::App &app, context &with)
         const auto options = std::make_shared<check_options>();
         CLI::App *command = app.add_subcommand("check", "Say what nginx would say to the token on standard input");
         command->footer(check_examples);
-        command->add_option("--address", options->address, "the client's address")->type_name("A");
+        command->add_option("--address", options->address, "the client's address")->type_name("A")->check(refuse_empty);
         command->add_option("--scope", options->scopes, "scope that is needed; may be repeated")
             ->type_name("SCOPE")
             ->allow_extra_args(false);
         command->add_option("--leeway", options->leeway, "auth_pat_leeway")->type_name("TIME")->capture_default_str();
-        command->add_option("--prefix", options->prefix, "auth_pat_prefix")->type_name("P");
+        command->add_option("--prefix", options->prefix, "auth_pat_prefix")->type_name("P")->check(refuse_empty);
         command->callback([&with, options] { with.run = [&with, options] { return check(with, *options); }; });
     }
     {

@@ -238,12 +238,15 @@ void add_issue(CLI::App &app, context &with)
     auto *in = command->add_option("--expires-in", options->expires_in, "lifetime: a number with s, m, h, d, w, M or y")
                    ->type_name("TIME")
                    ->capture_default_str();
-    auto *at =
-        command->add_option("--expires-at", options->expires_at, "time: Unix seconds or RFC 3339")->type_name("T");
+    auto *at = command->add_option("--expires-at", options->expires_at, "time: Unix seconds or RFC 3339")
+                   ->type_name("T")
+                   ->check(refuse_empty);
     auto *never = command->add_flag("--no-expiry", options->no_expiry, "valid until it is revoked");
     in->excludes(at)->excludes(never);
     at->excludes(never);
-    command->add_option("--not-before", options->not_before, "time from which it is valid")->type_name("T");
+    command->add_option("--not-before", options->not_before, "time from which it is valid")
+        ->type_name("T")
+        ->check(refuse_empty);
     command->add_option("--cidr", options->ranges, "addresses it may be used from; may be repeated")
         ->type_name("CIDR")
         ->allow_extra_args(false);

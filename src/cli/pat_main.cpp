@@ -1,3 +1,5 @@
+#include "core/pat_token.h"
+
 #include "cli/pat_command.h"
 #include "cli/pat_time.h"
 
@@ -7,6 +9,7 @@
 #include <ctime>
 #include <exception>
 #include <new>
+#include <span>
 
 #include <CLI/CLI.hpp>
 #include <fcntl.h>
@@ -63,7 +66,25 @@ void declare_global_options(CLI::App &app, context &with)
     app.set_version_flag("--version", version);
 }
 
-/// What CLI11 says about the command line, in our form. It never repeats an argument that may be a token.
+/// Whether an argument is or ends with a token of our own form: "TOKEN", "--option=TOKEN", "-xTOKEN".
+bool has_token(std::string_view argument)
+{
+    const std::size_t at = argument.find(default_prefix);
+    return at != std::string_view::npos && is_issued_form(argument.substr(at), default_prefix);
+}
+
+/// Other users can see arguments, and what is said about one that is wrong would end up in logs.
+void refuse_tokens(std::span<char *const> arguments)
+{
+    for (const char *argument : arguments) {
+        if (has_token(argument)) {
+            throw bad_value{"there is a token among the arguments, where other users can see it: a token is read from "
+                            "standard input only, so revoke this one"};
+        }
+    }
+}
+
+/// What CLI11 says about the command line, in our form. It never repeats an argument that may be a token of any form.
 std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
 {
     const auto called = app.get_subcommands();
@@ -72,10 +93,14 @@ std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
 
     if (dynamic_cast<const CLI::ExtrasError *>(&error) != nullptr) {
         const auto extras = app.remaining(true);
-        if (extras.empty() || !extras.front().starts_with('-')) {
+        const std::string name = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
+        if (!name.starts_with('-') || is_token(name)) {
             return "an argument is left over (a token is read from standard input only): " + help;
         }
-        return "unknown option " + extras.front().substr(0, extras.front().find('=')) + ": " + help;
+        return "unknown option " + name + ": " + help;
+    }
+    if (dynamic_cast<const CLI::ConversionError *>(&error) != nullptr) {
+        return "an option has a value that it can't have: " + help;
     }
     return std::string{error.what()} + ": " + help;
 }
@@ -97,6 +122,7 @@ exit_status run(int argc, char **argv)
     add_revoke(app, with);
     add_inspect(app, with);
 
+    refuse_tokens({argv, static_cast<std::size_t>(argc)});
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success &done) {
@@ -118,6 +144,11 @@ const std::string &context::folder() const
         throw bad_value{"no store was named: use --store DIR or PAT_STORE"};
     }
     return store;
+}
+
+std::string refuse_empty(const std::string &value)
+{
+    return value.empty() ? "the value is empty" : "";
 }
 
 }  // namespace pat::cli

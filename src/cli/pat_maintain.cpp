@@ -39,6 +39,27 @@ gid_t find_group(const std::string &name)
     throw bad_value{"--group: there is no group \"" + name + '"'};
 }
 
+/// Makes the folders above the store that are missing. nginx's workers must be able to pass through them, and nobody
+/// else may put another store in place, whatever the umask is.
+void make_parents(const std::string &folder)
+{
+    std::filesystem::path path = std::filesystem::absolute(folder).lexically_normal();
+    if (!path.has_filename()) {
+        path = path.parent_path();
+    }
+
+    constexpr mode_t writable_by_others = 022;
+    const mode_t former = umask(writable_by_others);
+    std::error_code error;
+    std::filesystem::create_directories(path.parent_path(), error);
+    umask(former);
+
+    if (error) {
+        throw failure{exit_status::fault,
+                      "folder \"" + path.parent_path().string() + "\" can't be made: " + error.message()};
+    }
+}
+
 exit_status init(const context &with, const std::string &group_name)
 {
     std::optional<gid_t> group;
@@ -49,10 +70,7 @@ exit_status init(const context &with, const std::string &group_name)
     const std::string &folder = with.folder();
     const pepper_hasher hash{with.pepper_file};
 
-    // What can't be made shows when the store is.
-    std::error_code ignored;
-    std::filesystem::create_directories(std::filesystem::absolute(folder).parent_path(), ignored);
-
+    make_parents(folder);
     const store::fault problem = store::writer::create(folder.c_str(), group, hash.get(), with.map_size);
     if (problem.kind == store::fault_kind::absent || problem.kind == store::fault_kind::denied) {
         throw failure{exit_status::fault, "store \"" + folder + "\" can't be made: " + store::detail(problem)};

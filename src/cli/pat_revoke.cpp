@@ -166,8 +166,8 @@ void add(CLI::App &app, context &with, const char *name, const char *description
     command->footer(examples);
 
     auto *which = command->add_option_group("Which", "exactly one of");
-    which->add_option("--id", options->id, "the token with this id")->type_name("ID");
-    which->add_option("--subject", options->subject, "all tokens of this subject")->type_name("S");
+    which->add_option("--id", options->id, "the token with this id")->type_name("ID")->check(refuse_empty);
+    which->add_option("--subject", options->subject, "all tokens of this subject")->type_name("S")->check(refuse_empty);
     which->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
     which->require_option(1);
 

@@ -60,7 +60,7 @@ pepper_hasher::pepper_hasher(const std::string &path)
 
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        throw bad_value{"pepper file \"" + path + "\": " + error_text(errno)};
+        throw failure{exit_status::fault, "pepper file \"" + path + "\": " + error_text(errno)};
     }
 
     // One byte more than the longest that parse_pepper() takes: hexadecimal digits and a line end.

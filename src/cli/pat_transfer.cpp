@@ -150,7 +150,7 @@ struct input {
             name = '"' + file + '"';
             fd = open(file.c_str(), O_RDONLY | O_CLOEXEC);
             if (fd < 0) {
-                throw bad_value{name + ": " + error_text(errno)};
+                throw failure{exit_status::fault, name + ": " + error_text(errno)};
             }
         }
         struct stat info;

@@ -32,6 +32,10 @@ void decision_mark(void *) noexcept
             if (cleanup->handler == decision_mark) {
                 made = static_cast<decision *>(cleanup->data);
                 ngx_http_set_ctx(r, made, ngx_http_auth_pat_module);
+                if (r->filter_finalize) {  // which has thrown the headers of the response away
+                    made->challenge = nullptr;
+                    made->retry_after = nullptr;
+                }
                 break;
             }
         }
@@ -167,15 +171,45 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 /// Validation can be turned off by the value of the realm, too. False if there is no memory.
 [[nodiscard]] bool read_realm(ngx_http_request_t *r, const loc_conf &conf, ngx_str_t &realm, bool &off) noexcept
 {
-    off = conf.realm == nullptr;
-    if (off) {
-        return true;
-    }
     if (ngx_http_complex_value(r, conf.realm, &realm) != NGX_OK) {
         return false;
     }
     off = conf.realm->lengths != nullptr && view(realm) == "off";
     return true;
+}
+
+/// Makes a decision under `conf`, which has a realm. False if it can't be made: there is no memory, or a realm, token
+/// or scope depends on a variable of ours. nginx would take such a variable for empty, and an empty scope demands
+/// nothing.
+[[nodiscard]] bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, ngx_str_t &realm,
+                                 decision &made) noexcept
+{
+    made.under_way = true;
+    made.was_asked_for = false;
+
+    bool off = false;
+    const bool has_realm = read_realm(r, conf, realm, off);
+
+    // What was enforced before stays what counts where validation is off.
+    if (has_realm && !(off && made.enforced)) {
+        made.conf = &conf;
+        made.off = off;
+        made.enforced = enforced && !off;
+        made.has_record = false;
+        made.outcome = off ? verdict::store_error : examine(r, conf, made);
+    }
+
+    made.under_way = false;
+
+    if (made.was_asked_for) {
+        made.has_record = false;
+        made.off = false;
+        made.outcome = verdict::store_error;
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "realm, token or scope of \"auth_pat\" depends on a variable that it sets itself");
+        return false;
+    }
+    return has_realm;
 }
 
 void log_refusal(ngx_http_request_t *r, const decision &made) noexcept
@@ -348,15 +382,6 @@ u_char *write(u_char *to, std::string_view text) noexcept
     return answer.status;
 }
 
-void remember(decision &made, const loc_conf &conf, bool off, bool enforced) noexcept
-{
-    made.conf = &conf;
-    made.off = off;
-    made.enforced = enforced;
-    made.has_record = false;
-    made.outcome = verdict::store_error;
-}
-
 [[nodiscard]] const loc_conf &conf_of(ngx_http_request_t *r) noexcept
 {
     return *static_cast<const loc_conf *>(ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module));
@@ -368,12 +393,7 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
 {
     const loc_conf &conf = conf_of(r);
 
-    ngx_str_t realm;
-    bool off;
-    if (!read_realm(r, conf, realm, off)) {
-        return NGX_ERROR;
-    }
-    if (off) {
+    if (conf.realm == nullptr) {
         return NGX_DECLINED;
     }
 
@@ -385,8 +405,14 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     } else if ((made = make_room(r)) == nullptr) {
         return NGX_ERROR;
     }
-    remember(*made, conf, false, true);
-    made->outcome = examine(r, conf, *made);
+
+    ngx_str_t realm;
+    if (!make_decision(r, conf, true, realm, *made)) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (conf.realm->lengths != nullptr && view(realm) == "off") {
+        return NGX_DECLINED;
+    }
 
     if (made->outcome != verdict::ok) {
         return refuse(r, conf, *made, view(realm));
@@ -417,24 +443,25 @@ const decision *current_decision(ngx_http_request_t *r) noexcept
     const loc_conf &conf = conf_of(r);
 
     decision *made = find_decision(r);
+    if (made != nullptr && made->under_way) {
+        made->was_asked_for = true;
+        return nullptr;
+    }
     if (made != nullptr && (made->enforced || made->conf == &conf)) {
+        return made;
+    }
+    if (made == nullptr && (made = make_room(r)) == nullptr) {
+        return nullptr;
+    }
+
+    if (conf.realm == nullptr) {
+        made->conf = &conf;
+        made->off = true;
         return made;
     }
 
     ngx_str_t realm;
-    bool off;
-    if (!read_realm(r, conf, realm, off)) {
-        return nullptr;
-    }
-
-    if (made == nullptr && (made = make_room(r)) == nullptr) {
-        return nullptr;
-    }
-    remember(*made, conf, off, false);
-    if (!off) {
-        made->outcome = examine(r, conf, *made);
-    }
-    return made;
+    return make_decision(r, conf, false, realm, *made) ? made : nullptr;
 }
 
 }  // namespace pat::ngx

@@ -11,6 +11,8 @@ struct decision {
     const loc_conf *conf;  ///< under which it was made
     bool off;              ///< validation is off here; the rest says nothing
     bool enforced;         ///< in the access phase, so that it counts until the next one that is
+    bool under_way;        ///< it is being made; who asks for it now would decide about itself
+    bool was_asked_for;    ///< while it was under way
     bool has_record;
     verdict outcome;
     record token;                  ///< if `has_record`; the token may be expired, revoked, or not sufficient
@@ -28,7 +30,8 @@ ngx_int_t take_back_challenge(ngx_http_request_t *r) noexcept;
 #endif
 
 /// The decision that counts for a variable: the one that was enforced last, or else one made now for the location the
-/// request is in. For a subrequest it is that of the main request. nullptr if there is no memory.
+/// request is in. For a subrequest it is that of the main request. nullptr if there is no memory, or if what is asked
+/// for is part of what the decision is made from.
 [[nodiscard]] const decision *current_decision(ngx_http_request_t *r) noexcept;
 
 }  // namespace pat::ngx

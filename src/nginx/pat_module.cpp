@@ -25,6 +25,7 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_store(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_leeway(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_require_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 
 constexpr ngx_uint_t anywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
@@ -40,8 +41,7 @@ ngx_command_t commands[] = {
 
     {ngx_string("auth_pat_prefix"), anywhere | NGX_CONF_TAKE1, set_prefix, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
 
-    {ngx_string("auth_pat_leeway"), anywhere | NGX_CONF_TAKE1, ngx_conf_set_sec_slot, NGX_HTTP_LOC_CONF_OFFSET,
-     offsetof(loc_conf, leeway), nullptr},
+    {ngx_string("auth_pat_leeway"), anywhere | NGX_CONF_TAKE1, set_leeway, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
 
     {ngx_string("auth_pat_require_scope"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require_scope,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
@@ -364,6 +364,27 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
+char *set_leeway(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    constexpr time_t a_year = 365 * 24 * 3600;
+
+    auto &conf = *static_cast<loc_conf *>(data);
+    ngx_str_t &text = arguments(cf)[1];
+
+    if (conf.leeway != NGX_CONF_UNSET) {
+        return duplicate();
+    }
+
+    const ngx_int_t seconds = ngx_parse_time(&text, 1);
+    if (seconds == NGX_ERROR || seconds > a_year) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid leeway \"%V\": a time of at most a year is allowed", &text);
+        return conf_error();
+    }
+
+    conf.leeway = seconds;
+    return conf_ok;
+}
+
 char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view match_parameter = "match=";
@@ -513,6 +534,19 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
 /// Tries the stores that will be used. Only a fault that no sidecar and no waiting will mend is an error.
 [[nodiscard]] bool check_uses(ngx_conf_t *cf, const ngx_array_t &uses) noexcept
 {
+    for (auto *use = begin<store_use>(uses); use != end<store_use>(uses); use++) {
+        for (auto *other = begin<store_use>(uses); other != use; other++) {
+            if (use->store != other->store && are_same(*use->store, *other->store)) {
+                ngx_log_error(
+                    NGX_LOG_EMERG, cf->log, 0,
+                    "auth_pat store \"%V\" in %V:%ui is the one that is \"%V\" in %V:%ui: use one path for it",
+                    &use->store->path, &use->store->place.file, use->store->place.line, &other->store->path,
+                    &other->store->place.file, other->store->place.line);
+                return false;
+            }
+        }
+    }
+
     for (auto *use = begin<store_use>(uses); use != end<store_use>(uses); use++) {
         const store::fault problem = check_store(*use->store, *use->make_digest);
         if (!problem) {

@@ -28,6 +28,19 @@ slot *slots;
 ngx_event_t maintenance;
 ngx_connection_t no_connection;  // for ngx_event_ident() in debug logs of timers
 
+/// The file that holds the store at a path; false if there is none.
+[[nodiscard]] bool identify(const ngx_str_t &path, store::file_identity &out) noexcept
+{
+    store::file_path data;
+    struct stat info;
+
+    if (!data.set(reinterpret_cast<const char *>(path.data), store::data_file) || stat(data.text(), &info) != 0) {
+        return false;
+    }
+    out = {info.st_dev, info.st_ino};
+    return true;
+}
+
 [[nodiscard]] slot *find(const ngx_str_t &path) noexcept
 {
     for (slot *one = slots; one != nullptr; one = one->next) {
@@ -39,18 +52,15 @@ ngx_connection_t no_connection;  // for ngx_event_ident() in debug logs of timer
 }
 
 /// LMDB must not open a file twice in a process: closing one would drop the locks of both.
-[[nodiscard]] bool is_open_elsewhere(const slot &one) noexcept
+[[nodiscard]] bool is_open_elsewhere(const ngx_str_t &path) noexcept
 {
-    store::file_path data;
-    struct stat info;
-
-    if (!data.set(reinterpret_cast<const char *>(one.path.data), store::data_file) || stat(data.text(), &info) != 0) {
+    store::file_identity data;
+    if (!identify(path, data)) {
         return false;
     }
 
     for (const slot *other = slots; other != nullptr; other = other->next) {
-        if (other != &one && other->reader.is_open()
-            && other->reader.data() == store::file_identity{info.st_dev, info.st_ino}) {
+        if (view(other->path) != view(path) && other->reader.is_open() && other->reader.data() == data) {
             return true;
         }
     }
@@ -73,19 +83,24 @@ void report(slot &one, const store::fault &problem, ngx_log_t *log) noexcept
     }
 }
 
+/// Looks after one store: opens it, or sees that what is open is still right.
+void tend(slot &one, unsigned wait_ms, ngx_log_t *log) noexcept
+{
+    if (one.reader.is_open()) {
+        one.reader.maintain();
+    } else if (is_open_elsewhere(one.path)) {
+        one.reader.refuse({store::fault_kind::same_store_twice});
+    } else {
+        (void) one.reader.open(reinterpret_cast<const char *>(one.path.data), one.map_size, wait_ms);
+    }
+
+    report(one, one.reader.is_open() ? store::fault{} : one.reader.problem(), log);
+}
+
 void maintain(ngx_event_t *event) noexcept
 {
     for (slot *one = slots; one != nullptr; one = one->next) {
-        store::fault problem;
-
-        if (!one->reader.is_open() && is_open_elsewhere(*one)) {
-            problem = {store::fault_kind::same_store_twice};
-        } else {
-            one->reader.maintain();
-            problem = one->reader.is_open() ? store::fault{} : one->reader.problem();
-        }
-
-        report(*one, problem, event->log);
+        tend(*one, store::reopen_wait_ms, event->log);
     }
 
     ngx_add_timer(event, maintenance_interval);
@@ -106,12 +121,7 @@ void maintain(ngx_event_t *event) noexcept
     one->next = slots;
     slots = one;
 
-    store::fault problem{store::fault_kind::same_store_twice};
-    if (!is_open_elsewhere(*one)) {
-        problem = one->reader.open(reinterpret_cast<const char *>(one->path.data), one->map_size, open_wait_ms);
-    }
-    report(*one, problem, log);
-
+    tend(*one, open_wait_ms, log);
     return one;
 }
 
@@ -191,12 +201,23 @@ store::fault check_store(const store_conf &store, const hasher &make_digest) noe
         return one->reader.check_made_with(make_digest);
     }
 
+    if (is_open_elsewhere(store.path)) {
+        return {store::fault_kind::same_store_twice};
+    }
+
     store::reader trial;
     if (const store::fault problem =
             trial.open(reinterpret_cast<const char *>(store.path.data), store.map_size, open_wait_ms)) {
         return problem;
     }
     return trial.check_made_with(make_digest);
+}
+
+bool are_same(const store_conf &one, const store_conf &other) noexcept
+{
+    store::file_identity first;
+    store::file_identity second;
+    return identify(one.path, first) && identify(other.path, second) && first == second;
 }
 
 void log_fault(ngx_uint_t level, ngx_log_t *log, const char *path, const store::fault &problem) noexcept

@@ -26,6 +26,9 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept;
 /// open in this process.
 store::fault check_store(const store_conf &store, const hasher &make_digest) noexcept;
 
+/// Whether two paths lead to the same store now.
+[[nodiscard]] bool are_same(const store_conf &one, const store_conf &other) noexcept;
+
 /// Writes a fault of a store to a log.
 void log_fault(ngx_uint_t level, ngx_log_t *log, const char *path, const store::fault &problem) noexcept;
 

@@ -66,12 +66,15 @@ void reader::close() noexcept
     unpublished_ = 0;
 }
 
+void reader::refuse(fault why) noexcept
+{
+    close();
+    problem_ = why;
+}
+
 void reader::reopen() noexcept
 {
-    // Other workers do the same at the same time, and each needs about a millisecond.
-    constexpr unsigned wait_ms = 20;
-
-    (void) open(folder_, map_size_, wait_ms);
+    (void) open(folder_, map_size_, reopen_wait_ms);
 }
 
 /// Begins a transaction on the newest commit, with `meta_` up to date. Runs in a trap.
@@ -197,8 +200,7 @@ lookup_result reader::lookup(const hasher &by, std::string_view token, allocator
             result = {{fault_kind::damaged}};
         }
         if (result.problem.kind == fault_kind::replaced || result.problem.kind == fault_kind::damaged) {
-            problem_ = result.problem;
-            close();
+            refuse(result.problem);
         }
     }
     return result;
@@ -265,8 +267,7 @@ void reader::maintain() noexcept
 
     // A foreign lock.mdb heals once every process has let go of it, so the next call opens it.
     if (problem.kind == fault_kind::replaced || problem.kind == fault_kind::damaged) {
-        problem_ = problem;
-        close();
+        refuse(problem);
     }
 }
 

@@ -15,6 +15,10 @@ namespace pat::store {
 /// Memory for a record that was found: `size` bytes, or nullptr.
 using allocator = void *(*) (void *context, std::size_t size) noexcept;
 
+/// How long a process that serves waits for others that are opening a store: they do so at the same time, and each
+/// needs about a millisecond.
+inline constexpr unsigned reopen_wait_ms = 20;
+
 struct lookup_result {
     fault problem;
     bool found = false;  ///< never with a problem; false without one means that the store does not hold the token
@@ -33,11 +37,14 @@ public:
     fault open(const char *folder, std::size_t map_size, unsigned wait_ms) noexcept;
     void close() noexcept;
 
+    /// Closes the store and says why, in answer to lookups.
+    void refuse(fault why) noexcept;
+
     /// Looks for the record of `token`, whose digest `by` makes. A record that is found lies in memory from `allocate`.
     [[nodiscard]] lookup_result lookup(const hasher &by, std::string_view token, allocator allocate, void *context,
                                        record &out) noexcept;
 
-    /// To be called about once a second: notices that the files were replaced, opens the store (again) where it is
+    /// To be called about once a second: notices that the files were replaced, opens the store again where it is
     /// closed, and frees the reader slots of processes that died.
     void maintain() noexcept;
 

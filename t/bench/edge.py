@@ -1,4 +1,7 @@
-"""What the measurements have in common: a store, an nginx with the module, and a client that holds its connection."""
+"""What the measurements have in common: a store, an nginx with the module, and a client that holds its connection.
+
+Whatever ends a measurement, a SIGTERM too, nginx and the folder go with it.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "build" / "ngx_http_auth_pat_module.so"
@@ -21,11 +26,20 @@ PATCTL = ROOT / "build" / "patctl"
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "nginx"
 
 DEADLINE_SECONDS = 60
+LOADING_SECONDS = 300
+
+
+def leave(number: int, _frame: object) -> NoReturn:
+    """Unwinds, so that what was started is stopped."""
+    sys.exit(128 + number)
 
 
 @contextmanager
 def folder() -> Iterator[Path]:
     """A folder that nginx's workers can reach, and that goes away."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+
     path = Path(tempfile.mkdtemp(prefix="auth-pat-bench-"))
     path.chmod(0o755)
     try:
@@ -36,11 +50,26 @@ def folder() -> Iterator[Path]:
 
 def patctl(store: Path, *arguments: str) -> str:
     command = [str(PATCTL), "--store", str(store), *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=DEADLINE_SECONDS
+    )
+    return done.stdout
 
 
-def make_store(path: Path, tokens: int = 0) -> str:
-    """Makes a store with this many tokens and one more, which is returned with its scope "read"."""
+class Issued(NamedTuple):
+    token: str
+    id: str
+
+
+def issue(store: Path) -> Issued:
+    """Issues a token with the scope "read"."""
+    command = ("--json", "issue", "--subject", "user:42", "--name", "bench", "--scope", "read")
+    answer = json.loads(patctl(store, *command))
+    return Issued(answer["token"], answer["id"])
+
+
+def make_store(path: Path, tokens: int = 0) -> None:
+    """Makes a store with this many tokens, which nobody can present: only digests are made up."""
     patctl(path, "init")
 
     command = [str(PATCTL), "--store", str(path), "import", "--strict", "-"]
@@ -55,10 +84,10 @@ def make_store(path: Path, tokens: int = 0) -> str:
                 "expires_at": 4102444800,
             }
             loading.stdin.write(json.dumps(line) + "\n")
+        loading.stdin.close()
+        loading.wait(LOADING_SECONDS)
     if loading.returncode != 0:
         raise RuntimeError("patctl import failed")
-
-    return patctl(path, "issue", "--subject", "user:42", "--name", "bench", "--scope", "read").strip()
 
 
 def free_port() -> int:
@@ -93,6 +122,7 @@ class Nginx:
                 auth_pat_store {path}/store;
                 server {{
                     listen 127.0.0.1:{self.port};
+                    location = /worker {{ return 200 $pid; }}
                     location = /bare {{ empty_gif; }}
                     location = /pat {{ auth_pat bench; empty_gif; }}
                 }}
@@ -103,6 +133,8 @@ class Nginx:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for(self._listens, "nginx listens")
+            # The master listens before it forks.
+            wait_for(lambda: len(self.workers()) == workers, "the workers are there")
         except BaseException:
             self.stop()
             raise
@@ -121,10 +153,16 @@ class Nginx:
         """Ends it as an operator would, so that callgrind writes its figures."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGQUIT)
-            self.process.wait(DEADLINE_SECONDS)
+            try:
+                self.process.wait(DEADLINE_SECONDS)
+            except subprocess.TimeoutExpired:
+                for pid in [*self.workers(), self.process.pid]:
+                    os.kill(pid, signal.SIGKILL)
+                self.process.wait()
+                raise
 
 
-def wait_for(condition, what: str) -> None:
+def wait_for(condition: Callable[[], bool], what: str) -> None:
     end = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         if time.monotonic() > end:
@@ -142,8 +180,19 @@ class Client:
     def send(self, request: bytes) -> None:
         self.socket.sendall(request)
 
+    def close(self) -> None:
+        self.socket.close()
+
+    def worker(self) -> int:
+        """The process that serves this connection."""
+        self.send(request("/worker", ""))
+        return int(self._answer()[1])
+
     def receive(self) -> int:
         """Reads one whole answer and returns its status."""
+        return self._answer()[0]
+
+    def _answer(self) -> tuple[int, bytes]:
         answer = b""
         while (end := answer.find(b"\r\n\r\n")) < 0:
             answer += self._read()
@@ -151,7 +200,7 @@ class Client:
         length = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
         while len(answer) < end + 4 + length:
             answer += self._read()
-        return int(head[9:12])
+        return int(head[9:12]), answer[end + 4 :]
 
     def _read(self) -> bytes:
         part = self.socket.recv(65536)

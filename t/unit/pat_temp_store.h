@@ -16,6 +16,8 @@
 
 #include <fcntl.h>
 #include <ftw.h>
+#include <lmdb.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -55,6 +57,7 @@ inline int make_folder(void **)
 inline int remove_folder(void **)
 {
     constexpr int open_folders = 16;
+    (void) umount2((folder / "disk").text, MNT_DETACH);  // of a test that failed
     return nftw(
         folder.text, [](const char *entry, const struct stat *, int, FTW *) { return remove(entry); }, open_folders,
         FTW_DEPTH | FTW_PHYS);
@@ -99,19 +102,57 @@ inline token_text token(unsigned number) noexcept
     return result;
 }
 
+/// What a child process may take before it is killed, which fails the test: nothing here can hang.
+inline constexpr unsigned deadline_s = 60;
+
+/// Starts `body() -> bool` in a child process.
+template <typename Body>
+pid_t start_child(const Body &body)
+{
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(deadline_s);
+        _exit(body() ? 0 : 1);
+    }
+    return child;
+}
+
+/// Waits for a child process, and returns its status as waitpid(2) has it.
+inline int status_of(pid_t child)
+{
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
 /// Runs `body() -> bool` in a child process, which must return true and not crash. LMDB must not open a store twice in
 /// a process, so whatever happens to a store that the test itself has open happens there.
 template <typename Body>
 void in_child(const Body &body)
 {
-    const pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        _exit(body() ? 0 : 1);
+    assert_int_equal(status_of(start_child(body)), 0);
+}
+
+/// The same, for what may not be permitted: false if `body(bool &permitted) -> bool` cleared its argument.
+template <typename Body>
+bool in_child_if_permitted(const Body &body)
+{
+    constexpr int not_permitted = 77;
+    const pid_t child = start_child([&] {
+        bool permitted = true;
+        const bool good = body(permitted);
+        if (!permitted) {
+            _exit(not_permitted);
+        }
+        return good;
+    });
+    const int status = status_of(child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == not_permitted) {
+        return false;
     }
-    int status = 0;
-    assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
+    return true;
 }
 
 /// The record of a token, whose id tells which one it is.
@@ -207,11 +248,69 @@ inline void patch(const path &file, off_t at, const void *bytes, std::size_t siz
     assert_int_equal(pwrite(descriptor_of(file), bytes, size, at), size);
 }
 
+/// Copies a file. Not for lock.mdb of a store that is open here: see descriptor_of().
+inline void copy_file(const path &from, const path &to)
+{
+    const int in = open(from.text, O_RDONLY | O_CLOEXEC);
+    const int out = open(to.text, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    assert_true(in >= 0 && out >= 0);
+    char buffer[65536];
+    for (ssize_t got; (got = read(in, buffer, sizeof buffer)) > 0;) {
+        assert_int_equal(write(out, buffer, static_cast<std::size_t>(got)), got);
+    }
+    close(in);
+    close(out);
+}
+
 inline off_t size_of(const path &file)
 {
     struct stat info;
     assert_int_equal(stat(file.text, &info), 0);
     return info.st_size;
+}
+
+/// Puts bytes that are no record in the place of a token's, as a disk may.
+inline void damage_record(const path &store, unsigned number)
+{
+    in_child([&] {
+        MDB_env *env = nullptr;
+        MDB_txn *change = nullptr;
+        MDB_dbi database = 0;
+        const token_text text = token(number);
+        token_key key_bytes = make_token_key(plain(text.text));
+        MDB_val key{key_bytes.size(), key_bytes.data()};
+        MDB_val value{};
+        static char bytes[4096];
+
+        if (mdb_env_create(&env) != 0 || mdb_env_set_mapsize(env, map_size) != 0
+            || mdb_env_set_maxreaders(env, store::max_readers) != 0 || mdb_env_open(env, store.text, 0, 0640) != 0
+            || mdb_txn_begin(env, nullptr, 0, &change) != 0 || mdb_dbi_open(change, nullptr, 0, &database) != 0
+            || mdb_get(change, database, &key, &value) != 0 || value.mv_size > sizeof bytes) {
+            return false;
+        }
+        std::memcpy(bytes, value.mv_data, value.mv_size);
+        bytes[value.mv_size - 1] ^= 1;
+        value.mv_data = bytes;
+        if (mdb_put(change, database, &key, &value, 0) != 0 || mdb_txn_commit(change) != 0) {
+            return false;
+        }
+        mdb_env_close(env);
+        return true;
+    });
+}
+
+/// Commits the tokens 0 to `count` - 1, of which those with an odd number are revoked, in one transaction.
+inline void put_many(const path &store, unsigned count)
+{
+    commit(store, [count](store::transaction &change) {
+        for (unsigned i = 0; i < count; i++) {
+            const token_text text = token(i);
+            if (const store::fault problem = change.put(plain(text.text), record_of(text, i % 2))) {
+                return problem;
+            }
+        }
+        return store::fault{};
+    });
 }
 
 /// A reader of the store, to be deleted by the test; a test that fails leaves it behind.

@@ -27,8 +27,8 @@ void writer_rule_6_releases_that_lose_their_mutexes_or_have_another_format_are_r
         int numbers[3];
         bool good;
     } rows[] = {
-        {{0, 9, 24}, true}, {{0, 9, 25}, true},  {{0, 9, 26}, false}, {{0, 9, 31}, false},
-        {{0, 9, 32}, true}, {{0, 10, 0}, false}, {{1, 0, 0}, false},
+        {{0, 9, 24}, true}, {{0, 9, 25}, true}, {{0, 9, 26}, false}, {{0, 9, 29}, false}, {{0, 9, 31}, false},
+        {{0, 9, 32}, true}, {{0, 9, 33}, true}, {{0, 10, 0}, false}, {{1, 0, 0}, false},  {{1, 9, 24}, false},
     };
     for (const auto &row : rows) {
         for (int i = 0; i < 3; i++) {
