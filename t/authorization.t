@@ -36,7 +36,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 999;
+plan tests => repeat_each() * 1239;
 
 no_long_string();
 run_tests();
@@ -428,3 +428,35 @@ X-Status: ok
 [204, 401, 401]
 --- no_error_log eval
 [$main::token, '[error]', '[crit]', '[alert]']
+
+
+
+=== TEST 24: a scheme that goes on behind Bearer, with whatever a scheme may have, is another one
+--- request eval
+[("GET /t") x 15]
+--- more_headers eval
+[map { "Authorization: Bearer$_ $main::token" } split //, q(!#$%&'*+-.^_`|~)]
+--- error_code eval
+[(401) x 15]
+--- response_headers eval
+[("X-Status: missing\n$main::challenge") x 15]
+--- no_error_log
+[error]
+[crit]
+[alert]
+
+
+
+=== TEST 25: no other printable character of ASCII may be part of a token
+--- request eval
+[("GET /t") x 25]
+--- more_headers eval
+[map { "Authorization: Bearer abcdefgh${_}ijklmnop" } split //, q(!"#$%&'()*,:;<=>?@[]^`{|})]
+--- error_code eval
+[(401) x 25]
+--- response_headers eval
+[("X-Status: malformed\n$main::invalid") x 25]
+--- no_error_log
+[error]
+[crit]
+[alert]

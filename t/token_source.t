@@ -3,6 +3,7 @@
 use FindBin;
 BEGIN { push @INC, "$FindBin::Bin/lib" }
 use AuthPat;
+use Compress::Raw::Zlib qw(crc32);
 use Test::Nginx::Socket;
 
 our $store = new_store('main');
@@ -13,6 +14,21 @@ our $legacy = 'legacy-token-000001';
 our $revoked = issue($store, '--subject', 'mallory');
 patctl($store, 'revoke', '--subject', 'mallory');
 patctl($store, \qq({"token":"$legacy","id":"legacy","subject":"legacy"}\n), 'import', '--plaintext', '--strict', '-');
+
+# Tokens that somebody else made in our form, with a right checksum: one as ours are, and some that are not.
+sub with_checksum {
+    my ($text) = @_;
+    my $sum = '';
+    for (my $rest = crc32($text); length $sum < 6; $rest = int($rest / 62)) {
+        $sum = (0 .. 9, 'A' .. 'Z', 'a' .. 'z')[$rest % 62] . $sum;
+    }
+    return $text . $sum;
+}
+our ($alike, @strange) = map { with_checksum("ropat_$_") } '0123456789abcdefghijklmnopqrsABC', '0123456789abcdefghijklmnopqrs-AB',
+    '_123456789abcdefghijklmnopqrsABC', '0123456789abcdefghijklmnopqrsAB', '0123456789abcdefghijklmnopqrsABCD';
+my $number = 0;
+patctl($store, \join('', map { $number++; qq({"token":"$_","id":"made.$number","subject":"made"}\n) } $alike, @strange), 'import',
+    '--plaintext', '--strict', '-');
 
 # A typo in the token, and one in its checksum.
 our $typo     = substr($token, 0, 10) . (substr($token, 10, 1) eq 'A' ? 'B' : 'A') . substr($token, 11);
@@ -40,7 +56,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 547;
+plan tests => repeat_each() * 607;
 
 no_long_string();
 run_tests();
@@ -321,6 +337,25 @@ location = /again {
 --- response_headers eval
 ["X-Early: ok\nX-Status: revoked", "X-Early: revoked\n$main::ok", "X-Early: ok\n$main::missing", "X-Early: missing\n$main::ok",
  "X-Early: ok\n$main::missing"]
+--- no_error_log
+[error]
+[crit]
+[alert]
+
+
+
+=== TEST 14: the form we issue is more than a prefix and a checksum: 32 letters and digits are between them
+--- config
+location = /ours { auth_pat API; auth_pat_prefix ropat_; try_files /nowhere =204; }
+location = /any  { auth_pat API; try_files /nowhere =204; }
+--- request eval
+[("GET /ours") x 5, ("GET /any") x 5]
+--- more_headers eval
+[(main::bearer($main::alike, @main::strange)) x 2]
+--- error_code eval
+[204, (401) x 4, (204) x 5]
+--- response_headers eval
+[$main::ok, ($main::malformed) x 4, ($main::ok) x 5]
 --- no_error_log
 [error]
 [crit]

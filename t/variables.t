@@ -61,7 +61,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 487;
+plan tests => repeat_each() * 573;
 
 no_long_string();
 run_tests();
@@ -617,6 +617,83 @@ location = /told { proxy_pass http://unix:$TEST_NGINX_CONTROL; }
 [(200) x 4, 401, 200]
 --- response_body_like eval
 ['^GIF', '^ok/id-alice/user:alice/pro$', '^GIF', '^ok/id-bare/user:bare/$', '401', '^ok/id-bare/user:bare/$']
+--- no_error_log
+[error]
+[crit]
+[alert]
+
+
+
+=== TEST 24: what is demanded can't depend on the decision itself; such a request is refused, whoever sends it
+--- http_config
+map $auth_pat_subject $needed { default admin; user:alice ""; }
+--- config
+location = /realm { auth_pat "$auth_pat_status"; try_files /nowhere =204; }
+location = /token { auth_pat API token=$http_x_key$auth_pat_claim_key; try_files /nowhere =204; }
+location = /scope { auth_pat API; auth_pat_require_scope $auth_pat_scope; try_files /nowhere =204; }
+location = /map   { auth_pat API; auth_pat_require_scope $needed; try_files /nowhere =204; }
+location = /early { set $early $auth_pat_status; auth_pat API; auth_pat_require_scope $auth_pat_claim_plan; try_files /nowhere =204; }
+--- request eval
+["GET /realm", "GET /token", "GET /scope", "GET /map", "GET /early", "GET /scope", "GET /map"]
+--- more_headers eval
+[main::bearer('alice'), "X-Key: $main::token{alice}", main::bearer(('alice') x 3, ('bare') x 2)]
+--- error_code eval
+[(500) x 7]
+--- error_log
+depends on a variable that it sets itself
+--- no_error_log
+[crit]
+[alert]
+
+
+
+=== TEST 25: the decision that let a request in is remembered when a filter ends it, even if the token is revoked meanwhile
+--- config
+location = /page.html {
+    auth_pat API;
+    auth_request /revoke-changing;
+    add_header X-Told "$auth_pat_status/$auth_pat_subject" always;
+}
+location ~ ^/(?:revoke|restore)-changing { proxy_pass http://unix:$TEST_NGINX_CONTROL; }
+--- user_files
+>>> page.html
+page
+--- request eval
+["GET /page.html", "GET /restore-changing", "GET /page.html", "GET /page.html", "GET /restore-changing"]
+--- more_headers eval
+["Authorization: Bearer $main::token{changing}\nIf-Match: \"nothing\"", main::bearer(('changing') x 4)]
+--- error_code eval
+[412, 200, 200, 401, 200]
+--- response_headers eval
+["X-Told: ok/user:changing\nWWW-Authenticate:", 'X-Told:', 'X-Told: ok/user:changing', 'X-Told: revoked/', 'X-Told:']
+--- no_error_log
+[error]
+[crit]
+[alert]
+
+
+
+=== TEST 26: the access log tells what the access phase decided, not what a variable said before it
+--- http_config
+log_format late 'late $arg_n "$auth_pat_status" "$auth_pat_id" "$auth_pat_subject" "$auth_pat_claim_plan"';
+--- config
+location = /t {
+    set $key $arg_first;
+    set $early "$auth_pat_status/$auth_pat_id/$auth_pat_subject/$auth_pat_claim_plan";
+    set $key $arg_second;
+    auth_pat API token=$key;
+    access_log logs/access.log late;
+    try_files /nowhere =204;
+}
+--- request eval
+["GET /t?n=1&first=$main::token{alice}", "GET /t?n=2&second=$main::token{alice}",
+ "GET /t?n=3&first=$main::token{alice}&second=$main::token{revoked}", "GET /t?n=4&first=$main::token{alice}"]
+--- error_code eval
+[401, 204, 401, 401]
+--- no_access_log eval
+[qr/late 1 "(?!missing" "-" "-" "-")/, qr/late 2 "(?!ok" "id-alice" "user:alice" "pro")/, qr/late 3 "(?!revoked" "id-revoked" "-" "-")/]
+--- access_log
+late 1 "missing"
 --- no_error_log
 [error]
 [crit]

@@ -219,12 +219,15 @@ exit_status verify(const context &with)
 exit_status backup(const context &with, const std::string &to)
 {
     const store::fault problem = store::writer::backup(with.folder().c_str(), to.c_str(), with.map_size);
+    struct stat info;
     if (problem.kind == store::fault_kind::exists) {
-        struct stat info;
         const bool is_complete = lstat(to.c_str(), &info) == 0;
         throw failure{exit_status::fault,
                       is_complete ? '"' + to + "\" exists already: name a new folder"
                                   : '"' + to + ".partial\" is left of a backup that was interrupted: remove it"};
+    }
+    if (problem.kind == store::fault_kind::absent && stat(with.folder().c_str(), &info) == 0) {
+        throw failure{exit_status::fault, '"' + to + "\" can't be made: " + store::detail(problem)};
     }
     require(with.folder(), problem);
 

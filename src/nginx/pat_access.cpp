@@ -418,9 +418,13 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
         return refuse(r, conf, *made, view(realm));
     }
 
-    if (made->challenge != nullptr) {
-        made->challenge->hash = 0;  // of a location where the request was refused
+    // Of a location where the request was refused.
+    for (ngx_table_elt_t *header : {made->challenge, made->retry_after}) {
+        if (header != nullptr) {
+            header->hash = 0;
+        }
     }
+    made->retry_after = nullptr;
     return NGX_OK;
 }
 

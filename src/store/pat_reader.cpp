@@ -62,8 +62,8 @@ void reader::close() noexcept
     }
 
     environment_.close();
-    meta_transaction_ = 0;
-    unpublished_ = 0;
+    meta_transaction_ = no_transaction;
+    unpublished_ = no_transaction;
 }
 
 void reader::refuse(fault why) noexcept
@@ -246,7 +246,7 @@ void reader::maintain() noexcept
         int dead;
         mdb_reader_check(environment_.get(), &dead);
 
-        meta_transaction_ = 0;  // whoever overwrote the file may have left the transaction id as it was
+        meta_transaction_ = no_transaction;  // whoever overwrote the file may have left the transaction id as it was
         if ((problem = begin())) {
             return;
         }
@@ -258,7 +258,7 @@ void reader::maintain() noexcept
         if (!is_published && last == unpublished_) {
             problem = {fault_kind::replaced};
         }
-        unpublished_ = is_published ? 0 : last;
+        unpublished_ = is_published ? no_transaction : last;
         end();
     };
     if (!trap::run(body)) {

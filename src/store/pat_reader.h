@@ -65,6 +65,8 @@ private:
                 bool &found) noexcept;
     void reopen() noexcept;
 
+    static constexpr std::size_t no_transaction = ~std::size_t{0};
+
     environment environment_;
     MDB_txn *transaction_ = nullptr;
     unsigned database_ = 0;
@@ -74,10 +76,10 @@ private:
     std::size_t map_size_ = 0;
 
     meta meta_;  ///< rule 11: decoded again when the transaction id has changed, and by maintain()
-    std::size_t meta_transaction_ = 0;
+    std::size_t meta_transaction_ = no_transaction;
     record_buffer meta_bytes_{};
 
-    std::size_t unpublished_ = 0;  ///< the commit that maintain() found unpublished last time; 0 = none
+    std::size_t unpublished_ = no_transaction;  ///< the commit that maintain() found unpublished last time
 };
 
 }  // namespace pat::store

@@ -13,17 +13,20 @@ struct trapped_signal {
 
 trapped_signal trapped_signals[] = {{SIGBUS, {}}, {SIGSEGV, {}}};
 
-void on_fault(int number, siginfo_t *, void *) noexcept
+void on_fault(int number, siginfo_t *info, void *) noexcept
 {
     if (current.armed != 0) {
         siglongjmp(current.out, 1);
     }
 
-    // Not ours: the instruction is run again, under the action that was there before.
+    // Not ours: the instruction is run again, under the action that was there before. kill(2) must send it again.
     for (const trapped_signal &signal : trapped_signals) {
         if (signal.number == number) {
             sigaction(number, &signal.previous, nullptr);
         }
+    }
+    if (info->si_code <= 0) {
+        raise(number);
     }
 }
 

@@ -136,7 +136,7 @@ class Nginx:
             # The master listens before it forks.
             wait_for(lambda: len(self.workers()) == workers, "the workers are there")
         except BaseException:
-            self.stop()
+            self._kill()
             raise
 
     def _listens(self) -> bool:
@@ -156,10 +156,14 @@ class Nginx:
             try:
                 self.process.wait(DEADLINE_SECONDS)
             except subprocess.TimeoutExpired:
-                for pid in [*self.workers(), self.process.pid]:
-                    os.kill(pid, signal.SIGKILL)
-                self.process.wait()
+                self._kill()
                 raise
+
+    def _kill(self) -> None:
+        if self.process.poll() is None:
+            for pid in [self.process.pid, *self.workers()]:
+                os.kill(pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

@@ -36,6 +36,14 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
     store = tmp_path / "new" / "folders" / "store"
     subprocess.run([PATCTL, "--store", str(store), "init"], umask=umask, check=True, capture_output=True)
     assert modes(store) == {".": "0o2750", "data.mdb": "0o640", "lock.mdb": "0o660", "open.lock": "0o640"}
+    for folder in (store.parent, store.parent.parent):
+        assert oct(stat.S_IMODE(folder.stat().st_mode)) == "0o755"
+
+
+def test_init_says_which_folder_can_not_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = Patctl(tmp_path / "file" / "folder" / "store").run("init", status=FAULT)
+    assert f'folder "{tmp_path}/file/folder" can\'t be made: Not a directory' in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to any group")
@@ -138,6 +146,74 @@ def test_lines_may_have_dos_ends_a_byte_order_mark_and_blank_lines(patctl: Patct
     assert "line 1: " in patctl.run("import", "--strict", "-", input=b'{"digest":"\xff"}\n', status=NO).stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1798761600", 1798761600),
+        ('"1798761600"', 1798761600),
+        ('"2027-01-01T00:00:00Z"', 1798761600),
+        ('"2027-01-01t00:00:00z"', 1798761600),
+        ('"2027-01-01 01:00:00+01:00"', 1798761600),
+        ('"2026-12-31T20:30:00-03:30"', 1798761600),
+        ('"2027-01-01T00:00:00.999Z"', 1798761600),
+        ('"2016-12-31T23:59:60Z"', 1483228800),
+        ('"2028-02-29T00:00:00Z"', 1835395200),
+        ("253402300799", 253402300799),
+        ("null", None),
+        ("0", "later than"),
+        ("-1", "later than"),
+        ("1.5", "neither"),
+        ("true", "neither"),
+        ("253402300800", "between 1970 and 9999"),
+        ("18446744073709551615", "between 1970 and 9999"),
+        ('""', "neither"),
+        ('"2027-01-01"', "neither"),
+        ('"2027-01-01T00:00:00"', "neither"),
+        ('"2027-02-29T00:00:00Z"', "neither"),
+        ('"2027-01-01T24:00:00Z"', "neither"),
+        ('"2027-01-01T12:00:60Z"', "neither"),
+        ('"2027-01-01T00:00:00Zx"', "neither"),
+    ],
+)
+def test_times(patctl: Patctl, text: str, seconds: int | str | None) -> None:
+    line = json.dumps(record(1))[:-1] + f', "expires_at": {text}}}'
+    if isinstance(seconds, str):
+        assert seconds in patctl.run("import", "--strict", "-", input=line, status=NO).stderr
+    else:
+        patctl.run("import", "--strict", "-", input=line)
+        assert patctl.json("list")[0].get("expires_at") == seconds
+
+
+@pytest.mark.parametrize("line", [b"\0", b'{"digest":"\0"}', b'{"id":"\xed\xa0\x80"}', b'{"id":"\xc0\xaf"}'])
+def test_bytes_that_json_can_not_have(patctl: Patctl, line: bytes) -> None:
+    assert "line 1: not JSON" in patctl.run("import", "--strict", "-", input=line + b"\n", status=NO).stderr
+
+
+def test_a_line_of_65536_bytes_is_read_and_a_longer_one_does_not_harm_the_next(patctl: Patctl) -> None:
+    line = json.dumps(record(1)).encode()
+    longest, longer = line.ljust(65536), line.ljust(3_000_000)
+    patctl.run("import", "--strict", "-", input=longest + b"\r\n")
+    after = json.dumps(record(2)).encode()
+    for end in (b"\n" + after, b"\n" + after + b"\n"):
+        assert "line 1: longer" in patctl.run("import", "-", input=longer + end).stderr
+    assert {token["id"] for token in patctl.json("list")} == {"1", "2"}
+    assert "line 1: longer" in patctl.run("import", "--strict", "-", input=longer, status=NO).stderr
+    assert "line 1: longer" in patctl.run("import", "--strict", "-", input=line.ljust(65537), status=NO).stderr
+
+
+def test_plaintext_lines_hold_tokens_which_no_message_repeats(patctl: Patctl) -> None:
+    token = "a-token-of-another-system"
+    good = json.dumps({"token": token, "id": "1", "subject": "s"})
+    patctl.run("import", "--strict", "--plaintext", "-", input=good)
+    assert patctl.verdict(token) == "ok"
+    assert patctl.json("list")[0]["digest"] == hashlib.sha256(token.encode()).hexdigest()
+
+    for bad in (good[:-1], good[:-1] + ', "x": 1}', good.replace(token, token + "!!"), good.replace(token, token * 30)):
+        done = patctl.run("import", "--strict", "--plaintext", "-", input=bad, status=NO)
+        assert token not in done.stdout + done.stderr
+    assert "--plaintext" in patctl.run("import", "--plaintext", "--strict", "-", input=json.dumps(record(1)), status=NO).stderr
+
+
 def test_of_two_lines_with_one_digest_the_last_counts(patctl: Patctl) -> None:
     lines = "".join(json.dumps(record(1, name=name)) + "\n" for name in ("first", "second"))
     assert "line 1: line 2 has the same digest" in patctl.run("import", "-", input=lines).stderr
@@ -181,6 +257,21 @@ def test_verify_finds_a_damaged_record(patctl: Patctl) -> None:
     found = patctl.json("verify", status=NO)
     assert {line["digest"] for line in found[:-1]} == {digest(number) for number in range(3)}
     assert all("checksum" in line["cause"] for line in found[:-1])
+
+
+def test_import_repairs_a_damaged_record_and_export_says_that_it_lacks_one(patctl: Patctl) -> None:
+    patctl.load(record(1, name="spoil me"), record(2))
+    data = patctl.store / "data.mdb"
+    data.write_bytes(data.read_bytes().replace(b"spoil me", b"spoiled!"))
+
+    done = patctl.run("export", status=FAULT)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["2"]
+    assert "lacks 1 damaged" in done.stderr
+    assert patctl.json("stats")[0]["damaged"] == 1
+
+    assert digest(1) in patctl.run("import", "-", input=json.dumps(record(1, name="new"))).stderr
+    patctl.run("verify")
+    assert patctl.run("export").stdout.count("\n") == 2
 
 
 def test_a_backup_is_a_store(patctl: Patctl, tmp_path: Path) -> None:

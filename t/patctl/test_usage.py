@@ -71,6 +71,41 @@ def test_a_token_among_the_arguments_is_refused_and_not_repeated(patctl: Patctl,
     assert patctl.verdict(token) == "ok"
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["show {}", "revoke --id {}", "revoke --token-stdin={}", "revoke --token {}", "check --address {}", "check -x{}",
+     "check -- {}", "list --status {}", "list --limit {}", "--map-size {} list", "{}", "import {}"],
+)
+def test_a_token_is_refused_wherever_it_stands(patctl: Patctl, command: str) -> None:
+    token = patctl.issue()
+    done = patctl.run(*command.format(token).split(), status=USAGE)
+    assert token not in done.stdout + done.stderr
+    assert "standard input only" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["revoke --token-stdin={}", "check -x{}", "check {}", "revoke --token={}"])
+def test_a_token_of_another_system_is_not_repeated(patctl: Patctl, command: str) -> None:
+    token = "a-token-of-another-system"
+    done = patctl.run(*command.format(token).split(), status=USAGE)
+    assert token not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["issue --subject a --expires-at", "issue --subject a --not-before", "issue --subject", "list --subject", "show",
+     "show --digest", "revoke --id", "revoke --subject", "check --address", "check --prefix"],
+)
+def test_an_empty_value_is_not_taken_for_none(patctl: Patctl, command: str) -> None:
+    patctl.run(*command.split(), "", status=USAGE)
+    assert patctl.json("list") == []
+
+
+def test_a_file_that_can_not_be_read_is_status_3(patctl: Patctl, tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        assert f'"{path}"' in patctl.run("import", str(path), status=FAULT).stderr
+    patctl.run("issue", "--subject", "a", "--pepper-file", str(tmp_path / "none"), status=FAULT)
+
+
 @pytest.mark.parametrize("input", ["", "\n", "a" * 600, "a" * 20 + "\n" + "b" * 20 + "\n"])
 def test_standard_input_must_be_one_token(patctl: Patctl, input: str) -> None:
     patctl.run("revoke", "--token-stdin", input=input, status=USAGE)

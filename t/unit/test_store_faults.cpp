@@ -18,9 +18,7 @@ constexpr unsigned page_size = 4096;
 void a_file_that_is_cut_short_under_a_reader_is_a_fault_and_not_the_end(void **)
 {
     const path store = make_store();
-    for (unsigned i = 0; i < 3; i++) {
-        put(store, i);
-    }
+    put_many(store, 3);
     const path good = folder / "good";
     copy_file(store / "data.mdb", good);
 
@@ -77,48 +75,156 @@ void a_signal_that_is_not_of_a_store_still_ends_the_process(void **)
     }
 }
 
-void no_flipped_bit_makes_a_token_another_one_or_undoes_its_revocation(void **)
+void a_failed_assertion_of_lmdb_leaves_the_trap_and_not_the_process(void **)
 {
-    constexpr unsigned tokens = 600;
-    constexpr unsigned flips = 300;
+    for (int round = 0; round < 3; round++) {
+        volatile bool went_on = false;
+        assert_false(store::trap::run([&] {
+            store::trap::failed_assertion(nullptr, "a test");
+            went_on = true;
+        }));
+        assert_false(went_on);
+        assert_true(store::trap::run([&] { went_on = true; }));
+        assert_true(went_on);
+    }
+}
 
+/// Reads a byte of a mapped file that has been cut short.
+void read_past_the_end_of_a_file(const path &file)
+{
+    patch(file, 0, "x", 1);
+    const void *map = mmap(nullptr, page_size, PROT_READ, MAP_SHARED, descriptor_of(file), 0);
+    if (map == MAP_FAILED || truncate(file.text, 0) != 0) {
+        _exit(1);
+    }
+    (void) *static_cast<const volatile char *>(map);
+}
+
+void a_map_of_others_that_is_cut_short_still_ends_the_process(void **)
+{
     const path store = make_store();
-    commit(store, [](store::transaction &change) {
-        for (unsigned i = 0; i < tokens; i++) {
-            const token_text text = token(i);
-            if (const store::fault problem = change.put(plain(text.text), record_of(text, i % 2))) {
-                return problem;
+    put(store, 1);
+    const pid_t child = start_child([&] {
+        std::signal(SIGBUS, SIG_DFL);
+        auto *reader = new store::reader;
+        if (reader->open(store.text, map_size, 0) || !look(*reader, 1).found) {
+            return false;
+        }
+        read_past_the_end_of_a_file(folder / "other");
+        return true;
+    });
+    const int status = status_of(child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGBUS);
+}
+
+void the_action_of_before_gets_what_is_not_ours(void **)
+{
+    const path store = make_store();
+    const pid_t child = start_child([&] {
+        constexpr int wanted = 42;
+        std::signal(SIGBUS, [](int) { _exit(wanted); });
+        for (int opened = 0; opened < 2; opened++) {
+            store::reader reader;
+            if (reader.open(store.text, map_size, 0)) {
+                return false;
             }
         }
-        return store::fault{};
+        read_past_the_end_of_a_file(folder / "other");
+        return true;
     });
+    const int status = status_of(child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 42);
+}
+
+void a_trap_that_others_took_away_is_set_again_with_the_next_opening(void **)
+{
+    const path store = make_store();
+    put(store, 1);
+    in_child([&] {
+        auto *reader = new store::reader;
+        if (reader->open(store.text, map_size, 0)) {
+            return false;
+        }
+        std::signal(SIGBUS, SIG_DFL);
+        return !reader->open(store.text, map_size, 0) && look(*reader, 1).found
+               && truncate((store / "data.mdb").text, 0) == 0 && look(*reader, 1).problem.kind == fault_kind::damaged;
+    });
+}
+
+void a_file_that_is_cut_short_under_a_writer_is_a_fault_and_not_the_end(void **)
+{
+    const path store = make_store();
+    put_many(store, 600);
+    const path good = folder / "good";
+    copy_file(store / "data.mdb", good);
+
+    in_child([&] {
+        store::writer writer;
+        const token_text text = token(1);
+        const auto change = [&](store::transaction &to) { return to.put(plain(text.text), record_of(text)); };
+        return !writer.open(store.text, map_size) && truncate((store / "data.mdb").text, 2 * page_size) == 0
+               && writer.update(change).kind == fault_kind::damaged;
+    });
+    in_child([&] {
+        store::writer writer;
+        return writer.open(store.text, map_size).kind == fault_kind::truncated;
+    });
+
+    copy_file(good, store / "data.mdb");
+    put(store, 600);
+    store::reader *reader = open_reader(store);
+    assert_found(*reader, 1);
+    assert_found(*reader, 600);
+    delete reader;
+}
+
+/// Looks for each of the tokens of put_many(): what is found is right, and neither revoked nor valid again by mistake.
+void assert_nothing_wrong_is_found(const path &store, unsigned tokens)
+{
+    auto *reader = new store::reader;
+    (void) reader->open(store.text, map_size, 0);
+    for (unsigned i = 0; i < tokens; i++) {
+        const answer got = look(*reader, i);
+        if (got.found) {
+            assert_int_equal(got.problem.kind, fault_kind::none);
+            assert_true(got.right);
+            assert_int_equal(got.revoked, i % 2);
+        }
+    }
+    delete reader;
+}
+
+void no_flipped_bit_makes_a_token_another_one_or_undoes_its_revocation(void **)
+{
+    constexpr unsigned tokens = 2000;
+    constexpr unsigned flips = 300;
+    constexpr unsigned flips_of_header = 150;
+
+    const path store = make_store();
+    put_many(store, tokens);
     const path data = store / "data.mdb";
     const path good = folder / "good";
     copy_file(data, good);
     const auto bits = static_cast<std::uint64_t>(size_of(good)) * 8;
 
     std::uint64_t state = 42;
-    for (unsigned flip = 0; flip < flips; flip++) {
+    for (unsigned flip = 0; flip < flips + flips_of_header; flip++) {
         state = state * 6364136223846793005 + 1442695040888963407;
-        const std::uint64_t bit = (state >> 16) % bits;
+        const std::uint64_t random = state >> 16;
+
+        // Those of the header go to the first 152 bytes, which are all that has a meaning, of one of its two pages.
+        constexpr std::uint64_t header_bits = std::uint64_t{152} * 8;
+        const std::uint64_t bit =
+            flip < flips ? random % bits : random % header_bits + random / header_bits % 2 * page_size * 8;
         const auto at = static_cast<off_t>(bit / 8);
-        auto byte = static_cast<unsigned char>(read_number(good, at - at % 8) >> (at % 8 * 8));
-        byte = static_cast<unsigned char>(byte ^ 1U << (bit % 8));
-        patch(data, at, &byte, 1);
 
-        auto *reader = new store::reader;
-        (void) reader->open(store.text, map_size, 0);
-        for (unsigned i = 0; i < tokens; i++) {
-            const answer got = look(*reader, i);
-            if (got.found) {
-                assert_true(got.right);
-                assert_int_equal(got.revoked, i % 2);
-            }
-        }
-        delete reader;
-
-        byte = static_cast<unsigned char>(byte ^ 1U << (bit % 8));
-        patch(data, at, &byte, 1);
+        const auto right = static_cast<unsigned char>(read_number(good, at - at % 8) >> (at % 8 * 8));
+        const auto wrong = static_cast<unsigned char>(right ^ 1U << (bit % 8));
+        patch(data, at, &wrong, 1);
+        assert_nothing_wrong_is_found(store, tokens);
+        patch(data, at, &right, 1);
     }
 
     store::reader *reader = open_reader(store);
@@ -130,15 +236,7 @@ void no_zeroed_page_ends_the_process(void **)
 {
     constexpr unsigned tokens = 600;
     const path store = make_store();
-    commit(store, [](store::transaction &change) {
-        for (unsigned i = 0; i < tokens; i++) {
-            const token_text text = token(i);
-            if (const store::fault problem = change.put(plain(text.text), record_of(text))) {
-                return problem;
-            }
-        }
-        return store::fault{};
-    });
+    put_many(store, tokens);
     const path data = store / "data.mdb";
     const path good = folder / "good";
     copy_file(data, good);
@@ -146,17 +244,23 @@ void no_zeroed_page_ends_the_process(void **)
     char branch_without_keys[page_size] = {};
     branch_without_keys[10] = 1;  // the flag of a branch page, on which LMDB asserts that there are keys
 
-    for (off_t page = 2; page < size_of(good) / page_size; page++) {
+    for (off_t page = 0; page < size_of(good) / page_size; page++) {
         for (const char *contents :
              {static_cast<const char *>(zeros), static_cast<const char *>(branch_without_keys)}) {
             store::reader *reader = open_reader(store);
             patch(data, page * page_size, contents, page_size);
             for (unsigned i = 0; i < tokens; i++) {
                 const answer got = look(*reader, i);
-                assert_true(!got.found || got.right);
+                assert_true(!got.found || (!got.problem && got.right && got.revoked == (i % 2 != 0)));
             }
-            delete reader;
+            reader->maintain();
+
             copy_file(good, data);
+            for (int i = 0; i < 3; i++) {
+                reader->maintain();
+            }
+            assert_found(*reader, 1);
+            delete reader;
         }
     }
 }
@@ -169,6 +273,11 @@ int main()
         store_test(a_file_that_is_cut_short_under_a_reader_is_a_fault_and_not_the_end),
         store_test(a_lock_file_that_is_cut_short_under_a_reader_is_a_fault_and_not_the_end),
         store_test(a_signal_that_is_not_of_a_store_still_ends_the_process),
+        store_test(a_failed_assertion_of_lmdb_leaves_the_trap_and_not_the_process),
+        store_test(a_map_of_others_that_is_cut_short_still_ends_the_process),
+        store_test(the_action_of_before_gets_what_is_not_ours),
+        store_test(a_trap_that_others_took_away_is_set_again_with_the_next_opening),
+        store_test(a_file_that_is_cut_short_under_a_writer_is_a_fault_and_not_the_end),
         store_test(no_flipped_bit_makes_a_token_another_one_or_undoes_its_revocation),
         store_test(no_zeroed_page_ends_the_process),
     };

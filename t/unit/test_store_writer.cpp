@@ -208,6 +208,18 @@ void writer_rule_1_a_creation_that_was_interrupted_is_completed(void **)
     }
 }
 
+void writer_rule_1_a_damaged_file_in_the_folder_is_told_and_left_alone(void **)
+{
+    const path store = make_store();
+    const std::uint32_t no_page_size = 0;  // on which LMDB would divide by zero
+    constexpr off_t page_size_at = 40;
+    patch(store / "data.mdb", page_size_at, &no_page_size, sizeof no_page_size);
+    assert_int_equal(unlink((store / "lock.mdb").text), 0);
+    in_child(
+        [&] { return store::writer::create(store.text, std::nullopt, plain, map_size).kind == fault_kind::damaged; });
+    assert_int_equal(access((store / "lock.mdb").text, F_OK), -1);
+}
+
 void writer_rule_3_opening_publishes_a_commit_of_a_killed_writer(void **)
 {
     const path store = make_store();
@@ -235,6 +247,8 @@ void writer_rule_3_opening_publishes_a_commit_of_a_killed_writer(void **)
     delete reader;
 }
 
+/// LMDB does not write pages at the end that a transaction took and gave back. A writer that is killed just after its
+/// commit leaves the file like that.
 void writer_rule_4_a_lock_file_of_another_store_stops_it(void **)
 {
     const path store = make_store();
@@ -594,6 +608,7 @@ int main()
         store_test(writer_rule_1_a_lock_file_that_was_missing_gets_its_mode),
         store_test(writer_rule_1_what_is_there_is_left_alone),
         store_test(writer_rule_1_a_creation_that_was_interrupted_is_completed),
+        store_test(writer_rule_1_a_damaged_file_in_the_folder_is_told_and_left_alone),
         store_test(writer_rule_3_opening_publishes_a_commit_of_a_killed_writer),
         store_test(writer_rule_4_a_lock_file_of_another_store_stops_it),
         store_test(writer_rule_4_files_that_were_replaced_under_it_stop_it),
