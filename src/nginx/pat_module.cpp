@@ -366,7 +366,7 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
 char *set_leeway(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
-    constexpr time_t a_year = 365 * 24 * 3600;
+    constexpr time_t a_year = time_t{365} * 24 * 3600;
 
     auto &conf = *static_cast<loc_conf *>(data);
     ngx_str_t &text = arguments(cf)[1];

@@ -1,0 +1,61 @@
+"""Stores whose bytes were spoilt, streams that are closed, and texts that would act on a terminal."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import FAULT, NO, PATCTL, Patctl
+
+PAGE = 4096
+
+
+def load(patctl: Patctl, count: int) -> None:
+    digests = (hashlib.sha256(str(number).encode()).hexdigest() for number in range(count))
+    patctl.load(*({"digest": digest, "id": digest[:8], "subject": "s"} for digest in digests))
+
+
+@pytest.mark.parametrize("length", [0, PAGE, 2 * PAGE, 5 * PAGE - 1])
+def test_a_truncated_store_is_a_finding_of_verify_and_a_fault_for_others(patctl: Patctl, length: int) -> None:
+    load(patctl, 500)
+    os.truncate(patctl.store / "data.mdb", length)
+    for command in ("list", "stats", "export"):
+        assert str(patctl.store) in patctl.run(command, status=FAULT).stderr
+    if length >= 2 * PAGE:
+        assert patctl.json("verify", status=NO)[-1] == {"records": 0, "findings": 1}
+
+
+def test_verify_survives_any_page_that_is_gone(patctl: Patctl) -> None:
+    load(patctl, 2000)
+    data = patctl.store / "data.mdb"
+    whole = data.read_bytes()
+    findings = 0
+    for page in range(2, len(whole) // PAGE):
+        data.write_bytes(whole[: page * PAGE] + bytes(PAGE) + whole[(page + 1) * PAGE :])
+        done = subprocess.run([PATCTL, "--store", str(patctl.store), "verify"], capture_output=True)
+        assert done.returncode in (0, NO), done
+        findings += done.returncode
+    assert findings > len(whole) // PAGE / 2  # the others are free
+
+
+def test_what_a_terminal_would_act_on_is_not_shown(patctl: Patctl) -> None:
+    patctl.issue("--name", "a\u009b31m\u202eb")
+    for command in (("list",), ("show", patctl.json("list")[0]["id"])):
+        assert "a\ufffd31m\ufffdb" in patctl.run(*command).stdout
+    assert "\\u009b" in patctl.run("export").stdout
+
+
+def test_a_backup_needs_a_folder_to_be_in(patctl: Patctl, tmp_path: Path) -> None:
+    assert f'"{tmp_path}/none/copy" can\'t be made' in patctl.run("backup", f"{tmp_path}/none/copy", status=FAULT).stderr
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_what_is_meant_for_a_closed_stream_does_not_end_up_in_the_store(patctl: Patctl, closed: int) -> None:
+    for command in ("issue --subject alice", "list", "check", "stats"):
+        line = f'exec "$0" --store "$1" {command} {closed}>&-'
+        subprocess.run(["sh", "-c", line, PATCTL, str(patctl.store)], stdin=subprocess.DEVNULL, capture_output=True)
+    assert "no damage" in patctl.run("verify").stdout
+    assert len(patctl.json("list")) == (0 if closed == 1 else 1)
