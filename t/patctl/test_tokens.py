@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 from conftest import FAULT, NO, PATCTL, USAGE, Patctl
@@ -183,3 +184,19 @@ def test_nothing_is_issued_where_it_is_known_that_nobody_can_read_it(patctl: Pat
     assert done.returncode == FAULT
     assert "no token was issued" in done.stderr
     assert patctl.json("list") == []
+
+
+def test_a_token_on_standard_input_is_found_with_its_pepper(tmp_path: Path) -> None:
+    pepper = tmp_path / "pepper"
+    pepper.write_text("0123456789abcdef" * 4)
+    pepper.chmod(0o600)
+    peppered = Patctl(tmp_path / "peppered")
+    with_pepper = ("--pepper-file", str(pepper))
+    peppered.run("init", *with_pepper)
+    token = peppered.issue(*with_pepper)
+
+    assert peppered.json("show", "--token-stdin", *with_pepper, input=token)[0]["subject"] == "alice"
+    peppered.run("revoke", "--token-stdin", *with_pepper, input=token)
+    assert peppered.verdict(token, *with_pepper) == "revoked"
+    peppered.run("restore-access", "--token-stdin", *with_pepper, input=token)
+    assert peppered.verdict(token, *with_pepper) == "ok"
