@@ -27,9 +27,8 @@ constexpr std::size_t page_header_length = 16;
 constexpr std::size_t magic = page_header_length;
 constexpr std::size_t version = magic + 4;
 constexpr std::size_t page_size = version + 4 + 8 + 8;
-constexpr std::size_t free_root = page_size + 40;
-constexpr std::size_t main_root = free_root + 48;
-constexpr std::size_t transaction = main_root + 8 + 8;
+constexpr std::size_t last_page = page_size + 2 * std::size_t{48};
+constexpr std::size_t transaction = last_page + 8;
 constexpr std::size_t length = transaction + 8;
 
 constexpr std::uint32_t right_magic = 0xBEEFC0DE;
@@ -61,7 +60,7 @@ private:
 
 struct meta_page {
     std::size_t page_size = lmdb_header::min_page_size;
-    std::array<std::uint64_t, 2> roots{};  ///< page numbers, of the tree of free pages and of the main one
+    std::uint64_t last_page = 0;
     std::uint64_t transaction = 0;
 };
 
@@ -84,8 +83,7 @@ fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
     }
 
     out.page_size = load_le<std::uint32_t>(&bytes[lmdb_header::page_size]);
-    out.roots = {load_le<std::uint64_t>(&bytes[lmdb_header::free_root]),
-                 load_le<std::uint64_t>(&bytes[lmdb_header::main_root])};
+    out.last_page = load_le<std::uint64_t>(&bytes[lmdb_header::last_page]);
     out.transaction = load_le<std::uint64_t>(&bytes[lmdb_header::transaction]);
 
     if (!std::has_single_bit(out.page_size) || out.page_size < lmdb_header::min_page_size
@@ -166,15 +164,8 @@ fault check_data_file(const char *path) noexcept
     if (newest.page_size != first.page_size) {
         return {fault_kind::damaged};
     }
-
-    // Not the last page: LMDB leaves pages at the end unwritten that a transaction took and gave back. What else is
-    // missing is found out when it is read, in a trap.
-    const std::uint64_t pages = static_cast<std::uint64_t>(info.st_size) / newest.page_size;
-    for (const std::uint64_t root : newest.roots) {
-        constexpr std::uint64_t empty_tree = ~std::uint64_t{0};
-        if (root != empty_tree && root >= pages) {
-            return {fault_kind::truncated};
-        }
+    if (newest.last_page >= static_cast<std::uint64_t>(info.st_size) / newest.page_size) {
+        return {fault_kind::truncated};
     }
     return {};
 }

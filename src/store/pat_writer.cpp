@@ -358,7 +358,7 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
     scope.meta_.scheme = by.scheme();
     scope.meta_.key = by.key();
     scope.has_meta_ = true;
-    return commit(scope);
+    return fresh.commit(scope);
 }
 
 fault writer::backup(const char *from, const char *to, std::size_t map_size) noexcept
@@ -474,7 +474,38 @@ fault writer::commit(transaction &scope) noexcept
     // Rule 5: the handle is gone after this, whatever the outcome. LMDB reports a full disk as EIO or ENOSPC.
     const int code = trapped([&] { return mdb_txn_commit(scope.handle_); });
     scope.handle_ = nullptr;
-    return from_lmdb(code);
+    return code == 0 ? fill_up() : from_lmdb(code);
+}
+
+/// Makes data.mdb as long as its last page says, which readers demand (reader rule 8): LMDB leaves pages at the end
+/// unwritten that a transaction took and gave back.
+fault writer::fill_up() noexcept
+{
+    MDB_envinfo info;
+    MDB_stat tree;
+    int fd;
+    struct stat file;
+
+    int code = mdb_env_info(environment_.get(), &info);
+    if (code == 0) {
+        code = mdb_env_stat(environment_.get(), &tree);
+    }
+    if (code == 0) {
+        code = mdb_env_get_fd(environment_.get(), &fd);
+    }
+    if (code != 0) {
+        return from_lmdb(code);
+    }
+    if (fstat(fd, &file) != 0) {
+        return from_errno(errno);
+    }
+
+    const auto length = static_cast<off_t>((info.me_last_pgno + 1) * tree.ms_psize);
+    // Unlike ftruncate(2), this never shortens the file: another writer may have made it longer by now.
+    if (file.st_size < length && (fallocate(fd, 0, 0, length) != 0 || fsync(fd) != 0)) {
+        return from_errno(errno);
+    }
+    return {};
 }
 
 void writer::abort(transaction &scope) noexcept

@@ -92,7 +92,8 @@ public:
 
 private:
     fault begin(transaction &scope) noexcept;
-    static fault commit(transaction &scope) noexcept;
+    fault commit(transaction &scope) noexcept;
+    fault fill_up() noexcept;
     static void abort(transaction &scope) noexcept;
 
     environment environment_;
