@@ -27,8 +27,9 @@ constexpr std::size_t page_header_length = 16;
 constexpr std::size_t magic = page_header_length;
 constexpr std::size_t version = magic + 4;
 constexpr std::size_t page_size = version + 4 + 8 + 8;
-constexpr std::size_t last_page = page_size + 2 * std::size_t{48};
-constexpr std::size_t transaction = last_page + 8;
+constexpr std::size_t free_root = page_size + 40;
+constexpr std::size_t main_root = free_root + 48;
+constexpr std::size_t transaction = main_root + 8 + 8;
 constexpr std::size_t length = transaction + 8;
 
 constexpr std::uint32_t right_magic = 0xBEEFC0DE;
@@ -60,7 +61,7 @@ private:
 
 struct meta_page {
     std::size_t page_size = lmdb_header::min_page_size;
-    std::uint64_t last_page = 0;
+    std::array<std::uint64_t, 2> roots{};  ///< page numbers, of the tree of free pages and of the main one
     std::uint64_t transaction = 0;
 };
 
@@ -83,7 +84,8 @@ fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
     }
 
     out.page_size = load_le<std::uint32_t>(&bytes[lmdb_header::page_size]);
-    out.last_page = load_le<std::uint64_t>(&bytes[lmdb_header::last_page]);
+    out.roots = {load_le<std::uint64_t>(&bytes[lmdb_header::free_root]),
+                 load_le<std::uint64_t>(&bytes[lmdb_header::main_root])};
     out.transaction = load_le<std::uint64_t>(&bytes[lmdb_header::transaction]);
 
     if (!std::has_single_bit(out.page_size) || out.page_size < lmdb_header::min_page_size
@@ -164,8 +166,15 @@ fault check_data_file(const char *path) noexcept
     if (newest.page_size != first.page_size) {
         return {fault_kind::damaged};
     }
-    if (newest.last_page >= static_cast<std::uint64_t>(info.st_size) / newest.page_size) {
-        return {fault_kind::truncated};
+
+    // Not the last page: LMDB leaves pages at the end unwritten that a transaction took and gave back. What else is
+    // missing is found out when it is read, in a trap.
+    const std::uint64_t pages = static_cast<std::uint64_t>(info.st_size) / newest.page_size;
+    for (const std::uint64_t root : newest.roots) {
+        constexpr std::uint64_t empty_tree = ~std::uint64_t{0};
+        if (root != empty_tree && root >= pages) {
+            return {fault_kind::truncated};
+        }
     }
     return {};
 }
@@ -270,11 +279,73 @@ fault environment::open_environment(const char *folder, open_mode mode, std::siz
     }
     data_ = identity_of(info);
 
+    if (const fault problem = check_length(fd)) {
+        return problem;
+    }
+
     if (stat(lock_path_.text(), &info) != 0) {
         return from_errno(errno);
     }
     lock_ = identity_of(info);
 
+    return {};
+}
+
+/// That the file is as long as its last page says, but for free pages at its end, which LMDB does not write if a
+/// transaction took and gave them back. Runs in a trap.
+fault environment::check_length(int fd) const noexcept
+{
+    constexpr int max_tries = 3;  // a commit may just be published, or never be
+    for (int tries = 0; tries < max_tries; tries++) {
+        MDB_envinfo info;
+        MDB_stat tree;
+        struct stat file;
+        mdb_env_info(env_, &info);
+        mdb_env_stat(env_, &tree);
+        if (fstat(fd, &file) != 0) {
+            return from_errno(errno);
+        }
+
+        const std::size_t pages = static_cast<std::size_t>(file.st_size) / tree.ms_psize;
+        if (info.me_last_pgno < pages) {
+            return {};
+        }
+
+        MDB_txn *transaction;
+        MDB_cursor *cursor;
+        int code = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &transaction);
+        if (code == MDB_READERS_FULL) {
+            int dead;
+            mdb_reader_check(env_, &dead);
+            code = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &transaction);
+        }
+        if (code != 0) {
+            return from_lmdb(code);
+        }
+
+        constexpr MDB_dbi free_pages = 0;  // LMDB, mdb_stat.c: each value is a count and that many page numbers
+        std::size_t missing = info.me_last_pgno + 1 - pages;
+        const bool is_same_commit = mdb_txn_id(transaction) == info.me_last_txnid;
+        if (is_same_commit && (code = mdb_cursor_open(transaction, free_pages, &cursor)) == 0) {
+            MDB_val key;
+            MDB_val value;
+            while (missing != 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+                const auto *list = static_cast<const std::size_t *>(value.mv_data);
+                for (std::size_t i = 1; i < value.mv_size / sizeof *list && i <= list[0]; i++) {
+                    missing -= list[i] >= pages && list[i] <= info.me_last_pgno ? 1 : 0;
+                }
+            }
+            mdb_cursor_close(cursor);
+        }
+        mdb_txn_abort(transaction);
+
+        if (is_same_commit) {
+            if (code != 0 && code != MDB_NOTFOUND) {
+                return from_lmdb(code);
+            }
+            return missing == 0 ? fault{} : fault{fault_kind::truncated};
+        }
+    }
     return {};
 }
 

@@ -57,7 +57,7 @@ private:
 fault check_library() noexcept;
 
 /// Reads the header of data.mdb with pread(2), never through LMDB (reader rule 8): magic, version, page size, and that
-/// the file is as long as its last page says.
+/// the file reaches to the roots of its trees.
 fault check_data_file(const char *path) noexcept;
 
 /// The lock on open.lock that serialises opening between processes (reader rule 6), while it lives.
@@ -100,6 +100,7 @@ public:
 
 private:
     fault open_environment(const char *folder, open_mode mode, std::size_t map_size) noexcept;
+    fault check_length(int fd) const noexcept;
 
     MDB_env *env_ = nullptr;
     file_path data_path_;

@@ -18,7 +18,7 @@ enum class fault_kind : std::uint8_t {
     not_a_store,       ///< data.mdb is not an LMDB file, or has no meta record
     newer_lmdb,        ///< data.mdb was written by LMDB 1.0 or later
     newer_format,      ///< the meta record was written by a newer version of ours
-    truncated,         ///< data.mdb is shorter than its last page
+    truncated,         ///< data.mdb lacks pages that are in use
     damaged,           ///< LMDB ran into bytes that can't be, or past the end of the file
     bad_record,        ///< a record was read whole and is not one; `code` is a codec_error
     wrong_pepper,      ///< the store's digests were made with another pepper, or with none

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace pat::store {
@@ -91,13 +92,21 @@ fault make_files(const char *folder, std::optional<gid_t> group, std::size_t map
         return problem;
     }
 
-    if (struct stat info; stat(data.text(), &info) == 0 && info.st_size > 0) {
+    // What is shorter than the two pages of a header was left by a creation that was interrupted, and LMDB refuses it.
+    bool has_header = false;
+    if (struct stat info; stat(data.text(), &info) == 0) {
+        has_header = info.st_size >= 2 * sysconf(_SC_PAGESIZE);
+        if (!has_header && truncate(data.text(), 0) != 0) {
+            return from_errno(errno);
+        }
+    }
+    if (has_header) {
         if (const fault problem = check_data_file(data.text())) {
             return problem;
         }
     }
 
-    if (access(data.text(), F_OK) != 0 || access(lock.text(), F_OK) != 0) {
+    if (!has_header || access(lock.text(), F_OK) != 0) {
         if (const fault problem = check_library()) {
             return problem;
         }
@@ -149,6 +158,46 @@ fault flush(const char *file, const char *folder) noexcept
         }
     }
     return {};
+}
+
+/// Copies the environment in `from` to the folder `to`. A child does it: LMDB copies with two threads, so that a trap
+/// can't stop it at a damaged page, which then ends the child alone.
+fault copy_compacted(const char *from, const char *to, std::size_t map_size) noexcept
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+        return from_errno(errno);
+    }
+
+    const pid_t child = fork();
+    if (child < 0) {
+        const int failed = errno;
+        ::close(ends[0]);
+        ::close(ends[1]);
+        return from_errno(failed);
+    }
+
+    if (child == 0) {
+        environment original;
+        fault problem = original.open(from, open_mode::read, map_size, open_wait_ms);
+        if (!problem) {
+            problem = from_lmdb(mdb_env_copy2(original.get(), to, MDB_CP_COMPACT));
+        }
+        original.close();
+        _exit(write(ends[1], &problem, sizeof problem) == sizeof problem ? 0 : 1);
+    }
+
+    ::close(ends[1]);
+    fault problem;
+    if (read(ends[0], &problem, sizeof problem) != sizeof problem) {
+        problem = {fault_kind::damaged};
+    }
+    ::close(ends[0]);
+
+    int status;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return problem;
 }
 
 /// Removes a folder that make_files() filled.
@@ -358,7 +407,7 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
     scope.meta_.scheme = by.scheme();
     scope.meta_.key = by.key();
     scope.has_meta_ = true;
-    return fresh.commit(scope);
+    return commit(scope);
 }
 
 fault writer::backup(const char *from, const char *to, std::size_t map_size) noexcept
@@ -381,11 +430,7 @@ fault writer::backup(const char *from, const char *to, std::size_t map_size) noe
         return from_errno(errno);
     }
 
-    environment original;
-    fault problem = original.open(from, open_mode::read, map_size, open_wait_ms);
-    if (!problem) {
-        problem = from_lmdb(mdb_env_copy2(original.get(), partial.text(), MDB_CP_COMPACT));
-    }
+    fault problem = copy_compacted(from, partial.text(), map_size);
     if (!problem) {
         problem = make_files(partial.text(), info.st_gid, map_size);
     }
@@ -474,38 +519,7 @@ fault writer::commit(transaction &scope) noexcept
     // Rule 5: the handle is gone after this, whatever the outcome. LMDB reports a full disk as EIO or ENOSPC.
     const int code = trapped([&] { return mdb_txn_commit(scope.handle_); });
     scope.handle_ = nullptr;
-    return code == 0 ? fill_up() : from_lmdb(code);
-}
-
-/// Makes data.mdb as long as its last page says, which readers demand (reader rule 8): LMDB leaves pages at the end
-/// unwritten that a transaction took and gave back.
-fault writer::fill_up() noexcept
-{
-    MDB_envinfo info;
-    MDB_stat tree;
-    int fd;
-    struct stat file;
-
-    int code = mdb_env_info(environment_.get(), &info);
-    if (code == 0) {
-        code = mdb_env_stat(environment_.get(), &tree);
-    }
-    if (code == 0) {
-        code = mdb_env_get_fd(environment_.get(), &fd);
-    }
-    if (code != 0) {
-        return from_lmdb(code);
-    }
-    if (fstat(fd, &file) != 0) {
-        return from_errno(errno);
-    }
-
-    const auto length = static_cast<off_t>((info.me_last_pgno + 1) * tree.ms_psize);
-    // Unlike ftruncate(2), this never shortens the file: another writer may have made it longer by now.
-    if (file.st_size < length && (fallocate(fd, 0, 0, length) != 0 || fsync(fd) != 0)) {
-        return from_errno(errno);
-    }
-    return {};
+    return from_lmdb(code);
 }
 
 void writer::abort(transaction &scope) noexcept

@@ -92,8 +92,7 @@ public:
 
 private:
     fault begin(transaction &scope) noexcept;
-    fault commit(transaction &scope) noexcept;
-    fault fill_up() noexcept;
+    static fault commit(transaction &scope) noexcept;
     static void abort(transaction &scope) noexcept;
 
     environment environment_;

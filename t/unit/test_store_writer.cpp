@@ -247,8 +247,44 @@ void writer_rule_3_opening_publishes_a_commit_of_a_killed_writer(void **)
     delete reader;
 }
 
-/// LMDB does not write pages at the end that a transaction took and gave back. A writer that is killed just after its
-/// commit leaves the file like that.
+void writer_rule_3_a_file_without_its_free_last_pages_is_opened(void **)
+{
+    const path store = make_store();
+    for (unsigned i = 0; i < 4; i++) {
+        put(store, i);  // leaves free pages behind
+    }
+    in_child([&] {
+        MDB_env *env = nullptr;
+        MDB_txn *change = nullptr;
+        MDB_dbi database = 0;
+        if (mdb_env_create(&env) != 0 || mdb_env_set_mapsize(env, map_size) != 0
+            || mdb_env_set_maxreaders(env, store::max_readers) != 0 || mdb_env_open(env, store.text, 0, 0640) != 0
+            || mdb_txn_begin(env, nullptr, 0, &change) != 0 || mdb_dbi_open(change, nullptr, 0, &database) != 0) {
+            return false;
+        }
+        static char large[3000];  // one page each
+        for (const bool puts : {true, false}) {
+            for (unsigned i = 0; i < 20; i++) {
+                token_key key_bytes = make_token_key(plain(token(1000 + i).text));
+                MDB_val key{key_bytes.size(), key_bytes.data()};
+                MDB_val value{sizeof large, large};
+                if ((puts ? mdb_put(change, database, &key, &value, 0) : mdb_del(change, database, &key, nullptr))
+                    != 0) {
+                    return false;
+                }
+            }
+        }
+        return mdb_txn_commit(change) == 0;
+    });
+
+    put(store, 4);
+    assert_good(store::check_data_file((store / "data.mdb").text));
+    store::reader *reader = open_reader(store);
+    assert_found(*reader, 0);
+    assert_found(*reader, 4);
+    delete reader;
+}
+
 void writer_rule_4_a_lock_file_of_another_store_stops_it(void **)
 {
     const path store = make_store();
@@ -610,6 +646,7 @@ int main()
         store_test(writer_rule_1_a_creation_that_was_interrupted_is_completed),
         store_test(writer_rule_1_a_damaged_file_in_the_folder_is_told_and_left_alone),
         store_test(writer_rule_3_opening_publishes_a_commit_of_a_killed_writer),
+        store_test(writer_rule_3_a_file_without_its_free_last_pages_is_opened),
         store_test(writer_rule_4_a_lock_file_of_another_store_stops_it),
         store_test(writer_rule_4_files_that_were_replaced_under_it_stop_it),
         store_test(writer_rule_5_a_full_disk_leaves_the_store_usable),
