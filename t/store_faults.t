@@ -145,7 +145,7 @@ sub break_at_start {
 
     if    ($case eq 'missing')     { remove_tree($path) }
     elsif ($case eq 'empty')       { overwrite($data, '') }
-    elsif ($case eq 'truncated')   { truncate $data, length($bytes) - 4096 }
+    elsif ($case eq 'truncated')   { truncate $data, root($bytes) * 4096 }
     elsif ($case eq 'header_only') { truncate $data, 100 }
     elsif ($case eq 'random')      { overwrite($data, random_bytes(length $bytes)) }
     elsif ($case eq 'foreign')     { overwrite($data, "text\n" x 9000) }
@@ -504,3 +504,10 @@ $server->stop;
 }
 
 done_testing;
+# The root page of the tree of records, by the newer of the two meta pages (LMDB, mdb.c: MDB_meta).
+sub root {
+    my ($bytes) = @_;
+    my ($first, $second) = map { unpack 'Q<', substr $bytes, $_ + 144, 8 } 0, 4096;
+    return unpack 'Q<', substr $bytes, ($first > $second ? 0 : 4096) + 128, 8;
+}
+
