@@ -87,6 +87,10 @@ public:
     fault open(const char *folder, open_mode mode, std::size_t map_size, unsigned wait_ms) noexcept;
     void close() noexcept;
 
+    /// Forgets the environment without touching it again. A write transaction that a fault cut short holds the writer's
+    /// lock, which the kernel hands on when the process ends, but only if lock.mdb is still mapped then.
+    void abandon() noexcept { env_ = nullptr; }
+
     [[nodiscard]] bool is_open() const noexcept { return env_ != nullptr; }
     [[nodiscard]] MDB_env *get() const noexcept { return env_; }
 

@@ -21,15 +21,6 @@ namespace {
 /// How long a command waits for others that are opening the store. nginx workers take a millisecond each.
 constexpr unsigned open_wait_ms = 10000;
 
-/// Runs a `body` that touches the map and returns an LMDB code. After a damaged map the transaction is only good for
-/// being aborted.
-template <typename Body>
-int trapped(const Body &body) noexcept
-{
-    int code = 0;
-    return trap::run([&] { code = body(); }) ? code : MDB_CORRUPTED;
-}
-
 /// Sets the mode as it stands here, whatever the umask, and the group; only where it differs, as only the owner may.
 fault set_access(const char *path, mode_t mode, std::optional<gid_t> group) noexcept
 {
@@ -213,6 +204,17 @@ void remove_files(const char *folder) noexcept
 
 }  // namespace
 
+template <typename Body>
+int transaction::trapped(const Body &body) noexcept
+{
+    int code = 0;
+    if (!trap::run([&] { code = body(); })) {
+        is_broken_ = true;
+        return MDB_CORRUPTED;
+    }
+    return code;
+}
+
 fault transaction::get(const digest &of, record &out, bool &found) noexcept
 {
     const token_key token = make_token_key(of);
@@ -349,8 +351,14 @@ fault transaction::erase(const digest &of) noexcept
 
 fault transaction::load_meta() noexcept
 {
-    fault problem{fault_kind::damaged};
-    (void) trap::run([&] { problem = read_meta(handle_, database_, meta_bytes_, meta_); });
+    fault problem;
+    const int code = trapped([&] {
+        problem = read_meta(handle_, database_, meta_bytes_, meta_);
+        return 0;
+    });
+    if (code != 0) {
+        problem = from_lmdb(code);
+    }
     has_meta_ = !problem;
 
     return problem.kind == fault_kind::not_a_store ? fault{} : problem;
@@ -400,14 +408,14 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
         return problem;
     }
     if (scope.has_meta_) {
-        abort(scope);
+        fresh.abort(scope);
         return {fault_kind::exists};
     }
 
     scope.meta_.scheme = by.scheme();
     scope.meta_.key = by.key();
     scope.has_meta_ = true;
-    return commit(scope);
+    return fresh.commit(scope);
 }
 
 fault writer::backup(const char *from, const char *to, std::size_t map_size) noexcept
@@ -482,8 +490,11 @@ fault writer::open(const char *folder, std::size_t map_size) noexcept
 
 fault writer::begin(transaction &scope) noexcept
 {
-    int code = trapped([&] { return mdb_txn_begin(environment_.get(), nullptr, 0, &scope.handle_); });
+    int code = scope.trapped([&] { return mdb_txn_begin(environment_.get(), nullptr, 0, &scope.handle_); });
     if (code != 0) {
+        if (scope.is_broken_) {
+            abort(scope);
+        }
         return from_lmdb(code);
     }
 
@@ -517,14 +528,26 @@ fault writer::commit(transaction &scope) noexcept
     }
 
     // Rule 5: the handle is gone after this, whatever the outcome. LMDB reports a full disk as EIO or ENOSPC.
-    const int code = trapped([&] { return mdb_txn_commit(scope.handle_); });
+    const int code = scope.trapped([&] { return mdb_txn_commit(scope.handle_); });
+    if (scope.is_broken_) {
+        abort(scope);
+    }
     scope.handle_ = nullptr;
     return from_lmdb(code);
 }
 
 void writer::abort(transaction &scope) noexcept
 {
-    (void) trap::run([&] { mdb_txn_abort(scope.handle_); });
+    // The cursors of a call that was cut short lay on the stack, and mdb_txn_abort(3) would follow them.
+    if (!scope.is_broken_) {
+        (void) scope.trapped([&] {
+            mdb_txn_abort(scope.handle_);
+            return 0;
+        });
+    }
+    if (scope.is_broken_) {
+        environment_.abandon();
+    }
     scope.handle_ = nullptr;
 }
 

@@ -50,6 +50,11 @@ private:
 
     fault load_meta() noexcept;
     fault store_meta() noexcept;
+
+    /// Runs a `body` that touches the map and returns an LMDB code.
+    template <typename Body>
+    int trapped(const Body &body) noexcept;
+
     fault write(const digest &of, const record &from, unsigned flags) noexcept;
 
     MDB_txn *handle_ = nullptr;
@@ -58,6 +63,7 @@ private:
     meta meta_;
     record_buffer meta_bytes_{};
     bool has_meta_ = false;
+    bool is_broken_ = false;  ///< a fault cut LMDB short, so neither it nor its environment is to be touched again
 };
 
 class writer {
@@ -92,8 +98,8 @@ public:
 
 private:
     fault begin(transaction &scope) noexcept;
-    static fault commit(transaction &scope) noexcept;
-    static void abort(transaction &scope) noexcept;
+    fault commit(transaction &scope) noexcept;
+    void abort(transaction &scope) noexcept;
 
     environment environment_;
 };
