@@ -24,9 +24,6 @@ namespace pat::cli {
 
 namespace {
 
-/// How long a command waits for others that are opening the store.
-constexpr unsigned open_wait_ms = 10000;
-
 /// The verdict on a token as such: whatever the address it comes from and the scope it is used for.
 verdict status_of(record token, std::int64_t now)
 {
@@ -206,7 +203,7 @@ checked check_token(const context &with, const check_options &options, const fac
     };
 
     checked result{verdict::unknown, {}, {}};
-    result.problem = reader.open(with.folder().c_str(), with.map_size, open_wait_ms);
+    result.problem = reader.open(with.folder().c_str(), with.map_size, store::command_wait_ms);
     if (!result.problem) {
         const store::lookup_result found = reader.lookup(hash.get(), token, allocate, &memory, result.token);
         result.problem = found.problem;

@@ -168,14 +168,10 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return decide(made.token, request, ngx_time());
 }
 
-/// Validation can be turned off by the value of the realm, too. False if there is no memory.
-[[nodiscard]] bool read_realm(ngx_http_request_t *r, const loc_conf &conf, ngx_str_t &realm, bool &off) noexcept
+/// Validation can be turned off by the value of the realm, too.
+[[nodiscard]] bool turns_off(const loc_conf &conf, const ngx_str_t &realm) noexcept
 {
-    if (ngx_http_complex_value(r, conf.realm, &realm) != NGX_OK) {
-        return false;
-    }
-    off = conf.realm->lengths != nullptr && view(realm) == "off";
-    return true;
+    return conf.realm->lengths != nullptr && view(realm) == "off";
 }
 
 /// Makes a decision under `conf`, which has a realm. False if it can't be made: there is no memory, or a realm, token
@@ -187,8 +183,8 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     made.under_way = true;
     made.was_asked_for = false;
 
-    bool off = false;
-    const bool has_realm = read_realm(r, conf, realm, off);
+    const bool has_realm = ngx_http_complex_value(r, conf.realm, &realm) == NGX_OK;
+    const bool off = has_realm && turns_off(conf, realm);
 
     // What was enforced before stays what counts where validation is off.
     if (has_realm && !(off && made.enforced)) {
@@ -410,7 +406,7 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     if (!make_decision(r, conf, true, realm, *made)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-    if (conf.realm->lengths != nullptr && view(realm) == "off") {
+    if (turns_off(conf, realm)) {
         return NGX_DECLINED;
     }
 

@@ -313,12 +313,7 @@ fault environment::check_length(int fd) const noexcept
 
         MDB_txn *transaction;
         MDB_cursor *cursor;
-        int code = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &transaction);
-        if (code == MDB_READERS_FULL) {
-            int dead;
-            mdb_reader_check(env_, &dead);
-            code = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &transaction);
-        }
+        int code = begin_reading(transaction);
         if (code != 0) {
             return from_lmdb(code);
         }
@@ -358,6 +353,18 @@ void environment::close() noexcept
     // Closing clears our slots in lock.mdb, which is mapped, too. If that fails there is nothing left to free.
     (void) trap::run([this] { mdb_env_close(env_); });
     env_ = nullptr;
+}
+
+int environment::begin_reading(MDB_txn *&out) const noexcept
+{
+    const int code = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &out);
+    if (code != MDB_READERS_FULL) {
+        return code;
+    }
+
+    int dead;
+    mdb_reader_check(env_, &dead);
+    return mdb_txn_begin(env_, nullptr, MDB_RDONLY, &out);
 }
 
 std::size_t environment::last_commit() const noexcept

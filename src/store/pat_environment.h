@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 struct MDB_env;
+struct MDB_txn;
 
 /// Opening and closing a store's LMDB environment: the part of the rules of docs/store-format.md, "Readers" and
 /// "Writers", that both have in common.
@@ -23,6 +24,9 @@ inline constexpr unsigned max_readers = 1024;
 inline constexpr const char *data_file = "data.mdb";
 inline constexpr const char *lock_file = "lock.mdb";
 inline constexpr const char *open_lock_file = "open.lock";
+
+/// How long a command waits for others that are opening the store. nginx workers take a millisecond each.
+inline constexpr unsigned command_wait_ms = 10000;
 
 enum class open_mode : unsigned char { read, write };
 
@@ -93,6 +97,10 @@ public:
 
     [[nodiscard]] bool is_open() const noexcept { return env_ != nullptr; }
     [[nodiscard]] MDB_env *get() const noexcept { return env_; }
+
+    /// Begins a read transaction, and frees the slots of dead readers first if there is none left (reader rule 7).
+    /// Returns an LMDB code. To be called in a trap.
+    [[nodiscard]] int begin_reading(MDB_txn *&out) const noexcept;
 
     /// The transaction id of the newest commit in data.mdb.
     [[nodiscard]] std::size_t last_commit() const noexcept;

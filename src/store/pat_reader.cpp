@@ -21,13 +21,7 @@ fault reader::open(const char *folder, std::size_t map_size, unsigned wait_ms) n
     }
 
     const auto start = [this] {
-        int code = mdb_txn_begin(environment_.get(), nullptr, MDB_RDONLY, &transaction_);
-
-        if (code == MDB_READERS_FULL) {  // rule 7
-            int dead;
-            mdb_reader_check(environment_.get(), &dead);
-            code = mdb_txn_begin(environment_.get(), nullptr, MDB_RDONLY, &transaction_);
-        }
+        int code = environment_.begin_reading(transaction_);
         if (code != 0) {
             transaction_ = nullptr;
             problem_ = from_lmdb(code);
@@ -230,9 +224,6 @@ fault reader::check_made_with(const hasher &by) noexcept
 void reader::maintain() noexcept
 {
     if (!is_open()) {
-        if (folder_ != nullptr) {
-            reopen();
-        }
         return;
     }
 
@@ -265,7 +256,7 @@ void reader::maintain() noexcept
         problem = {fault_kind::damaged};
     }
 
-    // A foreign lock.mdb heals once every process has let go of it, so the next call opens it.
+    // A foreign lock.mdb heals once every process has let go of it, so it may be opened again in a while.
     if (problem.kind == fault_kind::replaced || problem.kind == fault_kind::damaged) {
         refuse(problem);
     }

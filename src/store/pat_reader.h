@@ -44,8 +44,8 @@ public:
     [[nodiscard]] lookup_result lookup(const hasher &by, std::string_view token, allocator allocate, void *context,
                                        record &out) noexcept;
 
-    /// To be called about once a second: notices that the files were replaced, opens the store again where it is
-    /// closed, and frees the reader slots of processes that died.
+    /// To be called about once a second while the store is open: notices that the files were replaced, and frees the
+    /// reader slots of processes that died. It leaves a store closed that is better opened again a second later.
     void maintain() noexcept;
 
     /// Whether the store was made with this hasher, by its meta record as of now.

@@ -9,8 +9,6 @@ namespace pat::store {
 
 namespace {
 
-constexpr unsigned open_wait_ms = 10000;
-
 /// Copies a key or value out of the map.
 bool take(const MDB_val &from, record_buffer &buffer, std::span<const std::byte> &out) noexcept
 {
@@ -26,13 +24,13 @@ bool take(const MDB_val &from, record_buffer &buffer, std::span<const std::byte>
 
 fault snapshot::open(const char *folder, std::size_t map_size) noexcept
 {
-    if (const fault problem = environment_.open(folder, open_mode::read, map_size, open_wait_ms)) {
+    if (const fault problem = environment_.open(folder, open_mode::read, map_size, command_wait_ms)) {
         return problem;
     }
 
     fault problem;
     const auto start = [&] {
-        int code = mdb_txn_begin(environment_.get(), nullptr, MDB_RDONLY, &transaction_);
+        int code = environment_.begin_reading(transaction_);
         if (code == 0 && (code = mdb_dbi_open(transaction_, nullptr, 0, &database_)) == 0) {
             code = mdb_cursor_open(transaction_, database_, &cursor_);
         }

@@ -18,9 +18,6 @@ namespace pat::store {
 
 namespace {
 
-/// How long a command waits for others that are opening the store. nginx workers take a millisecond each.
-constexpr unsigned open_wait_ms = 10000;
-
 /// Sets the mode as it stands here, whatever the umask, and the group; only where it differs, as only the owner may.
 fault set_access(const char *path, mode_t mode, std::optional<gid_t> group) noexcept
 {
@@ -79,7 +76,7 @@ fault make_files(const char *folder, std::optional<gid_t> group, std::size_t map
     ::close(fd);
 
     open_lock guard;
-    if (const fault problem = guard.acquire(folder, open_wait_ms)) {
+    if (const fault problem = guard.acquire(folder, command_wait_ms)) {
         return problem;
     }
 
@@ -170,7 +167,7 @@ fault copy_compacted(const char *from, const char *to, std::size_t map_size) noe
 
     if (child == 0) {
         environment original;
-        fault problem = original.open(from, open_mode::read, map_size, open_wait_ms);
+        fault problem = original.open(from, open_mode::read, map_size, command_wait_ms);
         if (!problem) {
             problem = from_lmdb(mdb_env_copy2(original.get(), to, MDB_CP_COMPACT));
         }
@@ -399,7 +396,7 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
     }
 
     writer fresh;
-    if (const fault problem = fresh.environment_.open(folder, open_mode::write, map_size, open_wait_ms)) {
+    if (const fault problem = fresh.environment_.open(folder, open_mode::write, map_size, command_wait_ms)) {
         return problem;
     }
 
@@ -456,7 +453,7 @@ fault writer::backup(const char *from, const char *to, std::size_t map_size) noe
 
 fault writer::open(const char *folder, std::size_t map_size) noexcept
 {
-    if (const fault problem = environment_.open(folder, open_mode::write, map_size, open_wait_ms)) {
+    if (const fault problem = environment_.open(folder, open_mode::write, map_size, command_wait_ms)) {
         return problem;
     }
 
@@ -499,11 +496,7 @@ fault writer::begin(transaction &scope) noexcept
     }
 
     // Rule 4: or else lock.mdb and data.mdb are not of one store.
-    if (mdb_txn_id(scope.handle_) != environment_.last_commit() + 1) {
-        abort(scope);
-        return {fault_kind::replaced};
-    }
-    if (!environment_.files_are_in_place()) {
+    if (mdb_txn_id(scope.handle_) != environment_.last_commit() + 1 || !environment_.files_are_in_place()) {
         abort(scope);
         return {fault_kind::replaced};
     }

@@ -239,6 +239,13 @@ inline int descriptor_of(const path &file)
 /// Where lock.mdb has the id of the transaction that was published last (LMDB, mdb.c: MDB_txninfo) on 64-bit machines.
 inline constexpr off_t lock_transaction_at = 48;
 
+/// Further offsets there: how many slots of the table of readers were handed out, and the slots.
+inline constexpr off_t lock_used_at = 56;
+inline constexpr off_t lock_readers_at = 128;
+inline constexpr off_t lock_reader_size = 64;
+
+inline constexpr unsigned page_size = 4096;
+
 /// The number at an offset of a file.
 inline std::uint64_t read_number(const path &file, off_t at)
 {
@@ -324,6 +331,16 @@ inline store::reader *open_reader(const path &store)
     auto *reader = new store::reader;
     assert_good(reader->open(store.text, map_size, 0));
     return reader;
+}
+
+/// What nginx's timer does once a second.
+inline void look_after(store::reader &reader, const path &store)
+{
+    if (reader.is_open()) {
+        reader.maintain();
+    } else {
+        (void) reader.open(store.text, map_size, store::reopen_wait_ms);
+    }
 }
 
 }  // namespace pat::test

@@ -360,7 +360,7 @@ void reader_rule_4_a_lock_file_that_does_not_fit_again_at_once_is_let_go_of(void
     renewals = {};
     assert_false(reader->is_open());
     assert_fault(look(*reader, 1).problem, fault_kind::replaced);
-    reader->maintain();
+    look_after(*reader, lagging);
     assert_true(look(*reader, 1).revoked);
     delete reader;
 }

@@ -16,13 +16,6 @@ using namespace pat;
 using namespace pat::test;
 using store::fault_kind;
 
-/// Further offsets in lock.mdb.
-constexpr off_t lock_used_at = 56;
-constexpr off_t lock_readers_at = 128;
-constexpr off_t lock_reader_size = 64;
-
-constexpr unsigned page_size = 4096;
-
 unsigned flags_of(const path &store, store::open_mode mode)
 {
     unsigned flags = 0;
@@ -89,7 +82,7 @@ void reader_rule_7_a_table_full_of_living_readers_is_told(void **)
         const pid_t nobody = 0;
         return pwrite(descriptor_of(lock), &nobody, sizeof nobody, lock_readers_at + 5 * lock_reader_size + 8)
                    == sizeof nobody
-               && (second->maintain(), look(*second, 1).right);
+               && (look_after(*second, store), look(*second, 1).right);
     });
     assert_found(*reader, 1);
 

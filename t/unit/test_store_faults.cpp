@@ -13,8 +13,6 @@ using namespace pat;
 using namespace pat::test;
 using store::fault_kind;
 
-constexpr unsigned page_size = 4096;
-
 void a_file_that_is_cut_short_under_a_reader_is_a_fault_and_not_the_end(void **)
 {
     const path store = make_store();
@@ -29,7 +27,7 @@ void a_file_that_is_cut_short_under_a_reader_is_a_fault_and_not_the_end(void **)
     assert_true(look(*reader, 1).problem.kind == fault_kind::truncated);
 
     copy_file(good, store / "data.mdb");
-    reader->maintain();
+    look_after(*reader, store);
     assert_found(*reader, 1);
     delete reader;
 }
@@ -253,11 +251,11 @@ void no_zeroed_page_ends_the_process(void **)
                 const answer got = look(*reader, i);
                 assert_true(!got.found || (!got.problem && got.right && got.revoked == (i % 2 != 0)));
             }
-            reader->maintain();
+            look_after(*reader, store);
 
             copy_file(good, data);
             for (int i = 0; i < 3; i++) {
-                reader->maintain();
+                look_after(*reader, store);
             }
             assert_found(*reader, 1);
             delete reader;

@@ -18,17 +18,10 @@ using namespace pat;
 using namespace pat::test;
 using store::fault_kind;
 
-/// Further offsets in lock.mdb.
-constexpr off_t lock_used_at = 56;
-constexpr off_t lock_readers_at = 128;
-constexpr off_t lock_reader_size = 64;
-
 /// Offsets in data.mdb, as in pat_environment.cpp.
 constexpr off_t data_magic_at = 16;
 constexpr off_t data_version_at = 20;
 constexpr off_t data_page_size_at = 40;
-
-constexpr unsigned page_size = 4096;
 
 /// How many slots of the table are taken. What lies behind those that were handed out has no meaning.
 unsigned readers_of(const path &store)
@@ -131,7 +124,7 @@ void reader_rule_3_no_lookup_leaves_a_transaction_under_way(void **)
     assert_true(first_slot_is_idle(store));
     assert_good(reader->check_made_with(plain));
     assert_true(first_slot_is_idle(store));
-    reader->maintain();
+    look_after(*reader, store);
     assert_true(first_slot_is_idle(store));
     assert_found(*reader, 1);
     delete reader;
@@ -200,7 +193,7 @@ void reader_rule_4_a_lock_file_that_does_not_fit_is_let_go_of_so_that_it_heals(v
     patch(store / "lock.mdb", lock_transaction_at, &old, sizeof old);
     const answer got = look(*reader, 1);
     const bool is_open = reader->is_open();
-    reader->maintain();
+    look_after(*reader, store);
     const answer again = look(*reader, 1);
 
     assert_int_equal(kill(other, SIGKILL), 0);
@@ -208,7 +201,7 @@ void reader_rule_4_a_lock_file_that_does_not_fit_is_let_go_of_so_that_it_heals(v
     assert_fault(got.problem, fault_kind::replaced);
     assert_fault(again.problem, fault_kind::replaced);
     assert_false(is_open);
-    reader->maintain();
+    look_after(*reader, store);
     assert_true(look(*reader, 1).revoked);
     delete reader;
 }
@@ -228,7 +221,7 @@ void reader_rule_4_a_commit_that_was_not_published_is_served_soon(void **)
     assert_false(got.revoked);
 
     for (int i = 0; i < 3; i++) {
-        reader->maintain();
+        look_after(*reader, store);
     }
     assert_true(look(*reader, 1).revoked);
     delete reader;
@@ -246,15 +239,15 @@ void reader_rule_5_files_that_were_replaced_are_noticed(void **)
     const path aside = folder / "aside";
     assert_int_equal(rename(store.text, aside.text), 0);
     assert_int_equal(rename(other.text, store.text), 0);
-    reader->maintain();
+    look_after(*reader, store);
     assert_not_found(*reader, 1);
     assert_found(*reader, 2);
 
     assert_int_equal(rename(store.text, other.text), 0);
-    reader->maintain();
+    look_after(*reader, store);
     assert_fault(look(*reader, 2).problem, fault_kind::absent);
     assert_int_equal(rename(aside.text, store.text), 0);
-    reader->maintain();
+    look_after(*reader, store);
     assert_found(*reader, 1);
     delete reader;
 }
@@ -270,12 +263,12 @@ void reader_rule_5_each_of_the_files_is_looked_at(void **)
         assert_found(*reader, 1);
         assert_int_equal(rename((store / file).text, aside.text), 0);
         assert_found(*reader, 1);  // until the timer looks
-        reader->maintain();
+        look_after(*reader, store);
         assert_false(reader->is_open());
         assert_int_not_equal(look(*reader, 1).problem.kind, fault_kind::none);
         assert_false(look(*reader, 1).found);
         assert_int_equal(rename(aside.text, (store / file).text), 0);
-        reader->maintain();
+        look_after(*reader, store);
         assert_found(*reader, 1);
         delete reader;
     }
@@ -290,7 +283,7 @@ void reader_rule_5_a_store_that_appears_later_is_opened(void **)
 
     make_store();
     put(store, 1);
-    reader->maintain();
+    look_after(*reader, store);
     assert_found(*reader, 1);
     delete reader;
 }
@@ -304,7 +297,7 @@ void reader_rule_5_the_slot_of_a_dead_reader_is_freed(void **)
         return !leaked->open(store.text, map_size, 0);
     });
     assert_int_equal(readers_of(store), 2);
-    reader->maintain();
+    look_after(*reader, store);
     assert_int_equal(readers_of(store), 1);
     delete reader;
 }
@@ -342,7 +335,7 @@ void reader_rule_6_it_waits_for_others_that_open_and_not_for_ever(void **)
     assert_in_range(waited_ms, 40, 5000);
 
     close(fd);
-    reader->maintain();
+    look_after(*reader, store);
     assert_true(reader->is_open());
     delete reader;
 }
@@ -392,7 +385,7 @@ void reader_rule_6_openers_that_are_killed_make_no_commit_vanish(void **)
     for (unsigned i = 0; i < commits; i++) {
         assert_found(*reader, i);
     }
-    reader->maintain();
+    look_after(*reader, store);
     assert_int_equal(readers_of(store), 1);
     delete reader;
 }
@@ -613,7 +606,7 @@ void reader_rule_10_a_reader_makes_no_file(void **)
         assert_int_equal(rename(gone.text, aside.text), 0);
         auto *reader = new store::reader;
         const store::fault problem = reader->open(store.text, map_size, 0);
-        reader->maintain();
+        look_after(*reader, store);
         const bool is_open = reader->is_open();
         delete reader;
         assert_fault(problem, std::strcmp(file, "data.mdb") == 0 ? fault_kind::absent : fault_kind::no_lock_file);
@@ -627,7 +620,7 @@ void reader_rule_10_a_reader_makes_no_file(void **)
     copy_file(store / "data.mdb", good);
     store::reader *reader = open_reader(store);
     assert_found(*reader, 1);
-    reader->maintain();
+    look_after(*reader, store);
     delete reader;
     assert_int_equal(entries_of(store), 3);
     assert_int_equal(size_of(store / "data.mdb"), size_of(good));
@@ -652,7 +645,7 @@ void reader_rule_11_a_file_that_was_overwritten_in_place_is_seen_by_the_timer(vo
 
     // The same commit by its number, so nothing but a look at the meta record tells.
     copy_file(other / "data.mdb", store / "data.mdb");
-    reader->maintain();
+    look_after(*reader, store);
     assert_fault(look(*reader, 1).problem, fault_kind::wrong_pepper);
     delete reader;
 }
