@@ -10,7 +10,6 @@ namespace pat {
 
 namespace {
 
-constexpr std::size_t header_length = 64;
 constexpr std::size_t claim_header_length = 3;
 constexpr std::array<std::byte, 8> meta_magic{std::byte{'a'}, std::byte{'u'}, std::byte{'t'}, std::byte{'h'},
                                               std::byte{'_'}, std::byte{'p'}, std::byte{'a'}, std::byte{'t'}};
@@ -20,6 +19,9 @@ constexpr std::int64_t max_time = 253402300799;
 
 constexpr std::array<std::byte, 1> the_meta_key{std::byte{'m'}};
 constexpr std::byte token_tag{'t'};
+constexpr std::byte tombstone_tag{'d'};
+
+constexpr std::byte denied_flag{1};
 
 /// Offsets, as drawn in the header.
 constexpr std::size_t checksum_at = 0;
@@ -30,7 +32,7 @@ constexpr std::size_t flags = 5;
 constexpr std::size_t id_length = 6;
 constexpr std::size_t subject_length = 7;
 constexpr std::size_t name_length = 8;
-constexpr std::size_t zero = 9;
+constexpr std::size_t generation = 9;
 constexpr std::size_t scopes_length = 10;
 constexpr std::size_t ranges_length = 12;
 constexpr std::size_t claims_length = 14;
@@ -40,30 +42,42 @@ constexpr std::size_t not_before = 32;
 constexpr std::size_t expires_at = 40;
 constexpr std::size_t revoked_at = 48;
 constexpr std::size_t local_revoked_at = 56;
+constexpr std::size_t texts = 64;
 }  // namespace token_at
 
 namespace meta_at {
 constexpr std::size_t scheme = 5;
 constexpr std::size_t state = 6;
-constexpr std::size_t zero = 7;
+constexpr std::size_t generation = 7;
 constexpr std::size_t magic = 8;
 constexpr std::size_t key_id = 16;
 constexpr std::size_t heartbeat = 24;
 constexpr std::size_t last_sequence = 32;
 constexpr std::size_t tokens = 40;
 constexpr std::size_t revoked = 48;
-constexpr std::size_t epoch_length = 56;
-constexpr std::size_t cursor_length = 58;
-constexpr std::size_t zero_2 = 60;
+constexpr std::size_t snapshot_sequence = 56;
+constexpr std::size_t epoch_length = 64;
+constexpr std::size_t cursor_length = 66;
+constexpr std::size_t zero = 68;
+constexpr std::size_t texts = 72;
 }  // namespace meta_at
+
+namespace tombstone_at {
+constexpr std::size_t generation = 5;
+constexpr std::size_t zero = 6;
+constexpr std::size_t sequence = 8;
+constexpr std::size_t deleted_at = 16;
+constexpr std::size_t end = 24;
+}  // namespace tombstone_at
 
 std::uint32_t checksum_of(std::span<const std::byte> key, std::span<const std::byte> value) noexcept
 {
     return crc32c(value.subspan(version_at), crc32c(key));
 }
 
-/// What both kinds of record have in common.
-codec_error check_envelope(std::span<const std::byte> key, std::span<const std::byte> value) noexcept
+/// What all kinds of record have in common.
+codec_error check_envelope(std::span<const std::byte> key, std::span<const std::byte> value,
+                           std::size_t header_length) noexcept
 {
     if (value.size() < header_length) {
         return codec_error::too_short;
@@ -187,14 +201,34 @@ void seal(std::span<const std::byte> key, std::span<std::byte> value) noexcept
     store_le(&value[checksum_at], checksum_of(key, value));
 }
 
+token_key make_key(std::byte tag, const digest &of) noexcept
+{
+    token_key key;
+    key[0] = tag;
+    std::ranges::copy(of, key.begin() + 1);
+    return key;
+}
+
+std::optional<digest> take_digest(std::byte tag, std::span<const std::byte> key) noexcept
+{
+    if (key.size() != sizeof(token_key) || key[0] != tag) {
+        return std::nullopt;
+    }
+    digest result;
+    std::ranges::copy(key.subspan(1), result.begin());
+    return result;
+}
+
 }  // namespace
 
 token_key make_token_key(const digest &of) noexcept
 {
-    token_key key;
-    key[0] = token_tag;
-    std::ranges::copy(of, key.begin() + 1);
-    return key;
+    return make_key(token_tag, of);
+}
+
+token_key make_tombstone_key(const digest &of) noexcept
+{
+    return make_key(tombstone_tag, of);
 }
 
 std::span<const std::byte> meta_key() noexcept
@@ -204,12 +238,12 @@ std::span<const std::byte> meta_key() noexcept
 
 std::optional<digest> digest_of_key(std::span<const std::byte> key) noexcept
 {
-    if (key.size() != sizeof(token_key) || key[0] != token_tag) {
-        return std::nullopt;
-    }
-    digest result;
-    std::ranges::copy(key.subspan(1), result.begin());
-    return result;
+    return take_digest(token_tag, key);
+}
+
+std::optional<digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept
+{
+    return take_digest(tombstone_tag, key);
 }
 
 std::string_view message(codec_error error) noexcept
@@ -238,7 +272,7 @@ std::string_view message(codec_error error) noexcept
 
 codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, record &out) noexcept
 {
-    if (const codec_error error = check_envelope(key, value); error != codec_error::none) {
+    if (const codec_error error = check_envelope(key, value, token_at::texts); error != codec_error::none) {
         return error;
     }
 
@@ -252,8 +286,8 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
     const std::size_t ranges = length_16(token_at::ranges_length);
     const std::size_t claims = length_16(token_at::claims_length);
 
-    if (header_length + id + subject + name + scopes + ranges + claims != value.size() || id == 0 || id > max_id_length
-        || subject == 0 || value[token_at::flags] != std::byte{0} || value[token_at::zero] != std::byte{0}) {
+    if (token_at::texts + id + subject + name + scopes + ranges + claims != value.size() || id == 0
+        || id > max_id_length || subject == 0 || (value[token_at::flags] & ~denied_flag) != std::byte{0}) {
         return codec_error::inconsistent;
     }
 
@@ -263,8 +297,10 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
     out.expires_at = load_le<std::int64_t>(&value[token_at::expires_at]);
     out.revoked_at = load_le<std::int64_t>(&value[token_at::revoked_at]);
     out.local_revoked_at = load_le<std::int64_t>(&value[token_at::local_revoked_at]);
+    out.generation = load_le<std::uint8_t>(&value[token_at::generation]);
+    out.denied = value[token_at::flags] == denied_flag;
 
-    cutter cut{value.subspan(header_length)};
+    cutter cut{value.subspan(token_at::texts)};
     out.id = cut.text(id);
     out.subject = cut.text(subject);
     out.name = cut.text(name);
@@ -281,7 +317,7 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
 
 codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept
 {
-    if (const codec_error error = check_envelope(meta_key(), value); error != codec_error::none) {
+    if (const codec_error error = check_envelope(meta_key(), value, meta_at::texts); error != codec_error::none) {
         return error;
     }
 
@@ -291,10 +327,10 @@ codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept
     const std::size_t cursor = load_le<std::uint16_t>(&value[meta_at::cursor_length]);
 
     if ((scheme != digest_scheme::sha256 && scheme != digest_scheme::hmac_sha256) || state < store_state::empty
-        || state > store_state::resync || value[meta_at::zero] != std::byte{0}
+        || state > store_state::resync
         || !std::ranges::equal(value.subspan(meta_at::magic, meta_magic.size()), meta_magic)
-        || load_le<std::uint32_t>(&value[meta_at::zero_2]) != 0 || epoch > max_epoch_length
-        || cursor > max_cursor_length || header_length + epoch + cursor != value.size()) {
+        || load_le<std::uint32_t>(&value[meta_at::zero]) != 0 || epoch > max_epoch_length || cursor > max_cursor_length
+        || meta_at::texts + epoch + cursor != value.size()) {
         return codec_error::inconsistent;
     }
 
@@ -305,11 +341,28 @@ codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept
     out.last_sequence = load_le<std::uint64_t>(&value[meta_at::last_sequence]);
     out.tokens = load_le<std::uint64_t>(&value[meta_at::tokens]);
     out.revoked = load_le<std::uint64_t>(&value[meta_at::revoked]);
+    out.snapshot_sequence = load_le<std::uint64_t>(&value[meta_at::snapshot_sequence]);
+    out.generation = load_le<std::uint8_t>(&value[meta_at::generation]);
 
-    cutter cut{value.subspan(header_length)};
+    cutter cut{value.subspan(meta_at::texts)};
     out.epoch = cut.text(epoch);
     out.cursor = cut.text(cursor);
 
+    return codec_error::none;
+}
+
+codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, tombstone &out) noexcept
+{
+    if (const codec_error error = check_envelope(key, value, tombstone_at::end); error != codec_error::none) {
+        return error;
+    }
+    if (value.size() != tombstone_at::end || load_le<std::uint16_t>(&value[tombstone_at::zero]) != 0) {
+        return codec_error::inconsistent;
+    }
+
+    out.sequence = load_le<std::uint64_t>(&value[tombstone_at::sequence]);
+    out.deleted_at = load_le<std::int64_t>(&value[tombstone_at::deleted_at]);
+    out.generation = load_le<std::uint8_t>(&value[tombstone_at::generation]);
     return codec_error::none;
 }
 
@@ -319,14 +372,16 @@ encoded encode(std::span<const std::byte> key, const record &from, record_buffer
         return {error, {}};
     }
 
-    const std::size_t length = header_length + from.id.size() + from.subject.size() + from.name.size()
+    const std::size_t length = token_at::texts + from.id.size() + from.subject.size() + from.name.size()
                                + from.scopes.size() + from.ranges.size() + from.claims.size();
     if (length > buffer.size()) {
         return {codec_error::too_long, {}};
     }
 
-    std::fill_n(buffer.begin(), header_length, std::byte{0});
+    std::fill_n(buffer.begin(), token_at::texts, std::byte{0});
     buffer[version_at] = std::byte{format_version};
+    buffer[token_at::flags] = from.denied ? denied_flag : std::byte{0};
+    buffer[token_at::generation] = std::byte{from.generation};
     buffer[token_at::id_length] = static_cast<std::byte>(from.id.size());
     buffer[token_at::subject_length] = static_cast<std::byte>(from.subject.size());
     buffer[token_at::name_length] = static_cast<std::byte>(from.name.size());
@@ -340,7 +395,7 @@ encoded encode(std::span<const std::byte> key, const record &from, record_buffer
     store_le(&buffer[token_at::revoked_at], from.revoked_at);
     store_le(&buffer[token_at::local_revoked_at], from.local_revoked_at);
 
-    filler fill{&buffer[header_length]};
+    filler fill{&buffer[token_at::texts]};
     fill.put(from.id);
     fill.put(from.subject);
     fill.put(from.name);
@@ -365,8 +420,9 @@ encoded encode_meta(const meta &from, record_buffer &buffer) noexcept
         return {codec_error::time, {}};
     }
 
-    std::fill_n(buffer.begin(), header_length, std::byte{0});
+    std::fill_n(buffer.begin(), meta_at::texts, std::byte{0});
     buffer[version_at] = std::byte{format_version};
+    buffer[meta_at::generation] = std::byte{from.generation};
     buffer[meta_at::scheme] = static_cast<std::byte>(from.scheme);
     buffer[meta_at::state] = static_cast<std::byte>(from.state);
     std::ranges::copy(meta_magic, &buffer[meta_at::magic]);
@@ -375,15 +431,33 @@ encoded encode_meta(const meta &from, record_buffer &buffer) noexcept
     store_le(&buffer[meta_at::last_sequence], from.last_sequence);
     store_le(&buffer[meta_at::tokens], from.tokens);
     store_le(&buffer[meta_at::revoked], from.revoked);
+    store_le(&buffer[meta_at::snapshot_sequence], from.snapshot_sequence);
     store_le(&buffer[meta_at::epoch_length], static_cast<std::uint16_t>(from.epoch.size()));
     store_le(&buffer[meta_at::cursor_length], static_cast<std::uint16_t>(from.cursor.size()));
 
-    filler fill{&buffer[header_length]};
+    filler fill{&buffer[meta_at::texts]};
     fill.put(from.epoch);
     fill.put(from.cursor);
 
-    const auto bytes = std::span{buffer}.first(header_length + from.epoch.size() + from.cursor.size());
+    const auto bytes = std::span{buffer}.first(meta_at::texts + from.epoch.size() + from.cursor.size());
     seal(meta_key(), bytes);
+    return {codec_error::none, bytes};
+}
+
+encoded encode(std::span<const std::byte> key, const tombstone &from, record_buffer &buffer) noexcept
+{
+    if (!is_time(from.deleted_at)) {
+        return {codec_error::time, {}};
+    }
+
+    std::fill_n(buffer.begin(), tombstone_at::end, std::byte{0});
+    buffer[version_at] = std::byte{format_version};
+    buffer[tombstone_at::generation] = std::byte{from.generation};
+    store_le(&buffer[tombstone_at::sequence], from.sequence);
+    store_le(&buffer[tombstone_at::deleted_at], from.deleted_at);
+
+    const auto bytes = std::span{buffer}.first(tombstone_at::end);
+    seal(key, bytes);
     return {codec_error::none, bytes};
 }
 

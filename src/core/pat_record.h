@@ -14,6 +14,7 @@
 ///
 /// Keys:
 ///
+///     'd' digest[32]            the tombstone of a digest whose token was deleted
 ///     'm'                       the meta record
 ///     't' digest[32]            the token record of a digest
 ///
@@ -21,11 +22,11 @@
 ///
 ///      0  u32  checksum           CRC-32C of the key, then of the value from byte 4 on
 ///      4  u8   version            1
-///      5  u8   flags              0; a reader refuses a flag it does not know
+///      5  u8   flags              bit 0: denied; a reader refuses a flag it does not know
 ///      6  u8   id length          1..64
 ///      7  u8   subject length     1..255
 ///      8  u8   name length        0..255
-///      9  u8                      0
+///      9  u8   generation         in which the sequence counts
 ///     10  u16  scopes length
 ///     12  u16  ranges length
 ///     14  u16  claims length
@@ -44,17 +45,27 @@
 ///      4  u8   version            1
 ///      5  u8   digest scheme
 ///      6  u8   state
-///      7  u8                      0
+///      7  u8   generation         of the source's history; a sequence of another one counts as 0
 ///      8  u8×8 magic              "auth_pat"
 ///     16  u8×8 key id             all zero without a pepper
 ///     24  i64  heartbeat          last successful look at the source; 0 = no source has been looked at
 ///     32  u64  last sequence      the highest that was applied
 ///     40  u64  tokens             number of token records
 ///     48  u64  revoked            how many of them are revoked, by the source or on this host
-///     56  u16  epoch length       0..64
-///     58  u16  cursor length      0..256
-///     60  u32                     0
-///     64       epoch, cursor
+///     56  u64  snapshot sequence  what the newest snapshot of the source includes
+///     64  u16  epoch length       0..64
+///     66  u16  cursor length      0..256
+///     68  u32                     0
+///     72       epoch, cursor
+///
+/// Tombstone:
+///
+///      0  u32  checksum           as above
+///      4  u8   version            1
+///      5  u8   generation         in which the sequence counts
+///      6  u16                     0
+///      8  u64  sequence           a record of this digest counts only if it has a higher one
+///     16  i64  deleted_at
 namespace pat {
 
 inline constexpr std::uint8_t format_version = 1;
@@ -72,8 +83,11 @@ using token_key = std::array<std::byte, 1 + digest_length>;
 [[nodiscard]] token_key make_token_key(const digest &of) noexcept;
 [[nodiscard]] std::span<const std::byte> meta_key() noexcept;
 
+[[nodiscard]] token_key make_tombstone_key(const digest &of) noexcept;
+
 /// The digest in a key, or nothing if it isn't the key of a token record.
 [[nodiscard]] std::optional<digest> digest_of_key(std::span<const std::byte> key) noexcept;
+[[nodiscard]] std::optional<digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept;
 
 /// A token record. The texts and spans point into the bytes it was decoded from, or at what is to be encoded.
 struct record {
@@ -83,6 +97,8 @@ struct record {
     std::int64_t expires_at = 0;
     std::int64_t revoked_at = 0;
     std::int64_t local_revoked_at = 0;
+    std::uint8_t generation = 0;
+    bool denied = false;  ///< the source has changed the token, but to something that can't be used
     std::string_view id;
     std::string_view subject;
     std::string_view name;
@@ -90,7 +106,14 @@ struct record {
     std::span<const std::byte> ranges;
     std::span<const std::byte> claims;
 
-    [[nodiscard]] bool is_revoked() const noexcept { return revoked_at != 0 || local_revoked_at != 0; }
+    [[nodiscard]] bool is_revoked() const noexcept { return revoked_at != 0 || local_revoked_at != 0 || denied; }
+};
+
+/// What is left of a token that was deleted, so that an older change can't bring it back.
+struct tombstone {
+    std::uint64_t sequence = 0;
+    std::int64_t deleted_at = 0;
+    std::uint8_t generation = 0;
 };
 
 enum class store_state : std::uint8_t {
@@ -108,6 +131,8 @@ struct meta {
     std::uint64_t last_sequence = 0;
     std::uint64_t tokens = 0;
     std::uint64_t revoked = 0;
+    std::uint64_t snapshot_sequence = 0;
+    std::uint8_t generation = 0;
     std::string_view epoch;
     std::string_view cursor;
 
@@ -142,6 +167,8 @@ enum class codec_error : std::uint8_t {
 [[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
                                  record &out) noexcept;
 [[nodiscard]] codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept;
+[[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
+                                 tombstone &out) noexcept;
 
 /// What an encoder wrote: `bytes` is part of the buffer that was passed in, or empty after an error.
 struct encoded {
@@ -154,6 +181,7 @@ using record_buffer = std::array<std::byte, max_record_length>;
 /// Encodes what passes `validate`.
 [[nodiscard]] encoded encode(std::span<const std::byte> key, const record &from, record_buffer &buffer) noexcept;
 [[nodiscard]] encoded encode_meta(const meta &from, record_buffer &buffer) noexcept;
+[[nodiscard]] encoded encode(std::span<const std::byte> key, const tombstone &from, record_buffer &buffer) noexcept;
 
 /// The rules for a record's values, which protect those who use them: an id goes into logs, a subject into headers.
 /// id: 1 to 64 letters, digits and `._:@-`. subject: 1 to 255 bytes; name, claim value: also empty; none of them with

@@ -3,6 +3,7 @@
 #include "store/pat_lmdb.h"
 #include "store/pat_trap.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -212,57 +213,137 @@ int transaction::trapped(const Body &body) noexcept
     return code;
 }
 
-fault transaction::get(const digest &of, record &out, bool &found) noexcept
+void transaction::seek(const digest &from) noexcept
 {
-    const token_key token = make_token_key(of);
+    walk_from_ = from;
+}
+
+std::uint64_t transaction::number() const noexcept
+{
+    return mdb_txn_id(handle_);
+}
+
+/// Reads the value of a key, whose sequence then counts in the current generation.
+template <typename Entry>
+fault transaction::find(const token_key &key, Entry &out, bool &found) noexcept
+{
     codec_error error = codec_error::none;
 
     const int code = trapped([&] {
-        MDB_val key = to_value(token);
+        MDB_val wanted = to_value(key);
         MDB_val value;
 
-        const int result = mdb_get(handle_, database_, &key, &value);
+        const int result = mdb_get(handle_, database_, &wanted, &value);
         if (result == 0) {
-            error = decode(token, to_bytes(value), out);
+            error = decode(key, to_bytes(value), out);
         }
         return result;
     });
     found = code == 0;
 
-    if (code == MDB_NOTFOUND) {
-        return {};
-    }
     if (code != 0) {
-        return from_lmdb(code);
+        return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
     }
-    return error == codec_error::none ? fault{} : from_codec(error);
+    if (error != codec_error::none) {
+        return from_codec(error);
+    }
+    if (out.generation != meta_.generation) {
+        out.sequence = 0;
+    }
+    return {};
+}
+
+/// Moves to the next key of the kind that `first` is of, which is where a walk begins.
+template <typename Entry>
+fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noexcept
+{
+    codec_error error = codec_error::none;
+    done = false;
+
+    const int code = trapped([&] {
+        MDB_val key = to_value(first);
+        MDB_val value;
+
+        const bool begins = cursor_ == nullptr;
+        int result = begins ? mdb_cursor_open(handle_, database_, &cursor_) : 0;
+        if (result == 0) {
+            result = mdb_cursor_get(cursor_, &key, &value, begins ? MDB_SET_RANGE : MDB_NEXT);
+        }
+        if (result != 0) {
+            return result;
+        }
+
+        const std::span<const std::byte> found = to_bytes(key);
+        if (found.size() != first.size() || found[0] != first[0]) {
+            return MDB_NOTFOUND;
+        }
+        std::ranges::copy(found.subspan(1), of.begin());
+        error = decode(found, to_bytes(value), out);
+        return 0;
+    });
+
+    if (code != 0) {
+        done = code == MDB_NOTFOUND;
+        return done ? fault{} : from_lmdb(code);
+    }
+    if (error != codec_error::none) {
+        return from_codec(error);
+    }
+    if (out.generation != meta_.generation) {
+        out.sequence = 0;
+    }
+    return {};
+}
+
+template <typename Entry>
+fault transaction::write(const token_key &key, const Entry &from, unsigned flags) noexcept
+{
+    record_buffer buffer;
+    codec_error error = codec_error::none;
+
+    const int code = trapped([&] {
+        Entry current = from;
+        current.generation = meta_.generation;
+
+        const encoded result = encode(key, current, buffer);
+        error = result.error;
+        if (error != codec_error::none) {
+            return 0;
+        }
+
+        MDB_val to = to_value(key);
+        MDB_val value = to_value(result.bytes);
+        return mdb_put(handle_, database_, &to, &value, flags);
+    });
+
+    return error == codec_error::none ? from_lmdb(code) : from_codec(error);
+}
+
+fault transaction::remove(const token_key &key) noexcept
+{
+    MDB_val wanted = to_value(key);
+    const int code = trapped([&] { return mdb_del(handle_, database_, &wanted, nullptr); });
+    return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
+}
+
+fault transaction::get(const digest &of, record &out, bool &found) noexcept
+{
+    return find(make_token_key(of), out, found);
+}
+
+fault transaction::get(const digest &of, tombstone &out, bool &found) noexcept
+{
+    return find(make_tombstone_key(of), out, found);
 }
 
 fault transaction::next(digest &of, record &out, bool &done) noexcept
 {
-    std::optional<digest> found;
-    codec_error error = codec_error::none;
+    return step(make_token_key(walk_from_), of, out, done);
+}
 
-    const int code = trapped([&] {
-        MDB_val key;
-        MDB_val value;
-
-        int result = cursor_ != nullptr ? 0 : mdb_cursor_open(handle_, database_, &cursor_);
-        while (result == 0 && !found) {
-            result = mdb_cursor_get(cursor_, &key, &value, MDB_NEXT);
-            if (result == 0 && (found = digest_of_key(to_bytes(key)))) {
-                error = decode(to_bytes(key), to_bytes(value), out);
-            }
-        }
-        return result;
-    });
-    done = code == MDB_NOTFOUND;
-
-    if (code != 0) {
-        return done ? fault{} : from_lmdb(code);
-    }
-    of = *found;
-    return error == codec_error::none ? fault{} : from_codec(error);
+fault transaction::next(digest &of, tombstone &out, bool &done) noexcept
+{
+    return step(make_tombstone_key(walk_from_), of, out, done);
 }
 
 fault transaction::put(const digest &of, const record &from) noexcept
@@ -278,8 +359,13 @@ fault transaction::put(const digest &of, const record &from) noexcept
     const bool was_revoked = had && !problem && old.is_revoked();
     const bool is_revoked = from.is_revoked();
 
-    if (const fault failed = write(of, from, 0)) {
+    if (const fault failed = write(make_token_key(of), from, 0)) {
         return failed;
+    }
+    if (!had) {
+        if (const fault failed = unbury(of)) {
+            return failed;
+        }
     }
 
     meta_.tokens += had ? 0 : 1;
@@ -290,34 +376,13 @@ fault transaction::put(const digest &of, const record &from) noexcept
 
 fault transaction::append(const digest &of, const record &from) noexcept
 {
-    if (const fault failed = write(of, from, MDB_APPEND)) {
+    if (const fault failed = write(make_token_key(of), from, MDB_APPEND)) {
         return failed;
     }
 
     meta_.tokens++;
     meta_.revoked += from.is_revoked() ? 1 : 0;
     return {};
-}
-
-fault transaction::write(const digest &of, const record &from, unsigned flags) noexcept
-{
-    record_buffer buffer;
-    const token_key token = make_token_key(of);
-    codec_error error = codec_error::none;
-
-    const int code = trapped([&] {
-        const encoded result = encode(token, from, buffer);
-        error = result.error;
-        if (error != codec_error::none) {
-            return 0;
-        }
-
-        MDB_val key = to_value(token);
-        MDB_val value = to_value(result.bytes);
-        return mdb_put(handle_, database_, &key, &value, flags);
-    });
-
-    return error == codec_error::none ? from_lmdb(code) : from_codec(error);
 }
 
 fault transaction::erase(const digest &of) noexcept
@@ -335,15 +400,26 @@ fault transaction::erase(const digest &of) noexcept
 
     const bool was_revoked = !problem && old.is_revoked();
 
-    const token_key token = make_token_key(of);
-    MDB_val key = to_value(token);
-    if (const int code = trapped([&] { return mdb_del(handle_, database_, &key, nullptr); }); code != 0) {
-        return from_lmdb(code);
+    if (const fault failed = remove(make_token_key(of))) {
+        return failed;
     }
 
     meta_.tokens--;
     meta_.revoked -= was_revoked ? 1 : 0;
     return {};
+}
+
+fault transaction::bury(const digest &of, const tombstone &as) noexcept
+{
+    if (const fault failed = erase(of)) {
+        return failed;
+    }
+    return write(make_tombstone_key(of), as, 0);
+}
+
+fault transaction::unbury(const digest &of) noexcept
+{
+    return remove(make_tombstone_key(of));
 }
 
 fault transaction::load_meta() noexcept

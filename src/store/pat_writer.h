@@ -6,6 +6,7 @@
 #include "store/pat_fault.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 
 #include <sys/types.h>
@@ -23,25 +24,44 @@ public:
     transaction(const transaction &) = delete;
     transaction &operator=(const transaction &) = delete;
 
-    /// Reads the record of a digest; `found` tells whether there is one.
+    /// Reads the record of a digest; `found` tells whether there is one. A sequence of another generation comes as 0,
+    /// which is also what it counts for.
     fault get(const digest &of, record &out, bool &found) noexcept;
+    fault get(const digest &of, tombstone &out, bool &found) noexcept;
 
-    /// Moves to the next token record in key order, from the first on; `done` tells that there was none. After
-    /// `fault_kind::bad_record` the walk can go on, and `of` tells whose it is. The walk must end before a change.
+    /// Has next() begin a walk at the first digest that is not less than `from`; without it, at the first of all.
+    void seek(const digest &from) noexcept;
+
+    /// Moves to the next token record in key order; `done` tells that there was none. After `fault_kind::bad_record`
+    /// the walk can go on, and `of` tells whose it is. The walk must end before a change.
     fault next(digest &of, record &out, bool &done) noexcept;
 
-    /// Writes the record of a digest, new or not. `from` may point into what get() returned.
+    /// The same with tombstones, for a transaction of its own.
+    fault next(digest &of, tombstone &out, bool &done) noexcept;
+
+    /// Writes the record of a digest, new or not, in the current generation, and removes its tombstone. `from` may
+    /// point into what get() returned.
     fault put(const digest &of, const record &from) noexcept;
 
-    /// Like put(), for digests that come in ascending order into a store without tokens (rule 7).
+    /// Like put(), for a digest that is higher than any in the store and has no tombstone (rule 7).
     fault append(const digest &of, const record &from) noexcept;
 
     /// Removes the record of a digest, if there is one.
     fault erase(const digest &of) noexcept;
 
+    /// Removes the record of a digest, if there is one, and leaves a tombstone of the current generation.
+    fault bury(const digest &of, const tombstone &as) noexcept;
+
+    /// Removes the tombstone of a digest, if there is one.
+    fault unbury(const digest &of) noexcept;
+
+    /// The number of this transaction, which the commit gets.
+    [[nodiscard]] std::uint64_t number() const noexcept;
+
     /// The meta record. Changes are written with the transaction; its texts must live until then. The counts are kept
     /// by the functions above.
     [[nodiscard]] meta &info() noexcept { return meta_; }
+    [[nodiscard]] const meta &info() const noexcept { return meta_; }
 
 private:
     friend class writer;
@@ -55,11 +75,21 @@ private:
     template <typename Body>
     int trapped(const Body &body) noexcept;
 
-    fault write(const digest &of, const record &from, unsigned flags) noexcept;
+    template <typename Entry>
+    fault find(const token_key &key, Entry &out, bool &found) noexcept;
+
+    template <typename Entry>
+    fault step(token_key first, digest &of, Entry &out, bool &done) noexcept;
+
+    template <typename Entry>
+    fault write(const token_key &key, const Entry &from, unsigned flags) noexcept;
+
+    fault remove(const token_key &key) noexcept;
 
     MDB_txn *handle_ = nullptr;
     MDB_cursor *cursor_ = nullptr;  ///< of the walk; LMDB closes it with the transaction
     unsigned database_ = 0;
+    digest walk_from_{};
     meta meta_;
     record_buffer meta_bytes_{};
     bool has_meta_ = false;

@@ -174,6 +174,10 @@ void a_revoked_token_is_revoked_at_any_time(void **)
         assert_view_equal(row.label, name(decide(token, request, t)), "revoked");
     }
     assert_false(a_record().is_revoked());
+
+    record denied = a_record();
+    denied.denied = true;
+    assert_view_equal("denied", name(decide(denied, facts{}, t)), "revoked");
 }
 
 void a_token_with_ranges_is_used_from_there_only(void **)

@@ -454,6 +454,124 @@ void writer_rule_8_a_backup_that_does_not_fit_leaves_nothing(void **)
     assert_good(second);
 }
 
+void a_tombstone_takes_the_place_of_a_record_until_one_is_put(void **)
+{
+    const path store = make_store("buried");
+    put(store, 1, 5);
+    const token_text text = token(1);
+    const digest of = plain(text.text);
+
+    commit(store,
+           [&](store::transaction &change) { return change.bury(of, {.sequence = 7, .deleted_at = 1700000000}); });
+    in_child([&] {
+        store::writer writer;
+        return !writer.open(store.text, map_size) && !writer.update([&](store::transaction &change) {
+            record token_found;
+            tombstone grave;
+            bool has_token = true;
+            bool has_grave = false;
+            (void) change.get(of, token_found, has_token);
+            (void) change.get(of, grave, has_grave);
+            const bool right = !has_token && has_grave && grave.sequence == 7 && grave.deleted_at == 1700000000
+                               && change.info().tokens == 0 && change.info().revoked == 0;
+            return right ? change.put(of, record_of(text)) : store::fault{fault_kind::lmdb};
+        }) && !writer.update([&](store::transaction &change) {
+            tombstone grave;
+            bool has_grave = true;
+            (void) change.get(of, grave, has_grave);
+            return has_grave || change.info().tokens != 1 ? store::fault{fault_kind::lmdb} : store::fault{};
+        });
+    });
+}
+
+void a_sequence_of_another_generation_counts_as_zero(void **)
+{
+    const path store = make_store("generation");
+    const token_text kept = token(1);
+    const token_text buried = token(2);
+
+    commit(store, [&](store::transaction &change) {
+        record one = record_of(kept);
+        one.sequence = 9;
+        const store::fault problem = change.put(plain(kept.text), one);
+        return problem ? problem : change.bury(plain(buried.text), {.sequence = 9, .deleted_at = 1});
+    });
+    commit(store, [&](store::transaction &change) {
+        change.info().generation++;
+        return store::fault{};
+    });
+    commit(store, [&](store::transaction &change) {
+        record one;
+        record walked;
+        tombstone grave;
+        digest of;
+        bool found = false;
+        bool done = false;
+        const bool right = !change.get(plain(kept.text), one, found) && found && one.sequence == 0
+                           && !change.get(plain(buried.text), grave, found) && found && grave.sequence == 0
+                           && !change.next(of, walked, done) && !done && walked.sequence == 0;
+        return right ? store::fault{} : store::fault{fault_kind::lmdb};
+    });
+    commit(store, [&](store::transaction &change) {
+        record one = record_of(kept);
+        one.sequence = 3;
+        return change.put(plain(kept.text), one);
+    });
+    commit(store, [&](store::transaction &change) {
+        record one;
+        bool found = false;
+        (void) change.get(plain(kept.text), one, found);
+        return one.sequence == 3 ? store::fault{} : store::fault{fault_kind::lmdb};
+    });
+}
+
+void a_walk_begins_where_it_is_told_to_and_ends_with_its_kind(void **)
+{
+    const path store = make_store("walk");
+    put_many(store, 40);
+    commit(store, [&](store::transaction &change) {
+        const token_text other = token(1000);
+        return change.bury(plain(other.text), {.sequence = 1, .deleted_at = 1});
+    });
+
+    in_child([&] {
+        store::writer writer;
+        bool right = !writer.open(store.text, map_size);
+        for (unsigned first = 0; first < 256; first++) {
+            digest from{};
+            from[0] = static_cast<std::byte>(first);
+
+            unsigned wanted = 0;
+            for (unsigned i = 0; i < 40; i++) {
+                const token_text text = token(i);
+                wanted += plain(text.text) >= from ? 1 : 0;
+            }
+            right = right && !writer.update([&](store::transaction &change) {
+                unsigned walked = 0;
+                change.seek(from);
+                for (bool done = false;;) {
+                    digest of;
+                    record one;
+                    if (const store::fault problem = change.next(of, one, done); problem || done) {
+                        return problem || walked != wanted ? store::fault{fault_kind::lmdb} : store::fault{};
+                    }
+                    walked += of >= from ? 1 : 1000;
+                }
+            });
+        }
+        return right && !writer.update([](store::transaction &change) {
+            unsigned walked = 0;
+            for (bool done = false;; walked++) {
+                digest of;
+                tombstone grave;
+                if (const store::fault problem = change.next(of, grave, done); problem || done) {
+                    return problem || walked != 1 ? store::fault{fault_kind::lmdb} : store::fault{};
+                }
+            }
+        });
+    });
+}
+
 void a_transaction_that_fails_leaves_nothing(void **)
 {
     const path store = make_store();
@@ -653,6 +771,9 @@ int main()
         store_test(writer_rule_7_appending_wants_ascending_digests),
         store_test(writer_rule_8_a_backup_is_whole_or_not_there),
         store_test(writer_rule_8_a_backup_that_does_not_fit_leaves_nothing),
+        store_test(a_tombstone_takes_the_place_of_a_record_until_one_is_put),
+        store_test(a_sequence_of_another_generation_counts_as_zero),
+        store_test(a_walk_begins_where_it_is_told_to_and_ends_with_its_kind),
         store_test(a_transaction_that_fails_leaves_nothing),
         store_test(a_writer_that_is_killed_in_a_transaction_leaves_nothing),
         store_test(a_record_that_is_damaged_can_be_told_replaced_and_removed),

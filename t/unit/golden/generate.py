@@ -11,6 +11,7 @@ import struct
 import sys
 
 TOKEN_KEY = b"t" + bytes(range(32))
+TOMBSTONE_KEY = b"d" + bytes(range(32))
 META_KEY = b"m"
 
 
@@ -40,16 +41,16 @@ def seal(key, fields):
 
 
 def token(id, subject, name=b"", scopes=b"", ranges=(), claims=(), sequence=0, issued_at=0, not_before=0,
-          expires_at=0, revoked_at=0, local_revoked_at=0):
+          expires_at=0, revoked_at=0, local_revoked_at=0, denied=False, generation=0):
     ranges_length = sum(map(len, ranges))
     claims_length = sum(map(len, claims))
     return seal(TOKEN_KEY, [
         ("version", struct.pack("B", 1)),
-        ("flags", struct.pack("B", 0)),
+        ("flags", struct.pack("B", 1 if denied else 0)),
         ("id length", struct.pack("B", len(id))),
         ("subject length", struct.pack("B", len(subject))),
         ("name length", struct.pack("B", len(name))),
-        ("zero", struct.pack("B", 0)),
+        ("generation", struct.pack("B", generation)),
         ("scopes length", struct.pack("<H", len(scopes))),
         ("ranges length", struct.pack("<H", ranges_length)),
         ("claims length", struct.pack("<H", claims_length)),
@@ -68,23 +69,35 @@ def token(id, subject, name=b"", scopes=b"", ranges=(), claims=(), sequence=0, i
     ])
 
 
-def meta(scheme, state, key_id=bytes(8), heartbeat=0, last_sequence=0, tokens=0, revoked=0, epoch=b"", cursor=b""):
+def meta(scheme, state, key_id=bytes(8), heartbeat=0, last_sequence=0, tokens=0, revoked=0, snapshot_sequence=0,
+         generation=0, epoch=b"", cursor=b""):
     return seal(META_KEY, [
         ("version", struct.pack("B", 1)),
         ("digest scheme", struct.pack("B", scheme)),
         ("state", struct.pack("B", state)),
-        ("zero", struct.pack("B", 0)),
+        ("generation", struct.pack("B", generation)),
         ("magic", b"auth_pat"),
         ("key id", key_id),
         ("heartbeat", struct.pack("<q", heartbeat)),
         ("last sequence", struct.pack("<Q", last_sequence)),
         ("tokens", struct.pack("<Q", tokens)),
         ("revoked", struct.pack("<Q", revoked)),
+        ("snapshot sequence", struct.pack("<Q", snapshot_sequence)),
         ("epoch length", struct.pack("<H", len(epoch))),
         ("cursor length", struct.pack("<H", len(cursor))),
         ("zero", struct.pack("<I", 0)),
         ("epoch", epoch),
         ("cursor", cursor),
+    ])
+
+
+def tombstone(sequence, deleted_at, generation):
+    return seal(TOMBSTONE_KEY, [
+        ("version", struct.pack("B", 1)),
+        ("generation", struct.pack("B", generation)),
+        ("zero", struct.pack("<H", 0)),
+        ("sequence", struct.pack("<Q", sequence)),
+        ("deleted_at", struct.pack("<q", deleted_at)),
     ])
 
 
@@ -95,11 +108,12 @@ RECORDS = {
         [ip_range("192.0.2.0/24"), ip_range("2001:db8::/32")],
         [claim(b"tenant", b"referon"), claim(b"note", b"x" * 258)],
         sequence=0x0102030405060708, issued_at=1700000000, not_before=1700000060, expires_at=1731536000,
-        revoked_at=1710000000, local_revoked_at=1710000001),
+        revoked_at=1710000000, local_revoked_at=1710000001, denied=True, generation=0x21),
     "meta_minimal": meta(1, 1),
     "meta_full": meta(
         2, 3, bytes(range(0xF0, 0xF8)), heartbeat=1700000001, last_sequence=0x1112131415161718, tokens=290000000,
-        revoked=12345, epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42"),
+        revoked=12345, snapshot_sequence=0x2122232425262728, generation=0x31, epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42"),
+    "tombstone": tombstone(sequence=0x4142434445464748, deleted_at=1710000002, generation=0x51),
 }
 
 
