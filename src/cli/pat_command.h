@@ -33,6 +33,7 @@ struct context {
 /// For options of which an empty value, as of a variable of a script that was not set, must not stand for "not given".
 [[nodiscard]] std::string refuse_empty(const std::string &value);
 
+void add_apply(CLI::App &app, context &with);
 void add_issue(CLI::App &app, context &with);
 void add_transfer(CLI::App &app, context &with);
 void add_revoke(CLI::App &app, context &with);

@@ -85,6 +85,7 @@ record draft::view() const
     result.expires_at = expires_at;
     result.revoked_at = revoked_at;
     result.local_revoked_at = local_revoked_at;
+    result.denied = denied;
     result.id = id;
     result.subject = subject;
     result.name = name;

@@ -19,6 +19,7 @@ public:
     std::int64_t expires_at = 0;
     std::int64_t revoked_at = 0;
     std::int64_t local_revoked_at = 0;
+    bool denied = false;
     std::string id;
     std::string subject;
     std::string name;

@@ -78,6 +78,7 @@ void show_record(const context &with, const digest &of, const record &token, out
     list.add("expires", token.expires_at != 0 ? show_time(token.expires_at, with.now) : "never");
     list.add("revoked by source", show_time(token.revoked_at, with.now));
     list.add("revoked here", show_time(token.local_revoked_at, with.now));
+    list.add("denied", token.denied ? "its source has changed it to something that can't be used" : "");
     list.add("sequence", token.sequence != 0 ? std::to_string(token.sequence) : "");
     list.add("digest", to_hex(of));
     list.write(to);
@@ -272,16 +273,6 @@ exit_status check(const context &with, const check_options &options)
     return result.says == verdict::ok ? exit_status::yes : exit_status::no;
 }
 
-const char *words_for(store_state state)
-{
-    switch (state) {
-    case store_state::empty: return "empty";
-    case store_state::ready: return "ready";
-    case store_state::resync: return "resync";
-    }
-    return "unknown";
-}
-
 /// The figures of a store, under their names in JSON and in the list for people.
 exit_status stats(const context &with)
 {
@@ -321,11 +312,11 @@ exit_status stats(const context &with)
 
         text += R"({"store":)";
         write_string(with.folder(), text);
-        string("scheme", has_pepper ? "hmac-sha256" : "sha256");
+        string("scheme", word_for(info.scheme));
         if (has_pepper) {
             string("key_id", to_hex(info.key));
         }
-        string("state", words_for(info.state));
+        string("state", word_for(info.state));
         for (const verdict one : {verdict::ok, verdict::expired, verdict::revoked, verdict::not_yet_valid}) {
             number(std::string{name(one)}.c_str(), count[one]);
         }
@@ -358,7 +349,7 @@ exit_status stats(const context &with)
     property_list list;
     list.add("store", printable(with.folder()));
     list.add("digests", has_pepper ? "HMAC-SHA-256, pepper " + to_hex(info.key) : "SHA-256");
-    list.add("state", words_for(info.state));
+    list.add("state", word_for(info.state));
     for (const verdict one : {verdict::ok, verdict::expired, verdict::revoked, verdict::not_yet_valid}) {
         list.add(std::string{name(one)}, std::to_string(count[one]));
     }

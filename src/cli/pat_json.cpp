@@ -28,30 +28,6 @@ int hex_value(char c)
     return at == std::string_view::npos ? -1 : static_cast<int>(at);
 }
 
-std::string_view read_text(const element &value)
-{
-    std::string_view text;
-    if (value.get(text) != simdjson::SUCCESS) {
-        throw bad_value{"not a string"};
-    }
-    return text;
-}
-
-std::int64_t read_time(const element &value)
-{
-    std::int64_t seconds = 0;
-    switch (value.type()) {
-    case element_type::STRING: return parse_time(read_text(value));
-    case element_type::INT64:
-    case element_type::UINT64:
-        if (value.get(seconds) != simdjson::SUCCESS) {
-            throw bad_value{std::string{message(codec_error::time)}};
-        }
-        return parse_time(std::to_string(seconds));
-    default: throw bad_value{"neither Unix seconds nor a string with a date and time"};
-    }
-}
-
 template <typename Visit>
 void for_each_text(const element &value, const Visit &visit)
 {
@@ -75,37 +51,40 @@ void read_claims(const element &value, draft &out)
     }
 }
 
-std::uint64_t read_sequence(const element &value)
+bool read_truth(const element &value)
 {
-    std::uint64_t number = 0;
-    if (value.get(number) != simdjson::SUCCESS) {
-        throw bad_value{"not a whole number of 0 or more"};
+    bool truth = false;
+    if (value.get(truth) != simdjson::SUCCESS) {
+        throw bad_value{"neither true nor false"};
     }
-    return number;
+    return truth;
 }
 
 /// A field of a record: what reads it, and, for error messages only, its name.
 struct field {
     const char *name;
     bool may_be_null;
+    bool is_for_sources;  ///< to set with a change
     void (*read)(const element &value, draft &out);
 };
 
 constexpr field fields[] = {
-    {"id", false, [](const element &value, draft &out) { out.id = read_text(value); }},
-    {"subject", false, [](const element &value, draft &out) { out.subject = read_text(value); }},
-    {"name", true, [](const element &value, draft &out) { out.name = read_text(value); }},
-    {"scopes", true,
+    {"id", false, true, [](const element &value, draft &out) { out.id = read_text(value); }},
+    {"subject", false, true, [](const element &value, draft &out) { out.subject = read_text(value); }},
+    {"name", true, true, [](const element &value, draft &out) { out.name = read_text(value); }},
+    {"scopes", true, true,
      [](const element &value, draft &out) { for_each_text(value, [&](auto text) { out.add_scope(text); }); }},
-    {"cidrs", true,
+    {"cidrs", true, true,
      [](const element &value, draft &out) { for_each_text(value, [&](auto text) { out.add_range(text); }); }},
-    {"issued_at", true, [](const element &value, draft &out) { out.issued_at = read_time(value); }},
-    {"not_before", true, [](const element &value, draft &out) { out.not_before = read_time(value); }},
-    {"expires_at", true, [](const element &value, draft &out) { out.expires_at = read_time(value); }},
-    {"revoked_at", true, [](const element &value, draft &out) { out.revoked_at = read_time(value); }},
-    {"local_revoked_at", true, [](const element &value, draft &out) { out.local_revoked_at = read_time(value); }},
-    {"claims", true, read_claims},
-    {"seq", true, [](const element &value, draft &out) { out.sequence = read_sequence(value); }},
+    {"issued_at", true, true, [](const element &value, draft &out) { out.issued_at = read_time(value); }},
+    {"not_before", true, true, [](const element &value, draft &out) { out.not_before = read_time(value); }},
+    {"expires_at", true, true, [](const element &value, draft &out) { out.expires_at = read_time(value); }},
+    {"revoked_at", true, true, [](const element &value, draft &out) { out.revoked_at = read_time(value); }},
+    {"local_revoked_at", true, false,
+     [](const element &value, draft &out) { out.local_revoked_at = read_time(value); }},
+    {"denied", true, false, [](const element &value, draft &out) { out.denied = read_truth(value); }},
+    {"claims", true, true, read_claims},
+    {"seq", true, true, [](const element &value, draft &out) { out.sequence = read_sequence(value); }},
 };
 
 constexpr std::size_t token_field = std::size(fields);
@@ -123,9 +102,9 @@ std::size_t find_field(std::string_view name)
     throw bad_value{"unknown field \"" + printable(name.substr(0, 64)) + '"'};
 }
 
-digest read_token_field(std::string_view name, const element &value, token_form form, const hasher &by)
+digest read_token_field(std::string_view name, const element &value, record_form form, const hasher *by)
 {
-    if (form == token_form::digest) {
+    if (form != record_form::plaintext) {
         if (name == "token") {
             throw bad_value{"not a digest but a token, which only \"import --plaintext\" takes"};
         }
@@ -139,7 +118,7 @@ digest read_token_field(std::string_view name, const element &value, token_form 
     if (!is_token(token)) {
         throw bad_value{"not 16 to 512 characters of a b64token (RFC 6750)"};
     }
-    return by(token);
+    return (*by)(token);
 }
 
 void write_name(std::string_view name, std::string &out)
@@ -191,13 +170,53 @@ simdjson::dom::object json_parser::parse(std::string_view text)
     return object;
 }
 
-digest read_record(const simdjson::dom::object &from, token_form form, const hasher &by, draft &out)
+std::string_view read_text(const element &value)
+{
+    std::string_view text;
+    if (value.get(text) != simdjson::SUCCESS) {
+        throw bad_value{"not a string"};
+    }
+    return text;
+}
+
+std::int64_t read_time(const element &value)
+{
+    std::int64_t seconds = 0;
+    switch (value.type()) {
+    case element_type::STRING: return parse_time(read_text(value));
+    case element_type::INT64:
+    case element_type::UINT64:
+        if (value.get(seconds) != simdjson::SUCCESS) {
+            throw bad_value{std::string{message(codec_error::time)}};
+        }
+        return parse_time(std::to_string(seconds));
+    default: throw bad_value{"neither Unix seconds nor a string with a date and time"};
+    }
+}
+
+std::uint64_t read_sequence(const element &value)
+{
+    std::uint64_t number = 0;
+    if (value.get(number) != simdjson::SUCCESS) {
+        throw bad_value{"not a whole number of 0 or more"};
+    }
+    return number;
+}
+
+digest read_record(const simdjson::dom::object &from, record_form form, const hasher *by, draft &out)
 {
     digest result{};
     std::array<bool, std::size(fields) + 1> seen{};
 
     for (const auto &[name, value] : from) {
+        if (form == record_form::change && name == "op") {
+            continue;
+        }
+
         const std::size_t which = find_field(name);
+        if (form == record_form::change && which != token_field && !fields[which].is_for_sources) {
+            throw bad_value{std::string{name} + ": is not for a source to say"};
+        }
         if (seen[which]) {
             throw bad_value{std::string{name} + ": given twice"};
         }
@@ -213,7 +232,7 @@ digest read_record(const simdjson::dom::object &from, token_form form, const has
     }
 
     if (!seen[token_field]) {
-        throw bad_value{form == token_form::digest ? "no field \"digest\"" : "no field \"token\""};
+        throw bad_value{form == record_form::plaintext ? "no field \"token\"" : "no field \"digest\""};
     }
     for (const char *required : {"id", "subject"}) {
         if (!seen[find_field(required)]) {
@@ -255,6 +274,10 @@ void write_properties(const record &from, std::string &out)
     write_time("expires_at", from.expires_at, out);
     write_time("revoked_at", from.revoked_at, out);
     write_time("local_revoked_at", from.local_revoked_at, out);
+    if (from.denied) {
+        write_name("denied", out);
+        out += "true";
+    }
     if (!from.claims.empty()) {
         write_name("claims", out);
         out += '{';
@@ -301,6 +324,25 @@ void write_string(std::string_view text, std::string &out)
         }
     }
     out += '"';
+}
+
+const char *word_for(store_state state) noexcept
+{
+    switch (state) {
+    case store_state::empty: return "empty";
+    case store_state::ready: return "ready";
+    case store_state::resync: return "resync";
+    }
+    return "unknown";
+}
+
+const char *word_for(digest_scheme scheme) noexcept
+{
+    switch (scheme) {
+    case digest_scheme::sha256: return "sha256";
+    case digest_scheme::hmac_sha256: return "hmac-sha256";
+    }
+    return "unknown";
 }
 
 std::string to_hex(std::span<const std::byte> bytes)

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -38,14 +39,20 @@ private:
     simdjson::dom::document document_;  ///< with room for the longest line, so that it never moves
 };
 
-/// How an object names its token.
-enum class token_form : unsigned char {
+/// How an object names its token, and what else it may have.
+enum class record_form : unsigned char {
     digest,     ///< "digest", 64 hexadecimal digits
-    plaintext,  ///< "token", from which `by` makes the digest
+    plaintext,  ///< "token", from which `by` makes the digest; the others don't need it
+    change,     ///< "digest"; "op", which is left to the caller; and nothing that only this host can say
 };
 
 /// Fills `out` and returns its digest. Throws bad_value for fields that are unknown, missing, given twice, or wrong.
-digest read_record(const simdjson::dom::object &from, token_form form, const hasher &by, draft &out);
+digest read_record(const simdjson::dom::object &from, record_form form, const hasher *by, draft &out);
+
+/// Values of fields. They throw bad_value.
+[[nodiscard]] std::string_view read_text(const simdjson::dom::element &value);
+[[nodiscard]] std::int64_t read_time(const simdjson::dom::element &value);
+[[nodiscard]] std::uint64_t read_sequence(const simdjson::dom::element &value);
 
 /// Appends to a text, in the one form that read_record() gives back byte for byte: fields in a fixed order, those
 /// without a value left out.
@@ -59,6 +66,10 @@ void write_properties(const record &from, std::string &out);
 
 /// A string with its quotes. Control characters of Unicode are escaped, what is not UTF-8 becomes U+FFFD.
 void write_string(std::string_view text, std::string &out);
+
+/// Words that stand for values of the meta record.
+[[nodiscard]] const char *word_for(store_state state) noexcept;
+[[nodiscard]] const char *word_for(digest_scheme scheme) noexcept;
 
 [[nodiscard]] std::string to_hex(std::span<const std::byte> bytes);
 

@@ -3,10 +3,12 @@
 #include "cli/pat_failure.h"
 #include "cli/pat_json.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include <openssl/crypto.h>
+#include <poll.h>
 #include <unistd.h>
 
 namespace pat::cli {
@@ -20,13 +22,15 @@ constexpr std::size_t buffer_size = 16 * max_line_length;
 line_reader::line_reader(int fd, std::string name)
     : fd_{fd},
       name_{std::move(name)},
-      buffer_(buffer_size + simdjson::SIMDJSON_PADDING)
+      buffer_(buffer_size + simdjson::SIMDJSON_PADDING),
+      beginning_(max_line_length + simdjson::SIMDJSON_PADDING)
 {
 }
 
 line_reader::~line_reader()
 {
     OPENSSL_cleanse(buffer_.data(), buffer_.size());
+    OPENSSL_cleanse(beginning_.data(), beginning_.size());
 }
 
 bool line_reader::fill()
@@ -40,6 +44,7 @@ bool line_reader::fill()
         if (got >= 0) {
             end_ += static_cast<std::size_t>(got);
             position_ += static_cast<std::uint64_t>(got);
+            has_ended_ = got == 0;
             return got > 0;
         }
         if (errno != EINTR) {
@@ -48,45 +53,60 @@ bool line_reader::fill()
     }
 }
 
+bool line_reader::has_line()
+{
+    const std::size_t length = end_ - begin_;
+    if (std::memchr(buffer_.data() + begin_, '\n', length) != nullptr) {
+        return true;
+    }
+    if (length > max_line_length) {
+        if (!is_skipping_) {
+            std::copy_n(buffer_.data() + begin_, max_line_length, beginning_.begin());
+        }
+        is_skipping_ = true;
+        begin_ = end_;
+    }
+    return false;
+}
+
+bool line_reader::is_waiting()
+{
+    while (!has_line() && !has_ended_) {
+        pollfd input{fd_, POLLIN, 0};
+        if (poll(&input, 1, 0) <= 0) {
+            return false;
+        }
+        fill();
+    }
+    return true;
+}
+
 bool line_reader::next(line &out)
 {
-    out.number = ++number_;
-    out.too_long = false;
-
-    std::size_t length = 0;
-    bool complete = false;
-    while (!complete) {
-        const char *from = buffer_.data() + begin_;
-        if (const void *found = std::memchr(from + length, '\n', end_ - begin_ - length)) {
-            length = static_cast<std::size_t>(static_cast<const char *>(found) - from);
-            complete = true;
-            break;
-        }
-
-        length = end_ - begin_;
-        if (length > max_line_length) {
-            out.too_long = true;
-            begin_ = end_;
-            length = 0;
-        }
-        if (!fill()) {
-            break;
-        }
+    while (!has_line() && fill()) {
     }
 
-    if (!complete && length == 0 && !out.too_long) {
+    const std::string_view rest{buffer_.data() + begin_, end_ - begin_};
+    const std::size_t end = rest.find('\n');
+    out.is_complete = end != std::string_view::npos;
+    out.text = rest.substr(0, end);
+    if (rest.empty() && !is_skipping_) {
         return false;
     }
 
-    out.text = {buffer_.data() + begin_, length};
-    begin_ += length + (complete ? 1 : 0);
+    out.number = ++number_;
+    begin_ += out.text.size() + (out.is_complete ? 1 : 0);
 
-    if (out.text.ends_with('\r')) {
+    out.too_long = is_skipping_;
+    if (is_skipping_) {
+        out.text = {beginning_.data(), max_line_length};
+        is_skipping_ = false;
+    } else if (out.text.ends_with('\r')) {
         out.text.remove_suffix(1);
     }
-    if (out.too_long || out.text.size() > max_line_length) {
+    if (out.text.size() > max_line_length) {
         out.too_long = true;
-        out.text = {};
+        out.text = out.text.substr(0, max_line_length);
     }
     return true;
 }

@@ -11,7 +11,8 @@ namespace pat::cli {
 struct line {
     std::string_view text;  ///< without its end; what JSON parsers read ahead behind it is readable
     std::uint64_t number = 0;
-    bool too_long = false;  ///< then there is no text
+    bool too_long = false;     ///< then the text is its beginning
+    bool is_complete = false;  ///< false: the last one, which lacks its end
 };
 
 /// Reads a file line by line in bounded memory, which is wiped in the end. The last line may lack its end.
@@ -26,15 +27,22 @@ public:
     /// The next line, until the next call; false at the end. Throws a failure.
     bool next(line &out);
 
+    /// True if next() would not have to wait.
+    [[nodiscard]] bool is_waiting();
+
     /// Bytes read so far.
     [[nodiscard]] std::uint64_t position() const noexcept { return position_; }
 
 private:
+    bool has_line();
     bool fill();
 
     int fd_;
     std::string name_;
     std::vector<char> buffer_;
+    std::vector<char> beginning_;  ///< of a line that is too long
+    bool is_skipping_ = false;     ///< the rest of it
+    bool has_ended_ = false;
     std::size_t begin_ = 0;
     std::size_t end_ = 0;
     std::uint64_t position_ = 0;

@@ -119,6 +119,7 @@ exit_status run(int argc, char **argv)
     add_maintain(app, with);
     add_issue(app, with);
     add_transfer(app, with);
+    add_apply(app, with);
     add_revoke(app, with);
     add_inspect(app, with);
 

@@ -187,6 +187,15 @@ exit_status verify(const context &with)
         }
         last_key.assign(key.begin(), key.end());
 
+        if (const auto buried = digest_of_tombstone_key(key)) {
+            tombstone grave;
+            if (const codec_error error = problem ? codec_error::too_long : decode(key, value, grave);
+                error != codec_error::none) {
+                found.add(to_hex(*buried), "its tombstone: " + std::string{message(error)});
+            }
+            continue;
+        }
+
         const auto of = digest_of_key(key);
         if (!of) {
             if (!std::ranges::equal(key, meta_key())) {
@@ -261,37 +270,64 @@ std::uint64_t count_garbage(const context &with, std::int64_t cutoff)
     return count;
 }
 
+bool is_garbage(const tombstone &grave, std::int64_t cutoff)
+{
+    return grave.deleted_at <= cutoff;
+}
+
+/// The digests of all the records, or tombstones, that are garbage.
+template <typename Entry>
+store::fault find_garbage(store::transaction &in, std::int64_t cutoff, std::vector<digest> &found)
+{
+    for (;;) {
+        digest of;
+        Entry entry;
+        bool done = false;
+
+        const store::fault problem = in.next(of, entry, done);
+        if (done) {
+            return {};
+        }
+        if (problem && problem.kind != store::fault_kind::bad_record) {
+            return problem;
+        }
+        if (!problem && is_garbage(entry, cutoff)) {
+            found.push_back(of);
+        }
+    }
+}
+
 std::uint64_t remove_garbage(const context &with, std::int64_t cutoff)
 {
     store::writer writer;
     require(with.folder(), writer.open(with.folder().c_str(), with.map_size));
 
-    std::vector<digest> garbage;
+    std::vector<digest> tokens;
     require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
-        for (;;) {
-            digest of;
-            record token;
-            bool done = false;
-
-            const store::fault problem = change.next(of, token, done);
-            if (problem && problem.kind != store::fault_kind::bad_record) {
-                return problem;
-            }
-            if (done) {
-                break;
-            }
-            if (!problem && is_garbage(token, cutoff)) {
-                garbage.push_back(of);
-            }
+        if (const store::fault problem = find_garbage<record>(change, cutoff, tokens)) {
+            return problem;
         }
-        for (const digest &of : garbage) {
+        for (const digest &of : tokens) {
             if (const store::fault problem = change.erase(of)) {
                 return problem;
             }
         }
         return {};
     }));
-    return garbage.size();
+
+    std::vector<digest> tombstones;
+    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        if (const store::fault problem = find_garbage<tombstone>(change, cutoff, tombstones)) {
+            return problem;
+        }
+        for (const digest &of : tombstones) {
+            if (const store::fault problem = change.unbury(of)) {
+                return problem;
+            }
+        }
+        return {};
+    }));
+    return tokens.size();
 }
 
 exit_status collect_garbage(const context &with, const gc_options &options)

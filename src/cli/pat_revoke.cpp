@@ -67,7 +67,7 @@ tally set_local_revocation(const context &with, const selection &named, std::int
         }
 
         result.matched++;
-        result.revoked_by_source += token.revoked_at != 0 ? 1 : 0;
+        result.revoked_by_source += token.revoked_at != 0 || token.denied ? 1 : 0;
         if ((token.local_revoked_at != 0) == (time != 0)) {
             return {};
         }

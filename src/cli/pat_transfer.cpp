@@ -1,6 +1,7 @@
 #include "store/pat_snapshot.h"
 #include "store/pat_writer.h"
 
+#include "cli/pat_collection.h"
 #include "cli/pat_command.h"
 #include "cli/pat_json.h"
 #include "cli/pat_lines.h"
@@ -10,7 +11,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -22,116 +22,6 @@
 namespace pat::cli {
 
 namespace {
-
-/// Encoded records with their digests and the lines they stood on, in memory that never moves, and an index of them:
-///
-///     chunk:  digest[32]  line  length  record …  digest[32]  line  length  record …
-///     index:  first 8 bytes of the digest, pointer into a chunk
-///
-/// A million records take some 230 MB, and sorting moves 16 bytes for each.
-class collection {
-public:
-    struct item {
-        digest of;
-        std::uint64_t line;
-        std::span<const std::byte> record;
-    };
-
-    void add(const digest &of, std::uint64_t line, std::span<const std::byte> record)
-    {
-        const std::size_t size = header_length + record.size();
-        if (room_ < size) {
-            chunks_.push_back(std::make_unique_for_overwrite<std::byte[]>(chunk_size));
-            free_ = chunks_.back().get();
-            room_ = chunk_size;
-        }
-
-        const auto length = static_cast<std::uint16_t>(record.size());
-        std::memcpy(free_, of.data(), of.size());
-        std::memcpy(free_ + line_at, &line, sizeof line);
-        std::memcpy(free_ + length_at, &length, sizeof length);
-        std::ranges::copy(record, free_ + header_length);
-
-        index_.push_back({prefix_of(of), free_});
-        free_ += size;
-        room_ -= size;
-    }
-
-    /// By digest, and those with the same digest by line.
-    void sort()
-    {
-        std::ranges::sort(index_, [](const entry &a, const entry &b) {
-            if (a.prefix != b.prefix) {
-                return a.prefix < b.prefix;
-            }
-            const int order = std::memcmp(a.at, b.at, digest_length);
-            return order != 0 ? order < 0 : line_of(a.at) < line_of(b.at);
-        });
-    }
-
-    /// Removes all but the last of those with the same digest, after sort(), and calls `visit(line, last line)`.
-    template <typename Visit>
-    void keep_last(const Visit &visit)
-    {
-        std::size_t kept = 0;
-        for (std::size_t i = 0; i < index_.size(); i++) {
-            const bool is_last =
-                i + 1 == index_.size() || std::memcmp(index_[i].at, index_[i + 1].at, digest_length) != 0;
-            if (is_last) {
-                index_[kept++] = index_[i];
-            } else {
-                visit(line_of(index_[i].at), line_of(index_[i + 1].at));
-            }
-        }
-        index_.resize(kept);
-    }
-
-    [[nodiscard]] std::size_t size() const noexcept { return index_.size(); }
-
-    [[nodiscard]] item operator[](std::size_t at) const noexcept
-    {
-        const std::byte *stored = index_[at].at;
-        item result;
-        std::memcpy(result.of.data(), stored, result.of.size());
-        std::memcpy(&result.line, stored + line_at, sizeof result.line);
-        std::uint16_t length;
-        std::memcpy(&length, stored + length_at, sizeof length);
-        result.record = {stored + header_length, length};
-        return result;
-    }
-
-private:
-    struct entry {
-        std::uint64_t prefix;
-        const std::byte *at;
-    };
-
-    static constexpr std::size_t line_at = digest_length;
-    static constexpr std::size_t length_at = line_at + sizeof(std::uint64_t);
-    static constexpr std::size_t header_length = length_at + sizeof(std::uint16_t);
-    static constexpr std::size_t chunk_size = std::size_t{4} << 20;
-
-    static std::uint64_t prefix_of(const digest &of) noexcept
-    {
-        std::uint64_t prefix = 0;
-        for (std::size_t i = 0; i < sizeof prefix; i++) {
-            prefix = prefix << 8 | std::to_integer<std::uint64_t>(of[i]);
-        }
-        return prefix;
-    }
-
-    static std::uint64_t line_of(const std::byte *stored) noexcept
-    {
-        std::uint64_t line;
-        std::memcpy(&line, stored + line_at, sizeof line);
-        return line;
-    }
-
-    std::vector<std::unique_ptr<std::byte[]>> chunks_;
-    std::byte *free_ = nullptr;
-    std::size_t room_ = 0;
-    std::vector<entry> index_;
-};
 
 struct import_options {
     std::string file;
@@ -178,7 +68,7 @@ std::uint64_t read_lines(const import_options &options, const hasher &by, collec
     json_parser parser;
     progress bar{"reading", from.size};
 
-    const token_form form = options.plaintext ? token_form::plaintext : token_form::digest;
+    const record_form form = options.plaintext ? record_form::plaintext : record_form::digest;
     std::uint64_t refused = 0;
 
     for (line one; lines.next(one); bar.reach(from.size > 0 ? lines.position() : one.number)) {
@@ -195,7 +85,7 @@ std::uint64_t read_lines(const import_options &options, const hasher &by, collec
             }
 
             draft drafted;
-            const digest of = read_record(parser.parse(one.text), form, by, drafted);
+            const digest of = read_record(parser.parse(one.text), form, &by, drafted);
 
             record_buffer buffer;
             const encoded result = encode(make_token_key(of), drafted.view(), buffer);

@@ -1,0 +1,601 @@
+#include "store/pat_writer.h"
+
+#include "cli/pat_change.h"
+#include "cli/pat_command.h"
+#include "cli/pat_json.h"
+#include "cli/pat_lines.h"
+#include "cli/pat_message.h"
+#include "cli/pat_output.h"
+#include "cli/pat_resync.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+namespace pat::cli {
+
+namespace {
+
+/// What is read at a time: at least what a pipe holds.
+constexpr std::size_t max_lines = 10000;
+
+/// What is kept without a commit. A transaction takes so much, too, and is over in a fraction of a second.
+constexpr std::size_t max_changes = 20000;
+constexpr std::size_t max_records_size = std::size_t{8} << 20;
+
+/// From so many on, what revokes tokens gets a transaction of its own, before the rest.
+constexpr std::size_t many_changes = 1000;
+
+constexpr int first_wait_ms = 100;
+constexpr int longest_wait_ms = 5000;
+constexpr int lock_wait_ms = 10000;
+
+/// What a pipe holds at most if its owner may choose (pipe(7)).
+constexpr int pipe_size = 1 << 20;
+
+/// A store has one source at a time. The lock is on its folder, and goes with the process.
+class source_lock {
+public:
+    explicit source_lock(const std::string &folder) : fd_{open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)}
+    {
+        if (fd_ < 0) {
+            require(folder, store::from_errno(errno));
+        }
+
+        constexpr int pause_ms = 20;
+        for (int waited = 0; flock(fd_, LOCK_EX | LOCK_NB) != 0; waited += pause_ms) {
+            if (waited >= lock_wait_ms) {
+                throw failure{exit_status::fault, "store \"" + folder + "\": another \"patctl apply\" works on it"};
+            }
+            poll(nullptr, 0, pause_ms);
+        }
+    }
+    source_lock(const source_lock &) = delete;
+    source_lock &operator=(const source_lock &) = delete;
+    ~source_lock() { close(fd_); }
+
+private:
+    int fd_;
+};
+
+/// A line of the answer, field by field.
+class answer {
+public:
+    explicit answer(std::string_view kind) { text("answer", kind); }
+
+    answer &text(std::string_view name, std::string_view value)
+    {
+        begin(name);
+        write_string(value, json_);
+        return *this;
+    }
+
+    answer &number(std::string_view name, std::uint64_t value)
+    {
+        begin(name);
+        json_ += std::to_string(value);
+        return *this;
+    }
+
+    [[nodiscard]] std::string line() const { return json_ + "}\n"; }
+
+private:
+    void begin(std::string_view name)
+    {
+        json_ += json_.empty() ? "{\"" : ",\"";
+        json_ += name;
+        json_ += "\":";
+    }
+
+    std::string json_;
+};
+
+/// A commit or a heartbeat, to be answered once it is durable.
+struct request {
+    operation is;
+    std::uint64_t line;
+    std::size_t changes;  ///< how many of the batch come before it
+    std::uint64_t rejected;
+    std::string cursor;
+    std::int64_t time;
+};
+
+class applier {
+public:
+    explicit applier(const context &with) : with_{with}, lock_{with.folder()}, lines_{STDIN_FILENO, "standard input"}
+    {
+        // Only pipes have this, and more than the system allows is no harm either.
+        static_cast<void>(fcntl(STDIN_FILENO, F_SETPIPE_SZ, pipe_size));
+        require(with_.folder(), writer_.open(with_.folder().c_str(), with_.map_size));
+    }
+
+    exit_status run()
+    {
+        open();
+        while (!has_ended_ || merging_) {
+            read_lines();
+            write_batch();
+            if (merging_) {
+                merge();
+            }
+            flush();
+        }
+        return finish();
+    }
+
+private:
+    // --- reading ---
+
+    /// Reads what is waiting, or waits for the first line if there is nothing else to do.
+    void read_lines()
+    {
+        bool goes_on = !has_ended_ && (!merging_ || lines_.is_waiting());
+        for (std::size_t count = 1; goes_on; count++) {
+            line one;
+            has_ended_ = !lines_.next(one);
+            if (has_ended_) {
+                return;
+            }
+            if (!one.is_complete) {
+                // Whoever wrote it was cut off: it says nothing about its token.
+                has_ended_ = true;
+                is_cut_off_ = true;
+                return;
+            }
+            take(one);
+            goes_on = count < max_lines && !is_full() && lines_.is_waiting();
+        }
+    }
+
+    void take(const line &one)
+    {
+        if (!one.too_long && one.text.find_first_not_of(" \t") == std::string_view::npos) {
+            return;
+        }
+
+        std::optional<simdjson::dom::object> object;
+        try {
+            if (one.too_long) {
+                throw bad_value{"longer than " + std::to_string(max_line_length) + " bytes"};
+            }
+            object = parser_.parse(one.text);
+            act_on(one.number, read_message(*object));
+        } catch (const bad_value &bad) {
+            reject(one.number, bad.what(), object ? read_hint(*object) : read_hint(one.text));
+        }
+    }
+
+    void act_on(std::uint64_t number, const message &what)
+    {
+        switch (what.is) {
+        case operation::put: take_put(what); break;
+        case operation::revoke: take_change(change_kind::revoke, what); break;
+        case operation::remove: take_change(change_kind::remove, what); break;
+        case operation::commit: take_commit(number, what); break;
+        case operation::heartbeat:
+            requests_.push_back({what.is, number, committed_, 0, {}, not_after_now(what.time)});
+            break;
+        case operation::snapshot_begin: begin_snapshot(number, what); break;
+        case operation::snapshot_end: end_snapshot(number, what); break;
+        }
+    }
+
+    void take_put(const message &what)
+    {
+        record_buffer buffer;
+        const encoded result = encode(make_token_key(what.of), what.token.view(), buffer);
+        if (result.error != codec_error::none) {
+            throw bad_value{std::string{pat::message(result.error)}};
+        }
+
+        if (is_of_snapshot(what.sequence)) {
+            arriving_->add(what.of, what.token.sequence, result.bytes);
+            return;
+        }
+        batch_.add({change_kind::put, what.token.revoked_at != 0, what.of, need_sequence(what), 0, 0, 0}, result.bytes);
+    }
+
+    void take_change(change_kind kind, const message &what)
+    {
+        batch_.add({kind, true, what.of, need_sequence(what), what.time != 0 ? what.time : now(), 0, 0});
+    }
+
+    static std::uint64_t need_sequence(const message &what)
+    {
+        if (!what.sequence || *what.sequence == 0) {
+            throw bad_value{"seq: a change needs a number of 1 or higher"};
+        }
+        return *what.sequence;
+    }
+
+    void take_commit(std::uint64_t number, const message &what)
+    {
+        if (what.after && cursor_ && *what.after != *cursor_) {
+            throw bad_value{"after: something is missing between cursor \"" + *cursor_ + "\" and cursor \""
+                            + *what.after + '"'};
+        }
+        cursor_ = what.cursor;
+        committed_ = batch_.changes.size();
+        requests_.push_back({what.is, number, committed_, rejected_, what.cursor, 0});
+        rejected_ = 0;
+    }
+
+    /// Its token is denied, as the line may have been a revocation.
+    void reject(std::uint64_t number, const std::string &cause, const hint &what)
+    {
+        answer rejected{"rejected"};
+        rejected.number("line", number).text("cause", cause);
+        if (!what.digests.empty()) {
+            rejected.text("digest", to_hex(what.digests.front()));
+        }
+        if (!what.id.empty()) {
+            rejected.text("id", what.id);
+        }
+        answers_ += rejected.line();
+
+        const bool is_row = is_of_snapshot(what.sequence);
+        (is_row ? snapshot_rejected_ : rejected_)++;
+
+        for (const digest &of : what.digests) {
+            if (is_row) {
+                arriving_->deny(of);
+            }
+            if (!is_row || !what.sequence) {
+                batch_.add({change_kind::deny, true, of, what.sequence.value_or(0), now(), 0, 0});
+            }
+        }
+    }
+
+    [[nodiscard]] bool is_of_snapshot(std::optional<std::uint64_t> sequence) const
+    {
+        return arriving_ && sequence.value_or(0) <= arriving_->sequence();
+    }
+
+    [[nodiscard]] bool is_full() const
+    {
+        return batch_.changes.size() >= max_changes || batch_.records.size() >= max_records_size;
+    }
+
+    // --- snapshots ---
+
+    void begin_snapshot(std::uint64_t number, const message &what)
+    {
+        const std::uint64_t sequence = *what.sequence;
+        const bool is_new_history = what.epoch != epoch_;
+
+        write_batch();
+        if (const std::uint64_t newest = std::max(last_sequence_, snapshot_sequence_);
+            !is_new_history && sequence < newest) {
+            throw bad_value{"seq: the snapshot is older than the store, which holds change " + std::to_string(newest)};
+        }
+        if (merging_) {
+            reject(merging_line_, "the snapshot that began at line " + std::to_string(number) + " overtook it", {});
+        }
+
+        update([&](store::transaction &change) -> store::fault {
+            meta &info = change.info();
+            if (is_new_history) {
+                info.generation++;
+                info.last_sequence = 0;
+                info.epoch = what.epoch;
+                info.cursor = {};
+            }
+            info.state = store_state::resync;
+            info.snapshot_sequence = sequence;
+            keep(change);
+            return {};
+        });
+
+        merging_.reset();
+        arriving_ = std::make_unique<resync>(with_.folder(), sequence);
+        snapshot_rejected_ = 0;
+        cursor_.reset();
+        answers_ +=
+            answer{"snapshot_begun"}.number("line", number).text("epoch", epoch_).number("seq", sequence).line();
+    }
+
+    void end_snapshot(std::uint64_t number, const message &what)
+    {
+        if (!arriving_) {
+            throw bad_value{"no snapshot has begun"};
+        }
+        merging_ = std::move(arriving_);
+        merging_line_ = number;
+        merging_time_ = not_after_now(what.time);
+        cursor_ = what.cursor;
+    }
+
+    /// Does a part of what end_snapshot() has begun, so that changes that arrive need not wait for all of it.
+    void merge()
+    {
+        update([&](store::transaction &change) { return merging_->step(change); });
+        merging_->move_on();
+
+        const resync::counts &done = merging_->done();
+        if (!merging_->is_done()) {
+            answers_ +=
+                answer{"snapshot_progress"}.number("done", merging_->merged()).number("of", done.received).line();
+            return;
+        }
+
+        update([&](store::transaction &change) -> store::fault {
+            meta &info = change.info();
+            info.state = store_state::ready;
+            info.last_sequence = std::max(info.last_sequence, merging_->sequence());
+            info.cursor = *cursor_;
+            info.heartbeat = std::max(info.heartbeat, merging_time_);
+            keep(change);
+            return {};
+        });
+        answers_ += answer{"snapshot_committed"}
+                        .number("line", merging_line_)
+                        .text("cursor", *cursor_)
+                        .number("received", done.received)
+                        .number("written", done.written)
+                        .number("removed", done.removed)
+                        .number("rejected", snapshot_rejected_)
+                        .number("transaction", transaction_)
+                        .line();
+        merging_.reset();
+    }
+
+    // --- writing ---
+
+    /// Writes what is committed, or all if it is too much to keep, and answers the requests.
+    void write_batch()
+    {
+        const std::size_t count = is_full() ? batch_.changes.size() : committed_;
+        if (count == 0 && requests_.empty()) {
+            return;
+        }
+
+        std::vector<outcome> outcomes(count);
+        std::vector<bool> goes_first(count, false);
+        if (count >= many_changes) {
+            goes_first = find_revocations(count);
+            update([&](store::transaction &change) { return write_changes(change, goes_first, true, outcomes); });
+        }
+        update([&](store::transaction &change) -> store::fault {
+            if (const store::fault problem = write_changes(change, goes_first, false, outcomes)) {
+                return problem;
+            }
+            fulfil_requests(change.info());
+            keep(change);
+            return {};
+        });
+
+        answer_requests(outcomes);
+        batch_.drop(count);
+        committed_ = 0;
+        requests_.clear();
+    }
+
+    /// What takes access away, and what came before it for the same token.
+    [[nodiscard]] std::vector<bool> find_revocations(std::size_t count) const
+    {
+        std::set<digest> revoked;
+        for (std::size_t i = 0; i < count; i++) {
+            if (batch_.changes[i].revokes) {
+                revoked.insert(batch_.changes[i].of);
+            }
+        }
+
+        std::vector<bool> result(count);
+        for (std::size_t i = 0; i < count; i++) {
+            result[i] = revoked.contains(batch_.changes[i].of);
+        }
+        return result;
+    }
+
+    /// Writes those of the changes for which `selected` is `value`.
+    store::fault write_changes(store::transaction &to, const std::vector<bool> &selected, bool value,
+                               std::vector<outcome> &outcomes)
+    {
+        for (std::size_t i = 0; i < selected.size(); i++) {
+            if (selected[i] != value) {
+                continue;
+            }
+            const change &one = batch_.changes[i];
+            if (const store::fault problem = apply(to, one, batch_.record_of(one), outcomes[i])) {
+                return problem;
+            }
+        }
+        return {};
+    }
+
+    void fulfil_requests(meta &info) const
+    {
+        for (const request &one : requests_) {
+            if (info.state == store_state::resync) {
+                return;  // only the end of a snapshot moves the cursor, and makes the store fresh
+            }
+            if (one.is == operation::heartbeat) {
+                info.heartbeat = std::max(info.heartbeat, one.time);
+            } else {
+                info.state = store_state::ready;
+                info.cursor = one.cursor;
+            }
+        }
+    }
+
+    void answer_requests(const std::vector<outcome> &outcomes)
+    {
+        std::size_t at = 0;
+        const auto count_up_to = [&](std::size_t end) {
+            for (; at < end; at++) {
+                (outcomes[at] == outcome::older ? older_ : applied_)++;
+                if (outcomes[at] == outcome::repaired) {
+                    complain("warning: the record of digest " + to_hex(batch_.changes[at].of)
+                             + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
+                }
+            }
+        };
+
+        for (const request &one : requests_) {
+            if (one.is == operation::heartbeat) {
+                const std::int64_t time = state_ == store_state::resync ? 0 : one.time;
+                answers_ +=
+                    answer{"heartbeat"}.number("line", one.line).number("at", static_cast<std::uint64_t>(time)).line();
+                continue;
+            }
+            count_up_to(one.changes);
+            answers_ += answer{"committed"}
+                            .number("line", one.line)
+                            .text("cursor", one.cursor)
+                            .number("applied", applied_)
+                            .number("older", older_)
+                            .number("rejected", one.rejected)
+                            .number("transaction", transaction_)
+                            .line();
+            applied_ = 0;
+            older_ = 0;
+        }
+        count_up_to(outcomes.size());
+    }
+
+    /// Runs a write transaction. A full disk leaves the store as it was (writer rule 5), and is waited for.
+    template <typename Body>
+    void update(const Body &body)
+    {
+        for (int wait = first_wait_ms;; wait = std::min(2 * wait, longest_wait_ms)) {
+            const store::fault problem = writer_.update(body);
+            if (problem.kind != store::fault_kind::disk_full) {
+                require(with_.folder(), problem);
+                return;
+            }
+
+            const std::string cause = describe(with_.folder(), problem);
+            complain(cause);
+            answers_ +=
+                answer{"waiting"}.text("cause", cause).number("milliseconds", static_cast<unsigned>(wait)).line();
+            flush();
+
+            // If nobody is there to tell, what is not durable will be sent again.
+            pollfd input{STDIN_FILENO, 0, 0};
+            if (poll(&input, 1, wait) > 0 && !has_ended_) {
+                throw failure{exit_status::fault, cause};
+            }
+        }
+    }
+
+    /// Remembers what the store will say of itself after this transaction.
+    void keep(const store::transaction &change)
+    {
+        const meta &info = change.info();
+        state_ = info.state;
+        epoch_ = info.epoch;
+        last_sequence_ = info.last_sequence;
+        snapshot_sequence_ = info.snapshot_sequence;
+        transaction_ = change.number();
+    }
+
+    // --- beginning and end ---
+
+    void open()
+    {
+        update([&](store::transaction &change) -> store::fault {
+            const meta &info = change.info();
+            const bool has_pepper = info.scheme == digest_scheme::hmac_sha256;
+            keep(change);
+            cursor_ = info.cursor;
+
+            answer opened{"opened"};
+            opened.text("state", word_for(info.state))
+                .text("epoch", info.epoch)
+                .text("cursor", info.cursor)
+                .number("last_sequence", info.last_sequence)
+                .number("heartbeat", static_cast<std::uint64_t>(info.heartbeat))
+                .number("tokens", info.tokens)
+                .text("scheme", word_for(info.scheme));
+            if (has_pepper) {
+                opened.text("key_id", to_hex(info.key));
+            }
+            answers_ = opened.line();
+            return {};
+        });
+        flush();
+    }
+
+    exit_status finish()
+    {
+        if (is_cut_off_) {
+            complain("the last line of the input lacks its end, and was dropped");
+        }
+        if (!batch_.changes.empty()) {
+            complain(std::to_string(batch_.changes.size()) + " changes that no commit followed were dropped");
+        }
+        if (arriving_) {
+            complain("the input ended before the snapshot did: the store waits for a complete one");
+        }
+        return is_cut_off_ || arriving_ || !batch_.changes.empty() ? exit_status::no : exit_status::yes;
+    }
+
+    void flush()
+    {
+        write_out(answers_);
+        answers_.clear();
+    }
+
+    static std::int64_t now() { return std::max<std::int64_t>(1, std::time(nullptr)); }
+
+    /// A stopped process that comes back must not claim to have been there meanwhile.
+    static std::int64_t not_after_now(std::int64_t time) { return time == 0 ? now() : std::min(time, now()); }
+
+    const context &with_;
+    source_lock lock_;
+    line_reader lines_;
+    json_parser parser_;
+    store::writer writer_;
+
+    bool has_ended_ = false;   ///< the input
+    bool is_cut_off_ = false;  ///< within a line
+    batch batch_;
+    std::size_t committed_ = 0;  ///< how many of the batch come before a commit
+    std::vector<request> requests_;
+    std::string answers_;
+
+    std::optional<std::string> cursor_;  ///< of the last commit; none after a snapshot has begun
+    std::uint64_t applied_ = 0;          ///< since the last commit, as are the next two
+    std::uint64_t older_ = 0;
+    std::uint64_t rejected_ = 0;
+
+    std::unique_ptr<resync> arriving_;  ///< the snapshot between its begin and its end
+    std::unique_ptr<resync> merging_;   ///< the snapshot that is being written
+    std::uint64_t merging_line_ = 0;
+    std::int64_t merging_time_ = 0;
+    std::uint64_t snapshot_rejected_ = 0;
+
+    /// Of the store, as of the last transaction.
+    store_state state_ = store_state::empty;
+    std::string epoch_;
+    std::uint64_t last_sequence_ = 0;
+    std::uint64_t snapshot_sequence_ = 0;
+    std::uint64_t transaction_ = 0;
+};
+
+constexpr const char *apply_examples = R"(Examples:
+  patctl apply < changes.jsonl
+  pat-sync --source postgresql://… runs it, and so may any program that writes
+  {"op":"put","seq":7,"digest":"9f86d0…","id":"42","subject":"user:42"} and {"op":"commit","cursor":"7"})";
+
+}  // namespace
+
+void add_apply(CLI::App &app, context &with)
+{
+    CLI::App *command = app.add_subcommand("apply", "Apply the changes that a source sends, and acknowledge them");
+    command->footer(apply_examples);
+    command->callback([&with] { with.run = [&with] { return std::make_unique<applier>(with)->run(); }; });
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,59 @@
+#pragma once
+
+#include "core/pat_digest.h"
+#include "core/pat_record.h"
+#include "store/pat_writer.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+/// Changes that a source sends, on their way into a store: docs/store-format.md, "Changes".
+namespace pat::cli {
+
+enum class change_kind : std::uint8_t {
+    put,
+    revoke,
+    remove,
+    deny,  ///< a line that can't be used: perhaps it was a revocation
+};
+
+struct change {
+    change_kind kind;
+    bool revokes;  ///< it takes access away, or it is a put of a token that is revoked
+    digest of;
+    std::uint64_t sequence;  ///< 0 for a denial whose sequence is not known
+    std::int64_t time;       ///< when the source revoked or deleted it
+    std::size_t record_at;   ///< of a put: where its record is in batch::records
+    std::size_t record_size;
+};
+
+/// Changes in the order in which they came.
+struct batch {
+    std::vector<change> changes;
+    std::vector<std::byte> records;
+
+    void add(const change &one) { changes.push_back(one); }
+    void add(change one, std::span<const std::byte> record);
+
+    /// Removes the first so many.
+    void drop(std::size_t count);
+
+    [[nodiscard]] std::span<const std::byte> record_of(const change &one) const noexcept
+    {
+        return std::span{records}.subspan(one.record_at, one.record_size);
+    }
+};
+
+/// What became of a change.
+enum class outcome : std::uint8_t {
+    applied,
+    older,     ///< its sequence is not higher than that of what the store knows of the token
+    repaired,  ///< applied to a token whose record was damaged
+};
+
+/// Applies one change. No revocation on this host is undone, and nothing that is older counts.
+store::fault apply(store::transaction &to, const change &one, std::span<const std::byte> record, outcome &result);
+
+}  // namespace pat::cli

@@ -1,0 +1,211 @@
+#include "cli/pat_message.h"
+
+#include "cli/pat_failure.h"
+#include "cli/pat_json.h"
+#include "cli/pat_text.h"
+
+#include <algorithm>
+#include <charconv>
+#include <initializer_list>
+
+namespace pat::cli {
+
+namespace {
+
+using simdjson::dom::element;
+using simdjson::dom::object;
+
+/// A field of a message that is not a put, and what reads it.
+struct field {
+    std::string_view name;
+    bool is_required;
+    void (*read)(const element &value, message &out);
+};
+
+std::string read_short_text(const element &value, std::size_t most)
+{
+    const std::string_view text = read_text(value);
+    if (text.size() > most) {
+        throw bad_value{"longer than " + std::to_string(most) + " bytes"};
+    }
+    return std::string{text};
+}
+
+constexpr field seq{"seq", true, [](const element &value, message &out) { out.sequence = read_sequence(value); }};
+constexpr field the_digest{"digest", true,
+                           [](const element &value, message &out) { out.of = parse_digest(read_text(value)); }};
+constexpr field revoked_at{"revoked_at", false,
+                           [](const element &value, message &out) { out.time = read_time(value); }};
+constexpr field at{"at", false, [](const element &value, message &out) { out.time = read_time(value); }};
+constexpr field cursor{
+    "cursor", true, [](const element &value, message &out) { out.cursor = read_short_text(value, max_cursor_length); }};
+constexpr field after{
+    "after", false, [](const element &value, message &out) { out.after = read_short_text(value, max_cursor_length); }};
+constexpr field epoch{"epoch", true,
+                      [](const element &value, message &out) { out.epoch = read_short_text(value, max_epoch_length); }};
+
+void read_fields(const object &from, std::initializer_list<field> known, message &out)
+{
+    std::vector<std::string_view> seen{"op"};
+
+    for (const auto &[name, value] : from) {
+        if (name == "op") {
+            continue;
+        }
+        const auto *which = std::ranges::find(known, name, &field::name);
+        if (which == known.end()) {
+            throw bad_value{"unknown field \"" + printable(name.substr(0, 64)) + '"'};
+        }
+        if (std::ranges::find(seen, name) != seen.end()) {
+            throw bad_value{std::string{name} + ": given twice"};
+        }
+        seen.push_back(name);
+        if (which->is_required || !value.is_null()) {
+            with_name(std::string{name}.c_str(), [&, &value = value] { which->read(value, out); });
+        }
+    }
+
+    for (const field &one : known) {
+        if (one.is_required && std::ranges::find(seen, one.name) == seen.end()) {
+            throw bad_value{"no field \"" + std::string{one.name} + '"'};
+        }
+    }
+}
+
+void read_put(const object &from, message &out)
+{
+    out.of = read_record(from, record_form::change, nullptr, out.token);
+
+    if (element value; from.at_key("seq").get(value) == simdjson::SUCCESS && !value.is_null()) {
+        out.sequence = out.token.sequence;
+    }
+}
+
+struct operation_name {
+    std::string_view name;
+    operation is;
+};
+
+constexpr operation_name operations[] = {
+    {"put", operation::put},
+    {"revoke", operation::revoke},
+    {"delete", operation::remove},
+    {"commit", operation::commit},
+    {"heartbeat", operation::heartbeat},
+    {"snapshot_begin", operation::snapshot_begin},
+    {"snapshot_end", operation::snapshot_end},
+};
+
+operation read_operation(const object &from)
+{
+    std::optional<std::string_view> name;
+    for (const auto &[key, value] : from) {
+        if (key == "op") {
+            if (name) {
+                throw bad_value{"op: given twice"};
+            }
+            name = with_name("op", [&, &value = value] { return read_text(value); });
+        }
+    }
+    if (!name) {
+        throw bad_value{"no field \"op\""};
+    }
+
+    const auto *found = std::ranges::find(operations, *name, &operation_name::name);
+    if (found == std::end(operations)) {
+        throw bad_value{"unknown op \"" + printable(name->substr(0, 64)) + '"'};
+    }
+    return found->is;
+}
+
+/// What follows `"name":` in text that need not be JSON.
+std::vector<std::string_view> values_of(std::string_view name, std::string_view text)
+{
+    constexpr std::string_view blanks = " \t";
+    const std::string quoted = '"' + std::string{name} + '"';
+
+    std::vector<std::string_view> found;
+    for (std::size_t found_at = text.find(quoted); found_at != std::string_view::npos; found_at = text.find(quoted)) {
+        text.remove_prefix(found_at + quoted.size());
+        text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
+        if (text.starts_with(':')) {
+            text.remove_prefix(1);
+            text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
+            found.push_back(text);
+        }
+    }
+    return found;
+}
+
+std::optional<digest> try_digest(std::string_view text)
+{
+    try {
+        return parse_digest(text);
+    } catch (const bad_value &) {
+        return std::nullopt;
+    }
+}
+
+}  // namespace
+
+message read_message(const object &from)
+{
+    message result;
+    result.is = read_operation(from);
+
+    switch (result.is) {
+    case operation::put: read_put(from, result); break;
+    case operation::revoke: read_fields(from, {seq, the_digest, revoked_at}, result); break;
+    case operation::remove: read_fields(from, {seq, the_digest}, result); break;
+    case operation::commit: read_fields(from, {cursor, after}, result); break;
+    case operation::heartbeat: read_fields(from, {at}, result); break;
+    case operation::snapshot_begin: read_fields(from, {epoch, seq}, result); break;
+    case operation::snapshot_end: read_fields(from, {cursor, at}, result); break;
+    }
+    return result;
+}
+
+hint read_hint(const object &from)
+{
+    hint result;
+    for (const auto &[name, value] : from) {
+        std::string_view text;
+        std::uint64_t number = 0;
+
+        if (name == "seq" && value.get(number) == simdjson::SUCCESS) {
+            result.sequence = number;
+        } else if (value.get(text) != simdjson::SUCCESS) {
+            continue;
+        } else if (name == "id" && text.size() <= max_id_length) {
+            result.id = printable(text);
+        } else if (name == "digest") {
+            if (const auto of = try_digest(text)) {
+                result.digests.push_back(*of);
+            }
+        }
+    }
+    return result;
+}
+
+hint read_hint(std::string_view text)
+{
+    constexpr std::size_t digits = 2 * digest_length;
+
+    hint result;
+    for (const std::string_view value : values_of("digest", text)) {
+        if (value.size() > digits && value.front() == '"') {
+            if (const auto of = try_digest(value.substr(1, digits))) {
+                result.digests.push_back(*of);
+            }
+        }
+    }
+    for (const std::string_view value : values_of("seq", text)) {
+        std::uint64_t number = 0;
+        if (std::from_chars(value.data(), value.data() + value.size(), number).ec == std::errc{}) {
+            result.sequence = std::max(result.sequence.value_or(0), number);
+        }
+    }
+    return result;
+}
+
+}  // namespace pat::cli

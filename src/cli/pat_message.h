@@ -1,0 +1,47 @@
+#pragma once
+
+#include "core/pat_digest.h"
+#include "core/pat_record.h"
+
+#include "cli/pat_draft.h"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <simdjson.h>
+
+/// The lines that "patctl apply" reads: docs/patctl.md, "apply".
+namespace pat::cli {
+
+enum class operation : unsigned char { put, revoke, remove, commit, heartbeat, snapshot_begin, snapshot_end };
+
+struct message {
+    operation is = operation::commit;
+    digest of{};                            ///< put, revoke, remove
+    draft token;                            ///< put
+    std::optional<std::uint64_t> sequence;  ///< put (which may lack it), revoke, remove, snapshot_begin
+    std::int64_t time = 0;                  ///< revoke, heartbeat, snapshot_end; 0 if it was not given
+    std::string cursor;                     ///< commit, snapshot_end
+    std::optional<std::string> after;       ///< commit
+    std::string epoch;                      ///< snapshot_begin
+};
+
+/// Throws bad_value for a line that can't be used.
+[[nodiscard]] message read_message(const simdjson::dom::object &from);
+
+/// What can be told about a line that can't be used.
+struct hint {
+    std::vector<digest> digests;            ///< of the tokens it is about
+    std::optional<std::uint64_t> sequence;  ///< if it can be read
+    std::string id;                         ///< empty if it can't
+};
+
+[[nodiscard]] hint read_hint(const simdjson::dom::object &from);
+
+/// The same for a line that is not JSON.
+[[nodiscard]] hint read_hint(std::string_view text);
+
+}  // namespace pat::cli

@@ -1,0 +1,118 @@
+#pragma once
+
+#include "core/pat_digest.h"
+#include "store/pat_writer.h"
+
+#include "cli/pat_collection.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <sys/types.h>
+
+/// Making a store equal to a snapshot of its source: docs/store-format.md, "Snapshots".
+namespace pat::cli {
+
+/// The tokens of a snapshot while it arrives, in any order and in bounded memory. They lie in 256 buckets by the first
+/// byte of their digests, which is as good as random; what a bucket has too much goes to a file without a name:
+///
+///     bucket 00:  [piece in the file] [piece in the file] … [in memory]
+///     bucket 01:  …
+///
+/// Bucket by bucket, each sorted on its own, they come out in the order of the store's keys.
+class spool {
+public:
+    static constexpr std::size_t buckets = 256;
+
+    /// `folder` is where the file is made if it takes one.
+    explicit spool(std::string folder) : folder_{std::move(folder)} {}
+    spool(const spool &) = delete;
+    spool &operator=(const spool &) = delete;
+    ~spool();
+
+    /// As for a collection. Throws a failure if the file can't be written.
+    void add(const digest &of, std::uint64_t order, std::span<const std::byte> record);
+
+    /// Appends what was added to a bucket.
+    void read(std::size_t bucket, collection &out) const;
+
+private:
+    struct piece {
+        off_t at;
+        std::size_t size;
+    };
+
+    struct bucket {
+        std::vector<piece> in_file;
+        std::vector<std::byte> in_memory;
+    };
+
+    void write_out(bucket &from);
+
+    std::string folder_;
+    int fd_ = -1;
+    off_t size_ = 0;
+    std::array<bucket, buckets> buckets_;
+};
+
+/// One full resync, from the first token to the last of its transactions.
+class resync {
+public:
+    struct counts {
+        std::uint64_t received = 0;
+        std::uint64_t written = 0;
+        std::uint64_t removed = 0;
+    };
+
+    /// A snapshot as of `sequence`, whose tokens are spooled in `folder`.
+    resync(const std::string &folder, std::uint64_t sequence) : sequence_{sequence}, spool_{folder} {}
+
+    [[nodiscard]] std::uint64_t sequence() const noexcept { return sequence_; }
+
+    /// A token of the snapshot. Of several with the same digest, the one with the highest sequence counts.
+    void add(const digest &of, std::uint64_t sequence, std::span<const std::byte> record);
+
+    /// A token that is in the snapshot, but in a form that can't be used: what the store holds of it is denied.
+    void deny(const digest &of);
+
+    /// Brings the next part of the store in line with the snapshot, which must be complete, in one transaction of
+    /// bounded size. Calling it again with a new transaction, without a move_on() in between, does the same once more.
+    store::fault step(store::transaction &change);
+
+    /// The transaction of the last step() is durable.
+    void move_on() noexcept;
+
+    [[nodiscard]] bool is_done() const noexcept { return stage_ == stage::done; }
+
+    [[nodiscard]] const counts &done() const noexcept { return counts_; }
+
+    /// Tokens of the snapshot that the store agrees with so far.
+    [[nodiscard]] std::uint64_t merged() const noexcept { return merged_; }
+
+private:
+    enum class stage : unsigned char { tokens, tombstones, done };
+
+    void read_buckets();
+    store::fault merge(store::transaction &change);
+    store::fault drop_tombstones(store::transaction &change);
+
+    std::uint64_t sequence_;
+    spool spool_;
+    stage stage_ = stage::tokens;
+    counts counts_;
+    std::uint64_t merged_ = 0;
+
+    /// Of the step: the buckets from the first on, and what is in them; what it writes; and what follows it.
+    std::size_t first_bucket_ = 0;
+    std::size_t end_bucket_ = 0;
+    collection rows_;
+    counts step_counts_;
+    stage next_stage_ = stage::tokens;
+};
+
+}  // namespace pat::cli
