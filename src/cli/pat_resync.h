@@ -39,7 +39,7 @@ public:
     void add(const digest &of, std::uint64_t order, std::span<const std::byte> record);
 
     /// Appends what was added to a bucket.
-    void read(std::size_t bucket, collection &out) const;
+    void read(std::size_t which, collection &out) const;
 
 private:
     struct piece {
