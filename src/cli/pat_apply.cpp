@@ -221,9 +221,9 @@ private:
 
     void take_commit(std::uint64_t number, const message &what)
     {
-        if (what.after && cursor_ && *what.after != *cursor_) {
-            throw bad_value{"after: something is missing between cursor \"" + *cursor_ + "\" and cursor \""
-                            + *what.after + '"'};
+        if (what.after && *what.after != cursor_) {
+            throw bad_value{"after: something is missing between cursor \"" + cursor_ + "\" and cursor \"" + *what.after
+                            + '"'};
         }
         cursor_ = what.cursor;
         committed_ = batch_.changes.size();
@@ -300,7 +300,9 @@ private:
         merging_.reset();
         arriving_ = std::make_unique<resync>(with_.folder(), sequence);
         snapshot_rejected_ = 0;
-        cursor_.reset();
+        if (is_new_history) {
+            cursor_.clear();
+        }
         answers_ +=
             answer{"snapshot_begun"}.number("line", number).text("epoch", epoch_).number("seq", sequence).line();
     }
@@ -333,14 +335,14 @@ private:
             meta &info = change.info();
             info.state = store_state::ready;
             info.last_sequence = std::max(info.last_sequence, merging_->sequence());
-            info.cursor = *cursor_;
+            info.cursor = cursor_;
             info.heartbeat = std::max(info.heartbeat, merging_time_);
             keep(change);
             return {};
         });
         answers_ += answer{"snapshot_committed"}
                         .number("line", merging_line_)
-                        .text("cursor", *cursor_)
+                        .text("cursor", cursor_)
                         .number("received", done.received)
                         .number("written", done.written)
                         .number("removed", done.removed)
@@ -565,8 +567,8 @@ private:
     std::vector<request> requests_;
     std::string answers_;
 
-    std::optional<std::string> cursor_;  ///< of the last commit; none after a snapshot has begun
-    std::uint64_t applied_ = 0;          ///< since the last commit, as are the next two
+    std::string cursor_;         ///< of the last commit, or of the end of a snapshot
+    std::uint64_t applied_ = 0;  ///< since the last commit, as are the next two
     std::uint64_t older_ = 0;
     std::uint64_t rejected_ = 0;
 

@@ -291,10 +291,13 @@ exit_status stats(const context &with)
     const std::uint64_t used = file.used_pages * file.page_size;
 
     std::map<verdict, std::uint64_t> count;
+    std::uint64_t tombstones = file.entries;
     const std::uint64_t damaged = walk(with, from, [&](const digest &, const record &token) {
         count[status_of(token, with.now)]++;
+        tombstones--;
         return true;
     });
+    tombstones -= damaged;
 
     const meta &info = from.info();
     const bool has_pepper = info.scheme == digest_scheme::hmac_sha256;
@@ -321,6 +324,7 @@ exit_status stats(const context &with)
             number(std::string{name(one)}.c_str(), count[one]);
         }
         number("damaged", damaged);
+        number("tombstones", tombstones);
         number("meta_tokens", info.tokens);
         number("meta_revoked", info.revoked);
         number("last_sequence", info.last_sequence);
@@ -354,6 +358,7 @@ exit_status stats(const context &with)
         list.add(std::string{name(one)}, std::to_string(count[one]));
     }
     list.add("damaged", std::to_string(damaged));
+    list.add("tombstones", std::to_string(tombstones));
     list.add("by its own count", std::to_string(info.tokens) + " tokens, " + std::to_string(info.revoked) + " revoked");
     list.add("last sequence", std::to_string(info.last_sequence));
     list.add("epoch", printable(info.epoch));

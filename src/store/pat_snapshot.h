@@ -15,7 +15,7 @@ struct MDB_txn;
 namespace pat::store {
 
 struct statistics {
-    std::uint64_t entries;     ///< token records
+    std::uint64_t entries;     ///< token records and tombstones
     unsigned depth;            ///< of the tree
     std::size_t page_size;     ///< bytes
     std::uint64_t used_pages;  ///< of the file, the free ones included

@@ -266,6 +266,7 @@ def bad_lines(name: str, seq: int) -> list[str]:
         json.dumps(put(name, seq, expires_at="tomorrow")),
         json.dumps(put(name, seq, colour="red")),
         json.dumps(put(name, seq, name="x" * 70000)),
+        json.dumps(put(name, seq, name="x" * 3000000)),
         json.dumps({**put(name, seq), "op": "putt"}),
         json.dumps(revoke(name, seq, revoked_at="never")),
         good[:-1],
@@ -274,7 +275,7 @@ def bad_lines(name: str, seq: int) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("which", range(10))
+@pytest.mark.parametrize("which", range(11))
 def test_a_bad_line_denies_its_token_until_a_good_one_comes(apply: Apply, patctl: Patctl, which: int) -> None:
     token = patctl.issue()
     (issued,) = patctl.json("export")
@@ -468,6 +469,7 @@ def test_an_unchanged_snapshot_writes_nothing(apply: Apply, patctl: Patctl) -> N
     apply.send(begin("E", 20000), *rows, end(1))
     apply.answer("snapshot_begun")
     assert apply.answer("snapshot_committed")["written"] == 20000
+    patctl.run("revoke", "--id", "7")
     before = stats(patctl)["commit"]
     apply.send(begin("E", 20001), *rows, end(2))
     apply.answer("snapshot_begun")
@@ -494,16 +496,17 @@ def test_changes_go_on_while_a_snapshot_arrives(apply: Apply, patctl: Patctl) ->
 
 
 def test_changes_behind_the_end_of_a_snapshot_do_not_wait_for_it(apply: Apply, patctl: Patctl) -> None:
-    rows = [put(n, n) for n in range(1, 40001)]
-    apply.ask(begin("E", 40000), kind="snapshot_begun")
-    apply.send(*rows, end(40000), put(7, 40001, revoked_at=9), commit(40001, after="40000"), {"op": "heartbeat"})
-    kinds = [json.loads(apply.process.stdout.readline())["answer"] for _ in range(4)]  # type: ignore[union-attr]
-    assert kinds.index("committed") < 3, kinds
-    while json.loads(apply.process.stdout.readline())["answer"] != "snapshot_committed":  # type: ignore[union-attr]
-        pass
-    assert export(patctl)["7"]["revoked_at"]
-    assert stats(patctl)["cursor"] == "40001"
-    apply.ask(commit(40002, after="40001"))
+    count = 200000
+    apply.ask(begin("E", count), kind="snapshot_begun")
+    apply.send(*(put(n, n) for n in range(1, count + 1)), end(count))
+    apply.answer("snapshot_progress")
+    apply.ask(put(7, count + 1, revoked_at=9), commit(count + 1, after=str(count)))
+    assert export(patctl)["7"]["revoked_at"] == 9
+    assert stats(patctl)["state"] == "resync"
+    apply.answer("snapshot_committed")
+    assert export(patctl)["7"]["revoked_at"] == 9
+    assert stats(patctl)["cursor"] == str(count + 1)
+    apply.ask(commit(count + 2, after=str(count + 1)))
 
 
 def test_a_bad_row_denies_its_token(apply: Apply, patctl: Patctl) -> None:
@@ -524,6 +527,26 @@ def test_a_bad_row_denies_its_token(apply: Apply, patctl: Patctl) -> None:
     apply.ask(begin("E", 12), kind="snapshot_begun")
     apply.ask(put("b", 10), end(12), kind="snapshot_committed")
     assert "denied" not in export(patctl)["b"]
+
+
+def test_a_bad_row_without_a_number_may_be_a_change(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(put("a", 1), commit(1))
+    apply.ask(begin("E", 9), kind="snapshot_begun")
+    bad = json.dumps(put("a", None, subject=5))
+    apply.ask(bad, kind="rejected")
+    apply.ask(commit(2))
+    assert export(patctl)["a"]["denied"] is True, "it counts at once"
+    apply.ask(put("a", 1), end(9), kind="snapshot_committed")
+    assert export(patctl)["a"]["denied"] is True, "and in the snapshot"
+
+
+def test_a_snapshot_ends_tombstones_that_are_older(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(*(delete(n, n) for n in range(1, 101)), commit(100))
+    apply.ask(begin("E", 100), kind="snapshot_begun")
+    apply.ask(delete("live", 101), commit(101))
+    assert stats(patctl)["tombstones"] == 101
+    apply.ask(put("live", 50), end(101), kind="snapshot_committed")
+    assert (stats(patctl)["tombstones"], export(patctl)) == (1, {})
 
 
 def test_what_is_older_than_a_snapshot_does_not_count(apply: Apply, patctl: Patctl) -> None:
@@ -550,7 +573,7 @@ def test_a_new_epoch_begins_all_numbers_anew(apply: Apply, patctl: Patctl) -> No
     apply.ask(delete(0, 1001), revoke(1, 1002), put("only-in-E", 1003), commit(1003))
 
     apply.ask(begin("F", 10), kind="snapshot_begun")
-    apply.ask(revoke(2, 11), put(4, 12, name="live"), commit(12))
+    apply.ask(revoke(2, 11), put(4, 12, name="live"), commit(12, after=""))
     assert export(patctl)["2"]["revoked_at"], "a change counts against the numbers of the old epoch"
     done = apply.ask(*(put(n, n) for n in range(5)), end(10), kind="snapshot_committed")
     tokens = export(patctl)
