@@ -1,0 +1,556 @@
+-- What edges, the platform and operators call.
+--
+-- All of it runs as pat_owner, with a search path that its callers have no say in. Tokens and peppers belong into bound
+-- parameters, never into the text of a statement, which PostgreSQL may log (log_statement, pg_stat_statements).
+
+---------------------------------------------------------------------------------------------------------------------
+-- For edges
+---------------------------------------------------------------------------------------------------------------------
+
+-- Where the source is. A number (seq) means something only within an epoch, which is
+--
+--     cluster - timeline - database - oid of pat.token - pat.history.epoch
+--
+-- so that another cluster, a standby that became the primary (and may lack the last commits), a copy of the database
+-- and a restored dump are others. A standby has the epoch of its primary: it can't ask which timeline it follows
+-- without more privileges, but the primary puts its timeline down with the first change that it makes, and what the
+-- control file says is not newer than what is there to be read.
+--
+-- position is the highest number in the caller's snapshot. An edge whose cursor is below horizon may have missed
+-- deletions that are forgotten by now, and needs a snapshot.
+CREATE OR REPLACE FUNCTION pat.source(OUT epoch text, OUT "position" bigint, OUT horizon bigint, OUT key_id text,
+    OUT is_standby boolean)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    history pat.history;
+    timeline text;
+BEGIN
+    SELECT * INTO STRICT history FROM pat.history;
+
+    is_standby := pg_is_in_recovery();
+    IF is_standby THEN
+        timeline := greatest(
+            history.timeline,
+            (SELECT lpad(upper(to_hex(timeline_id)), 8, '0') FROM pg_control_checkpoint()),
+            (SELECT lpad(upper(to_hex(min_recovery_end_timeline)), 8, '0') FROM pg_control_recovery()));
+    ELSE
+        timeline := left(pg_walfile_name(pg_current_wal_lsn()), 8);
+    END IF;
+
+    epoch := concat_ws('-',
+                       (SELECT lpad(to_hex(system_identifier), 16, '0') FROM pg_control_system()),
+                       lower(ltrim(timeline, '0')),
+                       (SELECT to_hex(oid::bigint) FROM pg_database WHERE datname = current_database()),
+                       to_hex('pat.token'::regclass::oid::bigint),
+                       history.epoch);
+    "position" := pat.position();
+    horizon := history.horizon;
+    key_id := encode(history.key_id, 'hex');
+END
+$$;
+
+-- A line for "patctl apply" that says all about a token. It has no SET, so that the planner can put it into the queries
+-- below. An id, scopes and ranges have no characters that JSON would want escaped: see pat.check_token().
+CREATE OR REPLACE FUNCTION pat.put_line(token pat.token)
+RETURNS text LANGUAGE sql STABLE
+AS $$
+    SELECT concat('{"op":"put","seq":', token.seq,
+                  ',"digest":"', encode(token.digest, 'hex'),
+                  '","id":"', token.id,
+                  '","subject":', to_json(token.subject),
+                  CASE WHEN token.name <> '' THEN ',"name":' || to_json(token.name) END,
+                  CASE WHEN cardinality(token.scopes) > 0
+                       THEN ',"scopes":["' || array_to_string(token.scopes, '","') || '"]' END,
+                  CASE WHEN cardinality(token.cidrs) > 0
+                       THEN ',"cidrs":["' || array_to_string(token.cidrs, '","') || '"]' END,
+                  ',"issued_at":', floor(date_part('epoch', token.issued_at))::bigint,
+                  ',"not_before":' || ceil(date_part('epoch', token.not_before))::bigint,
+                  ',"expires_at":' || floor(date_part('epoch', token.expires_at))::bigint,
+                  ',"revoked_at":' || floor(date_part('epoch', token.revoked_at))::bigint,
+                  CASE WHEN token.claims <> '{}' THEN ',"claims":' || token.claims::text END,
+                  '}')
+$$;
+
+CREATE OR REPLACE FUNCTION pat.delete_line(tombstone pat.tombstone)
+RETURNS text LANGUAGE sql STABLE
+AS $$
+    SELECT concat('{"op":"delete","seq":', tombstone.seq, ',"digest":"', encode(tombstone.digest, 'hex'), '"}')
+$$;
+
+-- The changes after a number, in their order: each a line for "patctl apply". With only_revocations, those that take
+-- access away for good: tokens that are revoked, and deletions.
+--
+-- A session makes one plan and keeps it, and the settings leave the planner nothing but the indexes: to plan again
+-- would take longer than to read a few rows.
+CREATE OR REPLACE FUNCTION pat.changes(after bigint, "limit" integer, only_revocations boolean DEFAULT false)
+RETURNS TABLE (seq bigint, digest bytea, change text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF (changes.after >= (SELECT horizon FROM pat.history)) IS NOT TRUE THEN
+        RAISE EXCEPTION 'some of the changes after % are forgotten', changes.after
+            USING ERRCODE = 'snapshot_too_old', HINT = 'Begin with pat.snapshot().';
+    END IF;
+
+    -- The limits inside are what lets the planner merge the two in order, and stop early.
+    IF changes.only_revocations THEN
+        RETURN QUERY
+            (SELECT token.seq, token.digest, pat.put_line(token) FROM pat.token
+             WHERE token.seq > changes.after AND token.revoked_at IS NOT NULL
+             ORDER BY token.seq LIMIT changes."limit")
+            UNION ALL
+            (SELECT tombstone.seq, tombstone.digest, pat.delete_line(tombstone) FROM pat.tombstone
+             WHERE tombstone.seq > changes.after ORDER BY tombstone.seq LIMIT changes."limit")
+            ORDER BY 1 LIMIT changes."limit";
+    ELSE
+        RETURN QUERY
+            (SELECT token.seq, token.digest, pat.put_line(token) FROM pat.token
+             WHERE token.seq > changes.after ORDER BY token.seq LIMIT changes."limit")
+            UNION ALL
+            (SELECT tombstone.seq, tombstone.digest, pat.delete_line(tombstone) FROM pat.tombstone
+             WHERE tombstone.seq > changes.after ORDER BY tombstone.seq LIMIT changes."limit")
+            ORDER BY 1 LIMIT changes."limit";
+    END IF;
+END
+$$;
+
+-- All tokens in the order of their digests, from the one after a digest on. The pages of one snapshot are to be read in
+-- one REPEATABLE READ transaction, together with pat.source().
+CREATE OR REPLACE FUNCTION pat.snapshot(after bytea DEFAULT '', "limit" integer DEFAULT NULL)
+RETURNS TABLE (digest bytea, change text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT token.digest, pat.put_line(token) FROM pat.token
+        WHERE token.digest > coalesce(snapshot.after, '') ORDER BY token.digest LIMIT snapshot."limit";
+END
+$$;
+
+-- Whether a change that an edge has seen, by its number and the first 8 or more hexadecimal digits of its digest, is
+-- part of this history. It is not in a database that was put back in place from an older copy.
+CREATE OR REPLACE FUNCTION pat.continues(seq bigint, digest_prefix text)
+RETURNS boolean
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    lowest bytea;
+    highest bytea;
+    newest bigint;
+BEGIN
+    IF continues.seq = 0 THEN
+        RETURN true;
+    END IF;
+    IF (continues.digest_prefix COLLATE "C" ~ '^[0-9A-Fa-f]{8,64}$') IS NOT TRUE THEN
+        RAISE EXCEPTION 'not the beginning of a digest'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It has 8 to 64 hexadecimal digits.';
+    END IF;
+
+    lowest := decode(rpad(continues.digest_prefix, 64, '0'), 'hex');
+    highest := decode(rpad(continues.digest_prefix, 64, 'f'), 'hex');
+    -- Materialized, or the planner would walk down all numbers to find the highest.
+    WITH found AS MATERIALIZED (
+        SELECT token.seq FROM pat.token WHERE token.digest BETWEEN lowest AND highest
+        UNION ALL
+        SELECT tombstone.seq FROM pat.tombstone WHERE tombstone.digest BETWEEN lowest AND highest)
+    SELECT max(found.seq) INTO newest FROM found;
+    RETURN coalesce(newest, (SELECT horizon FROM pat.history)) >= continues.seq;
+END
+$$;
+
+-- The address that a text is, or NULL: nginx says "unix:" of a client on a local socket.
+CREATE OR REPLACE FUNCTION pat.to_address(text text)
+RETURNS inet LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    RETURN to_address.text::inet;
+EXCEPTION WHEN invalid_text_representation THEN
+    RETURN NULL;
+END
+$$;
+
+-- Takes a report of an edge on what was used since its last one:
+--
+--     [{"id": "pat_…", "at": 1798761600, "from": "203.0.113.7", "count": 3}, …]
+--
+-- and returns how many tokens that was about. A batch whose number is not higher than the last of the edge was recorded
+-- before and counts for nothing. Ids that are not known are left out, and so are times that can't be.
+CREATE OR REPLACE FUNCTION pat.record_use(edge text, batch bigint, uses jsonb)
+RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    recorded integer;
+BEGIN
+    IF record_use.batch IS NULL OR jsonb_typeof(record_use.uses) IS DISTINCT FROM 'array' THEN
+        RAISE EXCEPTION 'a report of use has a number and a JSON array'
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'For example [{"id": "pat_1", "at": 1798761600, "count": 3}].';
+    END IF;
+
+    INSERT INTO pat.edge AS known (name, batch, reported_at) VALUES (record_use.edge, record_use.batch, now())
+    ON CONFLICT (name) DO UPDATE SET batch = excluded.batch, reported_at = now() WHERE known.batch < excluded.batch;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+
+    -- In the order of ids, so that two edges never wait for each other. A clock that is ahead doesn't count.
+    INSERT INTO pat.token_use AS known (id, last_used_at, last_used_from, uses)
+        SELECT id, max(used_at), (array_agg(used_from ORDER BY used_at DESC))[1], sum(number)
+        FROM (SELECT id, least(to_timestamp("at"), now()) AS used_at, greatest(coalesce("count", 1), 0) AS number,
+                     pat.to_address("from") AS used_from
+              FROM jsonb_to_recordset(record_use.uses)
+                  AS used (id text, "at" double precision, "from" text, "count" bigint)
+              WHERE "at" BETWEEN 1 AND 253402300799) AS used
+        WHERE EXISTS (SELECT FROM pat.token WHERE token.id = used.id)
+        GROUP BY id ORDER BY id COLLATE "C"
+    ON CONFLICT (id) DO UPDATE SET
+        last_used_from = CASE WHEN excluded.last_used_at >= known.last_used_at THEN excluded.last_used_from
+                              ELSE known.last_used_from END,
+        last_used_at = greatest(known.last_used_at, excluded.last_used_at),
+        uses = known.uses + excluded.uses;
+    GET DIAGNOSTICS recorded = ROW_COUNT;
+    RETURN recorded;
+END
+$$;
+
+---------------------------------------------------------------------------------------------------------------------
+-- Making tokens
+---------------------------------------------------------------------------------------------------------------------
+
+-- Characters of base62, from the random source of the core: it is what gen_random_uuid() is made of, but for bytes 6
+-- and 8, which say that it is a UUID. Bytes of 248 and more are thrown away, so that each character is equally likely.
+CREATE OR REPLACE FUNCTION pat.random_base62(length integer)
+RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    base62 CONSTANT text := '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+    result text := '';
+    bytes bytea;
+    byte integer;
+BEGIN
+    LOOP
+        bytes := uuid_send(gen_random_uuid());
+        FOREACH byte IN ARRAY ARRAY[0, 1, 2, 3, 4, 5, 7, 9, 10, 11, 12, 13, 14, 15] LOOP
+            IF octet_length(result) = random_base62.length THEN
+                RETURN result;
+            END IF;
+            byte := get_byte(bytes, byte);
+            IF byte < 248 THEN
+                result := result || substr(base62, byte % 62 + 1, 1);
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+-- The checksum at the end of a token: CRC-32 as zlib has it, in 6 digits of base62.
+CREATE OR REPLACE FUNCTION pat.checksum(of text)
+RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    base62 CONSTANT text := '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+    polynomial CONSTANT bigint := x'edb88320'::bigint;
+    ones CONSTANT bigint := x'ffffffff'::bigint;
+    bytes CONSTANT bytea := convert_to(checksum.of, 'UTF8');
+    crc bigint := ones;
+    result text := '';
+BEGIN
+    FOR i IN 0 .. octet_length(bytes) - 1 LOOP
+        crc := crc # get_byte(bytes, i);
+        FOR bit IN 1 .. 8 LOOP
+            crc := (crc >> 1) # (polynomial * (crc & 1));
+        END LOOP;
+    END LOOP;
+
+    crc := crc # ones;
+    FOR i IN 1 .. 6 LOOP
+        result := substr(base62, (crc % 62)::integer + 1, 1) || result;
+        crc := crc / 62;
+    END LOOP;
+    RETURN result;
+END
+$$;
+
+-- RFC 2104, with a key of at most 64 bytes.
+CREATE OR REPLACE FUNCTION pat.hmac_sha256(key bytea, message bytea)
+RETURNS bytea LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    inner_pad bytea := decode(repeat('36', 64), 'hex');
+    outer_pad bytea := decode(repeat('5c', 64), 'hex');
+BEGIN
+    FOR i IN 0 .. octet_length(hmac_sha256.key) - 1 LOOP
+        inner_pad := set_byte(inner_pad, i, get_byte(inner_pad, i) # get_byte(hmac_sha256.key, i));
+        outer_pad := set_byte(outer_pad, i, get_byte(outer_pad, i) # get_byte(hmac_sha256.key, i));
+    END LOOP;
+    RETURN sha256(outer_pad || sha256(inner_pad || hmac_sha256.message));
+END
+$$;
+
+CREATE OR REPLACE FUNCTION pat.key_id_of(pepper bytea)
+RETURNS bytea LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF (octet_length(key_id_of.pepper) BETWEEN 32 AND 64) IS NOT TRUE THEN
+        RAISE EXCEPTION 'a pepper has 32 to 64 bytes'
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'If it is written down in hexadecimal digits, decode(…, ''hex'') gives its bytes.';
+    END IF;
+    RETURN substr(sha256('nginx-auth-pat pepper'::bytea || key_id_of.pepper), 1, 8);
+END
+$$;
+
+-- Makes a token and returns it with its id. This is the only time that it can be seen: the table has its digest alone.
+-- With a digest, the caller has made the token, and NULL is returned for it. expires_at => NULL makes one that does not
+-- expire; without any, it expires in 90 days. An empty list of cidrs means every address.
+CREATE OR REPLACE FUNCTION pat.issue(subject text, name text DEFAULT '', scopes text[] DEFAULT '{}',
+    expires_at timestamptz DEFAULT now() + interval '90 days', cidrs text[] DEFAULT '{}',
+    not_before timestamptz DEFAULT NULL, claims jsonb DEFAULT '{}', prefix text DEFAULT 'ropat_',
+    pepper bytea DEFAULT NULL, digest bytea DEFAULT NULL, INOUT id text DEFAULT NULL, OUT token text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    wanted_key bytea;
+BEGIN
+    IF issue.expires_at <= now() THEN
+        RAISE EXCEPTION 'the token would have expired already, at %', issue.expires_at
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For a token that does not expire: expires_at => NULL.';
+    END IF;
+    IF issue.not_before >= issue.expires_at THEN
+        RAISE EXCEPTION 'the token would expire, at %, before it is valid', issue.expires_at
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'not_before must lie before expires_at.';
+    END IF;
+    IF issue.prefix COLLATE "C" !~ '^[A-Za-z0-9_.-]{1,32}$' THEN
+        RAISE EXCEPTION 'a prefix has 1 to 32 letters, digits, _, - and .'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For example ropat_.';
+    END IF;
+
+    -- pat.use_pepper() waits for this lock, so that no token is made with a pepper that has just been changed.
+    LOCK TABLE pat.token IN ROW EXCLUSIVE MODE;
+
+    IF issue.digest IS NULL OR issue.pepper IS NOT NULL THEN
+        wanted_key := (SELECT key_id FROM pat.history);
+        IF wanted_key IS NULL AND issue.pepper IS NOT NULL THEN
+            RAISE EXCEPTION 'the tokens of this database are made without a pepper'
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'pat.use_pepper() introduces one.';
+        ELSIF wanted_key IS NOT NULL AND issue.pepper IS NULL THEN
+            RAISE EXCEPTION 'the tokens of this database are made with a pepper'
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass it: pepper => ….';
+        ELSIF issue.pepper IS NOT NULL AND pat.key_id_of(issue.pepper) <> wanted_key THEN
+            RAISE EXCEPTION 'this is not the pepper that the tokens of this database are made with'
+                USING ERRCODE = 'invalid_parameter_value',
+                    HINT = format('The id of the right one is %s.', encode(wanted_key, 'hex'));
+        END IF;
+    END IF;
+
+    IF issue.digest IS NULL THEN
+        token := issue.prefix || pat.random_base62(32);
+        token := token || pat.checksum(token);
+        digest := CASE WHEN issue.pepper IS NULL THEN sha256(convert_to(token, 'UTF8'))
+                       ELSE pat.hmac_sha256(issue.pepper, convert_to(token, 'UTF8')) END;
+    END IF;
+    id := coalesce(issue.id, 'pat_' || pat.random_base62(16));
+
+    INSERT INTO pat.token (digest, id, subject, name, scopes, cidrs, issued_at, not_before, expires_at, claims)
+    VALUES (issue.digest, issue.id, issue.subject, coalesce(issue.name, ''), coalesce(issue.scopes, '{}'),
+            coalesce(issue.cidrs, '{}')::cidr[], now(), issue.not_before, issue.expires_at,
+            coalesce(issue.claims, '{}'));
+END
+$$;
+
+-- Makes a token that is like another, with the same lifetime from now on. The old one stays valid for the overlap, but
+-- not longer than it would have been.
+CREATE OR REPLACE FUNCTION pat.rotate(INOUT id text, overlap interval DEFAULT '24 hours', pepper bytea DEFAULT NULL,
+    digest bytea DEFAULT NULL, prefix text DEFAULT 'ropat_', new_id text DEFAULT NULL, OUT token text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    old pat.token;
+BEGIN
+    IF rotate.overlap IS NULL OR rotate.overlap < interval '0' THEN
+        RAISE EXCEPTION 'an overlap can''t be negative'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'interval ''0'' ends the old token at once.';
+    END IF;
+
+    SELECT * INTO old FROM pat.token WHERE token.id = rotate.id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no token with the id "%"', rotate.id
+            USING ERRCODE = 'no_data_found', HINT = 'The view pat.tokens lists the ids.';
+    ELSIF old.revoked_at IS NOT NULL THEN
+        RAISE EXCEPTION 'the token "%" is revoked', rotate.id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Issue another one.';
+    ELSIF old.replaced_by IS NOT NULL THEN
+        RAISE EXCEPTION 'the token "%" was replaced by "%"', rotate.id, old.replaced_by
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Rotate that one.';
+    ELSIF old.expires_at <= now() THEN
+        RAISE EXCEPTION 'the token "%" has expired', rotate.id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Issue another one.';
+    END IF;
+
+    SELECT issued.id, issued.token INTO id, token
+    FROM pat.issue(old.subject, old.name, old.scopes, now() + (old.expires_at - old.issued_at), old.cidrs::text[],
+                   CASE WHEN old.not_before > now() THEN old.not_before END, old.claims, rotate.prefix, rotate.pepper,
+                   rotate.digest, rotate.new_id) AS issued;
+
+    UPDATE pat.token SET expires_at = least(token.expires_at, now() + rotate.overlap), replaced_by = rotate.id
+    WHERE token.digest = old.digest;
+END
+$$;
+
+---------------------------------------------------------------------------------------------------------------------
+-- Ending tokens
+---------------------------------------------------------------------------------------------------------------------
+
+-- True if this call has revoked the token, false if it was revoked before. That there is no such token is an error: a
+-- wrong id must not pass for a revocation.
+CREATE OR REPLACE FUNCTION pat.revoke(id text)
+RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE pat.token SET revoked_at = now() WHERE token.id = revoke.id AND token.revoked_at IS NULL;
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+
+    IF NOT EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id) THEN
+        RAISE EXCEPTION 'there is no token with the id "%"', revoke.id
+            USING ERRCODE = 'no_data_found', HINT = 'The view pat.tokens lists the ids.';
+    END IF;
+    RETURN false;
+END
+$$;
+
+-- Revokes all tokens of a subject, or those issued before a time, and returns how many it revoked.
+CREATE OR REPLACE FUNCTION pat.revoke_subject(subject text, issued_before timestamptz DEFAULT NULL)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    revoked bigint;
+BEGIN
+    -- Locked in one order, so that two calls never wait for each other.
+    WITH found AS MATERIALIZED (
+        SELECT token.digest FROM pat.token
+        WHERE token.subject = revoke_subject.subject AND token.revoked_at IS NULL
+            AND (revoke_subject.issued_before IS NULL OR token.issued_at < revoke_subject.issued_before)
+        ORDER BY token.digest FOR NO KEY UPDATE)
+    UPDATE pat.token SET revoked_at = now() FROM found WHERE token.digest = found.digest;
+    GET DIAGNOSTICS revoked = ROW_COUNT;
+    RETURN revoked;
+END
+$$;
+
+-- Deletes tokens that expired or were revoked before a time, and returns how many. The edges learn of it from
+-- tombstones, which are dropped when they are older than keep_tombstones: an edge that was away for longer takes a
+-- snapshot. It deletes no more than at_most, because other changes wait while a transaction numbers its own: call it
+-- again, in another transaction, until it returns 0.
+CREATE OR REPLACE FUNCTION pat.purge(before timestamptz, keep_tombstones interval DEFAULT '30 days',
+    at_most integer DEFAULT 1000)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    ids text[];
+    dropped bigint;
+BEGIN
+    IF purge.before IS NULL OR purge.before > now() THEN
+        RAISE EXCEPTION 'only tokens that ended in the past can be purged'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For example pat.purge(now() - interval ''90 days'').';
+    END IF;
+    IF purge.keep_tombstones IS NULL OR purge.keep_tombstones < interval '0' OR purge.at_most IS NULL THEN
+        RAISE EXCEPTION 'keep_tombstones must be an interval of 0 or more, and at_most a number'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'They are 30 days and 1000 if they are left out.';
+    END IF;
+
+    ids := ARRAY(SELECT token.id FROM pat.token
+                 WHERE token.expires_at < purge.before OR token.revoked_at < purge.before
+                 ORDER BY token.id LIMIT purge.at_most FOR UPDATE SKIP LOCKED);
+    -- In the order in which pat.record_use() locks them.
+    PERFORM FROM pat.token_use WHERE token_use.id = ANY (ids) ORDER BY token_use.id FOR UPDATE;
+    DELETE FROM pat.token WHERE token.id = ANY (ids);
+
+    WITH old AS (DELETE FROM pat.tombstone WHERE tombstone.deleted_at < now() - purge.keep_tombstones
+                 RETURNING tombstone.seq)
+    SELECT max(old.seq) INTO dropped FROM old;
+    UPDATE pat.history SET horizon = dropped WHERE history.horizon < dropped;
+
+    RETURN cardinality(ids);
+END
+$$;
+
+---------------------------------------------------------------------------------------------------------------------
+-- For operators
+---------------------------------------------------------------------------------------------------------------------
+
+-- Has every edge take a snapshot, and returns the new epoch: after the tables were put back in any way that
+-- pat.source() can't notice, or if an edge is suspected to be wrong.
+CREATE OR REPLACE FUNCTION pat.new_epoch()
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    LOCK TABLE pat.clock IN EXCLUSIVE MODE;
+    PERFORM setval('pat.seq', greatest(nextval('pat.seq'), pat.position()));
+    UPDATE pat.history SET epoch = left(replace(gen_random_uuid()::text, '-', ''), 12);
+    PERFORM pg_notify('pat_changes', '');
+    RETURN (SELECT source.epoch FROM pat.source() AS source);
+END
+$$;
+
+-- Makes digests depend on a pepper from now on, which must be the one of the edges' stores. pat.issue() and
+-- pat.rotate() then want it, and it is stored nowhere. Returns the id of the key. Not possible once there are tokens,
+-- whose digests would be of another kind.
+CREATE OR REPLACE FUNCTION pat.use_pepper(pepper bytea)
+RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    wanted bytea := pat.key_id_of(use_pepper.pepper);
+BEGIN
+    LOCK TABLE pat.token IN SHARE ROW EXCLUSIVE MODE;
+    IF (SELECT key_id FROM pat.history) IS DISTINCT FROM wanted THEN
+        IF EXISTS (SELECT FROM pat.token) THEN
+            RAISE EXCEPTION 'there are tokens that were made with another pepper, or without one'
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                    HINT = 'A pepper can''t be changed: delete the tokens, or use another database.';
+        END IF;
+        UPDATE pat.history SET key_id = wanted;
+    END IF;
+    RETURN encode(wanted, 'hex');
+END
+$$;
+
+---------------------------------------------------------------------------------------------------------------------
+-- Who may call what
+---------------------------------------------------------------------------------------------------------------------
+
+-- Functions are PUBLIC's when they are made. All is one transaction, so nobody has seen them before this.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pat FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION
+    pat.source(),
+    pat.changes(bigint, integer, boolean),
+    pat.snapshot(bytea, integer),
+    pat.continues(bigint, text),
+    pat.record_use(text, bigint, jsonb)
+TO pat_edge;
+
+GRANT EXECUTE ON FUNCTION
+    pat.issue(text, text, text[], timestamptz, text[], timestamptz, jsonb, text, bytea, bytea, text),
+    pat.rotate(text, interval, bytea, bytea, text, text),
+    pat.revoke(text),
+    pat.revoke_subject(text, timestamptz),
+    pat.purge(timestamptz, interval, integer)
+TO pat_platform;
+
+RESET ROLE;

@@ -1,0 +1,35 @@
+-- The roles, none of which can log in. Grant them to the logins of the platform and of pat-sync:
+--
+--     GRANT pat_platform TO shop;
+--     GRANT pat_edge TO edge_fra1;
+--
+-- pat_owner     owns the schema; for operators: pat.new_epoch(), pat.use_pepper()
+-- pat_platform  issues, rotates, revokes and purges tokens, and reads the view pat.tokens
+-- pat_edge      reads changes and snapshots, and records use
+
+DO $$
+DECLARE
+    role text;
+BEGIN
+    IF current_setting('server_version_num')::integer < 130000 THEN
+        RAISE EXCEPTION 'PostgreSQL % is too old', current_setting('server_version')
+            USING ERRCODE = 'feature_not_supported', HINT = 'The schema pat needs PostgreSQL 13 or newer.';
+    END IF;
+    IF current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE EXCEPTION 'the encoding of database "%" is %, and the edges need UTF8',
+            current_database(), current_setting('server_encoding')
+            USING ERRCODE = 'feature_not_supported', HINT = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0';
+    END IF;
+
+    FOREACH role IN ARRAY ARRAY['pat_owner', 'pat_platform', 'pat_edge'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+        END IF;
+    END LOOP;
+
+    -- Only a member can make something that belongs to pat_owner. A superuser is everybody's.
+    IF NOT pg_has_role('pat_owner', 'USAGE') THEN
+        EXECUTE format('GRANT pat_owner TO %I', current_user);
+    END IF;
+END
+$$;
