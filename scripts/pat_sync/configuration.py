@@ -1,0 +1,291 @@
+"""Options, from the command line, the environment and a file; and what must not be in them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shutil
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+import configargparse  # type: ignore[import]
+
+from pat_sync import log
+from pat_sync.errors import ConfigurationError
+
+DEFAULT_FILE = Path("/etc/nginx-auth-pat/pat-sync.conf")
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_BROKEN = 3
+
+_DATABASE_SCHEMES = ("postgresql", "postgres")
+_FEED_SCHEMES = ("https", "http")
+
+_SECRET_PARAMETER = re.compile(r"pass|secret|token|key$|credential|signature|^sig$|^auth", re.IGNORECASE)
+
+_DESCRIPTION = """\
+Keeps the store of tokens that nginx reads equal to a source: a PostgreSQL database, an HTTP feed, or a file."""
+
+_EPILOG = """\
+"pat-sync status" says whether all is well. Each option can also be a line "name = value" in the configuration file, or
+an environment variable, as PAT_SYNC_SOURCE. Exit status: 0 done or stopped, 1 failed (--once) or not well (status), 2
+wrong usage or configuration, 3 pat-sync itself is broken or stuck. See docs/pat-sync.md."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    command: str
+    as_json: bool
+    source: str
+    store: Path
+    patctl: Path
+    once: bool
+    batch: int
+    poll_interval: float
+    heartbeat_interval: float
+    query_timeout: float
+    settle: float
+    ca_file: Path | None
+    client_cert: Path | None
+    client_key: Path | None
+    password: str | None
+    token: str | None
+    insecure_http: bool
+    file_format: str | None
+    metrics_listen: tuple[str, int] | None
+    metrics_textfile: Path | None
+
+    @property
+    def scheme(self) -> str:
+        return self.source.partition("://")[0]
+
+    @property
+    def source_name(self) -> str:
+        """The source as it may be shown: without password and parameters."""
+        return redact(self.source)
+
+
+def redact(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    user, at, place = rest.partition("?")[0].rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{place}"
+
+
+def is_loopback(host: str) -> bool:
+    """Also for a name: only "localhost" is known to be one without asking."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read(arguments: list[str]) -> Settings:
+    """Ends the process with EXIT_USAGE if the options are wrong, and raises if a value can't be used."""
+    _refuse_secrets_of(arguments)
+
+    options = _parser().parse_args(arguments)
+    if not options.source or not options.store:
+        raise ConfigurationError(f"no --{'store' if options.source else 'source'} is given")
+    _check_source(options.source, options.insecure_http)
+    _check_file(Path(options.config) if options.config else DEFAULT_FILE, options.source)
+
+    if (options.client_cert is None) != (options.client_key is None):
+        raise ConfigurationError("--client-cert and --client-key belong together")
+    if options.client_key is not None:
+        _require_private(options.client_key)
+    for path in (options.ca_file, options.client_cert):
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigurationError(f'"{path}" can\'t be read')
+
+    return Settings(
+        command=options.command,
+        as_json=options.json,
+        source=options.source,
+        store=options.store,
+        patctl=_find_patctl(options.patctl),
+        once=options.once,
+        batch=options.batch,
+        poll_interval=options.poll_interval,
+        heartbeat_interval=options.heartbeat_interval,
+        query_timeout=options.query_timeout,
+        settle=options.settle,
+        ca_file=options.ca_file,
+        client_cert=options.client_cert,
+        client_key=options.client_key,
+        password=_read_secret(options.password_file),
+        token=_read_secret(options.token_file),
+        insecure_http=options.insecure_http,
+        file_format=options.file_format,
+        metrics_listen=_metrics_address(options.metrics_listen, options.metrics_allow_remote),
+        metrics_textfile=options.metrics_textfile,
+    )
+
+
+class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]
+    def error(self, message: str) -> NoReturn:
+        """The message may quote a line of the configuration file."""
+        print(f"pat-sync: {log.scrub(message)}; see pat-sync --help", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="pat-sync",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        default_config_files=[str(DEFAULT_FILE)],
+        auto_env_var_prefix="PAT_SYNC_",
+        add_env_var_help=False,
+        add_config_file_help=False,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("command", nargs="?", choices=["run", "status"], default="run", help='what to do; "run" if it is left out')
+    add("--json", action="store_true", help='"status" prints one JSON object')
+    add("--config", is_config_file=True, metavar="FILE", help=f"configuration file; {DEFAULT_FILE} if it exists")
+    add("--source", metavar="URL", help="postgresql://…, https://…, or file:///…")
+    add("--store", type=Path, metavar="DIR", help="folder of the store")
+    add("--patctl", type=Path, metavar="FILE", help="the program patctl; beside pat-sync, or in PATH")
+    add("--once", action="store_true", help="end when the store has all that the source has")
+    add("--batch", type=_positive_int, default=5000, metavar="N", help="changes to read at once; %(default)s")
+    add("--poll-interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks; %(default)s")
+    add("--heartbeat-interval", type=_seconds, default=5.0, metavar="S", help="seconds; %(default)s")
+    add("--query-timeout", type=_seconds, default=10.0, metavar="S", help="for the source to answer; %(default)s")
+    add("--settle", type=_seconds, default=1.0, metavar="S", help="a file must be unchanged for it; %(default)s")
+    add("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
+    add("--client-cert", type=Path, metavar="FILE", help="certificate to show to the source")
+    add("--client-key", type=Path, metavar="FILE", help="its key")
+    add("--password-file", type=Path, metavar="FILE", help="password for PostgreSQL, on the first line")
+    add("--token-file", type=Path, metavar="FILE", help="bearer token for the feed, on the first line")
+    add("--insecure-http", action="store_true", help="allow http:// to other hosts, readable and forgeable on the way")
+    add("--file-format", choices=["jsonl", "csv"], help="of a file:// source; by its extension")
+    add("--metrics-listen", metavar="HOST:PORT", help="serve metrics for Prometheus there")
+    add("--metrics-allow-remote", action="store_true", help="allow --metrics-listen to be no loopback address")
+    add("--metrics-textfile", type=Path, metavar="FILE", help="write metrics to FILE, which should end in .prom")
+    return parser
+
+
+def _positive_int(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.01 <= number <= 3600:
+        raise ValueError
+    return number
+
+
+def _split(url: str) -> SplitResult:
+    """Raises without the URL in the message."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # is checked when it is asked for
+    except ValueError:
+        raise ConfigurationError("the source is not a URL; special characters in it must be written as %XX") from None
+    return parts
+
+
+def _has_secret(url: str) -> bool:
+    user = url.partition("://")[2].partition("?")[0].rpartition("@")[0]
+    parameters = url.partition("?")[2]
+    return ":" in user or any(_SECRET_PARAMETER.search(name) for name, _ in parse_qsl(parameters))
+
+
+def _refuse_secrets_of(arguments: list[str]) -> None:
+    """Every user of the host can read a command line."""
+    for argument in arguments:
+        url = re.search(r"[a-z]+://.*", argument)
+        if url and _has_secret(url[0]):
+            raise ConfigurationError(
+                "a password on the command line can be seen by every user: use --password-file or PGPASSFILE"
+                " (PostgreSQL), --token-file (feed), the configuration file, or the environment variable"
+                " PAT_SYNC_SOURCE"
+            )
+
+
+def _check_source(url: str, insecure_http: bool) -> None:
+    scheme = url.partition("://")[0]
+    if scheme in _DATABASE_SCHEMES:
+        return
+
+    parts = _split(url)
+    if scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            raise ConfigurationError(f'"{url}" is not of the form file:///path')
+    elif scheme in _FEED_SCHEMES:
+        if parts.hostname is None:
+            raise ConfigurationError("the source has no host")
+        if parts.username is not None:
+            raise ConfigurationError("a feed's credential does not go into its URL: use --token-file")
+        if scheme == "http" and not insecure_http and not is_loopback(parts.hostname):
+            raise ConfigurationError(
+                f'"{redact(url)}" is not encrypted: use https://, or --insecure-http if whoever is on the way may read'
+                " and change what tokens are valid"
+            )
+    else:
+        raise ConfigurationError(f'the source must be postgresql://, https:// or file://, not "{scheme}"')
+
+
+def _check_file(path: Path, source: str) -> None:
+    """A password in it is for the eyes of pat-sync alone."""
+    if _has_secret(source) and path.exists() and source in path.read_text(errors="replace"):
+        _require_private(path, "it has a password, and ")
+
+
+def _metrics_address(text: str | None, allow_remote: bool) -> tuple[str, int] | None:
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not re.fullmatch("[0-9]+", port) or not 0 < int(port) < 65536:
+        raise ConfigurationError(f'--metrics-listen: "{text}" is not of the form HOST:PORT')
+    if not allow_remote and not is_loopback(host):
+        raise ConfigurationError(
+            f'--metrics-listen: "{host}" is not a loopback address; with --metrics-allow-remote it is allowed'
+        )
+    return host, int(port)
+
+
+def _require_private(path: Path, why: str = "") -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigurationError(f'"{path}" can\'t be read: {error.strerror}') from None
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise ConfigurationError(f'"{path}": {why}others can read it; chmod o= "{path}"')
+
+
+def _read_secret(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    _require_private(path)
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f'"{path}" can\'t be read: {type(error).__name__}') from None
+    if not lines or not lines[0].strip():
+        raise ConfigurationError(f'"{path}" has nothing on its first line')
+    log.hide(lines[0].strip())
+    return lines[0].strip()
+
+
+def _find_patctl(given: Path | None) -> Path:
+    here = Path(sys.argv[0]).resolve().parent
+    beside = [here / "patctl", here.parent / "build" / "patctl"]
+    in_path = shutil.which("patctl")
+    candidates = [given] if given is not None else [*beside, *([Path(in_path)] if in_path else [])]
+    for candidate in candidates:
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate
+    raise ConfigurationError(f'"{given}" is no program' if given else "patctl was not found; --patctl says where it is")

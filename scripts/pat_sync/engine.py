@@ -1,0 +1,103 @@
+"""The loop: a source is followed, patctl is fed, and whatever fails is tried again."""
+
+from __future__ import annotations
+
+from pat_sync.applier import Applier
+from pat_sync.backoff import Backoff
+from pat_sync.configuration import Settings
+from pat_sync.errors import ApplierFailed, CommitRejected, SnapshotRejected, SourceFailed, describe
+from pat_sync.log import log
+from pat_sync.metrics import Metrics
+from pat_sync.pulse import Pulse
+from pat_sync.service import Service
+from pat_sync.source import Source
+
+# With --once: a snapshot cures a rejection, and if it does not, nothing does.
+_MOST_REJECTIONS = 2
+
+
+def make_source(settings: Settings, pulse: Pulse, metrics: Metrics) -> Source:
+    """The libraries of the other sources are not needed, nor loaded."""
+    match settings.scheme:
+        case "file":
+            from pat_sync.file import FileSource
+
+            return FileSource(settings, pulse, metrics)
+        case "http" | "https":
+            from pat_sync.feed import FeedSource
+
+            return FeedSource(settings, pulse, metrics)
+
+    from pat_sync.postgresql import PostgresqlSource
+
+    return PostgresqlSource(settings, pulse, metrics)
+
+
+class Engine:
+    def __init__(self, settings: Settings, source: Source, pulse: Pulse, metrics: Metrics, service: Service) -> None:
+        self._settings = settings
+        self._source = source
+        self._pulse = pulse
+        self._metrics = metrics
+        self._service = service
+        self._source_backoff = Backoff()
+        self._applier_backoff = Backoff()
+        self._rejections = 0
+
+    def run(self) -> bool:
+        """Whether --once succeeded; without it, ends only by Stopped."""
+        while True:
+            try:
+                applier = Applier(self._settings, self._pulse, self._metrics, self._caught_up)
+                try:
+                    return self._follow(applier)
+                finally:
+                    applier.close()
+            except ApplierFailed as error:
+                if self._settings.once and not self._may_repeat(error):
+                    log.error("patctl failed: %s", error)
+                    return False
+                self._metrics.count("pat_sync_patctl_restarts")
+                seconds = self._applier_backoff.failed()
+                log.warning("patctl failed, trying again in %.1f s: %s", seconds, error)
+                self._service.status(f"patctl failed: {error}")
+                if isinstance(error, (CommitRejected, SnapshotRejected)):
+                    self._source.want_snapshot(str(error), isinstance(error, SnapshotRejected))
+                self._pulse.sleep(seconds)
+
+    def _may_repeat(self, error: ApplierFailed) -> bool:
+        self._rejections += 1
+        return isinstance(error, (CommitRejected, SnapshotRejected)) and self._rejections < _MOST_REJECTIONS
+
+    def _follow(self, applier: Applier) -> bool:
+        opened = applier.opened
+        log.info(
+            'store "%s" is %s, epoch "%s", cursor "%s"', self._settings.store, opened.state, opened.epoch, opened.cursor
+        )
+        self._applier_backoff.succeeded()
+        self._service.ready()
+        self._service.status("reading the source")
+        while True:
+            try:
+                self._source.follow(applier, self._settings.once)
+                return True
+            except SourceFailed as error:
+                self._metrics.set("pat_sync_source_up", 0)
+                if self._settings.once:
+                    log.error('source "%s" failed: %s', self._settings.source_name, error)
+                    return False
+                self._metrics.count("pat_sync_reconnects")
+                seconds = self._source_backoff.failed()
+                if error.retry_after is not None:
+                    seconds = max(seconds, error.retry_after)
+                name = self._settings.source_name
+                log.warning('source "%s" failed, trying again in %.1f s: %s', name, seconds, error)
+                self._service.status(f"the source failed: {describe(error)}")
+                self._pulse.sleep(seconds)
+
+    def _caught_up(self) -> None:
+        self._metrics.set("pat_sync_source_up", 1)
+        self._service.status("the store has everything")
+        failed_for = self._source_backoff.succeeded()
+        if failed_for is not None:
+            log.info('source "%s" is back after %.1f s', self._settings.source_name, failed_for)

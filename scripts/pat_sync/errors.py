@@ -1,0 +1,36 @@
+"""What can go wrong, by what is done about it."""
+
+from __future__ import annotations
+
+
+class Stopped(Exception):
+    """pat-sync was asked to end."""
+
+
+class ConfigurationError(Exception):
+    """It can't work like this; the text says what to change."""
+
+
+class SourceFailed(Exception):
+    """The source can't be read now. It is tried again, after `retry_after` seconds if the source said so."""
+
+    def __init__(self, cause: str, retry_after: float | None = None) -> None:
+        super().__init__(cause)
+        self.retry_after = retry_after
+
+
+class ApplierFailed(Exception):
+    """`patctl apply` has ended, or does not do its part. It is started again, and begins at the store's cursor."""
+
+
+class CommitRejected(ApplierFailed):
+    """Something is missing before a commit: only a snapshot helps."""
+
+
+class SnapshotRejected(ApplierFailed):
+    """A snapshot is older than the store, or can't be one."""
+
+
+def describe(error: BaseException) -> str:
+    """The text of an error on one line, or its kind if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

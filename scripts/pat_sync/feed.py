@@ -1,0 +1,342 @@
+"""The source https://…: a feed that answers with lines of patctl's protocol. docs/pat-sync.md has the contract."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import re
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+
+import requests
+
+from pat_sync.applier import Applier
+from pat_sync.configuration import Settings, redact
+from pat_sync.errors import SourceFailed, describe
+from pat_sync.log import log
+from pat_sync.metrics import Metrics
+from pat_sync.pulse import Pulse
+from pat_sync.source import Probe, Source, Store
+
+# What patctl takes, in bytes.
+_LONGEST_LINE = 65536
+_LONGEST_EPOCH = 64
+_LONGEST_CURSOR = 256
+
+# What is sent to patctl ends with a commit, so the changes before one must fit into memory.
+_MOST_BEFORE_COMMIT = 16 << 20
+
+# A snapshot is passed on in blocks of about this size.
+_BLOCK = 1 << 19
+_CHUNK = 1 << 16
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+_LONGEST_RETRY_AFTER = 300.0
+
+
+class _NeedsSnapshot(Exception):
+    """The feed can't go on from the store's cursor; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    text: bytes
+    # What it says, or nothing if it is no object of JSON: patctl denies its token if it finds a digest.
+    fields: dict[str, Any]
+
+    @property
+    def op(self) -> Any:
+        return self.fields.get("op")
+
+
+class FeedSource(Source):
+    def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> None:
+        self._url = settings.source
+        self._pulse = pulse
+        self._metrics = metrics
+        self._wait = settings.heartbeat_interval
+        self._poll_interval = settings.poll_interval
+        self._timeout = settings.query_timeout
+        self._wanted: str | None = None
+        # Nothing but a snapshot was received since the last failure to go on.
+        self._has_only_snapshot = False
+
+        self._session = requests.Session()
+        # Neither proxies nor credentials (.netrc) nor certificates from the environment.
+        self._session.trust_env = False
+        self._session.headers.update({"Accept": "application/jsonl", "User-Agent": "pat-sync"})
+        if settings.token is not None:
+            self._session.headers["Authorization"] = f"Bearer {settings.token}"
+        if settings.ca_file is not None:
+            self._session.verify = str(settings.ca_file)
+        if settings.client_cert is not None:
+            self._session.cert = (str(settings.client_cert), str(settings.client_key))
+
+    def want_snapshot(self, reason: str, is_too_old: bool) -> None:
+        if is_too_old:
+            log.error("the feed's snapshot is older than the store: when its history goes back, its epoch must change")
+        self._wanted = reason
+
+    def probe(self, store: Store) -> Probe:
+        with _failures(), closing(self._ask_changes(store.epoch, store.cursor, 0)) as answer:
+            match answer.status_code:
+                case 204 | 304:
+                    return Probe("answers; the store has everything", True)
+                case 200 if _epoch(answer) == store.epoch:
+                    return Probe("answers; it has changes that the store has not", False)
+                case 200 | 410 | 412:
+                    return Probe("answers; it does not continue what the store holds, and a snapshot is due", False)
+            raise _refusal(answer)
+
+    def follow(self, applier: Applier, once: bool) -> None:
+        wait = 0.0
+        while True:
+            applier.check()
+            self._pulse.beat()
+            reason = self._why_snapshot(applier)
+            if reason is not None:
+                with _failures():
+                    self._take_snapshot(applier, reason)
+                wait = 0.0
+                continue
+
+            at = time.time()
+            asked = time.monotonic()
+            cursor = applier.cursor
+            try:
+                with _failures():
+                    is_all = self._read(applier, wait)
+            except _NeedsSnapshot as needs:
+                self._wanted = str(needs)
+                if self._has_only_snapshot:
+                    raise SourceFailed(f"{needs}, and a snapshot did not help") from None
+                continue
+            self._has_only_snapshot = False
+
+            if is_all:
+                applier.current(at, even_if_early=once)
+                if once:
+                    applier.settle()
+                    return
+            if applier.cursor == cursor and wait > 0:
+                # A feed that does not wait is asked no more often than this.
+                self._pulse.sleep(self._poll_interval - (time.monotonic() - asked))
+            wait = self._wait if is_all or applier.cursor == cursor else 0.0
+
+    def _why_snapshot(self, applier: Applier) -> str | None:
+        if not applier.epoch or not applier.cursor:
+            return "the store is new"
+        if not applier.ready:
+            return "the last snapshot was interrupted"
+        return self._wanted
+
+    # --- changes ---
+
+    def _read(self, applier: Applier, wait: float) -> bool:
+        """Sends what the feed has. True if it is known to be all."""
+        with closing(self._ask_changes(applier.epoch, applier.cursor, wait)) as answer:
+            match answer.status_code:
+                case 200:
+                    return self._pass_on(applier, answer)
+                case 204 | 304:
+                    return True
+                case 410:
+                    raise _NeedsSnapshot(f'the feed does not know the cursor "{applier.cursor}" any more')
+                case 412:
+                    raise _NeedsSnapshot(f'the feed has another epoch than the store, "{applier.epoch}"')
+            raise _refusal(answer)
+
+    def _pass_on(self, applier: Applier, answer: requests.Response) -> bool:
+        epoch = _epoch(answer)
+        if epoch != applier.epoch:
+            raise _NeedsSnapshot(f'the feed has another epoch, "{epoch}"')
+
+        is_all = False
+        changes: list[bytes] = []
+        size = 0
+        for line in self._lines(answer):
+            if line.op == "commit":
+                cursor = _text(line, "cursor", _LONGEST_CURSOR)
+                after = line.fields.get("after", applier.cursor)
+                if after != applier.cursor:
+                    raise _NeedsSnapshot(f'the feed went on from "{after}", and the store is at "{applier.cursor}"')
+                applier.commit(b"".join(changes), cursor)
+                is_all = line.fields.get("more") is False
+                changes.clear()
+                size = 0
+            elif _is_of(line, "put", "revoke", "delete"):
+                changes.append(line.text)
+                size += len(line.text)
+                if size > _MOST_BEFORE_COMMIT:
+                    raise SourceFailed(f"more than {_MOST_BEFORE_COMMIT >> 20} MB of changes come without a commit")
+            else:
+                raise SourceFailed(f'line {line.number} of the answer: "{line.op}" has no place among changes')
+        if changes or applier.cursor == "":
+            raise SourceFailed("the answer ends without a commit")
+        return is_all
+
+    # --- snapshots ---
+
+    def _take_snapshot(self, applier: Applier, reason: str) -> None:
+        log.info("taking a snapshot of the source: %s", reason)
+        at = time.time()
+        with closing(self._get({}, {}, self._timeout)) as answer:
+            if answer.status_code != 200:
+                raise _refusal(answer)
+            lines = self._lines(answer)
+            first = next(lines, None)
+            if first is None or first.op != "snapshot_begin":
+                raise SourceFailed("the answer with a snapshot does not begin with snapshot_begin")
+            epoch = _text(first, "epoch", _LONGEST_EPOCH)
+            if epoch != _epoch(answer):
+                raise SourceFailed(f'the snapshot is of epoch "{epoch}", and its ETag says "{_epoch(answer)}"')
+            seq = first.fields.get("seq")
+            if type(seq) is not int or seq < 0:
+                raise SourceFailed("snapshot_begin has no seq")
+
+            applier.begin_snapshot(epoch, seq)
+            self._send_snapshot(applier, lines, at)
+        self._wanted = None
+        self._has_only_snapshot = True
+
+    def _send_snapshot(self, applier: Applier, lines: Iterator[_Line], at: float) -> None:
+        block: list[bytes] = []
+        size = 0
+        sent = 0
+        for line in lines:
+            if line.op == "snapshot_end":
+                cursor = _text(line, "cursor", _LONGEST_CURSOR)
+                for more in lines:
+                    raise SourceFailed(f"line {more.number} of the answer comes after snapshot_end")
+                applier.end_snapshot(b"".join(block), cursor, at)
+                self._metrics.set_snapshot("read", sent)
+                log.info("the snapshot was read: %d tokens", sent)
+                return
+            if not _is_of(line, "put"):
+                raise SourceFailed(f'line {line.number} of the answer: "{line.op}" has no place in a snapshot')
+            block.append(line.text)
+            size += len(line.text)
+            sent += 1
+            if size >= _BLOCK:
+                applier.send(b"".join(block))
+                self._metrics.set_snapshot("read", sent)
+                block.clear()
+                size = 0
+        raise SourceFailed("the answer ends without snapshot_end")
+
+    # --- HTTP ---
+
+    def _ask_changes(self, epoch: str, cursor: str, wait: float) -> requests.Response:
+        return self._get({"after": cursor, "wait": f"{wait:g}"}, {"If-Match": f'"{epoch}"'}, wait + self._timeout)
+
+    def _get(self, query: dict[str, str], headers: dict[str, str], timeout: float) -> requests.Response:
+        parts = urlsplit(self._url)
+        url = urlunsplit(parts._replace(query=urlencode([*parse_qsl(parts.query), *query.items()])))
+        for _ in range(_MOST_REDIRECTS + 1):
+            answer = self._session.get(
+                url, headers=headers, stream=True, allow_redirects=False, timeout=(self._timeout, timeout)
+            )
+            self._pulse.beat()
+            if answer.status_code not in _REDIRECTS:
+                return answer
+            answer.close()
+            url = urljoin(url, answer.headers.get("Location", ""))
+            if _origin(url) != _origin(self._url):
+                raise SourceFailed(f'it redirects to another server, "{redact(url)}"')
+        raise SourceFailed(f"more than {_MOST_REDIRECTS} redirects")
+
+    def _lines(self, answer: requests.Response) -> Iterator[_Line]:
+        """Whole lines that are not blank."""
+        number = 0
+        rest = b""
+        for chunk in answer.iter_content(_CHUNK):
+            self._pulse.beat()
+            *whole, rest = (rest + chunk).split(b"\n")
+            for text in whole:
+                number += 1
+                if len(text) > _LONGEST_LINE:
+                    break
+                if text.strip():
+                    yield _Line(number, text + b"\n", _fields(text))
+            else:
+                text = rest
+            if len(text) > _LONGEST_LINE:
+                raise SourceFailed(f"line {number} of the answer is longer than {_LONGEST_LINE} bytes")
+        if rest:
+            raise SourceFailed(f"the answer ends in the middle of line {number + 1}")
+
+
+def _fields(text: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(text.decode())
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _is_of(line: _Line, *ops: str) -> bool:
+    """Also for a line that says nothing about itself."""
+    return line.op is None or line.op in ops
+
+
+def _text(line: _Line, name: str, longest: int) -> str:
+    value = line.fields.get(name)
+    if not isinstance(value, str) or not 0 < len(value.encode(errors="replace")) <= longest:
+        raise SourceFailed(f"line {line.number} of the answer: {name} is not a string of 1 to {longest} bytes")
+    return value
+
+
+def _epoch(answer: requests.Response) -> str:
+    tag = answer.headers.get("ETag", "").removeprefix("W/")
+    if len(tag) < 3 or tag[0] != '"' or tag[-1] != '"':
+        raise SourceFailed("the answer has no ETag with the epoch")
+    return tag[1:-1]
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+
+
+def _refusal(answer: requests.Response) -> SourceFailed:
+    help_text = {
+        401: ": is the token in --token-file right?",
+        403: ": may the token in --token-file read the feed?",
+        404: ": is the URL right?",
+    }.get(answer.status_code, "")
+    wait = answer.headers.get("Retry-After", "")
+    seconds: float | None = None
+    if answer.status_code in (429, 503) and wait:
+        if re.fullmatch("[0-9]+", wait):
+            seconds = float(wait)
+        elif (date := email.utils.parsedate_tz(wait)) is not None:
+            seconds = max(0.0, email.utils.mktime_tz(date) - time.time())
+    return SourceFailed(
+        f"it answers {answer.status_code} {answer.reason}{help_text}",
+        None if seconds is None else min(seconds, _LONGEST_RETRY_AFTER),
+    )
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """What requests raises has the whole URL in its text; the first cause of it says enough."""
+    try:
+        yield
+    except requests.exceptions.RequestException as error:
+        first: BaseException = error
+        while (cause := first.__cause__ or first.__context__) is not None:
+            first = cause
+        if isinstance(first, ssl.SSLCertVerificationError):
+            raise SourceFailed(f"its certificate is not accepted: {first.verify_message}") from None
+        if isinstance(error, requests.exceptions.SSLError):
+            raise SourceFailed(f"TLS failed: {describe(first)}") from None
+        if isinstance(error, requests.exceptions.Timeout) or isinstance(first, TimeoutError):
+            raise SourceFailed("it does not answer in time") from None
+        raise SourceFailed(getattr(first, "strerror", None) or describe(first)) from None

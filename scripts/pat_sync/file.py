@@ -1,0 +1,267 @@
+"""The source file:///…: JSON Lines as `patctl export` writes them, or CSV. The file is the whole truth, and each new
+version of it a snapshot."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from pat_sync.applier import Applier
+from pat_sync.configuration import Settings
+from pat_sync.errors import SourceFailed
+from pat_sync.log import log
+from pat_sync.metrics import Metrics
+from pat_sync.pulse import Pulse
+from pat_sync.record import BadRecord, parse_line, to_put
+from pat_sync.source import Probe, Source, Store
+
+_LONGEST_LINE = 65536
+_BLOCK = 1 << 19
+
+# A line that says so many lines were done, in the middle of a long file.
+_BEAT_EVERY = 1000
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What changes when a file is written to or replaced."""
+
+    device: int
+    inode: int
+    size: int
+    modified_at: int
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> _Version:
+        status = os.fstat(file.fileno())
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class _BadFile(Exception):
+    """This version of the file can't be used."""
+
+
+class FileSource(Source):
+    def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> None:
+        self._path = Path(unquote(urlsplit(settings.source).path))
+        self._epoch = f"file:{hashlib.sha256(bytes(self._path)).hexdigest()[:16]}"
+        is_csv = settings.file_format == "csv" or (settings.file_format is None and self._path.suffix == ".csv")
+        self._records = _csv_records if is_csv else _json_records
+        self._pulse = pulse
+        self._metrics = metrics
+        self._poll_interval = settings.poll_interval
+        self._settle = settings.settle
+        self._wanted: str | None = None
+
+        # The version that the store has, and the one that was found bad.
+        self._good: _Version | None = None
+        self._bad: _Version | None = None
+
+    def want_snapshot(self, reason: str, is_too_old: bool) -> None:
+        self._wanted = reason
+
+    def probe(self, store: Store) -> Probe:
+        with self._open() as file:
+            digest = hashlib.sha256()
+            while chunk := file.read(_BLOCK):
+                digest.update(chunk)
+        if store.epoch != self._epoch:
+            return Probe("is there; the store does not come from this file", False)
+        if store.cursor != _cursor(digest.hexdigest()):
+            return Probe("is there; the store has another version of it", False)
+        return Probe("is there; the store has this version of it", True)
+
+    def follow(self, applier: Applier, once: bool) -> None:
+        # What the store has is only known for the patctl that is running.
+        self._good = None
+        while True:
+            applier.check()
+            at = time.time()
+            with self._open() as file:
+                version = _Version.of(file)
+                if version == self._bad and once:
+                    raise SourceFailed(f'"{self._path}" can\'t be used')
+                if version not in (self._good, self._bad) or self._wanted is not None:
+                    self._pulse.sleep(self._settle)
+                    if _Version.of(file) != version or not self._is_still(version):
+                        continue
+                    self._take(applier, file, version)
+                    at = min(at, time.time())
+            if version == self._good:
+                applier.current(at, even_if_early=once)
+                if once:
+                    applier.settle()
+                    return
+            elif once:
+                raise SourceFailed(f'"{self._path}" can\'t be used')
+            self._pulse.sleep(self._poll_interval)
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        try:
+            with open(self._path, "rb") as file:
+                yield file
+        except OSError as error:
+            raise SourceFailed(f'"{self._path}" can\'t be read: {error.strerror}') from None
+
+    def _is_still(self, version: _Version) -> bool:
+        """Whether the path leads to this version."""
+        with self._open() as file:
+            return _Version.of(file) == version
+
+    def _take(self, applier: Applier, file: BinaryIO, version: _Version) -> None:
+        """Brings the store to a version of the file that does not change any more."""
+        at = time.time()
+        try:
+            content = self._check(file)
+            if applier.ready and (applier.epoch, applier.cursor) == (self._epoch, _cursor(content)):
+                self._good = version
+                return
+            log.info('taking a snapshot of "%s": %s', self._path, self._wanted or "the store has another version of it")
+            self._send(applier, file, content, version, at)
+        except _BadFile as error:
+            self._bad = version
+            log.error('"%s" is not used, and the tokens of before stay: %s', self._path, error)
+            return
+        self._good = version
+        self._bad = None
+        self._wanted = None
+
+    def _check(self, file: BinaryIO) -> str:
+        """The hash of the content, all of which is good."""
+        seen: set[bytes] = set()
+        reader = _Reader(file)
+        for number, fields in self._records(reader):
+            if number % _BEAT_EVERY == 0:
+                self._pulse.beat()
+            digest = _put(number, fields)[0]
+            if digest in seen:
+                raise _BadFile(f'line {number}: digest "{digest.hex()}" comes twice')
+            seen.add(digest)
+        if not seen:
+            raise _BadFile("it is empty")
+        return reader.content()
+
+    def _send(self, applier: Applier, file: BinaryIO, content: str, version: _Version, at: float) -> None:
+        applier.begin_snapshot(self._epoch, 0)
+        reader = _Reader(file)
+        block: list[bytes] = []
+        size = 0
+        sent = 0
+        for number, fields in self._records(reader):
+            line = _put(number, fields)[1]
+            block.append(line)
+            size += len(line)
+            sent += 1
+            if size >= _BLOCK:
+                applier.send(b"".join(block))
+                self._metrics.set_snapshot("read", sent)
+                block.clear()
+                size = 0
+        if reader.content() != content or _Version.of(file) != version:
+            raise SourceFailed(f'"{self._path}" was written to while it was read: replace it by renaming')
+        applier.end_snapshot(b"".join(block), _cursor(content), at)
+        self._metrics.set_snapshot("read", sent)
+        log.info("the snapshot was read: %d tokens", sent)
+
+
+def _cursor(content: str) -> str:
+    return f"sha256:{content}"
+
+
+def _put(number: int, fields: dict[str, Any]) -> tuple[bytes, bytes]:
+    try:
+        return to_put(fields)
+    except BadRecord as error:
+        raise _BadFile(f"line {number}: {error}") from None
+
+
+class _Reader:
+    """The lines of a file from its start, whose content is hashed on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.seek(0)
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.number = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self._file.readline(_LONGEST_LINE + 2):
+            self.number += 1
+            self._hash.update(line)
+            if not line.endswith(b"\n"):
+                raise _BadFile(
+                    f"line {self.number} is longer than {_LONGEST_LINE} bytes"
+                    if len(line) > _LONGEST_LINE
+                    else f"line {self.number} has no end: is the file half-written?"
+                )
+            yield line.removeprefix(b"\xef\xbb\xbf") if self.number == 1 else line
+
+    def content(self) -> str:
+        return self._hash.hexdigest()
+
+
+# --- formats: the number of a line, and what it says ---
+
+
+def _json_records(reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line in reader:
+        if not line.strip():
+            continue
+        try:
+            yield reader.number, parse_line(line)
+        except BadRecord as error:
+            raise _BadFile(f"line {reader.number}: {error}") from None
+
+
+def _csv_records(reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows = csv.reader((line.decode() for line in reader), strict=True)
+        header = next(rows, None)
+        if header is None:
+            return
+        if len(set(header)) < len(header):
+            raise _BadFile("line 1: a column comes twice")
+        for name in header:
+            if not name.startswith("claim.") and name not in _COLUMNS:
+                raise _BadFile(f'line 1: unknown column "{name}"')
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise _BadFile(f"line {reader.number}: {len(row)} cells, where the header has {len(header)}")
+            yield reader.number, _from_cells(dict(zip(header, row)))
+    except UnicodeDecodeError:
+        raise _BadFile(f"line {reader.number}: not UTF-8") from None
+    except csv.Error as error:
+        raise _BadFile(f"line {reader.number}: {error}") from None
+
+
+_LISTS = ("scopes", "cidrs")
+_COLUMNS = ("digest", "id", "subject", "name", "issued_at", "not_before", "expires_at", "revoked_at", *_LISTS)
+
+
+def _from_cells(cells: dict[str, str]) -> dict[str, Any]:
+    """An empty cell is a field that is left out."""
+    fields: dict[str, Any] = {}
+    claims: dict[str, str] = {}
+    for name, cell in cells.items():
+        if not cell:
+            continue
+        if name in _LISTS:
+            fields[name] = cell.split()
+        elif name.startswith("claim."):
+            claims[name.removeprefix("claim.")] = cell
+        else:
+            fields[name] = cell
+    if claims:
+        fields["claims"] = claims
+    return fields

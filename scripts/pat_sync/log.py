@@ -1,0 +1,62 @@
+"""Log lines: one each, `level: text`, on standard error, with systemd's priorities if that is the journal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+
+log = logging.getLogger("pat_sync")
+
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+# A password in a URL, up to the last "@", since one that was not escaped may have an "@" itself; and in a parameter.
+_USER_INFO = re.compile(r"(\w://[^:/?#@\s\"']*):[^\s\"']*@")
+_PARAMETER = re.compile(r"((?:password|passphrase|secret|token|api_?key|sig(?:nature)?)=)[^&\s\"']+", re.IGNORECASE)
+_BEARER = re.compile(r"(Bearer )[^\s\"']+", re.IGNORECASE)
+
+_secrets: set[str] = set()
+
+
+def hide(secret: str) -> None:
+    """From now on, this text appears in no log line."""
+    if secret:
+        _secrets.add(secret)
+
+
+def scrub(text: str) -> str:
+    """The text without anything that is or looks like a secret."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    for pattern in (_PARAMETER, _BEARER):
+        text = pattern.sub(r"\1***", text)
+    return _USER_INFO.sub(r"\1:***@", text)
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, with_priority: bool) -> None:
+        super().__init__()
+        self._with_priority = with_priority
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = record.levelname.lower()
+        priority = f"<{_PRIORITIES.get(level, 6)}>" if self._with_priority else ""
+        return f"{priority}{level}: {' '.join(scrub(record.getMessage()).split())}"
+
+
+def _is_journal() -> bool:
+    """Whether standard error is the stream to the journal that systemd made."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    status = os.fstat(sys.stderr.fileno())
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+def start() -> None:
+    """Logs of libraries come out here, too, from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(_is_journal()))
+    logging.getLogger().addHandler(handler)
+    # It warns of what it raises anyway.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    log.setLevel(logging.INFO)

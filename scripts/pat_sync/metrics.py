@@ -1,0 +1,101 @@
+"""What is counted, and how Prometheus gets it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_COUNTERS = {
+    "pat_sync_applied": "Changes that were written to the store.",
+    "pat_sync_older": "Changes that were not newer than what the store held.",
+    "pat_sync_rejected": "Lines of the source that patctl could not use.",
+    "pat_sync_commits": "Commits that became durable.",
+    "pat_sync_reconnects": "Times the source failed and was tried again.",
+    "pat_sync_patctl_restarts": "Times patctl ended and was started again.",
+    "pat_sync_snapshots": "Snapshots that became durable.",
+}
+
+_GAUGES = {
+    "pat_sync_source_up": "Whether the last look at the source succeeded.",
+    "pat_sync_disk_full": "Whether patctl waits for room on the disk.",
+    "pat_sync_unacknowledged_commits": "Commits that were sent and are not yet durable.",
+    "pat_sync_heartbeat_timestamp_seconds": "The heartbeat of the store.",
+}
+
+
+class Metrics(Collector):
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counters = dict.fromkeys(_COUNTERS, 0)
+        self._gauges = dict.fromkeys(_GAUGES, 0.0)
+        self._snapshot = {"read": 0, "written": 0, "to_write": 0}
+        self._lag_changes: int | None = None
+        self._last_success: float | None = None
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def count(self, name: str, by: int = 1) -> None:
+        with self._lock:
+            self._counters[name] += by
+
+    def set(self, name: str, value: float) -> None:
+        self._gauges[name] = value
+
+    def set_snapshot(self, stage: str, tokens: int) -> None:
+        self._snapshot[stage] = tokens
+
+    def set_lag_changes(self, changes: int) -> None:
+        self._lag_changes = changes
+
+    def succeeded(self, at: float) -> None:
+        """The store has everything that the source had at this time."""
+        self._last_success = at
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text in _COUNTERS.items():
+            yield CounterMetricFamily(name, text, value=self._counters[name])
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(name, text, value=self._gauges[name])
+
+        snapshot = GaugeMetricFamily(
+            "pat_sync_snapshot_tokens", "Progress of the last snapshot, in tokens.", labels=["stage"]
+        )
+        for stage, tokens in self._snapshot.items():
+            snapshot.add_metric([stage], tokens)
+        yield snapshot
+
+        # Both are absent as long as nothing is known.
+        lag_changes = GaugeMetricFamily(
+            "pat_sync_lag_changes", "Changes that the source has and the store has not, where the source can tell."
+        )
+        if self._lag_changes is not None:
+            lag_changes.add_metric([], self._lag_changes)
+        yield lag_changes
+
+        last_success = GaugeMetricFamily(
+            "pat_sync_last_success_timestamp_seconds", "When the store last had everything that the source had."
+        )
+        lag = GaugeMetricFamily("pat_sync_lag_seconds", "Seconds since the store had everything that the source had.")
+        if self._last_success is not None:
+            last_success.add_metric([], self._last_success)
+            lag.add_metric([], max(0.0, time.time() - self._last_success))
+        yield last_success
+        yield lag
+
+    def serve(self, host: str, port: int) -> None:
+        start_http_server(port, host, self._registry)
+
+    def write(self, path: Path) -> None:
+        """For others to read, whatever the umask, and never half of it."""
+        new = path.with_name(f".{path.name}.new")
+        with open(new, "wb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(generate_latest(self._registry))
+        new.replace(path)
