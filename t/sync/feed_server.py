@@ -1,0 +1,289 @@
+"""A feed as docs/pat-sync.md describes it, over HTTP or HTTPS, with faults; and what else tests of pat-sync need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+ROOT = Path(__file__).resolve().parents[2]
+PAT_SYNC = str(ROOT / "scripts" / "pat-sync")
+PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
+
+# Nothing here takes so long, even on a busy machine.
+DEADLINE = 30.0
+
+Line = dict[str, Any]
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
+    """What the condition gives, once that is true."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def token(id: str, /, **fields: Any) -> Line:
+    return {"digest": digest(id), "id": id, "subject": f"user:{id}", **fields}
+
+
+class Store:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.patctl("init")
+
+    def patctl(self, *arguments: str) -> str:
+        return subprocess.run(
+            [PATCTL, "--store", str(self.folder), *arguments], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+
+    def stats(self) -> Line:
+        stats: Line = json.loads(self.patctl("stats", "--json"))
+        return stats
+
+    def tokens(self) -> dict[str, str]:
+        """The status of each token, by its id."""
+        lines = [json.loads(line) for line in self.patctl("list", "--json").splitlines()]
+        return {line["id"]: line["status"] for line in lines}
+
+
+class PatSync:
+    """A running pat-sync."""
+
+    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [PAT_SYNC, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(env),
+        )
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line.rstrip("\n"))
+
+    def __enter__(self) -> PatSync:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self._reader.join()
+
+    def find(self, pattern: str) -> list[str]:
+        return [line for line in list(self.log) if re.search(pattern, line)]
+
+    def wait_for_line(self, pattern: str, count: int = 1) -> list[str]:
+        try:
+            wait_for(lambda: len(self.find(pattern)) >= count, pattern)
+        except AssertionError as error:
+            raise AssertionError(f"{error}, in {self.log}") from None
+        return self.find(pattern)
+
+    def child(self) -> int:
+        """The process id of patctl."""
+        children = Path(f"/proc/{self.process.pid}/task")
+
+        def find() -> int:
+            for task in children.iterdir():
+                for child in (task / "children").read_text().split():
+                    # Libraries run other programs when they are loaded.
+                    if b"\0apply\0" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        return int(child)
+            return 0
+
+        return int(wait_for(find, "patctl"))
+
+
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    """Nothing of the environment of the tests reaches pat-sync but PATH."""
+    return {"PATH": os.environ["PATH"], "PAT_SYNC_PATCTL": PATCTL, **(more or {})}
+
+
+def once(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PAT_SYNC, "--once", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment(env),
+    )
+
+
+class Authority:
+    """A certificate authority, and a certificate for 127.0.0.1 that it signed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = folder / "ca.pem"
+        self.certificate = folder / "server.pem"
+        self.key = folder / "server.key"
+        folder.mkdir()
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        _run(*new, "-subj", "/CN=ca", "-keyout", folder / "ca.key", "-out", self.ca)
+        _run(
+            *new, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-addext", "basicConstraints=critical,CA:FALSE",
+            "-CA", self.ca, "-CAkey", folder / "ca.key", "-keyout", self.key, "-out", self.certificate,
+        )  # fmt: skip
+
+
+def _run(*arguments: str | Path) -> None:
+    subprocess.run(list(map(str, arguments)), check=True, capture_output=True, timeout=60)
+
+
+class Feed:
+    """Cursors are the numbers of changes, as text. A fault takes the next request instead, and is given its handler."""
+
+    def __init__(self, authority: Authority | None = None) -> None:
+        self.epoch = "one"
+        self.changes: list[Line] = []
+        self.oldest = 0
+        self.bearer: str | None = None
+        self.page = 1000
+        self.faults: list[Callable[[Handler], None]] = []
+        self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
+        self.news = threading.Condition()
+        self._ending = threading.Event()
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"feed": self}))
+        self._server.daemon_threads = True
+        scheme = "http"
+        if authority is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(authority.certificate, authority.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            scheme = "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_address[1]}/feed"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def position(self) -> int:
+        return max([self.oldest, *(int(change["seq"]) for change in self.changes)])
+
+    def put(self, name: str, **fields: Any) -> Line:
+        return self.add({"op": "put", **token(name, **fields)})
+
+    def revoke(self, name: str) -> Line:
+        return self.add({"op": "revoke", "digest": digest(name)})
+
+    def add(self, change: Line) -> Line:
+        with self.news:
+            change = {"seq": self.position + 1, **change}
+            self.changes.append(change)
+            self.news.notify_all()
+        return change
+
+    def tokens(self) -> list[Line]:
+        """As they are now."""
+        now: dict[str, Line] = {}
+        for change in self.changes:
+            if change["op"] == "put":
+                now[change["digest"]] = dict(change)
+            elif change["op"] == "revoke":
+                now[change["digest"]] |= {"revoked_at": 1, "seq": change["seq"]}
+            else:
+                del now[change["digest"]]
+        return [now[key] for key in sorted(now)]
+
+    def hang(self, _: Handler) -> None:
+        self._ending.wait(DEADLINE)
+
+
+class Handler(BaseHTTPRequestHandler):
+    feed: Feed
+
+    def do_GET(self) -> None:
+        query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        self.feed.requests.append((query, {name.lower(): value for name, value in self.headers.items()}))
+        try:
+            if self.feed.faults:
+                self.feed.faults.pop(0)(self)
+            elif self.feed.bearer and self.headers["Authorization"] != f"Bearer {self.feed.bearer}":
+                self.answer(401)
+            elif "after" in query:
+                self.send_changes(query)
+            else:
+                self.send_snapshot()
+        except OSError:
+            pass
+
+    def send_changes(self, query: dict[str, str]) -> None:
+        feed = self.feed
+        if self.headers["If-Match"] != f'"{feed.epoch}"':
+            return self.answer(412)
+        after = int(query["after"])
+        if not feed.oldest <= after <= feed.position:
+            return self.answer(410)
+        with feed.news:
+            feed.news.wait_for(lambda: feed.position > after, float(query["wait"]))
+            later = [change for change in feed.changes if change["seq"] > after][: feed.page]
+        if not later:
+            return self.answer(204)
+        cursor = str(later[-1]["seq"])
+        more = later[-1]["seq"] < feed.position
+        self.lines(*later, {"op": "commit", "after": query["after"], "cursor": cursor, "more": more})
+
+    def send_snapshot(self) -> None:
+        position = self.feed.position
+        self.lines(
+            {"op": "snapshot_begin", "epoch": self.feed.epoch, "seq": position},
+            *self.feed.tokens(),
+            {"op": "snapshot_end", "cursor": str(position)},
+        )
+
+    def lines(self, *lines: Line | str) -> None:
+        texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
+        self.answer(200, "".join(text + "\n" for text in texts))
+
+    def answer(self, status: int, body: str = "", **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("ETag", f'"{self.feed.epoch}"')
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        if status not in (204, 304):
+            self.send_header("Content-Length", str(len(body.encode())))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
