@@ -301,6 +301,8 @@ private:
         arriving_ = std::make_unique<resync>(with_.folder(), sequence);
         snapshot_rejected_ = 0;
         if (is_new_history) {
+            // What is left without a commit has numbers of the old one.
+            batch_.drop(batch_.changes.size());
             cursor_.clear();
         }
         answers_ +=

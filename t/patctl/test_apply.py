@@ -586,6 +586,15 @@ def test_a_new_epoch_begins_all_numbers_anew(apply: Apply, patctl: Patctl) -> No
     patctl.run("verify")
 
 
+def test_a_new_epoch_drops_what_no_commit_followed(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(begin("E", 1000), kind="snapshot_begun")
+    apply.ask(put("a", 1), end(1000), kind="snapshot_committed")
+    apply.ask(put("a", 1001, name="of E"), put("b", 1002), begin("F", 5), kind="snapshot_begun")
+    apply.ask(commit(6), kind="committed")
+    apply.ask(put("a", 1, name="of F"), end(6), kind="snapshot_committed")
+    assert {n: token["name"] for n, token in export(patctl).items()} == {"a": "of F"}
+
+
 def test_a_new_epoch_that_was_interrupted_is_completed(apply: Apply, patctl: Patctl) -> None:
     apply.ask(begin("E", 1000), kind="snapshot_begun")
     apply.ask(*(put(n, 900 + n) for n in range(1, 6)), end(1000), kind="snapshot_committed")
