@@ -54,7 +54,7 @@ help:
 	@echo "make patctl             build patctl and its man page"
 	@echo "make unit               build and run the unit tests"
 	@echo "make check              all tests, as scripts/check does"
-	@echo "make install DESTDIR=   install the module, patctl, the man page and the configuration examples"
+	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, the SQL and the documentation"
 	@echo "make clean              remove $(BUILD)/"
 
 # --- the module ---
@@ -130,6 +130,13 @@ install: all
 	install -D -m 644 $(BUILD)/$(module_name).so $(DESTDIR)$(MODULES_DIR)/$(module_name).so
 	install -D -m 755 $(BUILD)/patctl $(DESTDIR)$(PREFIX)/bin/patctl
 	install -D -m 644 $(BUILD)/patctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/patctl.1
+	install -D -m 755 scripts/pat-sync $(DESTDIR)$(PREFIX)/bin/pat-sync
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/pat_sync scripts/pat_sync/*.py
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/postgres scripts/postgres/*.sql
+	install -D -m 644 scripts/systemd/pat-sync.service $(DESTDIR)$(PREFIX)/lib/systemd/system/pat-sync.service
+	install -D -m 644 scripts/systemd/pat-sync.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/pat-sync.conf
+	install -D -m 644 scripts/systemd/pat-sync.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pat-sync.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat README.md docs/*.md
 	install -d $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d
 	cp -R conf.d/. $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d/
 

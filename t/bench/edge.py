@@ -166,7 +166,7 @@ class Nginx:
             self.process.wait()
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
+def wait_for(condition: Callable[[], object], what: str) -> None:
     end = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         if time.monotonic() > end:

@@ -81,7 +81,7 @@ def test_a_pepper_must_be_the_one_the_store_was_made_with(tmp_path: Path) -> Non
     token = patctl.issue("--pepper-file", str(right))
 
     assert patctl.verdict(token, "--pepper-file", str(right)) == "ok"
-    for pepper in ([], ["--pepper-file", str(wrong)]):
+    for pepper in ((), ("--pepper-file", str(wrong))):
         assert patctl.verdict(token, *pepper) == "store_error"
         assert "pepper does not match" in patctl.run("issue", "--subject", "a", *pepper, status=FAULT).stderr
         assert "pepper does not match" in patctl.run("revoke", "--token-stdin", *pepper, input=token, status=FAULT).stderr
@@ -224,7 +224,7 @@ def test_an_import_replaces_but_does_not_undo_a_local_revocation(patctl: Patctl)
     patctl.load(record(1, seq=9), record(2))
     patctl.run("revoke", "--id", "1")
     patctl.load(record(1, name="new"), record(2, name="new"))
-    first, second = sorted(patctl.json("list"), key=lambda token: token["id"])
+    first, second = sorted(patctl.json("list"), key=lambda token: str(token["id"]))
     assert (first["name"], first["status"]) == ("new", "revoked")
     assert (second["name"], second["status"]) == ("new", "ok")
 
