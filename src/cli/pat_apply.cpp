@@ -338,7 +338,7 @@ private:
             info.state = store_state::ready;
             info.last_sequence = std::max(info.last_sequence, merging_->sequence());
             info.cursor = cursor_;
-            info.heartbeat = std::max(info.heartbeat, merging_time_);
+            info.heartbeat = newer_heartbeat(info.heartbeat, merging_time_);
             keep(change);
             return {};
         });
@@ -425,7 +425,7 @@ private:
                 return;  // only the end of a snapshot moves the cursor, and makes the store fresh
             }
             if (one.is == operation::heartbeat) {
-                info.heartbeat = std::max(info.heartbeat, one.time);
+                info.heartbeat = newer_heartbeat(info.heartbeat, one.time);
             } else {
                 info.state = store_state::ready;
                 info.cursor = one.cursor;
@@ -552,6 +552,12 @@ private:
     }
 
     static std::int64_t now() { return std::max<std::int64_t>(1, std::time(nullptr)); }
+
+    /// One that lies ahead was taken when the clock was wrong, and would make the store look fresh for too long.
+    static std::int64_t newer_heartbeat(std::int64_t stored, std::int64_t time)
+    {
+        return stored > now() ? time : std::max(stored, time);
+    }
 
     /// A stopped process that comes back must not claim to have been there meanwhile.
     static std::int64_t not_after_now(std::int64_t time) { return time == 0 ? now() : std::min(time, now()); }

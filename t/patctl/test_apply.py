@@ -426,6 +426,15 @@ def test_a_heartbeat_is_when_the_source_was_reached(apply: Apply, patctl: Patctl
     assert stats(patctl)["heartbeat"] >= int(now), "it does not go back"
 
 
+def test_a_heartbeat_of_a_clock_that_was_wrong_does_not_last(patctl: Patctl) -> None:
+    heartbeat = json.dumps({"op": "heartbeat"}) + "\n"
+    command = ["faketime", "+1 day", PATCTL, "--store", str(patctl.store), "apply"]
+    subprocess.run(command, input=heartbeat.encode(), check=True, capture_output=True)
+    assert stats(patctl)["heartbeat"] > time.time() + 86000
+    patctl.run("apply", input=heartbeat)
+    assert abs(stats(patctl)["heartbeat"] - time.time()) < 60
+
+
 # --- snapshots ---
 
 
