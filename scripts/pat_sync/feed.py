@@ -71,7 +71,10 @@ class FeedSource(Source):
         self._session = requests.Session()
         # Neither proxies nor credentials (.netrc) nor certificates from the environment.
         self._session.trust_env = False
-        self._session.headers.update({"Accept": "application/jsonl", "User-Agent": "pat-sync"})
+        # Not compressed: some bytes could become more than fits into memory.
+        self._session.headers.update(
+            {"Accept": "application/jsonl", "Accept-Encoding": "identity", "User-Agent": "pat-sync"}
+        )
         if settings.token is not None:
             self._session.headers["Authorization"] = f"Bearer {settings.token}"
         if settings.ca_file is not None:
@@ -245,6 +248,10 @@ class FeedSource(Source):
             )
             self._pulse.beat()
             if answer.status_code not in _REDIRECTS:
+                encoding = answer.headers.get("Content-Encoding", "identity")
+                if encoding != "identity":
+                    answer.close()
+                    raise SourceFailed(f'its answer has the encoding "{encoding}", which was not asked for')
                 return answer
             answer.close()
             url = urljoin(url, answer.headers.get("Location", ""))

@@ -1,44 +1,21 @@
-"""A feed as docs/pat-sync.md describes it, over HTTP or HTTPS, with faults; and what else tests of pat-sync need."""
+"""A feed as docs/pat-sync.md describes it, over HTTP or HTTPS, with faults."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-ROOT = Path(__file__).resolve().parents[2]
-PAT_SYNC = str(ROOT / "scripts" / "pat-sync")
-PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
-
-# Nothing here takes so long, even on a busy machine.
-DEADLINE = 30.0
+from servers import DEADLINE
 
 Line = dict[str, Any]
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
-    """What the condition gives, once that is true."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
-    return value
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def digest(name: str) -> str:
@@ -47,99 +24,6 @@ def digest(name: str) -> str:
 
 def token(id: str, /, **fields: Any) -> Line:
     return {"digest": digest(id), "id": id, "subject": f"user:{id}", **fields}
-
-
-class Store:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.patctl("init")
-
-    def patctl(self, *arguments: str) -> str:
-        return subprocess.run(
-            [PATCTL, "--store", str(self.folder), *arguments], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-
-    def stats(self) -> Line:
-        stats: Line = json.loads(self.patctl("stats", "--json"))
-        return stats
-
-    def tokens(self) -> dict[str, str]:
-        """The status of each token, by its id."""
-        lines = [json.loads(line) for line in self.patctl("list", "--json").splitlines()]
-        return {line["id"]: line["status"] for line in lines}
-
-
-class PatSync:
-    """A running pat-sync."""
-
-    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            [PAT_SYNC, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(env),
-        )
-        self.log: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.log.append(line.rstrip("\n"))
-
-    def __enter__(self) -> PatSync:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        self._reader.join()
-
-    def find(self, pattern: str) -> list[str]:
-        return [line for line in list(self.log) if re.search(pattern, line)]
-
-    def wait_for_line(self, pattern: str, count: int = 1) -> list[str]:
-        try:
-            wait_for(lambda: len(self.find(pattern)) >= count, pattern)
-        except AssertionError as error:
-            raise AssertionError(f"{error}, in {self.log}") from None
-        return self.find(pattern)
-
-    def child(self) -> int:
-        """The process id of patctl."""
-        children = Path(f"/proc/{self.process.pid}/task")
-
-        def find() -> int:
-            for task in children.iterdir():
-                for child in (task / "children").read_text().split():
-                    # Libraries run other programs when they are loaded.
-                    if b"\0apply\0" in Path(f"/proc/{child}/cmdline").read_bytes():
-                        return int(child)
-            return 0
-
-        return int(wait_for(find, "patctl"))
-
-
-def environment(more: dict[str, str] | None = None) -> dict[str, str]:
-    """Nothing of the environment of the tests reaches pat-sync but PATH."""
-    return {"PATH": os.environ["PATH"], "PAT_SYNC_PATCTL": PATCTL, **(more or {})}
-
-
-def once(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PAT_SYNC, "--once", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment(env),
-    )
 
 
 class Authority:

@@ -27,7 +27,11 @@ POSTGRESQL_BIN = Path(os.environ.get("POSTGRESQL_BIN", "/usr/lib/postgresql/15/b
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+# Nothing here takes so long, even on a busy machine.
+DEADLINE = 30.0
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
     """Waits for a condition that another process brings about."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,39 +15,47 @@ from typing import Any
 
 from servers import ROOT, Connection, wait_until
 
-PATCTL = Path(os.environ.get("PATCTL", ROOT / "build" / "patctl"))
-PAT_SYNC = ROOT / "scripts" / "pat-sync"
+PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
+PAT_SYNC = str(ROOT / "scripts" / "pat-sync")
+
+Record = dict[str, Any]
 
 
 class Store:
-    """A store in a folder, and what patctl says of it."""
+    """A new store in a folder, and what patctl says of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.patctl("init")
 
     def patctl(self, *arguments: str, input: str = "") -> str:
-        command = [str(PATCTL), "--store", str(self.folder), *arguments]
+        command = [PATCTL, "--store", str(self.folder), *arguments]
         done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120)
         if done.returncode != 0:
             raise RuntimeError(f"patctl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def stats(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.patctl("--json", "stats"))
+    def stats(self) -> Record:
+        found: Record = json.loads(self.patctl("--json", "stats"))
         return found
 
-    def tokens(self) -> dict[str, dict[str, Any]]:
-        """The records by digest."""
+    def tokens(self) -> dict[str, str]:
+        """The status of each token, by its id."""
+        lines = map(json.loads, self.patctl("--json", "list").splitlines())
+        return {line["id"]: line["status"] for line in lines}
+
+    def records(self) -> dict[str, Record]:
+        """What it holds, by digest."""
         records = map(json.loads, self.patctl("export").splitlines())
         return {record["digest"]: record for record in records}
 
     def verdict(self, token: str) -> str:
-        command = [str(PATCTL), "--store", str(self.folder), "check"]
+        command = [PATCTL, "--store", str(self.folder), "check"]
         done = subprocess.run(command, input=token, capture_output=True, text=True, timeout=120)
         return done.stdout.split("\n")[0]
 
 
-def tokens_of(connection: Connection) -> dict[str, dict[str, Any]]:
+def records_of(connection: Connection) -> dict[str, Record]:
     """What a store should hold: the rows of a snapshot, by digest, as `patctl export` writes them."""
     lines = connection.execute("SELECT change FROM pat.snapshot()").fetchall()
     records = [json.loads(line) for (line,) in lines]
@@ -81,46 +90,72 @@ def make_another_snapshot_due(store: Store) -> None:
     assert store.stats()["state"] == "resync"
 
 
-class PatSync:
-    """A running pat-sync. Its log is a file, to which one after the other may write."""
+def environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    """Nothing of the environment of the tests reaches pat-sync but PATH."""
+    return {"PATH": os.environ["PATH"], "PAT_SYNC_PATCTL": PATCTL, **(more or {})}
 
-    def __init__(self, source: str, store: Path, *options: str, log: Path, environment: dict[str, str] | None = None) -> None:
-        self.log = log
-        self._already = log.stat().st_size if log.exists() else 0
-        command = [str(PAT_SYNC), "--source", source, "--store", str(store), "--patctl", str(PATCTL), *options]
-        with log.open("ab") as to:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=to, stderr=to,
-                                            env={**os.environ, **(environment or {})})
+
+class PatSync:
+    """A running pat-sync. What it logs goes to a file; `log_file` takes that of several, one after the other."""
+
+    def __init__(self, *arguments: str | Path, env: dict[str, str] | None = None, log_file: Path | None = None) -> None:
+        self._log = tempfile.TemporaryFile() if log_file is None else log_file.open("ab+")
+        self._begin = self._log.seek(0, os.SEEK_END)
+        self.process = subprocess.Popen([PAT_SYNC, *map(str, arguments)], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=self._log, env=environment(env))
 
     def __enter__(self) -> PatSync:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         if kind is not None:
-            print(self.text(), file=sys.stderr)
-        self.kill()
+            print(*self.log, sep="\n", file=sys.stderr)
+        self.stop()
+        self._log.close()
 
-    def text(self) -> str:
-        """What it has logged."""
-        return self.log.read_bytes()[self._already :].decode(errors="replace")
+    @property
+    def log(self) -> list[str]:
+        """The whole lines that it has logged."""
+        size = os.fstat(self._log.fileno()).st_size
+        text = os.pread(self._log.fileno(), size - self._begin, self._begin).decode(errors="replace")
+        return text.split("\n")[:-1]
 
-    def wait_for(self, text: str, seconds: float = 30) -> None:
-        wait_until(lambda: text in self.text() or self.process.poll() is not None, f'pat-sync says "{text}"', seconds)
-        assert text in self.text(), self.text()
+    def find(self, pattern: str) -> list[str]:
+        return [line for line in self.log if re.search(pattern, line)]
+
+    def wait_for_line(self, pattern: str, count: int = 1) -> list[str]:
+        wait_until(lambda: len(self.find(pattern)) >= count, f'"{pattern}" in the log')
+        return self.find(pattern)
 
     def children(self) -> list[int]:
-        try:
-            return [int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
-        except FileNotFoundError:
-            return []
+        """The process ids of patctl, or of what stands before it."""
+        found = []
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+                for pid in map(int, (task / "children").read_text().split()):
+                    # Libraries run other programs when they are loaded.
+                    if b"\0apply\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        found.append(pid)
+        return found
+
+    def child(self) -> int:
+        wait_until(self.children, "patctl runs")
+        return self.children()[0]
 
     def stop(self) -> int:
         """Ends it as systemd would; its exit status."""
         self.process.terminate()
-        return self.process.wait(30)
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
 
     def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
+        self.process.wait()
+
+
+def once(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [PAT_SYNC, "--once", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(env))

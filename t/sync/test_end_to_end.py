@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from network import Network
 from servers import Connection, Database, PostgreSQL, wait_until
-from sidecar import PatSync, Store, load, load_fast, make_another_snapshot_due, tokens_of
+from sidecar import PatSync, Store, load, load_fast, make_another_snapshot_due, records_of
 
 WRITERS = 16
 SMALL_DISK_BYTES = 4 << 20
@@ -23,9 +23,7 @@ SMALL_DISK_BYTES = 4 << 20
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(tmp_path / "store")
-    made.patctl("init")
-    return made
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ def log(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pat_sync(database: Database, store: Store, log: Path) -> Iterator[PatSync]:
-    with PatSync(database.url("edge"), store.folder, log=log) as running:
+    with PatSync("--source", database.url("edge"), "--store", store.folder, log_file=log) as running:
         wait_until(lambda: store.stats()["state"] == "ready", "the first snapshot is there")
         yield running
 
@@ -48,7 +46,7 @@ def issue(connection: Connection, subject: str = "user:1") -> tuple[str, str]:
 
 
 def wait_until_equal(store: Store, connection: Connection, seconds: float = 30) -> None:
-    wait_until(lambda: store.tokens() == tokens_of(connection), "the store equals the database", seconds)
+    wait_until(lambda: store.records() == records_of(connection), "the store equals the database", seconds)
     store.patctl("verify")
 
 
@@ -117,7 +115,7 @@ def test_sixteen_writers_at_once(database: Database, store: Store, pat_sync: Pat
         wait_until_equal(store, connection)
         # The store is asked by starting patctl, on a machine that is busy with 16 writers.
         assert slowest < 2, "a revocation waited for something"
-        assert len(store.tokens()) > WRITERS * 40
+        assert len(store.records()) > WRITERS * 40
         assert unrelated.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
 
 
@@ -135,7 +133,7 @@ def test_revocations_overtake_a_backlog(database: Database, store: Store, pat_sy
 
 
 def test_a_stopped_pat_sync_claims_nothing_when_it_comes_back(database: Database, store: Store, log: Path) -> None:
-    with PatSync(database.url("edge"), store.folder, "--heartbeat-interval", "0.1", log=log) as running:
+    with PatSync("--source", database.url("edge"), "--store", store.folder, "--heartbeat-interval", "0.1", log_file=log) as running:
         wait_until(lambda: store.stats()["heartbeat"] is not None, "there is a heartbeat")
         os.kill(running.process.pid, signal.SIGSTOP)
         stopped = time.time()
@@ -182,7 +180,7 @@ def test_a_database_that_was_put_back_to_an_older_state(
         server.save("older")
         server.start()
 
-        with PatSync(server.url("edge"), store.folder, log=log):
+        with PatSync("--source", server.url("edge"), "--store", store.folder, log_file=log):
             with server.connect(autocommit=True) as connection:
                 connection.execute("SELECT pat.revoke(%s)", (kept,))
                 lost, lost_token = issue(connection)
@@ -211,7 +209,7 @@ def test_a_database_that_was_put_back_to_an_older_state(
 def test_a_network_that_goes_dead(database: Database, store: Store, log: Path) -> None:
     with Network(database.server.port) as network:
         source = f"postgresql://edge@127.0.0.1:{network.port}/{database.name}"
-        with PatSync(source, store.folder, "--query-timeout", "1", log=log), database.connect() as connection:
+        with PatSync("--source", source, "--store", store.folder, "--query-timeout", "1", log_file=log), database.connect() as connection:
             id, token = issue(connection)
             wait_until(lambda: store.verdict(token) == "ok", "the token is known")
             network.go_dead()
@@ -226,8 +224,8 @@ def test_a_network_that_goes_dead(database: Database, store: Store, log: Path) -
 def test_another_pepper_stops_it(database: Database, store: Store, log: Path) -> None:
     with database.connect() as connection:
         connection.execute("SELECT pat.use_pepper(%s)", (b"p" * 32,))
-    with PatSync(database.url("edge"), store.folder, log=log) as running:
-        running.wait_for("pepper")
+    with PatSync("--source", database.url("edge"), "--store", store.folder, log_file=log) as running:
+        running.wait_for_line("pepper")
         assert store.stats()["state"] == "empty"
 
 
@@ -249,8 +247,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def test_a_full_disk_delays_and_loses_nothing(database: Database, tmp_path: Path, log: Path) -> None:
     with small_disk(tmp_path / "disk") as disk, database.connect() as connection:
         store = Store(disk / "store")
-        store.patctl("init")
-        with PatSync(database.url("edge"), store.folder, log=log) as running:
+        with PatSync("--source", database.url("edge"), "--store", store.folder, log_file=log) as running:
             id, token = issue(connection)
             wait_until(lambda: store.verdict(token) == "ok", "the token is known")
 
@@ -259,7 +256,7 @@ def test_a_full_disk_delays_and_loses_nothing(database: Database, tmp_path: Path
             ballast.write_bytes(b"x" * (free.f_bavail * free.f_frsize - (100 << 10)))
             load(connection, 5000)
             connection.execute("SELECT pat.revoke(%s)", (id,))
-            running.wait_for("full")
+            running.wait_for_line("full")
             assert store.verdict(token) in ("ok", "revoked"), "it goes on serving"
             store.patctl("verify")
 
@@ -278,28 +275,31 @@ def test_a_snapshot_of_many_tokens_killed_in_the_middle(database: Database, stor
     with database.connect() as connection:
         load_fast(connection, count)
 
-        with PatSync(database.url("edge"), store.folder, log=log):
+        with PatSync("--source", database.url("edge"), "--store", store.folder, log_file=log) as first:
             wait_until(lambda: store.stats()["state"] == "resync", "the snapshot has begun")
             id, token = issue(connection)
             wait_until(lambda: store.verdict(token) == "ok", "changes go on")
             assert store.stats()["state"] == "resync"
             connection.execute("SELECT pat.revoke(%s)", (id,))
             wait_until(lambda: store.verdict(token) == "revoked", "so do revocations")
+            first.kill()
         store.patctl("verify")
         assert store.stats()["state"] == "resync"
 
-        with PatSync(database.url("edge"), store.folder, log=log):
+        with PatSync("--source", database.url("edge"), "--store", store.folder, log_file=log) as second:
             wait_until(lambda: store.stats()["meta_tokens"] > count // 10, "the snapshot is being written", 120)
+            os.kill(second.child(), signal.SIGKILL)
+            second.kill()
         store.patctl("verify")
         issue(connection)
 
-        with PatSync(database.url("edge"), store.folder, log=log):
+        with PatSync("--source", database.url("edge"), "--store", store.folder, log_file=log):
             wait_until(lambda: store.stats()["state"] == "ready", "the snapshot is complete", 120)
-        wait_until_equal(store, connection, 60)
+            wait_until_equal(store, connection, 60)
 
         found = store.stats()
         make_another_snapshot_due(store)
-        assert PatSync(database.url("edge"), store.folder, "--once", log=log).process.wait(120) == 0
+        assert PatSync("--source", database.url("edge"), "--store", store.folder, "--once", log_file=log).process.wait(120) == 0
         after = store.stats()
         assert after["state"] == "ready"
         assert after["commit"] - found["commit"] <= 5

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from feed_server import PATCTL, Authority, Feed, Handler, PatSync, Store, digest, once, token, wait_for
+from feed_server import Authority, Feed, Handler, digest, token
+from servers import wait_until
+from sidecar import PATCTL, PatSync, Store, once
 
 # Short times, so that nothing has to be waited for.
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "1")
@@ -40,7 +42,7 @@ def take_once(feed: Feed, store: Store, *arguments: str | Path) -> subprocess.Co
 
 
 def wait_for_tokens(store: Store, **wanted: str) -> None:
-    wait_for(lambda: store.tokens() == wanted, f"{wanted}, and not {store.tokens()}")
+    wait_until(lambda: store.tokens() == wanted, f"{wanted}, and not {store.tokens()}")
 
 
 # --- what works ---
@@ -82,23 +84,23 @@ def test_the_heartbeat_is_the_time_before_the_request(feed: Feed, store: Store) 
     """An answer that is held back for a while says nothing about what came up meanwhile."""
     feed.put("a")
     with follow(feed, store, "--query-timeout", "20"):
-        wait_for(lambda: store.stats()["heartbeat"], "a heartbeat")
+        wait_until(lambda: store.stats()["heartbeat"], "a heartbeat")
         begun_at: list[float] = []
         asked_at: list[float] = []
 
         def next_second(handler: Handler) -> None:
             begun_at.append(time.time())
-            wait_for(lambda: int(time.time()) > int(begun_at[0]), "the next second")
+            wait_until(lambda: int(time.time()) > int(begun_at[0]), "the next second")
             handler.answer(500)
 
         def hold(handler: Handler) -> None:
             asked_at.append(time.time())
-            wait_for(lambda: time.time() > asked_at[0] + 3, "three seconds")
+            wait_until(lambda: time.time() > asked_at[0] + 3, "three seconds")
             handler.answer(204)
 
         feed.faults.extend([next_second, hold, feed.hang])
-        wait_for(lambda: asked_at, "a request that is held back")
-        wait_for(lambda: store.stats()["heartbeat"] > begun_at[0], "the heartbeat after it")
+        wait_until(lambda: asked_at, "a request that is held back")
+        wait_until(lambda: store.stats()["heartbeat"] > begun_at[0], "the heartbeat after it")
         assert store.stats()["heartbeat"] <= asked_at[0]
 
 
@@ -109,7 +111,7 @@ def test_a_feed_that_does_not_wait_is_not_asked_all_the_time(feed: Feed, store: 
         feed.faults.extend([lambda handler: handler.answer(204)] * 1000)
         asked = len(feed.requests)
         age = store.stats()["commit"]
-        wait_for(lambda: store.stats()["commit"] >= age + 3, "three heartbeats")
+        wait_until(lambda: store.stats()["commit"] >= age + 3, "three heartbeats")
         assert len(feed.requests) - asked < 20
 
 
@@ -169,7 +171,7 @@ def test_an_epoch_that_only_the_answer_tells_is_noticed(feed: Feed, store: Store
 
         feed.faults.append(other_epoch)
         sync.wait_for_line('the feed has another epoch, "two"')
-        wait_for(lambda: store.stats()["epoch"] == "two", "the new epoch")
+        wait_until(lambda: store.stats()["epoch"] == "two", "the new epoch")
         assert store.tokens() == {"a": "ok"}
 
 
@@ -300,7 +302,7 @@ def test_a_bad_record_denies_its_token_and_the_rest_goes_on(feed: Feed, store: S
             )
         )
         feed.oldest = 4
-        wait_for(lambda: store.tokens().get("c") == "ok", "the good record")
+        wait_until(lambda: store.tokens().get("c") == "ok", "the good record")
         assert store.tokens()["a"] != "ok"
         assert store.tokens()["b"] == "ok"
         sync.wait_for_line(f'warning: line .* was rejected.* digest "{digest("a")}"')
@@ -451,5 +453,5 @@ def test_patctl_that_ends_at_once_is_not_started_all_the_time(feed: Feed, tmp_pa
     with PatSync("--source", feed.url, "--store", tmp_path / "nothing", "--patctl", PATCTL) as sync:
         started = time.monotonic()
         sync.wait_for_line("warning: patctl failed, trying again", 4)
-        wait_for(lambda: time.monotonic() > started + 2, "two seconds")
+        wait_until(lambda: time.monotonic() > started + 2, "two seconds")
         assert len(sync.find("patctl failed")) < 20

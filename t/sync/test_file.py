@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feed_server import Line, PatSync, Store, digest, once, token, wait_for
+from feed_server import Line, digest, token
+from servers import wait_until
+from sidecar import PatSync, Store, once
 
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.1", "--settle", "0.2")
 
@@ -43,12 +45,12 @@ def take_once(path: Path, store: Store, *arguments: str) -> subprocess.Completed
 
 
 def wait_for_tokens(store: Store, **wanted: str) -> None:
-    wait_for(lambda: store.tokens() == wanted, f"{wanted}")
+    wait_until(lambda: store.tokens() == wanted, f"{wanted}")
 
 
 def wait_for_heartbeats(store: Store) -> None:
     commits = store.stats()["commit"]
-    wait_for(lambda: store.stats()["commit"] >= commits + 2, "two heartbeats")
+    wait_until(lambda: store.stats()["commit"] >= commits + 2, "two heartbeats")
 
 
 def test_each_replacement_is_taken_over(path: Path, store: Store) -> None:
@@ -188,7 +190,7 @@ def test_a_bad_file_is_told_once_and_a_good_one_is_taken_again(path: Path, store
         sync.wait_for_line("line 2: not JSON")
         # Many looks later, too.
         started = time.monotonic()
-        wait_for(lambda: time.monotonic() > started + 1, "a second")
+        wait_until(lambda: time.monotonic() > started + 1, "a second")
         assert len(sync.find("is not used")) == 2
         assert store.stats()["commit"] == commits
         replace(path, lines(token("b")))
@@ -219,9 +221,9 @@ def test_a_file_that_is_still_being_written_is_not_taken(path: Path, store: Stor
                 file.write(lines(token(f"t{number}")))
                 file.flush()
                 written = time.monotonic()
-                wait_for(lambda: time.monotonic() > written + 0.06, "the next line")
+                wait_until(lambda: time.monotonic() > written + 0.06, "the next line")
                 assert store.tokens() == {"a": "ok"}
-        wait_for(lambda: len(store.tokens()) == 40, "the whole file")
+        wait_until(lambda: len(store.tokens()) == 40, "the whole file")
         assert len(sync.find("taking a snapshot")) == 2
         assert not sync.find("failed|not used")
 

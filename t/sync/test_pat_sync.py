@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from feed_server import DEADLINE, PAT_SYNC, ROOT, Feed, PatSync, Store, environment, free_port, once, wait_for
+from feed_server import Feed
+from servers import DEADLINE, ROOT, free_port, wait_until
+from sidecar import PAT_SYNC, PatSync, Store, environment, once
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "1")
 PASSWORD = "s3cr3t-pa55"
@@ -237,37 +239,37 @@ def test_tls_is_verified_unless_the_url_says_otherwise(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_within_a_second(feed: Feed, store: Store, number: signal.Signals) -> None:
     with follow(feed, store, "--heartbeat-interval", "60") as sync:
-        wait_for(lambda: store.tokens() == {"a": "ok"}, "the token")
+        wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
         child = sync.child()
         # It waits for an answer that would take a minute.
-        wait_for(lambda: feed.requests[-1][0].get("wait") == "60", "a request that waits")
+        wait_until(lambda: feed.requests[-1][0].get("wait") == "60", "a request that waits")
         started = time.monotonic()
         sync.process.send_signal(number)
         assert sync.process.wait(DEADLINE) == 0
         assert time.monotonic() - started < 1.5
-        wait_for(lambda: not Path(f"/proc/{child}").exists(), "the end of patctl")
+        wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of patctl")
         assert sync.wait_for_line(f"info: stopping: {number.name}")
 
 
 def test_patctl_ends_with_a_pat_sync_that_was_killed(feed: Feed, store: Store) -> None:
     with follow(feed, store) as sync:
-        wait_for(lambda: store.tokens() == {"a": "ok"}, "the token")
+        wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
         child = sync.child()
         sync.process.kill()
         sync.process.wait(DEADLINE)
-        wait_for(lambda: not Path(f"/proc/{child}").exists(), "the end of patctl")
+        wait_until(lambda: not Path(f"/proc/{child}").exists(), "the end of patctl")
     assert once("--source", feed.url, "--store", store.folder).returncode == 0
 
 
 def test_a_patctl_that_was_stopped_goes_on(feed: Feed, store: Store) -> None:
     with follow(feed, store) as sync:
-        wait_for(lambda: store.tokens() == {"a": "ok"}, "the token")
+        wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
         child = sync.child()
         os.kill(child, signal.SIGSTOP)
         feed.put("b")
-        wait_for(lambda: feed.requests[-1][0].get("after") == "2", "the change to be sent")
+        wait_until(lambda: feed.requests[-1][0].get("after") == "2", "the change to be sent")
         os.kill(child, signal.SIGCONT)
-        wait_for(lambda: len(store.tokens()) == 2, "the change")
+        wait_until(lambda: len(store.tokens()) == 2, "the change")
         assert not sync.find("failed")
 
 
@@ -275,7 +277,7 @@ def test_failing_is_no_busy_loop(store: Store) -> None:
     with PatSync("--source", f"http://127.0.0.1:{free_port()}/", "--store", store.folder) as sync:
         started = time.monotonic()
         sync.wait_for_line("trying again in", 6)
-        wait_for(lambda: time.monotonic() > started + 3, "three seconds")
+        wait_until(lambda: time.monotonic() > started + 3, "three seconds")
         used = sum(int(field) for field in Path(f"/proc/{sync.process.pid}/stat").read_text().split()[13:15])
         lines = len(sync.find("trying again"))
         waited = [float(text) for line in sync.log for text in re.findall("trying again in ([0-9.]+) s", line)]
@@ -312,7 +314,7 @@ def test_what_the_supervisor_is_told(feed: Feed, store: Store, tmp_path: Path) -
 
             # A process that was stopped says nothing.
             sync.process.send_signal(signal.SIGSTOP)
-            wait_for(lambda: Path(f"/proc/{sync.process.pid}/stat").read_text().split()[2] == "T", "the stop")
+            wait_until(lambda: Path(f"/proc/{sync.process.pid}/stat").read_text().split()[2] == "T", "the stop")
             listening.setblocking(False)
             with pytest.raises(BlockingIOError):
                 while True:
@@ -364,7 +366,7 @@ def test_a_disk_that_is_full_is_told_and_waited_for(feed: Feed, tmp_path: Path) 
         assert "pat_sync_disk_full 1.0" in scrape(port)
         (tmp_path / "room").write_text("")
         sync.wait_for_line("info: patctl goes on")
-        wait_for(lambda: "pat_sync_disk_full 0.0" in scrape(port), "room on the disk")
+        wait_until(lambda: "pat_sync_disk_full 0.0" in scrape(port), "room on the disk")
         assert "pat_sync_commits_total 1.0" in scrape(port)
 
 
@@ -386,13 +388,13 @@ def value(text: str, name: str) -> float:
 def test_metrics_are_served_and_say_what_happened(feed: Feed, store: Store) -> None:
     port = free_port()
     with follow(feed, store, "--metrics-listen", f"127.0.0.1:{port}") as sync:
-        wait_for(lambda: store.tokens() == {"a": "ok"}, "the token")
+        wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
         feed.put("b")
         feed.add({"op": "put", "digest": "no"})
         feed.put("c")
-        wait_for(lambda: store.tokens() == {name: "ok" for name in "abc"}, "the tokens")
-        wait_for(lambda: value(scrape(port), "pat_sync_rejected_total") == 1, "a rejected line")
-        wait_for(lambda: value(scrape(port), "pat_sync_heartbeat_timestamp_seconds") > 0, "a heartbeat")
+        wait_until(lambda: store.tokens() == {name: "ok" for name in "abc"}, "the tokens")
+        wait_until(lambda: value(scrape(port), "pat_sync_rejected_total") == 1, "a rejected line")
+        wait_until(lambda: value(scrape(port), "pat_sync_heartbeat_timestamp_seconds") > 0, "a heartbeat")
         text = scrape(port)
         assert value(text, "pat_sync_applied_total") == 2
         assert value(text, "pat_sync_snapshots_total") == 1
@@ -406,7 +408,7 @@ def test_metrics_are_served_and_say_what_happened(feed: Feed, store: Store) -> N
         feed.faults.extend([feed.hang] * 100)
         sync.wait_for_line("does not answer in time")
         late = value(scrape(port), "pat_sync_lag_seconds")
-        wait_for(lambda: value(scrape(port), "pat_sync_lag_seconds") > late + 1, "a longer lag")
+        wait_until(lambda: value(scrape(port), "pat_sync_lag_seconds") > late + 1, "a longer lag")
         assert value(scrape(port), "pat_sync_source_up") == 0
         assert value(scrape(port), "pat_sync_reconnects_total") >= 1
 
@@ -447,7 +449,7 @@ def status(feed: Feed, store: Store) -> subprocess.CompletedProcess[str]:
 
 def test_status_when_all_is_well(feed: Feed, store: Store) -> None:
     with follow(feed, store):
-        wait_for(lambda: status(feed, store).returncode == 0, "all is well")
+        wait_until(lambda: status(feed, store).returncode == 0, "all is well")
         done = status(feed, store)
         assert done.stdout.splitlines()[-1] == "all is well"
         assert "the store has everything" in done.stdout
@@ -481,9 +483,9 @@ def test_status_when_nothing_is_well(feed: Feed, store: Store, tmp_path: Path) -
 
 def test_status_tells_of_an_old_heartbeat(feed: Feed, store: Store) -> None:
     with follow(feed, store):
-        wait_for(lambda: status(feed, store).returncode == 0, "all is well")
+        wait_until(lambda: status(feed, store).returncode == 0, "all is well")
         feed.faults.extend([feed.hang] * 100)
-        wait_for(lambda: "wrong: the heartbeat is old" in status(feed, store).stdout, "an old heartbeat")
+        wait_until(lambda: "wrong: the heartbeat is old" in status(feed, store).stdout, "an old heartbeat")
 
 
 # --- the unit ---
