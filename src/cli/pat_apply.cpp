@@ -37,6 +37,9 @@ constexpr std::size_t max_records_size = std::size_t{8} << 20;
 /// From so many on, what revokes tokens gets a transaction of its own, before the rest.
 constexpr std::size_t many_changes = 1000;
 
+/// A sequence of a generation that comes round again would count.
+constexpr std::uint8_t max_open_generations = 250;
+
 constexpr int first_wait_ms = 100;
 constexpr int longest_wait_ms = 5000;
 constexpr int lock_wait_ms = 10000;
@@ -67,6 +70,12 @@ public:
 
 private:
     int fd_;
+};
+
+/// A row of a snapshot that was rejected: it says nothing about its token.
+class stray_row : public bad_value {
+public:
+    using bad_value::bad_value;
 };
 
 /// A line of the answer, field by field.
@@ -171,8 +180,15 @@ private:
             }
             object = parser_.parse(one.text);
             act_on(one.number, read_message(*object));
+        } catch (const stray_row &bad) {
+            reject(one.number, bad.what(), {});
         } catch (const bad_value &bad) {
             reject(one.number, bad.what(), object ? read_hint(*object) : read_hint(one.text));
+            std::string_view op;
+            if (object && object->at_key("op").get(op) == simdjson::SUCCESS && op == "snapshot_begin") {
+                arriving_.reset();
+                is_stray_ = true;
+            }
         }
     }
 
@@ -184,7 +200,7 @@ private:
         case operation::remove: take_change(change_kind::remove, what); break;
         case operation::commit: take_commit(number, what); break;
         case operation::heartbeat:
-            requests_.push_back({what.is, number, committed_, 0, {}, not_after_now(what.time)});
+            requests_.push_back({what.is, number, committed_, 0, {}, has_gap_ ? 0 : not_after_now(what.time)});
             break;
         case operation::snapshot_begin: begin_snapshot(number, what); break;
         case operation::snapshot_end: end_snapshot(number, what); break;
@@ -202,6 +218,9 @@ private:
         if (is_of_snapshot(what.sequence)) {
             arriving_->add(what.of, what.token.sequence, result.bytes);
             return;
+        }
+        if (is_stray_ && what.token.revoked_at == 0) {
+            throw stray_row{"the snapshot that it may belong to was rejected"};
         }
         batch_.add({change_kind::put, what.token.revoked_at != 0, what.of, need_sequence(what), 0, 0, 0}, result.bytes);
     }
@@ -221,7 +240,8 @@ private:
 
     void take_commit(std::uint64_t number, const message &what)
     {
-        if (what.after && *what.after != cursor_) {
+        has_gap_ = what.after && *what.after != cursor_;
+        if (has_gap_) {
             throw bad_value{"after: something is missing between cursor \"" + cursor_ + "\" and cursor \"" + *what.after
                             + '"'};
         }
@@ -249,11 +269,9 @@ private:
 
         for (const digest &of : what.digests) {
             if (is_row) {
-                arriving_->deny(of);
+                arriving_->deny(of, what.sequence);
             }
-            if (!is_row || !what.sequence) {
-                batch_.add({change_kind::deny, true, of, what.sequence.value_or(0), now(), 0, 0});
-            }
+            batch_.add({change_kind::deny, true, of, what.sequence.value_or(0), 0, 0, 0});
         }
     }
 
@@ -274,10 +292,18 @@ private:
         const std::uint64_t sequence = *what.sequence;
         const bool is_new_history = what.epoch != epoch_;
 
+        if (is_new_history) {
+            // What no commit has followed yet has numbers of the old one.
+            committed_ = batch_.changes.size();
+        }
         write_batch();
         if (const std::uint64_t newest = std::max(last_sequence_, snapshot_sequence_);
             !is_new_history && sequence < newest) {
             throw bad_value{"seq: the snapshot is older than the store, which holds change " + std::to_string(newest)};
+        }
+        if (is_new_history && open_generations_ == max_open_generations) {
+            throw bad_value{"epoch: there were " + std::to_string(max_open_generations)
+                            + " without a snapshot that was completed: make the store anew, or keep to one"};
         }
         if (merging_) {
             reject(merging_line_, "the snapshot that began at line " + std::to_string(number) + " overtook it", {});
@@ -287,22 +313,22 @@ private:
             meta &info = change.info();
             if (is_new_history) {
                 info.generation++;
+                info.open_generations++;
                 info.last_sequence = 0;
                 info.epoch = what.epoch;
                 info.cursor = {};
             }
             info.state = store_state::resync;
             info.snapshot_sequence = sequence;
-            keep(change);
+            keep(info);
             return {};
         });
 
         merging_.reset();
         arriving_ = std::make_unique<resync>(with_.folder(), sequence);
+        is_stray_ = false;
         snapshot_rejected_ = 0;
         if (is_new_history) {
-            // What is left without a commit has numbers of the old one.
-            batch_.drop(batch_.changes.size());
             cursor_.clear();
         }
         answers_ +=
@@ -312,8 +338,11 @@ private:
     void end_snapshot(std::uint64_t number, const message &what)
     {
         if (!arriving_) {
+            is_stray_ = false;
             throw bad_value{"no snapshot has begun"};
         }
+        committed_ = batch_.changes.size();  // it stands for a commit, too
+        has_gap_ = false;
         merging_ = std::move(arriving_);
         merging_line_ = number;
         merging_time_ = not_after_now(what.time);
@@ -323,8 +352,12 @@ private:
     /// Does a part of what end_snapshot() has begun, so that changes that arrive need not wait for all of it.
     void merge()
     {
+        merging_->prepare();
         update([&](store::transaction &change) { return merging_->step(change); });
         merging_->move_on();
+        for (const digest &of : merging_->repaired()) {
+            warn_of_repair(of);
+        }
 
         const resync::counts &done = merging_->done();
         if (!merging_->is_done()) {
@@ -336,10 +369,11 @@ private:
         update([&](store::transaction &change) -> store::fault {
             meta &info = change.info();
             info.state = store_state::ready;
+            info.open_generations = 0;
             info.last_sequence = std::max(info.last_sequence, merging_->sequence());
             info.cursor = cursor_;
             info.heartbeat = newer_heartbeat(info.heartbeat, merging_time_);
-            keep(change);
+            keep(info);
             return {};
         });
         answers_ += answer{"snapshot_committed"}
@@ -349,7 +383,7 @@ private:
                         .number("written", done.written)
                         .number("removed", done.removed)
                         .number("rejected", snapshot_rejected_)
-                        .number("transaction", transaction_)
+                        .number("transaction", writer_.last_commit())
                         .line();
         merging_.reset();
     }
@@ -375,7 +409,7 @@ private:
                 return problem;
             }
             fulfil_requests(change.info());
-            keep(change);
+            keep(change.info());
             return {};
         });
 
@@ -411,7 +445,7 @@ private:
                 continue;
             }
             const change &one = batch_.changes[i];
-            if (const store::fault problem = apply(to, one, batch_.record_of(one), outcomes[i])) {
+            if (const store::fault problem = apply(to, one, batch_.record_of(one), now(), outcomes[i])) {
                 return problem;
             }
         }
@@ -440,8 +474,7 @@ private:
             for (; at < end; at++) {
                 (outcomes[at] == outcome::older ? older_ : applied_)++;
                 if (outcomes[at] == outcome::repaired) {
-                    complain("warning: the record of digest " + to_hex(batch_.changes[at].of)
-                             + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
+                    warn_of_repair(batch_.changes[at].of);
                 }
             }
         };
@@ -460,12 +493,18 @@ private:
                             .number("applied", applied_)
                             .number("older", older_)
                             .number("rejected", one.rejected)
-                            .number("transaction", transaction_)
+                            .number("transaction", writer_.last_commit())
                             .line();
             applied_ = 0;
             older_ = 0;
         }
         count_up_to(outcomes.size());
+    }
+
+    static void warn_of_repair(const digest &of)
+    {
+        complain("warning: the record of digest " + to_hex(of)
+                 + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
     }
 
     /// Runs a write transaction. A full disk leaves the store as it was (writer rule 5), and is waited for.
@@ -487,21 +526,20 @@ private:
 
             // If nobody is there to tell, what is not durable will be sent again.
             pollfd input{STDIN_FILENO, 0, 0};
-            if (poll(&input, 1, wait) > 0 && !has_ended_) {
+            if (poll(&input, has_ended_ ? 0 : 1, wait) > 0) {
                 throw failure{exit_status::fault, cause};
             }
         }
     }
 
     /// Remembers what the store will say of itself after this transaction.
-    void keep(const store::transaction &change)
+    void keep(const meta &info)
     {
-        const meta &info = change.info();
         state_ = info.state;
         epoch_ = info.epoch;
         last_sequence_ = info.last_sequence;
         snapshot_sequence_ = info.snapshot_sequence;
-        transaction_ = change.number();
+        open_generations_ = info.open_generations;
     }
 
     // --- beginning and end ---
@@ -511,7 +549,7 @@ private:
         update([&](store::transaction &change) -> store::fault {
             const meta &info = change.info();
             const bool has_pepper = info.scheme == digest_scheme::hmac_sha256;
-            keep(change);
+            keep(info);
             cursor_ = info.cursor;
 
             answer opened{"opened"};
@@ -575,6 +613,7 @@ private:
     std::vector<request> requests_;
     std::string answers_;
 
+    bool has_gap_ = false;       ///< changes are missing before what was sent last
     std::string cursor_;         ///< of the last commit, or of the end of a snapshot
     std::uint64_t applied_ = 0;  ///< since the last commit, as are the next two
     std::uint64_t older_ = 0;
@@ -585,13 +624,14 @@ private:
     std::uint64_t merging_line_ = 0;
     std::int64_t merging_time_ = 0;
     std::uint64_t snapshot_rejected_ = 0;
+    bool is_stray_ = false;  ///< rows may come of a snapshot that was rejected
 
     /// Of the store, as of the last transaction.
     store_state state_ = store_state::empty;
     std::string epoch_;
     std::uint64_t last_sequence_ = 0;
     std::uint64_t snapshot_sequence_ = 0;
-    std::uint64_t transaction_ = 0;
+    std::uint8_t open_generations_ = 0;
 };
 
 constexpr const char *apply_examples = R"(Examples:

@@ -16,40 +16,53 @@ struct known {
 
 store::fault look_up(store::transaction &in, const digest &of, known &out)
 {
-    const store::fault problem = in.get(of, out.token, out.is_there);
-    if (problem.kind == store::fault_kind::bad_record) {
-        out.is_damaged = true;
-        return {};
-    }
-    if (problem || out.is_there) {
-        out.sequence = out.token.sequence;
-        return problem;
-    }
-
     tombstone grave;
     bool is_buried = false;
-    const store::fault failed = in.get(of, grave, is_buried);
-    out.sequence = is_buried && !failed ? grave.sequence : 0;
-    return failed.kind == store::fault_kind::bad_record ? store::fault{} : failed;
+
+    store::fault problem = in.get(of, out.token, out.is_there);
+    if (!problem && !out.is_there) {
+        problem = in.get(of, grave, is_buried);
+    }
+
+    out.sequence = out.is_there ? out.token.sequence : grave.sequence;
+    if (problem.kind == store::fault_kind::bad_record) {
+        // What it said is lost, so nothing counts that may have been known already.
+        out.is_damaged = out.is_there;
+        out.sequence = in.info().last_sequence;
+        return {};
+    }
+    return problem;
 }
 
-/// A token that can't be kept as it is: a revocation on this host must outlast its deletion.
-store::fault remove(store::transaction &from, const digest &of, known &what, std::uint64_t sequence, std::int64_t time)
+store::fault revoke(store::transaction &in, const change &one, known &what, std::int64_t now)
+{
+    if (!what.is_there || what.is_damaged) {
+        return in.bury(one.of, {.sequence = one.sequence, .deleted_at = now, .revoked = true});
+    }
+    what.token.sequence = one.sequence;
+    if (what.token.revoked_at == 0) {
+        what.token.revoked_at = one.time;
+    }
+    return in.put(one.of, what.token);
+}
+
+/// A revocation on this host must outlast a deletion.
+store::fault remove(store::transaction &from, const change &one, known &what, std::int64_t now)
 {
     if (!what.is_there || what.is_damaged || what.token.local_revoked_at == 0) {
-        return from.bury(of, {.sequence = sequence, .deleted_at = time});
+        return from.bury(one.of, {.sequence = one.sequence, .deleted_at = now});
     }
-    what.token.sequence = sequence;
+    what.token.sequence = one.sequence;
     if (what.token.revoked_at == 0) {
-        what.token.revoked_at = time;
+        what.token.revoked_at = now;
     }
-    return from.put(of, what.token);
+    return from.put(one.of, what.token);
 }
 
-store::fault deny(store::transaction &in, const digest &of, known &what, std::uint64_t sequence, std::int64_t time)
+store::fault deny(store::transaction &in, const change &one, known &what, std::int64_t now)
 {
     // A good record with the same sequence is to be applied.
-    const std::uint64_t before = std::max(what.sequence, sequence > 0 ? sequence - 1 : 0);
+    const std::uint64_t before = std::max(what.sequence, one.sequence > 0 ? one.sequence - 1 : 0);
 
     if (what.is_damaged || (what.is_there && what.token.denied && what.token.sequence == before)) {
         return {};
@@ -57,9 +70,9 @@ store::fault deny(store::transaction &in, const digest &of, known &what, std::ui
     if (what.is_there) {
         what.token.denied = true;
         what.token.sequence = before;
-        return in.put(of, what.token);
+        return in.put(one.of, what.token);
     }
-    return before > what.sequence ? in.bury(of, {.sequence = before, .deleted_at = time}) : store::fault{};
+    return before > what.sequence ? in.bury(one.of, {.sequence = before, .deleted_at = now}) : store::fault{};
 }
 
 }  // namespace
@@ -86,48 +99,43 @@ void batch::drop(std::size_t count)
     records.resize(kept);
 }
 
-store::fault apply(store::transaction &to, const change &one, std::span<const std::byte> record_bytes, outcome &result)
+store::fault apply(store::transaction &to, const change &one, std::span<const std::byte> record_bytes, std::int64_t now,
+                   outcome &result)
 {
     meta &info = to.info();
     known what;
     result = outcome::older;
 
-    const bool has_sequence = one.kind != change_kind::deny || one.sequence != 0;
-    if (has_sequence && one.sequence <= info.snapshot_sequence) {
+    // What takes access away is not held up by a snapshot, which may still be on its way.
+    if (one.kind == change_kind::put && one.sequence <= info.snapshot_sequence) {
         return {};
     }
     if (const store::fault problem = look_up(to, one.of, what)) {
         return problem;
     }
-    if (has_sequence && one.sequence <= what.sequence) {
+    if (one.sequence <= what.sequence && (one.kind != change_kind::deny || one.sequence != 0)) {
         return {};
     }
 
     result = what.is_damaged ? outcome::repaired : outcome::applied;
-    info.last_sequence = std::max(info.last_sequence, one.sequence);
+    if (one.kind == change_kind::deny) {
+        return deny(to, one, what, now);
+    }
 
-    switch (one.kind) {
-    case change_kind::put: {
-        record token;
-        if (const codec_error error = decode(make_token_key(one.of), record_bytes, token); error != codec_error::none) {
-            return store::from_codec(error);
-        }
-        token.local_revoked_at = what.is_damaged ? 0 : what.token.local_revoked_at;
-        return to.put(one.of, token);
+    info.last_sequence = std::max(info.last_sequence, one.sequence);
+    if (one.kind == change_kind::revoke) {
+        return revoke(to, one, what, now);
     }
-    case change_kind::revoke:
-        if (!what.is_there || what.is_damaged) {
-            return to.bury(one.of, {.sequence = one.sequence, .deleted_at = one.time});
-        }
-        what.token.sequence = one.sequence;
-        if (what.token.revoked_at == 0) {
-            what.token.revoked_at = one.time;
-        }
-        return to.put(one.of, what.token);
-    case change_kind::remove: return remove(to, one.of, what, one.sequence, one.time);
-    case change_kind::deny: return deny(to, one.of, what, one.sequence, one.time);
+    if (one.kind == change_kind::remove) {
+        return remove(to, one, what, now);
     }
-    return {};
+
+    record token;
+    if (const codec_error error = decode(make_token_key(one.of), record_bytes, token); error != codec_error::none) {
+        return store::from_codec(error);
+    }
+    token.local_revoked_at = what.is_damaged ? 0 : what.token.local_revoked_at;
+    return to.put(one.of, token);
 }
 
 }  // namespace pat::cli

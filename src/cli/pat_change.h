@@ -23,8 +23,8 @@ struct change {
     change_kind kind;
     bool revokes;  ///< it takes access away, or it is a put of a token that is revoked
     digest of;
-    std::uint64_t sequence;  ///< 0 for a denial whose sequence is not known
-    std::int64_t time;       ///< when the source revoked or deleted it
+    std::uint64_t sequence;  ///< 0 for a denial whose sequence is not certain
+    std::int64_t time;       ///< of a revocation: when the source revoked it
     std::size_t record_at;   ///< of a put: where its record is in batch::records
     std::size_t record_size;
 };
@@ -54,6 +54,7 @@ enum class outcome : std::uint8_t {
 };
 
 /// Applies one change. No revocation on this host is undone, and nothing that is older counts.
-store::fault apply(store::transaction &to, const change &one, std::span<const std::byte> record, outcome &result);
+store::fault apply(store::transaction &to, const change &one, std::span<const std::byte> record, std::int64_t now,
+                   outcome &result);
 
 }  // namespace pat::cli

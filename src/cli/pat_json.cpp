@@ -197,8 +197,8 @@ std::int64_t read_time(const element &value)
 std::uint64_t read_sequence(const element &value)
 {
     std::uint64_t number = 0;
-    if (value.get(number) != simdjson::SUCCESS) {
-        throw bad_value{"not a whole number of 0 or more"};
+    if (value.get(number) != simdjson::SUCCESS || number > max_sequence) {
+        throw bad_value{"not a whole number from 0 to " + std::to_string(max_sequence)};
     }
     return number;
 }

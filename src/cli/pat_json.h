@@ -39,6 +39,9 @@ private:
     simdjson::dom::document document_;  ///< with room for the longest line, so that it never moves
 };
 
+/// The highest number of a change: that of PostgreSQL's bigint.
+inline constexpr std::uint64_t max_sequence = 9223372036854775807;
+
 /// How an object names its token, and what else it may have.
 enum class record_form : unsigned char {
     digest,     ///< "digest", 64 hexadecimal digits

@@ -16,6 +16,7 @@ namespace pat::cli {
 namespace {
 
 constexpr std::size_t buffer_size = 16 * max_line_length;
+constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
 
 }  // namespace
 
@@ -47,7 +48,10 @@ bool line_reader::fill()
             has_ended_ = got == 0;
             return got > 0;
         }
-        if (errno != EINTR) {
+        if (errno == EAGAIN) {
+            pollfd input{fd_, POLLIN, 0};
+            poll(&input, 1, -1);
+        } else if (errno != EINTR) {
             throw failure{exit_status::fault, name_ + ": " + error_text(errno)};
         }
     }
@@ -107,6 +111,9 @@ bool line_reader::next(line &out)
     if (out.text.size() > max_line_length) {
         out.too_long = true;
         out.text = out.text.substr(0, max_line_length);
+    }
+    if (out.number == 1 && out.text.starts_with(byte_order_mark)) {
+        out.text.remove_prefix(byte_order_mark.size());
     }
     return true;
 }

@@ -9,7 +9,7 @@
 namespace pat::cli {
 
 struct line {
-    std::string_view text;  ///< without its end; what JSON parsers read ahead behind it is readable
+    std::string_view text;  ///< without its end and a byte order mark; what JSON parsers read ahead of it is readable
     std::uint64_t number = 0;
     bool too_long = false;     ///< then the text is its beginning
     bool is_complete = false;  ///< false: the last one, which lacks its end

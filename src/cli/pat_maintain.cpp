@@ -249,30 +249,47 @@ struct gc_options {
     bool dry_run = false;
 };
 
-/// A token that is revoked on this host stays until it would be refused without that: its source may still send it.
-bool is_garbage(const record &token, std::int64_t cutoff)
+/// A token that is revoked on this host stays for as long as its source may send it again.
+bool is_garbage(const record &token, bool has_source, std::int64_t cutoff)
 {
     const bool expired = token.expires_at != 0 && token.expires_at <= cutoff;
     const bool revoked = token.revoked_at != 0 && token.revoked_at <= cutoff;
-    return expired || (revoked && token.local_revoked_at == 0);
+    return (expired || revoked) && (token.local_revoked_at == 0 || (expired && !has_source));
+}
+
+bool is_garbage(const tombstone &grave, bool, std::int64_t cutoff)
+{
+    return grave.deleted_at <= cutoff;
+}
+
+/// What a source still sends must find here what it would be older than.
+bool has_source(const meta &info)
+{
+    return !info.epoch.empty() || info.last_sequence != 0;
+}
+
+/// While a snapshot arrives, records and tombstones tell which of its rows are older than changes that were applied.
+void require_no_snapshot(const context &with, store_state state)
+{
+    if (state == store_state::resync) {
+        throw failure{exit_status::fault,
+                      "store \"" + with.folder()
+                          + "\" waits for the end of a snapshot of its source: nothing was removed"};
+    }
 }
 
 std::uint64_t count_garbage(const context &with, std::int64_t cutoff)
 {
     store::snapshot from;
     require(with.folder(), from.open(with.folder().c_str(), with.map_size));
+    require_no_snapshot(with, from.info().state);
 
     std::uint64_t count = 0;
     walk(with, from, [&](const digest &, const record &token) {
-        count += is_garbage(token, cutoff) ? 1 : 0;
+        count += is_garbage(token, has_source(from.info()), cutoff) ? 1 : 0;
         return true;
     });
     return count;
-}
-
-bool is_garbage(const tombstone &grave, std::int64_t cutoff)
-{
-    return grave.deleted_at <= cutoff;
 }
 
 /// The digests of all the records, or tombstones, that are garbage.
@@ -291,7 +308,7 @@ store::fault find_garbage(store::transaction &in, std::int64_t cutoff, std::vect
         if (problem && problem.kind != store::fault_kind::bad_record) {
             return problem;
         }
-        if (!problem && is_garbage(entry, cutoff)) {
+        if (!problem && is_garbage(entry, has_source(in.info()), cutoff)) {
             found.push_back(of);
         }
     }
@@ -302,21 +319,17 @@ std::uint64_t remove_garbage(const context &with, std::int64_t cutoff)
     store::writer writer;
     require(with.folder(), writer.open(with.folder().c_str(), with.map_size));
 
-    std::vector<digest> tokens;
-    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
-        if (const store::fault problem = find_garbage<record>(change, cutoff, tokens)) {
-            return problem;
-        }
-        for (const digest &of : tokens) {
-            if (const store::fault problem = change.erase(of)) {
-                return problem;
-            }
-        }
-        return {};
-    }));
+    store_state state = store_state::empty;
+    const auto may_remove = [&](const store::transaction &change) {
+        state = change.info().state;
+        return state != store_state::resync;
+    };
 
     std::vector<digest> tombstones;
     require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        if (!may_remove(change)) {
+            return {};
+        }
         if (const store::fault problem = find_garbage<tombstone>(change, cutoff, tombstones)) {
             return problem;
         }
@@ -327,6 +340,31 @@ std::uint64_t remove_garbage(const context &with, std::int64_t cutoff)
         }
         return {};
     }));
+
+    std::vector<digest> tokens;
+    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        if (!may_remove(change)) {
+            return {};
+        }
+        if (const store::fault problem = find_garbage<record>(change, cutoff, tokens)) {
+            return problem;
+        }
+        for (const digest &of : tokens) {
+            record token;
+            bool found = false;
+            if (const store::fault problem = change.get(of, token, found)) {
+                return problem;
+            }
+            const store::fault problem = token.sequence == 0
+                                             ? change.erase(of)
+                                             : change.bury(of, {.sequence = token.sequence, .deleted_at = with.now});
+            if (problem) {
+                return problem;
+            }
+        }
+        return {};
+    }));
+    require_no_snapshot(with, state);
     return tokens.size();
 }
 

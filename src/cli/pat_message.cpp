@@ -118,20 +118,54 @@ operation read_operation(const object &from)
     return found->is;
 }
 
-/// What follows `"name":` in text that need not be JSON.
-std::vector<std::string_view> values_of(std::string_view name, std::string_view text)
+/// What follows the colon behind a name, if there is one.
+std::optional<std::string_view> value_after(std::string_view text)
 {
     constexpr std::string_view blanks = " \t";
+
+    text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
+    if (!text.starts_with(':')) {
+        return std::nullopt;
+    }
+    text.remove_prefix(1);
+    text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
+    return text;
+}
+
+/// The values of a field in text that is not JSON as a whole, but for those in objects within it.
+std::vector<std::string_view> fields_of(std::string_view text, std::string_view name)
+{
+    std::vector<std::string_view> found;
+    for (int depth = 0; !text.empty();) {
+        const char first = text.front();
+        text.remove_prefix(1);
+        depth += first == '{' || first == '[' ? 1 : first == '}' || first == ']' ? -1 : 0;
+        if (first != '"') {
+            continue;
+        }
+
+        std::size_t end = 0;
+        while (end < text.size() && text[end] != '"') {
+            end += text[end] == '\\' ? 2 : 1;
+        }
+        const bool is_name = text.substr(0, end) == name;
+        text.remove_prefix(std::min(end + 1, text.size()));
+        if (const auto value = value_after(text); value && is_name && depth <= 1) {
+            found.push_back(*value);
+        }
+    }
+    return found;
+}
+
+/// The same where quotes are missing, so that any name may be the one.
+std::vector<std::string_view> names_in(std::string_view text, std::string_view name)
+{
     const std::string quoted = '"' + std::string{name} + '"';
 
     std::vector<std::string_view> found;
-    for (std::size_t found_at = text.find(quoted); found_at != std::string_view::npos; found_at = text.find(quoted)) {
-        text.remove_prefix(found_at + quoted.size());
-        text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
-        if (text.starts_with(':')) {
-            text.remove_prefix(1);
-            text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
-            found.push_back(text);
+    for (std::size_t start = text.find(quoted); start != std::string_view::npos; start = text.find(quoted, start + 1)) {
+        if (const auto value = value_after(text.substr(start + quoted.size()))) {
+            found.push_back(*value);
         }
     }
     return found;
@@ -168,11 +202,12 @@ message read_message(const object &from)
 hint read_hint(const object &from)
 {
     hint result;
+    int sequences = 0;
     for (const auto &[name, value] : from) {
         std::string_view text;
         std::uint64_t number = 0;
 
-        if (name == "seq" && value.get(number) == simdjson::SUCCESS) {
+        if (name == "seq" && ++sequences == 1 && value.get(number) == simdjson::SUCCESS && number <= max_sequence) {
             result.sequence = number;
         } else if (value.get(text) != simdjson::SUCCESS) {
             continue;
@@ -184,6 +219,9 @@ hint read_hint(const object &from)
             }
         }
     }
+    if (sequences > 1) {
+        result.sequence.reset();
+    }
     return result;
 }
 
@@ -192,17 +230,29 @@ hint read_hint(std::string_view text)
     constexpr std::size_t digits = 2 * digest_length;
 
     hint result;
-    for (const std::string_view value : values_of("digest", text)) {
-        if (value.size() > digits && value.front() == '"') {
-            if (const auto of = try_digest(value.substr(1, digits))) {
-                result.digests.push_back(*of);
+    for (const auto find : {fields_of, names_in}) {
+        for (const std::string_view value : find(text, "digest")) {
+            if (value.size() > digits && value.front() == '"') {
+                if (const auto of = try_digest(value.substr(1, digits))) {
+                    result.digests.push_back(*of);
+                }
             }
         }
-    }
-    for (const std::string_view value : values_of("seq", text)) {
-        std::uint64_t number = 0;
-        if (std::from_chars(value.data(), value.data() + value.size(), number).ec == std::errc{}) {
-            result.sequence = std::max(result.sequence.value_or(0), number);
+
+        // A number that may have been cut off, or that is one of several, says nothing.
+        const auto sequences = find(text, "seq");
+        if (sequences.size() == 1) {
+            const std::string_view value = sequences.front();
+            const char *end = value.data() + value.size();
+            std::uint64_t number = 0;
+            const auto [stopped, error] = std::from_chars(value.data(), end, number);
+            if (error == std::errc{} && stopped != end && (*stopped == ',' || *stopped == '}')
+                && number <= max_sequence) {
+                result.sequence = number;
+            }
+        }
+        if (!result.digests.empty()) {
+            break;
         }
     }
     return result;

@@ -35,7 +35,7 @@ struct message {
 /// What can be told about a line that can't be used.
 struct hint {
     std::vector<digest> digests;            ///< of the tokens it is about
-    std::optional<std::uint64_t> sequence;  ///< if it can be read
+    std::optional<std::uint64_t> sequence;  ///< if it is certain
     std::string id;                         ///< empty if it can't
 };
 

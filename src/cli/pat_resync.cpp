@@ -17,12 +17,17 @@ namespace {
 
 constexpr std::size_t max_bucket_in_memory = 65536;
 
-/// Tokens and tombstones of a step, at least and at most.
-constexpr std::size_t min_step = 8192;
-constexpr std::size_t max_tombstones = 16384;
+/// Rows, records and tombstones that a transaction looks at, so that it is over in a fraction of a second.
+constexpr std::size_t max_step = 8192;
 
-/// Denials come last among those of the same digest, so that they count.
-constexpr std::uint64_t order_of_denial = std::numeric_limits<std::uint64_t>::max();
+/// Among rows of the same digest, the last counts: the one with the highest sequence, and of the same sequence a good
+/// one rather than one that can't be used. If its sequence is not certain, that one counts in any case.
+constexpr std::uint64_t last_order = std::numeric_limits<std::uint64_t>::max();
+
+constexpr std::uint64_t order_of_row(std::uint64_t sequence)
+{
+    return 2 * sequence + 1;
+}
 
 struct item_header {
     digest of;
@@ -120,172 +125,228 @@ void spool::read(std::size_t which, collection &out) const
     take(buckets_[which].in_memory);
 }
 
+/// What a step does to one token. LMDB allows no look back once something was written, so it is found out before.
+struct resync::action {
+    enum class kind : unsigned char { put, append, erase, withdraw, deny };
+
+    kind is;
+    digest of;
+    std::size_t row;                ///< of put and append
+    std::int64_t local_revoked_at;  ///< what the store has there
+    std::int64_t revoked_at = 0;    ///< a revocation that overtook the row
+    std::uint64_t sequence = 0;     ///< of that
+};
+
 void resync::add(const digest &of, std::uint64_t sequence, std::span<const std::byte> record)
 {
     counts_.received++;
-    spool_.add(of, sequence, record);
+    spool_.add(of, order_of_row(sequence), record);
 }
 
-void resync::deny(const digest &of)
+void resync::deny(const digest &of, std::optional<std::uint64_t> sequence)
 {
-    spool_.add(of, order_of_denial, {});
+    spool_.add(of, sequence ? order_of_row(*sequence) - 1 : last_order, {});
+}
+
+void resync::prepare()
+{
+    if (stage_ != stage::tokens || !at_.is_end) {
+        return;
+    }
+
+    at_ = {};
+    at_.of[0] = static_cast<std::byte>(end_bucket_);
+    rows_ = {};
+    while (end_bucket_ < spool::buckets && rows_.size() < max_step) {
+        spool_.read(end_bucket_++, rows_);
+    }
+    rows_.sort();
+    rows_.keep_last([](std::uint64_t, std::uint64_t) {});
 }
 
 store::fault resync::step(store::transaction &change)
 {
     step_counts_ = {};
+    repaired_.clear();
+    next_ = at_;
     next_stage_ = stage_;
 
-    switch (stage_) {
-    case stage::tokens: read_buckets(); return merge(change);
-    case stage::tombstones: return drop_tombstones(change);
-    case stage::done: break;
+    if (stage_ == stage::tombstones) {
+        return drop_tombstones(change);
     }
-    return {};
+
+    std::vector<action> plan;
+    if (const store::fault problem = plan_merge(change, plan)) {
+        return problem;
+    }
+    if (next_.is_end && end_bucket_ == spool::buckets) {
+        next_stage_ = stage::tombstones;
+    }
+    return carry_out(change, plan);
 }
 
 void resync::move_on() noexcept
 {
     counts_.written += step_counts_.written;
     counts_.removed += step_counts_.removed;
-    merged_ += rows_.size();
-
-    first_bucket_ = end_bucket_;
-    rows_ = {};
+    merged_ += next_.row - at_.row;
+    at_ = next_;
     stage_ = next_stage_;
 }
 
-void resync::read_buckets()
+record resync::row(std::size_t at) const
 {
-    if (end_bucket_ == first_bucket_) {
-        while (end_bucket_ < spool::buckets && rows_.size() < min_step) {
-            spool_.read(end_bucket_++, rows_);
-        }
-        rows_.sort();
-        rows_.keep_last([](std::uint64_t, std::uint64_t) {});
-    }
-    if (end_bucket_ == spool::buckets) {
-        next_stage_ = stage::tombstones;
-    }
+    record result;
+    const auto item = rows_[at];
+    static_cast<void>(decode(make_token_key(item.of), item.record, result));  // as it was encoded here
+    return result;
 }
 
-store::fault resync::merge(store::transaction &change)
+store::fault resync::plan_merge(store::transaction &change, std::vector<action> &plan)
 {
-    // LMDB allows no look back once something was written, so what is to be done is found out first.
-    enum class act : unsigned char { put, append, erase, withdraw, deny };
-    struct action {
-        act is;
-        digest of;
-        std::size_t row;                ///< of put and append
-        std::int64_t local_revoked_at;  ///< what the store has there
-    };
-    std::vector<action> plan;
+    change.seek(at_.of);
 
-    const auto read_row = [&](std::size_t at, record &out) {
-        const auto row = rows_[at];
-        return decode(make_token_key(row.of), row.record, out) == codec_error::none;
-    };
-
-    // A token that the snapshot lacks.
-    const auto plan_missing = [&](const digest &of, const record &stored, bool is_damaged) {
-        if (is_damaged || stored.local_revoked_at == 0) {
-            if (is_damaged || stored.sequence <= sequence_) {
-                plan.push_back({act::erase, of, 0, 0});
-            }
-        } else if (stored.revoked_at == 0 && stored.sequence <= sequence_) {
-            plan.push_back({act::withdraw, of, 0, 0});
-        }
-    };
-
-    const auto plan_both = [&](std::size_t at, const record &stored, bool is_damaged) {
-        const auto row = rows_[at];
-        if (row.record.empty()) {
-            if (!is_damaged && !stored.denied && stored.sequence <= sequence_) {
-                plan.push_back({act::deny, row.of, at, 0});
-            }
-            return;
-        }
-        record wanted;
-        if (is_damaged) {
-            plan.push_back({act::put, row.of, at, 0});
-        } else if (read_row(at, wanted) && wanted.sequence >= stored.sequence) {
-            wanted.local_revoked_at = stored.local_revoked_at;
-            if (stored.generation != change.info().generation || !are_equal(wanted, stored)) {
-                plan.push_back({act::put, row.of, at, stored.local_revoked_at});
-            }
-        }
-    };
-
-    const auto plan_new = [&](std::size_t at, bool is_last) -> store::fault {
-        const auto row = rows_[at];
-        tombstone grave;
-        bool is_buried = false;
-        const store::fault problem = change.get(row.of, grave, is_buried);
-        if (problem && problem.kind != store::fault_kind::bad_record) {
-            return problem;
-        }
-        if (!row.record.empty() && !(is_buried && !problem && grave.sequence > sequence_)) {
-            plan.push_back({is_last ? act::append : act::put, row.of, at, 0});
-        }
-        return {};
-    };
-
-    digest first{};
-    first[0] = static_cast<std::byte>(first_bucket_);
-    change.seek(first);
-
-    std::size_t at = 0;
-    bool is_last = false;  // the store has nothing more
-    for (bool is_behind = false; !is_behind;) {
+    for (std::size_t work = 0;; work++) {
         digest of;
         record stored;
+        bool is_last = false;  // the store has nothing more
         const store::fault problem = change.next(of, stored, is_last);
         const bool is_damaged = problem.kind == store::fault_kind::bad_record;
         if (problem && !is_damaged) {
             return problem;
         }
-        is_behind = is_last || std::to_integer<std::size_t>(of[0]) >= end_bucket_;
 
-        for (; at < rows_.size() && (is_behind || rows_[at].of < of); at++) {
-            if (const store::fault failed = plan_new(at, is_last)) {
+        const bool is_behind = is_last || std::to_integer<std::size_t>(of[0]) >= end_bucket_;
+        for (; next_.row < rows_.size() && (is_behind || rows_[next_.row].of < of); next_.row++, work++) {
+            if (work >= max_step) {
+                next_.of = rows_[next_.row].of;
+                return {};
+            }
+            if (const store::fault failed = plan_new(change, next_.row, is_last, plan)) {
                 return failed;
             }
         }
         if (is_behind) {
-            break;
+            next_.is_end = true;
+            return {};
         }
-        if (at < rows_.size() && rows_[at].of == of) {
-            plan_both(at++, stored, is_damaged);
+        if (work >= max_step) {
+            next_.of = of;
+            return {};
+        }
+
+        if (next_.row < rows_.size() && rows_[next_.row].of == of) {
+            plan_both(change.info(), next_.row++, stored, is_damaged, plan);
         } else {
-            plan_missing(of, stored, is_damaged);
+            plan_missing(change.info(), of, stored, is_damaged, plan);
+        }
+        if (is_damaged) {
+            repaired_.push_back(of);
         }
     }
+}
 
+/// A row without a record.
+store::fault resync::plan_new(store::transaction &change, std::size_t row, bool is_last, std::vector<action> &plan)
+{
+    const auto item = rows_[row];
+    if (item.record.empty()) {
+        return {};
+    }
+
+    tombstone grave;
+    bool is_buried = false;
+    const store::fault problem = change.get(item.of, grave, is_buried);
+    if (problem) {
+        // A tombstone that is damaged may have been newer than the row.
+        return problem.kind == store::fault_kind::bad_record ? store::fault{} : problem;
+    }
+
+    action one{is_last ? action::kind::append : action::kind::put, item.of, row, 0};
+    if (is_buried && grave.sequence > sequence_) {
+        if (!grave.revoked) {
+            return {};
+        }
+        one = {action::kind::put, item.of, row, 0, grave.deleted_at, grave.sequence};
+    }
+    plan.push_back(one);
+    return {};
+}
+
+/// A row with a record.
+void resync::plan_both(const meta &info, std::size_t at, const record &stored, bool is_damaged,
+                       std::vector<action> &plan) const
+{
+    const auto item = rows_[at];
+    const bool is_current = !is_damaged && stored.generation == info.generation;
+
+    if (item.record.empty()) {
+        if (!is_damaged && stored.sequence <= sequence_ && !(stored.denied && is_current)) {
+            plan.push_back({action::kind::deny, item.of, at, 0});
+        }
+        return;
+    }
+    if (is_damaged) {
+        plan.push_back({action::kind::put, item.of, at, 0});
+        return;
+    }
+    if (stored.sequence <= sequence_) {
+        record wanted = row(at);
+        wanted.local_revoked_at = stored.local_revoked_at;
+        if (!is_current || !are_equal(wanted, stored)) {
+            plan.push_back({action::kind::put, item.of, at, stored.local_revoked_at});
+        }
+    }
+}
+
+/// A record without a row. One that was revoked on this host stays, and is revoked by the source from then on.
+void resync::plan_missing(const meta &info, const digest &of, const record &stored, bool is_damaged,
+                          std::vector<action> &plan) const
+{
+    if (is_damaged) {
+        plan.push_back({action::kind::erase, of, 0, 0});
+    } else if (stored.sequence > sequence_) {
+        return;
+    } else if (stored.local_revoked_at == 0) {
+        plan.push_back({action::kind::erase, of, 0, 0});
+    } else if (stored.revoked_at == 0 || stored.generation != info.generation) {
+        plan.push_back({action::kind::withdraw, of, 0, 0});
+    }
+}
+
+store::fault resync::carry_out(store::transaction &change, const std::vector<action> &plan)
+{
     for (const action &one : plan) {
         record token;
         bool found = false;
         store::fault problem;
 
         switch (one.is) {
-        case act::put:
-        case act::append:
-            static_cast<void>(read_row(one.row, token));
+        case action::kind::put:
+        case action::kind::append:
+            token = row(one.row);
             token.local_revoked_at = one.local_revoked_at;
-            problem = one.is == act::append ? change.append(one.of, token) : change.put(one.of, token);
+            if (one.revoked_at != 0) {
+                token.revoked_at = one.revoked_at;
+                token.sequence = one.sequence;
+            }
+            problem = one.is == action::kind::append ? change.append(one.of, token) : change.put(one.of, token);
             step_counts_.written++;
             break;
-        case act::erase:
+        case action::kind::erase:
             problem = change.erase(one.of);
             step_counts_.removed++;
             break;
-        case act::withdraw:
+        case action::kind::withdraw:
             problem = change.get(one.of, token, found);
             token.sequence = sequence_;
-            token.revoked_at = token.local_revoked_at;
+            if (token.revoked_at == 0) {
+                token.revoked_at = token.local_revoked_at;
+            }
             problem = problem ? problem : change.put(one.of, token);
             step_counts_.removed++;
             break;
-        case act::deny:
+        case action::kind::deny:
             problem = change.get(one.of, token, found);
             token.denied = true;
             problem = problem ? problem : change.put(one.of, token);
@@ -304,7 +365,7 @@ store::fault resync::drop_tombstones(store::transaction &change)
     std::vector<digest> old;
     bool is_last = false;
 
-    while (old.size() < max_tombstones) {
+    while (old.size() < max_step) {
         digest of;
         tombstone grave;
         const store::fault problem = change.next(of, grave, is_last);

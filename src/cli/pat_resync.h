@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -77,11 +78,15 @@ public:
     /// A token of the snapshot. Of several with the same digest, the one with the highest sequence counts.
     void add(const digest &of, std::uint64_t sequence, std::span<const std::byte> record);
 
-    /// A token that is in the snapshot, but in a form that can't be used: what the store holds of it is denied.
-    void deny(const digest &of);
+    /// A token that is in the snapshot, but in a form that can't be used: what the store holds of it is denied. A good
+    /// row with the same sequence, if that is certain, or a higher one counts instead.
+    void deny(const digest &of, std::optional<std::uint64_t> sequence);
 
-    /// Brings the next part of the store in line with the snapshot, which must be complete, in one transaction of
-    /// bounded size. Calling it again with a new transaction, without a move_on() in between, does the same once more.
+    /// Reads what the next step needs. The snapshot must be complete.
+    void prepare();
+
+    /// Brings the next part of the store in line with the snapshot, in one transaction of bounded size. Calling it
+    /// again with a new transaction, without a move_on() in between, does the same once more.
     store::fault step(store::transaction &change);
 
     /// The transaction of the last step() is durable.
@@ -94,12 +99,23 @@ public:
     /// Tokens of the snapshot that the store agrees with so far.
     [[nodiscard]] std::uint64_t merged() const noexcept { return merged_; }
 
+    /// The damaged records that the last step replaced or removed.
+    [[nodiscard]] const std::vector<digest> &repaired() const noexcept { return repaired_; }
+
 private:
     enum class stage : unsigned char { tokens, tombstones, done };
 
-    void read_buckets();
-    store::fault merge(store::transaction &change);
+    struct action;
+
+    store::fault plan_merge(store::transaction &change, std::vector<action> &plan);
+    store::fault plan_new(store::transaction &change, std::size_t row, bool is_last, std::vector<action> &plan);
+    void plan_both(const meta &info, std::size_t row, const record &stored, bool is_damaged,
+                   std::vector<action> &plan) const;
+    void plan_missing(const meta &info, const digest &of, const record &stored, bool is_damaged,
+                      std::vector<action> &plan) const;
+    store::fault carry_out(store::transaction &change, const std::vector<action> &plan);
     store::fault drop_tombstones(store::transaction &change);
+    [[nodiscard]] record row(std::size_t at) const;
 
     std::uint64_t sequence_;
     spool spool_;
@@ -107,12 +123,23 @@ private:
     counts counts_;
     std::uint64_t merged_ = 0;
 
-    /// Of the step: the buckets from the first on, and what is in them; what it writes; and what follows it.
-    std::size_t first_bucket_ = 0;
+    /// The buckets that are being merged, of which this is the end, and what is in them.
     std::size_t end_bucket_ = 0;
     collection rows_;
-    counts step_counts_;
+
+    /// How far the merge of these is.
+    struct place {
+        bool is_end = false;
+        std::size_t row = 0;  ///< of rows_
+        digest of{};          ///< in the store
+    };
+    place at_{.is_end = true};
+
+    /// What follows the step, once it is durable.
+    place next_;
     stage next_stage_ = stage::tokens;
+    counts step_counts_;
+    std::vector<digest> repaired_;
 };
 
 }  // namespace pat::cli

@@ -61,8 +61,6 @@ struct input {
 /// Reads all lines; returns how many were refused.
 std::uint64_t read_lines(const import_options &options, const hasher &by, collection &out)
 {
-    constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
-
     const input from{options.file};
     line_reader lines{from.fd, from.name};
     json_parser parser;
@@ -72,9 +70,6 @@ std::uint64_t read_lines(const import_options &options, const hasher &by, collec
     std::uint64_t refused = 0;
 
     for (line one; lines.next(one); bar.reach(from.size > 0 ? lines.position() : one.number)) {
-        if (one.number == 1 && one.text.starts_with(byte_order_mark)) {
-            one.text.remove_prefix(byte_order_mark.size());
-        }
         if (!one.too_long && one.text.find_first_not_of(" \t") == std::string_view::npos) {
             continue;
         }
@@ -136,7 +131,8 @@ import_result write_records(const context &with, store::writer &writer, const co
 
     require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
         meta &info = change.info();
-        const bool is_bulk_load = info.tokens == 0;
+        const bool has_source = !info.epoch.empty() || info.last_sequence != 0;
+        const bool is_bulk_load = info.tokens == 0 && !has_source;
 
         for (std::size_t i = 0; i < records.size(); i++) {
             const collection::item item = records[i];
@@ -150,7 +146,9 @@ import_result write_records(const context &with, store::writer &writer, const co
                     is_bulk_load ? change.append(item.of, token) : upsert(change, item.of, token, result)) {
                 return problem;
             }
-            info.last_sequence = std::max(info.last_sequence, token.sequence);
+            if (info.epoch.empty()) {
+                info.last_sequence = std::max(info.last_sequence, token.sequence);
+            }
             bar.reach(i + 1);
         }
 

@@ -22,6 +22,7 @@ constexpr std::byte token_tag{'t'};
 constexpr std::byte tombstone_tag{'d'};
 
 constexpr std::byte denied_flag{1};
+constexpr std::byte revoked_flag{1};
 
 /// Offsets, as drawn in the header.
 constexpr std::size_t checksum_at = 0;
@@ -58,13 +59,15 @@ constexpr std::size_t revoked = 48;
 constexpr std::size_t snapshot_sequence = 56;
 constexpr std::size_t epoch_length = 64;
 constexpr std::size_t cursor_length = 66;
-constexpr std::size_t zero = 68;
+constexpr std::size_t open_generations = 68;
+constexpr std::size_t zero = 69;
 constexpr std::size_t texts = 72;
 }  // namespace meta_at
 
 namespace tombstone_at {
 constexpr std::size_t generation = 5;
-constexpr std::size_t zero = 6;
+constexpr std::size_t flags = 6;
+constexpr std::size_t zero = 7;
 constexpr std::size_t sequence = 8;
 constexpr std::size_t deleted_at = 16;
 constexpr std::size_t end = 24;
@@ -95,6 +98,11 @@ codec_error check_envelope(std::span<const std::byte> key, std::span<const std::
         return codec_error::inconsistent;
     }
     return codec_error::none;
+}
+
+bool is_zero(std::span<const std::byte> bytes) noexcept
+{
+    return std::ranges::all_of(bytes, [](std::byte one) { return one == std::byte{0}; });
 }
 
 bool are_claims(std::span<const std::byte> claims) noexcept
@@ -329,8 +337,8 @@ codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept
     if ((scheme != digest_scheme::sha256 && scheme != digest_scheme::hmac_sha256) || state < store_state::empty
         || state > store_state::resync
         || !std::ranges::equal(value.subspan(meta_at::magic, meta_magic.size()), meta_magic)
-        || load_le<std::uint32_t>(&value[meta_at::zero]) != 0 || epoch > max_epoch_length || cursor > max_cursor_length
-        || meta_at::texts + epoch + cursor != value.size()) {
+        || !is_zero(value.subspan(meta_at::zero, meta_at::texts - meta_at::zero)) || epoch > max_epoch_length
+        || cursor > max_cursor_length || meta_at::texts + epoch + cursor != value.size()) {
         return codec_error::inconsistent;
     }
 
@@ -343,6 +351,7 @@ codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept
     out.revoked = load_le<std::uint64_t>(&value[meta_at::revoked]);
     out.snapshot_sequence = load_le<std::uint64_t>(&value[meta_at::snapshot_sequence]);
     out.generation = load_le<std::uint8_t>(&value[meta_at::generation]);
+    out.open_generations = load_le<std::uint8_t>(&value[meta_at::open_generations]);
 
     cutter cut{value.subspan(meta_at::texts)};
     out.epoch = cut.text(epoch);
@@ -356,13 +365,15 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
     if (const codec_error error = check_envelope(key, value, tombstone_at::end); error != codec_error::none) {
         return error;
     }
-    if (value.size() != tombstone_at::end || load_le<std::uint16_t>(&value[tombstone_at::zero]) != 0) {
+    if (value.size() != tombstone_at::end || (value[tombstone_at::flags] & ~revoked_flag) != std::byte{0}
+        || value[tombstone_at::zero] != std::byte{0}) {
         return codec_error::inconsistent;
     }
 
     out.sequence = load_le<std::uint64_t>(&value[tombstone_at::sequence]);
     out.deleted_at = load_le<std::int64_t>(&value[tombstone_at::deleted_at]);
     out.generation = load_le<std::uint8_t>(&value[tombstone_at::generation]);
+    out.revoked = value[tombstone_at::flags] == revoked_flag;
     return codec_error::none;
 }
 
@@ -423,6 +434,7 @@ encoded encode_meta(const meta &from, record_buffer &buffer) noexcept
     std::fill_n(buffer.begin(), meta_at::texts, std::byte{0});
     buffer[version_at] = std::byte{format_version};
     buffer[meta_at::generation] = std::byte{from.generation};
+    buffer[meta_at::open_generations] = std::byte{from.open_generations};
     buffer[meta_at::scheme] = static_cast<std::byte>(from.scheme);
     buffer[meta_at::state] = static_cast<std::byte>(from.state);
     std::ranges::copy(meta_magic, &buffer[meta_at::magic]);
@@ -453,6 +465,7 @@ encoded encode(std::span<const std::byte> key, const tombstone &from, record_buf
     std::fill_n(buffer.begin(), tombstone_at::end, std::byte{0});
     buffer[version_at] = std::byte{format_version};
     buffer[tombstone_at::generation] = std::byte{from.generation};
+    buffer[tombstone_at::flags] = from.revoked ? revoked_flag : std::byte{0};
     store_le(&buffer[tombstone_at::sequence], from.sequence);
     store_le(&buffer[tombstone_at::deleted_at], from.deleted_at);
 

@@ -55,7 +55,8 @@
 ///     56  u64  snapshot sequence  what the newest snapshot of the source includes
 ///     64  u16  epoch length       0..64
 ///     66  u16  cursor length      0..256
-///     68  u32                     0
+///     68  u8   open generations   begun since the newest snapshot that was completed
+///     69  u8×3                    0
 ///     72       epoch, cursor
 ///
 /// Tombstone:
@@ -63,7 +64,8 @@
 ///      0  u32  checksum           as above
 ///      4  u8   version            1
 ///      5  u8   generation         in which the sequence counts
-///      6  u16                     0
+///      6  u8   flags              bit 0: revoked, and not deleted
+///      7  u8                      0
 ///      8  u64  sequence           a record of this digest counts only if it has a higher one
 ///     16  i64  deleted_at
 namespace pat {
@@ -109,11 +111,12 @@ struct record {
     [[nodiscard]] bool is_revoked() const noexcept { return revoked_at != 0 || local_revoked_at != 0 || denied; }
 };
 
-/// What is left of a token that was deleted, so that an older change can't bring it back.
+/// What is known of a token without a record, so that an older change can't bring it back.
 struct tombstone {
     std::uint64_t sequence = 0;
-    std::int64_t deleted_at = 0;
+    std::int64_t deleted_at = 0;  ///< when this host heard of it
     std::uint8_t generation = 0;
+    bool revoked = false;  ///< the token was revoked before its record was here
 };
 
 enum class store_state : std::uint8_t {
@@ -133,6 +136,7 @@ struct meta {
     std::uint64_t revoked = 0;
     std::uint64_t snapshot_sequence = 0;
     std::uint8_t generation = 0;
+    std::uint8_t open_generations = 0;
     std::string_view epoch;
     std::string_view cursor;
 

@@ -218,11 +218,6 @@ void transaction::seek(const digest &from) noexcept
     walk_from_ = from;
 }
 
-std::uint64_t transaction::number() const noexcept
-{
-    return mdb_txn_id(handle_);
-}
-
 /// Reads the value of a key, whose sequence then counts in the current generation.
 template <typename Entry>
 fault transaction::find(const token_key &key, Entry &out, bool &found) noexcept

@@ -55,9 +55,6 @@ public:
     /// Removes the tombstone of a digest, if there is one.
     fault unbury(const digest &of) noexcept;
 
-    /// The number of this transaction, which the commit gets.
-    [[nodiscard]] std::uint64_t number() const noexcept;
-
     /// The meta record. Changes are written with the transaction; its texts must live until then. The counts are kept
     /// by the functions above.
     [[nodiscard]] meta &info() noexcept { return meta_; }
@@ -125,6 +122,9 @@ public:
         }
         return commit(scope);
     }
+
+    /// The transaction id of the newest commit. A transaction that changes nothing makes none.
+    [[nodiscard]] std::uint64_t last_commit() const noexcept { return environment_.last_commit(); }
 
 private:
     fault begin(transaction &scope) noexcept;

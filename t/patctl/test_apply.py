@@ -339,8 +339,8 @@ def test_blank_lines_are_none(apply: Apply) -> None:
 def test_a_claim_that_looks_like_a_digest_denies_nobody(apply: Apply, patctl: Patctl) -> None:
     apply.ask(put("a", 1), commit(1))
     apply.ask(put("b", 2, claims={"digest": digest("a")}, subject=5), kind="rejected")
-    quoted = json.dumps(put("b", 3, name=f'"digest":"{digest("a")}"'))[:-1]
-    apply.ask(quoted, kind="rejected")
+    for line in (put("b", 3, name=f'"digest":"{digest("a")}"'), put("b", 4, claims={"digest": digest("a")})):
+        apply.ask(json.dumps(line)[:-1], kind="rejected")
     apply.ask(commit(2))
     assert "denied" not in export(patctl)["a"]
 
@@ -668,6 +668,128 @@ def test_a_large_snapshot_leaves_no_file_behind(patctl: Patctl) -> None:
     assert sorted(path.name for path in patctl.store.iterdir()) == ["data.mdb", "lock.mdb", "open.lock"]
 
 
+def test_a_revocation_counts_while_the_store_waits_for_a_snapshot(apply: Apply, patctl: Patctl) -> None:
+    """Also one that the snapshot includes: nobody knows when that will be complete."""
+    apply.ask(begin("E", 3), kind="snapshot_begun")
+    apply.ask(*(put(name, 1) for name in "abcd"), end(3), kind="snapshot_committed")
+    apply.ask(begin("E", 10), kind="snapshot_begun")
+    apply.kill()
+    again = Apply(patctl)
+    again.ask(revoke("c", 9, revoked_at="never"), kind="rejected")
+    assert again.ask(revoke("a", 7), delete("b", 8), put("d", 9), commit(9))["older"] == 1
+    tokens = export(patctl)
+    assert tokens["a"]["revoked_at"] and "b" not in tokens and tokens["c"]["denied"] and "denied" not in tokens["d"]
+    again.kill()
+
+
+def test_the_end_of_a_snapshot_commits_what_came_before_it(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(put("a", 3), commit(3))
+    apply.ask(begin("E", 5), kind="snapshot_begun")
+    apply.ask(put("a", 3), revoke("a", 6), end(6), kind="snapshot_committed")
+    assert export(patctl)["a"]["revoked_at"]
+    apply.end()
+
+
+def test_a_row_replaces_whatever_is_not_newer_than_the_snapshot(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(put("a", 3), put("b", 8), commit(8))
+    apply.ask(put("b", 10, subject=5), kind="rejected")
+    apply.ask(commit(10))
+    apply.ask(begin("E", 10), kind="snapshot_begun")
+    apply.ask(put("a", None, revoked_at=5), put("b", 8), end(10), kind="snapshot_committed")
+    assert export(patctl)["a"]["revoked_at"] == 5 and "denied" not in export(patctl)["b"]
+
+
+def test_a_good_row_counts_before_a_bad_one_of_the_same_number(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(put("a", 1), put("b", 1), commit(1))
+    apply.ask(begin("E", 5), kind="snapshot_begun")
+    apply.send(put("a", 2), put("a", 2, subject=5), put("b", 2), put("b", 3, subject=5))
+    apply.answer("rejected")
+    apply.answer("rejected")
+    apply.ask(end(5), kind="snapshot_committed")
+    assert "denied" not in export(patctl)["a"] and export(patctl)["b"]["denied"]
+
+
+def test_the_rows_of_a_rejected_snapshot_say_nothing(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(begin("E", 50), kind="snapshot_begun")
+    apply.ask(put("a", 1), put("b", 2), end(50), kind="snapshot_committed")
+    apply.ask(begin("E", 40), kind="rejected")
+    for row in (put("a", 60, name="new"), put("b", None), put("c", 61)):
+        assert "snapshot" in apply.ask(row, kind="rejected")["cause"]
+    apply.ask(put("b", 62, revoked_at=5), end(40), kind="rejected")
+    apply.ask(put("d", 63), commit(63))
+    tokens = export(patctl)
+    assert set(tokens) == {"a", "b", "d"} and "name" not in tokens["a"] and tokens["b"]["revoked_at"]
+    assert not any("denied" in token for token in tokens.values())
+
+
+def test_a_gap_makes_no_store_fresh(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(put("a", 1), commit(1))
+    apply.ask(commit(3, after="2"), kind="rejected")
+    assert apply.ask({"op": "heartbeat"}, kind="heartbeat")["at"] == 0
+    assert stats(patctl)["heartbeat"] is None
+    apply.ask(commit(3, after="1"))
+    assert apply.ask({"op": "heartbeat"}, kind="heartbeat")["at"] > 0
+
+
+def test_a_number_out_of_range_harms_no_other_token(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(put("a", 1), commit(1))
+    for seq in (2**63, 2**64 - 1, 2**64, -1, 1.5):
+        apply.ask({**put("x", 1), "seq": seq}, kind="rejected")
+    apply.ask({**put("y", 2**63 - 1), "subject": 5}, kind="rejected")
+    apply.ask(commit(2))
+    assert stats(patctl)["last_sequence"] == 1
+    apply.ask(begin("E", 5), kind="snapshot_begun")
+
+
+def test_a_number_that_is_not_certain_is_none(apply: Apply, patctl: Patctl) -> None:
+    names = "abcd"
+    apply.ask(*(put(name, 5) for name in names), commit(5))
+    lines = [
+        '{"op":"revoke","seq":9,"seq":1,"digest":"%s"}', '{"op":"revoke","digest":"%s","seq":1',
+        '{"op":"revoke","seq":1e3,"digest":"%s"', '{"op":"revoke","digest":"%s","seq":1.5e3}',
+    ]
+    for name, line in zip(names, lines):
+        apply.ask(line % digest(name), kind="rejected")
+    apply.ask(commit(6))
+    assert all(export(patctl)[name]["denied"] for name in names)
+
+
+def test_epochs_without_a_complete_snapshot_are_limited(apply: Apply, patctl: Patctl) -> None:
+    """Numbers of an epoch long ago must not count again."""
+    apply.ask(put("a", 1000), commit(1))
+    for number in range(250):
+        apply.ask(begin(f"E{number}", 10), kind="snapshot_begun")
+    assert "make the store anew" in apply.ask(begin("F", 10), kind="rejected")["cause"]
+    apply.ask(begin("E249", 10), kind="snapshot_begun")
+    apply.ask(end(10), kind="snapshot_committed")
+    apply.ask(begin("F", 10), kind="snapshot_begun")
+
+
+def test_a_snapshot_of_few_does_not_take_a_large_store_in_one_step(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(begin("E", 50000), kind="snapshot_begun")
+    apply.ask(*(put(n, n) for n in range(1, 50001)), end(50000), kind="snapshot_committed")
+    before = stats(patctl)["commit"]
+    apply.ask(begin("E", 50001), kind="snapshot_begun")
+    assert apply.ask(put(7, 7), end(50001), kind="snapshot_committed")["removed"] == 49999
+    assert stats(patctl)["commit"] - before >= 8
+    assert set(export(patctl)) == {"7"}
+
+
+def test_digests_that_are_alike_are_merged_in_steps_too(apply: Apply, patctl: Patctl) -> None:
+    def row(n: int, **fields: Any) -> dict[str, Any]:
+        return {**put(n, n, **fields), "digest": f"00{n:062x}"}
+
+    apply.ask(begin("E", 30000), kind="snapshot_begun")
+    apply.ask(*(row(n) for n in range(1, 30001)), end(30000), kind="snapshot_committed")
+    assert stats(patctl)["commit"] >= 5
+    apply.ask(begin("E", 30001), kind="snapshot_begun")
+    done = apply.ask(*(row(n, name="x") for n in range(1, 30001, 2)), end(30001), kind="snapshot_committed")
+    assert (done["written"], done["removed"]) == (15000, 15000)
+    tokens = export(patctl)
+    assert set(tokens) == {str(n) for n in range(1, 30001, 2)} and all(t["name"] == "x" for t in tokens.values())
+    patctl.run("verify")
+
+
 # --- with others ---
 
 
@@ -697,11 +819,38 @@ def test_other_commands_can_write_meanwhile(apply: Apply, patctl: Patctl) -> Non
     assert len(export(patctl)) == 3
 
 
-def test_gc_removes_old_tombstones(apply: Apply, patctl: Patctl) -> None:
+def gc(patctl: Patctl, when: str) -> None:
+    """`patctl gc` at another time."""
+    command = ["faketime", when, PATCTL, "--store", str(patctl.store), "gc", "--older-than", "90d"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_gc_does_not_forget_what_keeps_older_changes_out(apply: Apply, patctl: Patctl) -> None:
     apply.ask(revoke("a", 5, revoked_at="2020-01-01T00:00:00Z"), delete("b", 6), commit(6))
-    patctl.run("gc", "--older-than", "90d")
-    answer = apply.ask(put("a", 4), put("b", 4), commit(7))
-    assert (answer["applied"], answer["older"]) == (1, 1)
+    apply.ask(put("c", 7), revoke("c", 8, revoked_at="2020-01-01T00:00:00Z"), put("d", 9, expires_at=5), commit(9))
+    gc(patctl, "+1 day")
+    assert (export(patctl), stats(patctl)["tombstones"]) == ({}, 4)
+    answer = apply.ask(put("a", 4), put("b", 5), put("c", 7), put("d", 8), commit(10))
+    assert (answer["applied"], answer["older"]) == (0, 4)
+    gc(patctl, "+200 days")
+    assert stats(patctl)["tombstones"] == 0
+
+
+def test_gc_keeps_revocations_on_this_host_while_there_is_a_source(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(put("a", 1, expires_at=5), commit(1))
+    patctl.run("revoke", "--id", "a")
+    gc(patctl, "+200 days")
+    apply.ask(put("a", 2), commit(2))
+    assert export(patctl)["a"]["local_revoked_at"]
+
+
+def test_gc_waits_for_the_end_of_a_snapshot(apply: Apply, patctl: Patctl) -> None:
+    apply.ask(begin("E", 5), kind="snapshot_begun")
+    apply.ask(put("a", 3), revoke("a", 6, revoked_at=5), commit(6))
+    assert "end of a snapshot" in patctl.run("gc", status=FAULT).stderr
+    assert "end of a snapshot" in patctl.run("gc", "--dry-run", status=FAULT).stderr
+    apply.ask(end(6), kind="snapshot_committed")
+    assert export(patctl)["a"]["revoked_at"], "a revocation that overtook its row is in it"
 
 
 # --- a full disk ---

@@ -70,7 +70,7 @@ def token(id, subject, name=b"", scopes=b"", ranges=(), claims=(), sequence=0, i
 
 
 def meta(scheme, state, key_id=bytes(8), heartbeat=0, last_sequence=0, tokens=0, revoked=0, snapshot_sequence=0,
-         generation=0, epoch=b"", cursor=b""):
+         generation=0, open_generations=0, epoch=b"", cursor=b""):
     return seal(META_KEY, [
         ("version", struct.pack("B", 1)),
         ("digest scheme", struct.pack("B", scheme)),
@@ -85,17 +85,19 @@ def meta(scheme, state, key_id=bytes(8), heartbeat=0, last_sequence=0, tokens=0,
         ("snapshot sequence", struct.pack("<Q", snapshot_sequence)),
         ("epoch length", struct.pack("<H", len(epoch))),
         ("cursor length", struct.pack("<H", len(cursor))),
-        ("zero", struct.pack("<I", 0)),
+        ("open generations", struct.pack("B", open_generations)),
+        ("zero", bytes(3)),
         ("epoch", epoch),
         ("cursor", cursor),
     ])
 
 
-def tombstone(sequence, deleted_at, generation):
+def tombstone(sequence, deleted_at, generation, revoked):
     return seal(TOMBSTONE_KEY, [
         ("version", struct.pack("B", 1)),
         ("generation", struct.pack("B", generation)),
-        ("zero", struct.pack("<H", 0)),
+        ("flags", struct.pack("B", 1 if revoked else 0)),
+        ("zero", bytes(1)),
         ("sequence", struct.pack("<Q", sequence)),
         ("deleted_at", struct.pack("<q", deleted_at)),
     ])
@@ -112,8 +114,8 @@ RECORDS = {
     "meta_minimal": meta(1, 1),
     "meta_full": meta(
         2, 3, bytes(range(0xF0, 0xF8)), heartbeat=1700000001, last_sequence=0x1112131415161718, tokens=290000000,
-        revoked=12345, snapshot_sequence=0x2122232425262728, generation=0x31, epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42"),
-    "tombstone": tombstone(sequence=0x4142434445464748, deleted_at=1710000002, generation=0x51),
+        revoked=12345, snapshot_sequence=0x2122232425262728, generation=0x31, open_generations=0x32, epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42"),
+    "tombstone": tombstone(sequence=0x4142434445464748, deleted_at=1710000002, generation=0x51, revoked=True),
 }
 
 
