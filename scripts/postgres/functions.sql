@@ -18,9 +18,22 @@
 --
 -- position is the highest number in the caller's snapshot. An edge whose cursor is below horizon may have missed
 -- deletions that are forgotten by now, and needs a snapshot.
+--
+-- unnumbered says that there are changes without a number, which were made with triggers off. The edges don't get them,
+-- and must not claim to be up to date until pat.number_changes() was called.
+DO $$
+BEGIN
+    IF (SELECT pronargs = 0 AND cardinality(proallargtypes) = 5 FROM pg_proc
+        WHERE oid = to_regprocedure('pat.source()')) THEN
+        DROP FUNCTION pat.source();
+    END IF;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION pat.source(OUT epoch text, OUT "position" bigint, OUT horizon bigint, OUT key_id text,
-    OUT is_standby boolean)
+    OUT is_standby boolean, OUT unnumbered boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -48,15 +61,19 @@ BEGIN
     "position" := pat.position();
     horizon := history.horizon;
     key_id := encode(history.key_id, 'hex');
+    unnumbered := EXISTS (SELECT FROM pat.token WHERE seq IS NULL)
+        OR EXISTS (SELECT FROM pat.tombstone WHERE seq IS NULL);
 END
 $$;
 
--- A line for "patctl apply" that says all about a token. It has no SET, so that the planner can put it into the queries
--- below. An id, scopes and ranges have no characters that JSON would want escaped: see pat.check_token().
+-- A line for "patctl apply" that says all about a token; NULL while it has no number. It has no SET, so that the
+-- planner can put it into the queries below. An id, scopes and ranges have no characters that JSON would want escaped:
+-- see pat.check_token().
 CREATE OR REPLACE FUNCTION pat.put_line(token pat.token)
 RETURNS text LANGUAGE sql STABLE
 AS $$
-    SELECT concat('{"op":"put","seq":', token.seq,
+    SELECT CASE WHEN token.seq IS NOT NULL THEN
+           concat('{"op":"put","seq":', token.seq,
                   ',"digest":"', encode(token.digest, 'hex'),
                   '","id":"', token.id,
                   '","subject":', to_json(token.subject),
@@ -70,13 +87,13 @@ AS $$
                   ',"expires_at":' || floor(date_part('epoch', token.expires_at))::bigint,
                   ',"revoked_at":' || floor(date_part('epoch', token.revoked_at))::bigint,
                   CASE WHEN token.claims <> '{}' THEN ',"claims":' || token.claims::text END,
-                  '}')
+                  '}') END
 $$;
 
 CREATE OR REPLACE FUNCTION pat.delete_line(tombstone pat.tombstone)
 RETURNS text LANGUAGE sql STABLE
 AS $$
-    SELECT concat('{"op":"delete","seq":', tombstone.seq, ',"digest":"', encode(tombstone.digest, 'hex'), '"}')
+    SELECT '{"op":"delete","seq":' || tombstone.seq || ',"digest":"' || encode(tombstone.digest, 'hex') || '"}'
 $$;
 
 -- The changes after a number, in their order: each a line for "patctl apply". With only_revocations, those that take
@@ -119,7 +136,8 @@ END
 $$;
 
 -- All tokens in the order of their digests, from the one after a digest on. The pages of one snapshot are to be read in
--- one REPEATABLE READ transaction, together with pat.source().
+-- one REPEATABLE READ transaction, together with pat.source(). A token without a number is left out, so that an edge
+-- denies it: see pat.source().
 CREATE OR REPLACE FUNCTION pat.snapshot(after bytea DEFAULT '', "limit" integer DEFAULT NULL)
 RETURNS TABLE (digest bytea, change text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
@@ -129,12 +147,16 @@ AS $$
 BEGIN
     RETURN QUERY
         SELECT token.digest, pat.put_line(token) FROM pat.token
-        WHERE token.digest > coalesce(snapshot.after, '') ORDER BY token.digest LIMIT snapshot."limit";
+        WHERE token.digest > coalesce(snapshot.after, '') AND token.seq IS NOT NULL
+        ORDER BY token.digest LIMIT snapshot."limit";
 END
 $$;
 
 -- Whether a change that an edge has seen, by its number and the first 8 or more hexadecimal digits of its digest, is
--- part of this history. It is not in a database that was put back in place from an older copy.
+-- part of this history. It is not in a database that was put back in place from an older copy: there, its digest has no
+-- change with that number or a later one, or another digest has that very number. This is a heuristic, because a change
+-- is forgotten when its digest changes again: a copy is overlooked in which the digest, and whatever got the number,
+-- were both changed past it. The sure way is to call pat.new_epoch() after a restore.
 CREATE OR REPLACE FUNCTION pat.continues(seq bigint, digest_prefix text)
 RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
@@ -162,7 +184,11 @@ BEGIN
         UNION ALL
         SELECT tombstone.seq FROM pat.tombstone WHERE tombstone.digest BETWEEN lowest AND highest)
     SELECT max(found.seq) INTO newest FROM found;
-    RETURN coalesce(newest, (SELECT horizon FROM pat.history)) >= continues.seq;
+    RETURN coalesce(newest, (SELECT horizon FROM pat.history)) >= continues.seq
+        AND NOT EXISTS (SELECT FROM pat.token
+                        WHERE token.seq = continues.seq AND token.digest NOT BETWEEN lowest AND highest)
+        AND NOT EXISTS (SELECT FROM pat.tombstone
+                        WHERE tombstone.seq = continues.seq AND tombstone.digest NOT BETWEEN lowest AND highest);
 END
 $$;
 
@@ -182,41 +208,55 @@ $$;
 --     [{"id": "pat_…", "at": 1798761600, "from": "203.0.113.7", "count": 3}, …]
 --
 -- and returns how many tokens that was about. A batch whose number is not higher than the last of the edge was recorded
--- before and counts for nothing. Ids that are not known are left out, and so are times that can't be.
-CREATE OR REPLACE FUNCTION pat.record_use(edge text, batch bigint, uses jsonb)
+-- before and counts for nothing; each login has edges of its own. One element counts for 1 to 1,000,000 uses. Elements
+-- that can't be are left out: with an id that is not known, with a time or a count that is none, or with a backslash,
+-- which no id and no address has. uses is json because jsonb would refuse all for one string with a NUL in it.
+DROP FUNCTION IF EXISTS pat.record_use(text, bigint, jsonb);
+
+CREATE OR REPLACE FUNCTION pat.record_use(edge text, batch bigint, uses json)
 RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+    -- What float8 has room for.
+    number CONSTANT text COLLATE "C" := '^[0-9]{1,20}([.][0-9]{1,30})?([eE][+]?[0-9]{1,2})?$';
     recorded integer;
 BEGIN
-    IF record_use.batch IS NULL OR jsonb_typeof(record_use.uses) IS DISTINCT FROM 'array' THEN
+    IF record_use.batch IS NULL OR json_typeof(record_use.uses) IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION 'a report of use has a number and a JSON array'
             USING ERRCODE = 'invalid_parameter_value',
                 HINT = 'For example [{"id": "pat_1", "at": 1798761600, "count": 3}].';
     END IF;
 
-    INSERT INTO pat.edge AS known (name, batch, reported_at) VALUES (record_use.edge, record_use.batch, now())
-    ON CONFLICT (name) DO UPDATE SET batch = excluded.batch, reported_at = now() WHERE known.batch < excluded.batch;
+    INSERT INTO pat.edge AS known (login, name, batch, reported_at)
+    VALUES (session_user, record_use.edge, record_use.batch, now())
+    ON CONFLICT (login, name) DO UPDATE SET batch = excluded.batch, reported_at = now()
+        WHERE known.batch < excluded.batch;
     IF NOT FOUND THEN
         RETURN 0;
     END IF;
 
     -- In the order of ids, so that two edges never wait for each other. A clock that is ahead doesn't count.
+    --
+    -- Each CASE asks before it converts: in a WHERE, the order would be the planner's.
     INSERT INTO pat.token_use AS known (id, last_used_at, last_used_from, uses)
-        SELECT id, max(used_at), (array_agg(used_from ORDER BY used_at DESC))[1], sum(number)
-        FROM (SELECT id, least(to_timestamp("at"), now()) AS used_at, greatest(coalesce("count", 1), 0) AS number,
-                     pat.to_address("from") AS used_from
-              FROM jsonb_to_recordset(record_use.uses)
-                  AS used (id text, "at" double precision, "from" text, "count" bigint)
-              WHERE "at" BETWEEN 1 AND 253402300799) AS used
-        WHERE EXISTS (SELECT FROM pat.token WHERE token.id = used.id)
+        SELECT id, max(used_at), (array_agg(used_from ORDER BY used_at DESC))[1], sum(times)
+        FROM (SELECT used ->> 'id' AS id,
+                     least(to_timestamp((used ->> 'at')::double precision), now()) AS used_at,
+                     greatest(least(coalesce((used ->> 'count')::double precision, 1), 1000000), 1)::bigint AS times,
+                     pat.to_address(used ->> 'from') AS used_from
+              FROM (SELECT CASE WHEN json_typeof(element) = 'object' AND strpos(element::text, '\') = 0 THEN element END
+                    FROM json_array_elements(record_use.uses) AS element) AS objects (used)
+              WHERE CASE WHEN json_typeof(used -> 'id') = 'string' AND json_typeof(used -> 'at') = 'number'
+                              AND used ->> 'at' ~ number AND coalesce(used ->> 'count' ~ number, true)
+                         THEN (used ->> 'at')::double precision BETWEEN 1 AND 253402300799 END) AS good
+        WHERE EXISTS (SELECT FROM pat.token WHERE token.id = good.id)
         GROUP BY id ORDER BY id COLLATE "C"
     ON CONFLICT (id) DO UPDATE SET
         last_used_from = CASE WHEN excluded.last_used_at >= known.last_used_at THEN excluded.last_used_from
                               ELSE known.last_used_from END,
         last_used_at = greatest(known.last_used_at, excluded.last_used_at),
-        uses = known.uses + excluded.uses;
+        uses = least(known.uses::numeric + excluded.uses, 9223372036854775807);
     GET DIAGNOSTICS recorded = ROW_COUNT;
     RETURN recorded;
 END
@@ -383,6 +423,8 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'interval ''0'' ends the old token at once.';
     END IF;
 
+    -- Before the row, as pat.revoke_subject() does, so that they don't wait for each other.
+    PERFORM pat.lock_subject((SELECT token.subject FROM pat.token WHERE token.id = rotate.id), false);
     SELECT * INTO old FROM pat.token WHERE token.id = rotate.id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no token with the id "%"', rotate.id
@@ -432,7 +474,9 @@ BEGIN
 END
 $$;
 
--- Revokes all tokens of a subject, or those issued before a time, and returns how many it revoked.
+-- Revokes all tokens of a subject, or those issued before a time, and returns how many it revoked. It waits for
+-- transactions that make tokens of the subject, and then needs to see what they made, which only READ COMMITTED can. If
+-- the same transaction changed other tokens of the subject before, a deadlock is possible: one of the two then fails.
 CREATE OR REPLACE FUNCTION pat.revoke_subject(subject text, issued_before timestamptz DEFAULT NULL)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -440,6 +484,14 @@ AS $$
 DECLARE
     revoked bigint;
 BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'pat.revoke_subject() could miss a token in a transaction that is %',
+            upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'feature_not_supported',
+                HINT = 'Begin the transaction with SET TRANSACTION ISOLATION LEVEL READ COMMITTED.';
+    END IF;
+    PERFORM pat.lock_subject(revoke_subject.subject, true);
+
     -- Locked in one order, so that two calls never wait for each other.
     WITH found AS MATERIALIZED (
         SELECT token.digest FROM pat.token
@@ -494,8 +546,30 @@ $$;
 -- For operators
 ---------------------------------------------------------------------------------------------------------------------
 
+-- Numbers the changes that were made with triggers off, and returns how many they are: see pat.source(). A token whose
+-- change kept its number is not among them, so call pat.new_epoch() after that.
+CREATE OR REPLACE FUNCTION pat.number_changes()
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    tokens bytea[];
+    tombstones bytea[];
+BEGIN
+    -- The rows before the clock, as all who change a token do.
+    tokens := ARRAY(SELECT digest FROM pat.token WHERE seq IS NULL ORDER BY digest FOR NO KEY UPDATE);
+    tombstones := ARRAY(SELECT digest FROM pat.tombstone WHERE seq IS NULL ORDER BY digest FOR NO KEY UPDATE);
+    IF cardinality(tokens) + cardinality(tombstones) > 0 THEN
+        LOCK TABLE pat.clock IN EXCLUSIVE MODE;
+        PERFORM pat.begin_numbering();
+        UPDATE pat.token SET seq = nextval('pat.seq') WHERE digest = ANY (tokens) AND seq IS NULL;
+        UPDATE pat.tombstone SET seq = nextval('pat.seq') WHERE digest = ANY (tombstones) AND seq IS NULL;
+    END IF;
+    RETURN cardinality(tokens) + cardinality(tombstones);
+END
+$$;
+
 -- Has every edge take a snapshot, and returns the new epoch: after the tables were put back in any way that
--- pat.source() can't notice, or if an edge is suspected to be wrong.
+-- pat.source() can't notice, after changes with triggers off, or if an edge is suspected to be wrong.
 CREATE OR REPLACE FUNCTION pat.new_epoch()
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -542,7 +616,7 @@ GRANT EXECUTE ON FUNCTION
     pat.changes(bigint, integer, boolean),
     pat.snapshot(bytea, integer),
     pat.continues(bigint, text),
-    pat.record_use(text, bigint, jsonb)
+    pat.record_use(text, bigint, json)
 TO pat_edge;
 
 GRANT EXECUTE ON FUNCTION

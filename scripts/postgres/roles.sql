@@ -3,7 +3,7 @@
 --     GRANT pat_platform TO shop;
 --     GRANT pat_edge TO edge_fra1;
 --
--- pat_owner     owns the schema; for operators: pat.new_epoch(), pat.use_pepper()
+-- pat_owner     owns the schema; for operators: pat.new_epoch(), pat.number_changes(), pat.use_pepper()
 -- pat_platform  issues, rotates, revokes and purges tokens, and reads the view pat.tokens
 -- pat_edge      reads changes and snapshots, and records use
 

@@ -14,6 +14,13 @@
 -- transactions have open does not matter, unless they have asked for their numbers early (SET CONSTRAINTS ALL
 -- IMMEDIATE). A number that is missing belonged to a transaction that was rolled back. Others wait while a transaction
 -- numbers its changes, about 40 µs for each: import many tokens in portions of some hundreds.
+--
+-- The triggers fire in sessions with session_replication_role = replica as well. So a subscriber of logical
+-- replication gives numbers of its own, which are good for its edges: publish pat.token alone, for it makes its own
+-- tombstones, too. What is changed with triggers that are off (ALTER TABLE … DISABLE TRIGGER, pg_restore
+-- --disable-triggers) has no number, or still that of what was there before, which nothing can notice, and no edge
+-- learns of it. After changes with triggers off: install.sql (for ENABLE TRIGGER does not bring ENABLE ALWAYS back),
+-- SELECT pat.number_changes(), and SELECT pat.new_epoch().
 
 CREATE SCHEMA IF NOT EXISTS pat AUTHORIZATION pat_owner;
 
@@ -107,6 +114,13 @@ CREATE SEQUENCE IF NOT EXISTS pat.seq AS bigint NO CYCLE;
 -- The lock. It has no rows, so that nobody else has a reason to lock it.
 CREATE TABLE IF NOT EXISTS pat.clock ();
 
+-- Who makes a token holds the row of its subject FOR SHARE, and pat.revoke_subject() holds it FOR UPDATE: see
+-- pat.lock_subject(). Rows, and not advisory locks, because only this schema can lock them. They are never updated, so
+-- that REPEATABLE READ can wait for them.
+CREATE TABLE IF NOT EXISTS pat.subject_lock (bucket integer PRIMARY KEY);
+
+INSERT INTO pat.subject_lock SELECT generate_series(0, 255) ON CONFLICT DO NOTHING;
+
 -- What belongs to the database as a whole: one row.
 CREATE TABLE IF NOT EXISTS pat.history (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -149,12 +163,24 @@ CREATE TABLE IF NOT EXISTS pat.token_use (
     uses           bigint NOT NULL
 ) WITH (fillfactor = 70);
 
--- How far each edge has reported use.
+-- How far each edge has reported use, by the login that it uses: no other login has a say in that.
 CREATE TABLE IF NOT EXISTS pat.edge (
-    name        text COLLATE "C" PRIMARY KEY CHECK (octet_length(name) BETWEEN 1 AND 255),
+    login       name NOT NULL,
+    name        text COLLATE "C" NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 255),
     batch       bigint NOT NULL,
-    reported_at timestamptz NOT NULL
+    reported_at timestamptz NOT NULL,
+    PRIMARY KEY (login, name)
 ) WITH (fillfactor = 70);
+
+-- Of an earlier version, where the logins are not known: it is forgotten, and each edge begins anew.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pat.edge'::regclass AND attname = 'login') THEN
+        DELETE FROM pat.edge;
+        ALTER TABLE pat.edge ADD COLUMN login name NOT NULL, DROP CONSTRAINT edge_pkey, ADD PRIMARY KEY (login, name);
+    END IF;
+END
+$$;
 
 INSERT INTO pat.history (epoch, timeline)
 VALUES (left(replace(gen_random_uuid()::text, '-', ''), 12), left(pg_walfile_name(pg_current_wal_lsn()), 8))
@@ -170,16 +196,37 @@ BEGIN
 END
 $$;
 
+-- Holds the subject until the end of the transaction: shared with others who make tokens of it, or alone. 256 rows are
+-- for all subjects, so that now and then one waits for another.
+CREATE OR REPLACE FUNCTION pat.lock_subject(subject text, alone boolean)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    wanted CONSTANT integer := get_byte(sha256(convert_to(lock_subject.subject, 'UTF8')), 0);
+BEGIN
+    IF lock_subject.alone THEN
+        PERFORM FROM pat.subject_lock WHERE bucket = wanted FOR UPDATE;
+    ELSE
+        PERFORM FROM pat.subject_lock WHERE bucket = wanted FOR SHARE;
+    END IF;
+END
+$$;
+
 -- A change begins: its row has no number until the end of the transaction. The numbering itself is an update, too.
+-- What logical replication brings has the number that it has elsewhere, which is not for here.
 CREATE OR REPLACE FUNCTION pat.before_token()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
+        PERFORM pat.lock_subject(NEW.subject, false);
         NEW.seq := NULL;
         RETURN NEW;
     END IF;
 
+    IF NEW.subject <> OLD.subject OR (NEW.revoked_at IS NULL AND OLD.revoked_at IS NOT NULL) THEN
+        PERFORM pat.lock_subject(NEW.subject, false);
+    END IF;
     IF NEW.digest <> OLD.digest OR NEW.id <> OLD.id THEN
         RAISE EXCEPTION 'the digest and the id of a token can''t be changed'
             USING ERRCODE = 'integrity_constraint_violation',
@@ -189,7 +236,9 @@ BEGIN
         NEW.claims)
         IS DISTINCT FROM
         (OLD.subject, OLD.name, OLD.scopes, OLD.cidrs, OLD.issued_at, OLD.not_before, OLD.expires_at, OLD.revoked_at,
-        OLD.claims) THEN
+        OLD.claims)
+        OR (NEW.seq IS DISTINCT FROM OLD.seq AND pg_trigger_depth() = 1
+            AND current_setting('session_replication_role') = 'replica') THEN
         NEW.seq := NULL;
     END IF;
     RETURN NEW;
@@ -290,9 +339,12 @@ BEGIN
         ('token', 'token_seq', 'CREATE UNIQUE INDEX token_seq ON pat.token (seq) WHERE seq IS NOT NULL'),
         ('token', 'token_revoked_seq',
          'CREATE INDEX token_revoked_seq ON pat.token (seq) WHERE revoked_at IS NOT NULL AND seq IS NOT NULL'),
+        ('token', 'token_unnumbered', 'CREATE INDEX token_unnumbered ON pat.token (seq) WHERE seq IS NULL'),
         ('token', 'token_subject', 'CREATE INDEX token_subject ON pat.token (subject)'),
         ('tombstone', 'tombstone_seq',
          'CREATE UNIQUE INDEX tombstone_seq ON pat.tombstone (seq) WHERE seq IS NOT NULL'),
+        ('tombstone', 'tombstone_unnumbered',
+         'CREATE INDEX tombstone_unnumbered ON pat.tombstone (seq) WHERE seq IS NULL'),
 
         ('token', 'token_before', 'CREATE TRIGGER token_before BEFORE INSERT OR UPDATE ON pat.token'
             ' FOR EACH ROW EXECUTE FUNCTION pat.before_token()'),
@@ -315,6 +367,13 @@ BEGIN
                             WHERE tgrelid = ('pat.' || wanted.relation)::regclass AND tgname = wanted.name) THEN
             EXECUTE wanted.definition;
         END IF;
+    END LOOP;
+
+    FOR wanted IN
+        SELECT tgrelid::regclass AS relation, tgname AS name FROM pg_trigger
+        WHERE tgrelid IN ('pat.token'::regclass, 'pat.tombstone'::regclass) AND NOT tgisinternal AND tgenabled <> 'A'
+    LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', wanted.relation, wanted.name);
     END LOOP;
 END
 $$;

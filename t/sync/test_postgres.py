@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 from psycopg import errors
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json, Jsonb
 from servers import ROOT, Connection, Database, PostgreSQL, new_database, wait_until
 
 PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
@@ -47,6 +47,7 @@ class Source(NamedTuple):
     horizon: int
     key_id: str | None
     is_standby: bool
+    unnumbered: bool
 
 
 def one(connection: Connection, query: str, *arguments: Any) -> Any:
@@ -63,7 +64,8 @@ def issue(connection: Connection, subject: str = "alice", **options: Any) -> tup
 
 
 def source(connection: Connection) -> Source:
-    (row,) = connection.execute('SELECT epoch, "position", horizon, key_id, is_standby FROM pat.source()').fetchall()
+    (row,) = connection.execute('SELECT epoch, "position", horizon, key_id, is_standby, unnumbered'
+                                " FROM pat.source()").fetchall()
     return Source(*row)
 
 
@@ -489,7 +491,7 @@ def test_a_revocation_waits_for_no_transaction_that_is_open(
         issue(writer)
         writer.execute("SELECT pat.revoke(%s)", (other,))
         assert one(purger, "SELECT pat.purge(now(), '0')") == 1
-        assert one(reporter, "SELECT pat.record_use('edge1', 1, %s)", Jsonb([{"id": token_id, "at": 5}])) == 1
+        assert one(reporter, "SELECT pat.record_use('edge1', 1, %s)", Json([{"id": token_id, "at": 5}])) == 1
         reader.execute("SELECT * FROM pat.snapshot()")
 
         shop.execute("SET statement_timeout = '2s'")
@@ -527,7 +529,7 @@ def test_only_what_an_edge_needs_is_a_change(owner: Connection, edge: Connection
     token_id, _ = issue(owner)
     before = changes(edge)
     owner.execute("UPDATE pat.token SET replaced_by = 'x', name = name, claims = '{}'")
-    owner.execute("SELECT pat.record_use('edge1', 1, %s)", (Jsonb([{"id": token_id, "at": 5}]),))
+    owner.execute("SELECT pat.record_use('edge1', 1, %s)", (Json([{"id": token_id, "at": 5}]),))
     assert changes(edge) == before
     for column, value in (("subject", "bob"), ("name", "n"), ("scopes", ["s"]), ("cidrs", ["192.0.2.0/24"]),
                           ("issued_at", "2020-01-01"), ("not_before", "2020-01-01"), ("expires_at", None),
@@ -569,7 +571,7 @@ def test_listeners_are_woken_once_after_the_commit(database: Database, shop: Con
         issue(shop)
         assert woken() == 0
     assert woken() == 1
-    edge.execute("SELECT pat.record_use('edge1', 1, %s)", (Jsonb([{"id": token_id, "at": 5}]),))
+    edge.execute("SELECT pat.record_use('edge1', 1, %s)", (Json([{"id": token_id, "at": 5}]),))
     shop.execute("SELECT 1 FROM pat.tokens")
     assert woken() == 1
     shop.execute("SELECT pat.revoke(%s)", (token_id,))
@@ -692,7 +694,204 @@ def test_changes_and_snapshots_read_no_more_than_they_return(owner: Connection) 
             assert rows_after - rows <= 10, query
 
 
+# Changes without a number
+
+
+@contextmanager
+def triggers_off(owner: Connection) -> Iterator[None]:
+    for table in ("token", "tombstone"):
+        owner.execute(f"ALTER TABLE pat.{table} DISABLE TRIGGER ALL")
+    yield
+    for table in ("token", "tombstone"):
+        owner.execute(f"ALTER TABLE pat.{table} ENABLE TRIGGER ALL")
+
+
+def test_changes_without_a_number_are_reported_and_can_be_numbered(owner: Connection, edge: Connection) -> None:
+    kept, late = bytes([1] * 32), bytes([2] * 32)
+    insert(owner, kept)
+    assert not source(edge).unnumbered
+    with triggers_off(owner):
+        insert(owner, late)
+    assert source(edge).unnumbered
+    assert set(snapshot(edge)) == {digest for _, digest, _ in changes(edge)} == {kept}
+    assert one(owner, "SELECT count(pat.put_line(token)) FROM pat.token") == 1
+
+    received: list[psycopg.Notify] = []
+    edge.add_notify_handler(received.append)
+    edge.execute("LISTEN pat_changes")
+    assert one(owner, "SELECT pat.number_changes()") == 1
+    assert not source(edge).unnumbered
+    assert len(received) == 1
+    assert [(seq, digest) for seq, digest, _ in changes(edge, 1)] == [(2, late)]
+    assert set(snapshot(edge)) == {kept, late}
+
+    with triggers_off(owner):
+        owner.execute("DELETE FROM pat.token WHERE digest = %s", (late,))
+        owner.execute("INSERT INTO pat.tombstone (digest) VALUES (%s)", (late,))
+    assert source(edge).unnumbered
+    assert one(owner, "SELECT count(pat.delete_line(tombstone)) FROM pat.tombstone") == 0
+    assert one(owner, "SELECT pat.number_changes()") == 1
+    assert [json.loads(line)["op"] for _, _, line in changes(edge, 2)] == ["delete"]
+    assert one(owner, "SELECT pat.number_changes()") == 0
+
+
+def test_numbering_waits_for_who_changes_the_same_row(database: Database, owner: Connection) -> None:
+    with triggers_off(owner):
+        insert(owner)
+
+    def number() -> None:
+        with database.connect() as operator:
+            operator.execute("SELECT pat.number_changes()")
+
+    with database.connect(autocommit=False) as writer:
+        writer.execute("UPDATE pat.token SET name = 'x'")
+        with workers([number]):
+            wait_until(lambda: waiting(owner), "the numbering waits")
+            writer.commit()
+    assert source(owner)[1:] == (1, 0, None, False, False)
+
+
+def test_a_replication_role_does_not_turn_the_triggers_off(owner: Connection, edge: Connection) -> None:
+    owner.execute("SET session_replication_role = replica")
+    insert(owner, seq=77)
+    assert [seq for seq, _, _ in changes(edge)] == [1]
+    # As a publisher numbers its changes: at once, or later.
+    with owner.transaction():
+        owner.execute("UPDATE pat.token SET seq = NULL, name = 'y'")
+        owner.execute("UPDATE pat.token SET seq = 77")
+    assert [seq for seq, _, _ in changes(edge)] == [2]
+    owner.execute("UPDATE pat.token SET seq = 78")
+    assert [seq for seq, _, _ in changes(edge)] == [3]
+    owner.execute("DELETE FROM pat.token")
+    assert [(seq, json.loads(line)["op"]) for seq, _, line in changes(edge)] == [(4, "delete")]
+    assert not source(edge).unnumbered
+
+
+def test_installing_again_turns_the_triggers_on(database: Database, owner: Connection, edge: Connection) -> None:
+    for table in ("token", "tombstone"):
+        owner.execute(f"ALTER TABLE pat.{table} DISABLE TRIGGER USER")
+    database.install()
+    assert one(owner, "SELECT array_agg(DISTINCT tgenabled::text) FROM pg_trigger WHERE NOT tgisinternal") == ["A"]
+    issue(owner)
+    assert len(changes(edge)) == 1
+
+
+def test_a_subscriber_of_logical_replication_numbers_for_itself() -> None:
+    with PostgreSQL(fsync=False, settings={"wal_level": "logical"}) as server:
+        server.start()
+        for name in ("here", "there"):
+            server.psql(f"CREATE DATABASE {name}")
+            server.install(name)
+        with server.connect(dbname="here", autocommit=True) as here, \
+                server.connect(dbname="there", autocommit=True) as there:
+            issue(there, "local")
+            ids = [issue(here)[0] for _ in range(3)]
+            here.execute("CREATE PUBLICATION tokens FOR TABLE pat.token")
+            here.execute("SELECT pg_create_logical_replication_slot('tokens', 'pgoutput')")
+            there.execute(f"CREATE SUBSCRIPTION tokens CONNECTION '{server.url('postgres', 'here')}'"
+                          " PUBLICATION tokens WITH (create_slot = false)")
+            try:
+                wait_until(lambda: len(snapshot(there)) == 4, "the first tokens are there")
+                here.execute("SELECT pat.revoke(%s)", (ids[0],))
+                here.execute("DELETE FROM pat.token WHERE id = %s", (ids[1],))
+                wait_until(lambda: changes(there)[-1][2].startswith('{"op":"delete"'), "the deletion is there")
+                assert [json.loads(line).get("id") for _, _, line in changes(there)][-2:] == [ids[0], None]
+                assert set(snapshot(there)) > set(snapshot(here))
+                assert not source(there).unnumbered
+            finally:
+                there.execute("DROP SUBSCRIPTION tokens")
+
+
 # Ending tokens
+
+
+def waiting(connection: Connection) -> bool:
+    return bool(one(connection, "SELECT count(*) FROM pg_stat_activity"
+                                " WHERE datname = current_database() AND wait_event_type = 'Lock'"))
+
+
+@pytest.mark.parametrize("make", ["issue", "rotate", "insert", "move", "take back"])
+@pytest.mark.parametrize("level", [READ_COMMITTED, REPEATABLE_READ])
+def test_a_token_that_is_being_made_does_not_escape_its_subjects_revocation(
+    database: Database, owner: Connection, make: str, level: psycopg.IsolationLevel
+) -> None:
+    issue(owner, id="old")
+    issue(owner, "bob", id="other")
+    issue(owner, id="revoked")
+    owner.execute("SELECT pat.revoke('revoked')")
+    revoked: list[int] = []
+
+    def revoke() -> None:
+        with database.connect("shop", options=NOT_FOR_EVER) as other:
+            revoked.append(one(other, "SELECT pat.revoke_subject('alice')"))
+
+    with database.connect(autocommit=False, options=NOT_FOR_EVER) as writer:
+        writer.isolation_level = level
+        match make:
+            case "issue":
+                issue(writer)
+            case "rotate":
+                writer.execute("SELECT pat.rotate('old')")
+            case "insert":
+                insert(writer)
+            case "move":
+                writer.execute("UPDATE pat.token SET subject = 'alice' WHERE id = 'other'")
+            case "take back":
+                writer.execute("UPDATE pat.token SET revoked_at = NULL WHERE id = 'revoked'")
+        with workers([revoke]):
+            wait_until(lambda: waiting(owner) or revoked, "the revocation waits")
+            writer.commit()
+    assert revoked == [2]
+    assert one(owner, "SELECT count(*) FROM pat.tokens WHERE subject = 'alice' AND status <> 'revoked'") == 0
+
+
+@pytest.mark.parametrize("level", [READ_COMMITTED, REPEATABLE_READ])
+def test_a_revoked_token_is_not_rotated_after_all(
+    database: Database, owner: Connection, level: psycopg.IsolationLevel
+) -> None:
+    issue(owner, id="old")
+
+    def rotate() -> None:
+        with database.connect("shop", autocommit=False, options=NOT_FOR_EVER) as late:
+            late.isolation_level = level
+            with pytest.raises((errors.ObjectNotInPrerequisiteState, errors.SerializationFailure)):
+                late.execute("SELECT pat.rotate('old')")
+
+    with database.connect("shop", autocommit=False) as revoker:
+        assert one(revoker, "SELECT pat.revoke_subject('alice')") == 1
+        with workers([rotate]):
+            wait_until(lambda: waiting(owner), "the rotation waits")
+            revoker.commit()
+    assert one(owner, "SELECT array_agg(status) FROM pat.tokens") == ["revoked"]
+
+
+def test_rotations_and_revocations_of_a_subject_do_not_lock_each_other_out(database: Database) -> None:
+    def rotate(number: int) -> None:
+        with database.connect("shop") as connection:
+            for _ in range(40):
+                token_id, _ = issue(connection)
+                try:
+                    connection.execute("SELECT pat.rotate(%s)", (token_id,))
+                except errors.ObjectNotInPrerequisiteState:
+                    pass
+
+    def revoke() -> None:
+        with database.connect("shop") as connection:
+            for _ in range(40):
+                connection.execute("SELECT pat.revoke_subject('alice')")
+
+    with workers([*(partial(rotate, number) for number in range(4)), revoke, revoke]):
+        pass
+
+
+@pytest.mark.parametrize("level", [REPEATABLE_READ, SERIALIZABLE])
+def test_a_snapshot_that_could_miss_a_token_is_refused(
+    database: Database, level: psycopg.IsolationLevel
+) -> None:
+    with database.connect("shop", autocommit=False) as connection:
+        connection.isolation_level = level
+        with pytest.raises(errors.FeatureNotSupported, match="could miss a token"):
+            connection.execute("SELECT pat.revoke_subject('alice')")
 
 
 def test_revoke_says_whether_it_was_this_call(shop: Connection) -> None:
@@ -814,7 +1013,7 @@ def test_a_digest_that_comes_back_is_no_tombstone(database: Database, owner: Con
 
 
 def report(connection: Connection, batch: int, *uses: dict[str, Any], edge: str = "edge1") -> int:
-    return int(one(connection, "SELECT pat.record_use(%s, %s, %s)", edge, batch, Jsonb(list(uses))))
+    return int(one(connection, "SELECT pat.record_use(%s, %s, %s)", edge, batch, Json(list(uses))))
 
 
 def test_use_is_recorded_once(shop: Connection, edge: Connection) -> None:
@@ -849,7 +1048,48 @@ def test_odd_reports_of_use_do_no_harm(shop: Connection, edge: Connection) -> No
     assert row == (False, None, 1)
     for bad in ({}, "x", None):
         with pytest.raises(errors.InvalidParameterValue):
-            edge.execute("SELECT pat.record_use('edge1', 2, %s)", (None if bad is None else Jsonb(bad),))
+            edge.execute("SELECT pat.record_use('edge1', 2, %s)", (None if bad is None else Json(bad),))
+
+
+def test_odd_elements_leave_the_others_alone(shop: Connection, edge: Connection) -> None:
+    token_id, _ = issue(shop)
+    good = f'{{"id": "{token_id}", "at": 1700000000, "count": 2}}'
+    odd = ["null", "1", '"x"', "[]", "[1, 2]", "{}", '{"id": null, "at": 1}', '{"id": 1, "at": 1}',
+           '{"id": {}, "at": 1}', r'{"id": "\u0000", "at": 1}', r'{"id": "\ud800", "at": 1}', r'{"x\u0000": 1}']
+    odd += [f'{{"id": "{token_id}", {rest}}}' for rest in (
+        '"at": null', '"at": "1700000000"', '"at": 1e400000', '"at": -1', '"at": 1e-400000', '"at": true', '"at": []',
+        '"at": 1, "count": 1e400000', '"at": 1, "count": -1', '"at": 1, "count": "x"', '"at": 1, "count": {}',
+        r'"at": 1, "from": "\u0000"', '"at": ' + "9" * 500)]
+    for batch, element in enumerate(odd):
+        uses = f"[{element}, {good}, {element}]"
+        assert one(edge, "SELECT pat.record_use('edge1', %s, %s)", batch, uses) == 1, element
+    assert one(shop, "SELECT uses FROM pat.tokens") == 2 * len(odd)
+
+
+def test_no_report_counts_too_much(owner: Connection, edge: Connection) -> None:
+    token_id, _ = issue(owner)
+
+    def uses_after(batch: int, *counts: float) -> int:
+        report(edge, batch, *({"id": token_id, "at": 1700000000, "count": count} for count in counts))
+        return int(one(owner, "SELECT uses FROM pat.tokens"))
+
+    assert uses_after(1, 10**6) == 10**6
+    assert uses_after(2, 10**6 + 1, 2**63 - 1, 1e30) == 4 * 10**6
+    assert uses_after(3, 0, 1.0, 2e0) == 4 * 10**6 + 4
+    owner.execute("UPDATE pat.token_use SET uses = %s", (2**63 - 10,))
+    assert uses_after(4, 9) == uses_after(5, 10**6) == 2**63 - 1
+
+
+def test_a_login_does_not_silence_the_edges_of_another(database: Database, shop: Connection, edge: Connection) -> None:
+    token_id, _ = issue(shop)
+    use = {"id": token_id, "at": 1700000000}
+    with database.connect() as other:
+        assert report(other, 2**63 - 1, use) == 1
+        assert report(edge, 1, use) == 1
+        assert report(edge, 1, use) == 0
+        assert report(other, 2**63 - 1, use) == 0
+        rows = other.execute("SELECT login, name, batch FROM pat.edge").fetchall()
+    assert set(rows) == {("postgres", "edge1", 2**63 - 1), ("edge", "edge1", 1)}
 
 
 def test_edges_that_report_at_once_do_not_lock_each_other_out(database: Database, shop: Connection) -> None:
@@ -900,8 +1140,8 @@ def test_roles_may_do_what_they_need_and_nothing_else(owner: Connection) -> None
 
 def test_an_edge_is_told_no(edge: Connection) -> None:
     for query in ("SELECT * FROM pat.token", "SELECT * FROM pat.tokens", "SELECT pat.issue('alice')",
-                  "SELECT pat.revoke('x')", "SELECT pat.new_epoch()", "SELECT pat.use_pepper('')",
-                  "SELECT nextval('pat.seq')"):
+                  "SELECT pat.revoke('x')", "SELECT pat.new_epoch()", "SELECT pat.number_changes()",
+                  "SELECT pat.use_pepper('')", "SELECT nextval('pat.seq')"):
         with pytest.raises(errors.InsufficientPrivilege):
             edge.execute(query)
     with pytest.raises(errors.InsufficientPrivilege), edge.transaction():
@@ -1074,6 +1314,28 @@ def test_a_change_that_was_seen_is_recognised(owner: Connection, edge: Connectio
     for bad in ("", "abc", "g" * 8, "0" * 65):
         with pytest.raises(errors.InvalidParameterValue, match="beginning of a digest"):
             continues(1, bad)
+
+
+def test_a_cursor_that_was_overtaken_after_a_restore_is_noticed(server: PostgreSQL, database: Database) -> None:
+    victim, busy = bytes([1] * 32), bytes([2] * 32)
+    with database.connect() as owner:
+        insert(owner, victim)
+        insert(owner, busy)
+
+    for end in ("token", "tombstone"):
+        with new_database(server, f"{database.name}_older", database.name) as older, older.connect() as owner:
+            assert one(owner, "SELECT pat.continues(2, %s)", busy.hex()[:16])
+            owner.execute("SELECT pat.revoke(%s)", (victim.hex(),))
+            for number in range(3, 6):
+                insert(owner, bytes([number] * 32))
+            if end == "tombstone":
+                owner.execute("DELETE FROM pat.token WHERE digest = %s", (bytes([5] * 32),))
+            owner.execute("UPDATE pat.token SET name = 'x' WHERE digest = %s", (busy,))
+            # Before it was put back, it had issued 3 to 5, and changed the busy one, which was 6 (or 7).
+            cursor = 6 if end == "token" else 7
+            assert source(owner).position == cursor + 1
+            assert not one(owner, "SELECT pat.continues(%s, %s)", cursor, busy.hex()[:16])
+            assert one(owner, "SELECT pat.continues(%s, %s)", cursor + 1, busy.hex()[:16])
 
 
 def test_a_cluster_put_back_in_place_is_noticed(edge: Connection) -> None:
