@@ -862,7 +862,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], check=True)
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
@@ -907,6 +907,24 @@ def test_an_apply_that_nobody_feeds_does_not_wait_for_room(small_disk: Path) -> 
     apply.answer("waiting")
     apply.end(FAULT)
     assert stats(store)["cursor"] == ""
+
+
+def test_a_disk_that_fills_up_while_a_snapshot_is_merged(small_disk: Path) -> None:
+    store = Patctl(small_disk / "store")
+    store.run("init")
+    apply = Apply(store)
+    apply.ask(begin("E", 1), kind="snapshot_begun")
+    ballast = fill(small_disk)
+    apply.send(*(put(n, 1) for n in range(20000)), end(1))
+    apply.answer("waiting")
+    apply.answer("waiting")
+    ballast.unlink()
+    while (line := json.loads(apply.process.stdout.readline()))["answer"] != "snapshot_committed":  # type: ignore[union-attr]
+        assert line["answer"] in ("waiting", "snapshot_progress")
+    assert (line["received"], line["written"]) == (20000, 20000)
+    assert len(export(store)) == 20000 and stats(store)["state"] == "ready"
+    store.run("verify")
+    apply.kill()
 
 
 def test_a_snapshot_that_does_not_fit_is_told_and_the_next_one_completes_it(small_disk: Path) -> None:
