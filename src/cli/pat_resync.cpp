@@ -247,9 +247,9 @@ store::fault resync::plan_merge(store::transaction &change, std::vector<action> 
 }
 
 /// A row without a record.
-store::fault resync::plan_new(store::transaction &change, std::size_t row, bool is_last, std::vector<action> &plan)
+store::fault resync::plan_new(store::transaction &change, std::size_t at, bool is_last, std::vector<action> &plan)
 {
-    const auto item = rows_[row];
+    const auto item = rows_[at];
     if (item.record.empty()) {
         return {};
     }
@@ -262,12 +262,12 @@ store::fault resync::plan_new(store::transaction &change, std::size_t row, bool 
         return problem.kind == store::fault_kind::bad_record ? store::fault{} : problem;
     }
 
-    action one{is_last ? action::kind::append : action::kind::put, item.of, row, 0};
+    action one{is_last ? action::kind::append : action::kind::put, item.of, at, 0};
     if (is_buried && grave.sequence > sequence_) {
         if (!grave.revoked) {
             return {};
         }
-        one = {action::kind::put, item.of, row, 0, grave.deleted_at, grave.sequence};
+        one = {action::kind::put, item.of, at, 0, grave.deleted_at, grave.sequence};
     }
     plan.push_back(one);
     return {};
@@ -303,14 +303,12 @@ void resync::plan_both(const meta &info, std::size_t at, const record &stored, b
 void resync::plan_missing(const meta &info, const digest &of, const record &stored, bool is_damaged,
                           std::vector<action> &plan) const
 {
-    if (is_damaged) {
-        plan.push_back({action::kind::erase, of, 0, 0});
-    } else if (stored.sequence > sequence_) {
-        return;
-    } else if (stored.local_revoked_at == 0) {
-        plan.push_back({action::kind::erase, of, 0, 0});
-    } else if (stored.revoked_at == 0 || stored.generation != info.generation) {
-        plan.push_back({action::kind::withdraw, of, 0, 0});
+    const bool is_newer = !is_damaged && stored.sequence > sequence_;
+    const bool is_kept = !is_damaged && stored.local_revoked_at != 0;
+    const bool is_withdrawn = stored.revoked_at != 0 && stored.generation == info.generation;
+
+    if (!is_newer && !(is_kept && is_withdrawn)) {
+        plan.push_back({is_kept ? action::kind::withdraw : action::kind::erase, of, 0, 0});
     }
 }
 

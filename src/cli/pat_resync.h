@@ -108,8 +108,8 @@ private:
     struct action;
 
     store::fault plan_merge(store::transaction &change, std::vector<action> &plan);
-    store::fault plan_new(store::transaction &change, std::size_t row, bool is_last, std::vector<action> &plan);
-    void plan_both(const meta &info, std::size_t row, const record &stored, bool is_damaged,
+    store::fault plan_new(store::transaction &change, std::size_t at, bool is_last, std::vector<action> &plan);
+    void plan_both(const meta &info, std::size_t at, const record &stored, bool is_damaged,
                    std::vector<action> &plan) const;
     void plan_missing(const meta &info, const digest &of, const record &stored, bool is_damaged,
                       std::vector<action> &plan) const;
