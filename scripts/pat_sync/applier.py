@@ -78,6 +78,8 @@ class Applier:
         self._silent_from = time.monotonic()
         self._waiting_for_disk = False
         self._closing = False
+        # Lines that could not be used, but for those that an answer was owed for.
+        self.rejected = 0
 
         self._process = _start(settings)
         assert self._process.stdin is not None
@@ -134,8 +136,14 @@ class Applier:
         self.cursor = cursor
         self.ready = True
 
-    def current(self, at: float, even_if_early: bool = False) -> None:
-        """All that the source had at this time was sent. A heartbeat follows if it is time for one."""
+    def current(self, at: float | None, even_if_early: bool = False) -> None:
+        """All that the source had at this time was sent. A heartbeat follows if it is time for one.
+
+        Without a time, all was sent that the source shows, and nobody knows how old that is.
+        """
+        if at is None:
+            self._caught_up()
+            return
         with self._lock:
             last = self._pending.get(max(self._pending, default=0))
             if last is not None:
@@ -292,6 +300,7 @@ class Applier:
 
         if pending is None:
             if rejected:
+                self.rejected += 1
                 log.warning(
                     'line %d was rejected, and its token is denied if the digest is known: digest "%s", id "%s": %s',
                     answer["line"],

@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 import configargparse  # type: ignore[import]
 
 from pat_sync import log
-from pat_sync.errors import ConfigurationError
+from pat_sync.errors import ConfigurationError, NotReady
 
 DEFAULT_FILE = Path("/etc/nginx-auth-pat/pat-sync.conf")
 
@@ -36,7 +36,7 @@ Keeps the store of tokens that nginx reads equal to a source: a PostgreSQL datab
 _EPILOG = """\
 "pat-sync status" says whether all is well. Each option can also be a line "name = value" in the configuration file, or
 an environment variable, as PAT_SYNC_SOURCE. Exit status: 0 done or stopped, 1 failed (--once) or not well (status), 2
-wrong usage or configuration, 3 pat-sync itself is broken or stuck. See docs/pat-sync.md."""
+wrong usage or configuration, 3 something that it needs is not there, or it is stuck. See docs/pat-sync.md."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Settings:
 
 
 def redact(url: str) -> str:
-    scheme, _, rest = url.partition("://")
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return "***"
     user, at, place = rest.partition("?")[0].rpartition("@")
     return f"{scheme}://{user.partition(':')[0]}{at}{place}"
 
@@ -93,8 +95,15 @@ def read(arguments: list[str]) -> Settings:
     options = _parser().parse_args(arguments)
     if not options.source or not options.store:
         raise ConfigurationError(f"no --{'store' if options.source else 'source'} is given")
+    files = [DEFAULT_FILE, *([Path(options.config)] if options.config else [])]
+    for path in filter(Path.is_file, files):
+        _require_trusted(path)
+    for path in (options.patctl, options.ca_file, options.client_cert, options.client_key):
+        if path is not None and path.is_file():
+            _require_trusted(path)
     _check_source(options.source, options.insecure_http)
-    _check_file(Path(options.config) if options.config else DEFAULT_FILE, options.source)
+    for path in filter(Path.is_file, files):
+        _check_file(path, options.source)
 
     if (options.client_cert is None) != (options.client_key is None):
         raise ConfigurationError("--client-cert and --client-key belong together")
@@ -102,7 +111,7 @@ def read(arguments: list[str]) -> Settings:
         _require_private(options.client_key)
     for path in (options.ca_file, options.client_cert):
         if path is not None and not os.access(path, os.R_OK):
-            raise ConfigurationError(f'"{path}" can\'t be read')
+            raise NotReady(f'"{path}" can\'t be read')
 
     return Settings(
         command=options.command,
@@ -132,7 +141,7 @@ class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]
     def error(self, message: str) -> NoReturn:
         """The message may quote a line of the configuration file."""
         print(f"pat-sync: {log.scrub(message)}; see pat-sync --help", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        sys.exit(EXIT_BROKEN if message.startswith("Unable to open config file") else EXIT_USAGE)
 
 
 def _parser() -> _Parser:
@@ -215,7 +224,10 @@ def _refuse_secrets_of(arguments: list[str]) -> None:
 
 
 def _check_source(url: str, insecure_http: bool) -> None:
-    scheme = url.partition("://")[0]
+    scheme, mark, _ = url.partition("://")
+    if not mark or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        # It may be anything, as a connection string with a password.
+        raise ConfigurationError("the source is not a URL, as postgresql://user@host/database, https://… or file:///…")
     if scheme in _DATABASE_SCHEMES:
         return
 
@@ -239,7 +251,7 @@ def _check_source(url: str, insecure_http: bool) -> None:
 
 def _check_file(path: Path, source: str) -> None:
     """A password in it is for the eyes of pat-sync alone."""
-    if _has_secret(source) and path.exists() and source in path.read_text(errors="replace"):
+    if _has_secret(source) and source in path.read_text(errors="replace"):
         _require_private(path, "it has a password, and ")
 
 
@@ -257,11 +269,24 @@ def _metrics_address(text: str | None, allow_remote: bool) -> tuple[str, int] | 
     return host, int(port)
 
 
-def _require_private(path: Path, why: str = "") -> None:
+def _require_trusted(path: Path) -> None:
+    """Who can change it decides what tokens are valid, or what program is run."""
+    status = _stat(path)
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigurationError(f'"{path}": others can change it; chmod go-w "{path}"')
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(f'"{path}": it belongs to another user, who can change it; chown root "{path}"')
+
+
+def _stat(path: Path) -> os.stat_result:
     try:
-        mode = path.stat().st_mode
+        return path.stat()
     except OSError as error:
-        raise ConfigurationError(f'"{path}" can\'t be read: {error.strerror}') from None
+        raise NotReady(f'"{path}" can\'t be read: {error.strerror}') from None
+
+
+def _require_private(path: Path, why: str = "") -> None:
+    mode = _stat(path).st_mode
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise ConfigurationError(f'"{path}": {why}others can read it; chmod o= "{path}"')
 
@@ -269,13 +294,15 @@ def _require_private(path: Path, why: str = "") -> None:
 def _read_secret(path: Path | None) -> str | None:
     if path is None:
         return None
+    if path.is_file():
+        _require_trusted(path)
     _require_private(path)
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f'"{path}" can\'t be read: {type(error).__name__}') from None
+        raise NotReady(f'"{path}" can\'t be read: {type(error).__name__}') from None
     if not lines or not lines[0].strip():
-        raise ConfigurationError(f'"{path}" has nothing on its first line')
+        raise NotReady(f'"{path}" has nothing on its first line')
     log.hide(lines[0].strip())
     return lines[0].strip()
 
@@ -288,4 +315,4 @@ def _find_patctl(given: Path | None) -> Path:
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate
-    raise ConfigurationError(f'"{given}" is no program' if given else "patctl was not found; --patctl says where it is")
+    raise NotReady(f'"{given}" is no program' if given else "patctl was not found; --patctl says where it is")

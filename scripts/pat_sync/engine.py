@@ -80,6 +80,8 @@ class Engine:
         while True:
             try:
                 self._source.follow(applier, self._settings.once)
+                if applier.rejected > 0:
+                    log.warning("lines that were rejected: %d; each is named above", applier.rejected)
                 return True
             except SourceFailed as error:
                 self._metrics.set("pat_sync_source_up", 0)

@@ -11,6 +11,10 @@ class ConfigurationError(Exception):
     """It can't work like this; the text says what to change."""
 
 
+class NotReady(ConfigurationError):
+    """What it needs is not there yet: it may be when it is started again."""
+
+
 class SourceFailed(Exception):
     """The source can't be read now. It is tried again, after `retry_after` seconds if the source said so."""
 

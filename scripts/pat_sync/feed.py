@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import email.utils
+import functools
+import http.client
+import io
 import json
 import re
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -14,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from pat_sync.applier import Applier
 from pat_sync.configuration import Settings, redact
@@ -35,13 +40,97 @@ _MOST_BEFORE_COMMIT = 16 << 20
 _BLOCK = 1 << 19
 _CHUNK = 1 << 16
 
+# Of what goes into a header and a URL.
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _LONGEST_RETRY_AFTER = 300.0
 
+# Longer, and proxies on the way give up.
+_LONGEST_WAIT = 30.0
+
+# Nothing can interrupt a connect.
+_LONGEST_CONNECT = 10.0
+
+# No wait for a part of an answer is longer, so that a stop is heard.
+_SLICE = 0.5
+
 
 class _NeedsSnapshot(Exception):
     """The feed can't go on from the store's cursor; the text says why."""
+
+
+class _Patience:
+    """Until when the answer, or the next part of it, must be there, however slowly it drips."""
+
+    def __init__(self, pulse: Pulse) -> None:
+        self.pulse = pulse
+        self.until = 0.0
+
+    def begin(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+
+
+class _Stream(io.RawIOBase):
+    """What a server sends: each wait is cut into slices, and all of them end in time."""
+
+    def __init__(self, patience: _Patience, connection: socket.socket, stream: io.BufferedReader) -> None:
+        self._patience = patience
+        self._connection = connection
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        usual = self._connection.gettimeout()
+        try:
+            while True:
+                self._patience.pulse.beat()
+                left = self._patience.until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._connection.settimeout(min(left, _SLICE))
+                try:
+                    return self._connection.recv_into(buffer)
+                except TimeoutError:
+                    pass
+        finally:
+            self._connection.settimeout(usual)
+
+    def close(self) -> None:
+        # It keeps the socket open.
+        self._stream.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, patience: _Patience, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_Stream(patience, sock, self.fp))
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, *_: Any) -> None:
+        """Redirects are followed by FeedSource, which has also those in mind that are no URL."""
+
+
+class _Adapter(HTTPAdapter):
+    """Has the answers read by _Stream."""
+
+    def __init__(self, patience: _Patience) -> None:
+        self._patience = patience
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)  # type: ignore[no-untyped-call]
+        pools = {}
+        for scheme, pool in self.poolmanager.pool_classes_by_scheme.items():
+            response = functools.partial(_Response, self._patience)
+            connection = type("Connection", (pool.ConnectionCls,), {"response_class": response})
+            pools[scheme] = type("Pool", (pool,), {"ConnectionCls": connection})
+        self.poolmanager.pool_classes_by_scheme = pools
 
 
 @dataclass(frozen=True)
@@ -61,14 +150,17 @@ class FeedSource(Source):
         self._url = settings.source
         self._pulse = pulse
         self._metrics = metrics
-        self._wait = settings.heartbeat_interval
+        self._wait = min(settings.heartbeat_interval, _LONGEST_WAIT)
         self._poll_interval = settings.poll_interval
         self._timeout = settings.query_timeout
         self._wanted: str | None = None
         # Nothing but a snapshot was received since the last failure to go on.
         self._has_only_snapshot = False
 
-        self._session = requests.Session()
+        self._patience = _Patience(pulse)
+        self._session = _Session()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(self._patience))
         # Neither proxies nor credentials (.netrc) nor certificates from the environment.
         self._session.trust_env = False
         # Not compressed: some bytes could become more than fits into memory.
@@ -88,6 +180,8 @@ class FeedSource(Source):
         self._wanted = reason
 
     def probe(self, store: Store) -> Probe:
+        if not _is_of_a_feed(store.epoch, store.cursor):
+            return Probe("is not asked: what the store holds is not from a feed, and a snapshot is due", False)
         with _failures(), closing(self._ask_changes(store.epoch, store.cursor, 0)) as answer:
             match answer.status_code:
                 case 204 | 304:
@@ -136,6 +230,8 @@ class FeedSource(Source):
     def _why_snapshot(self, applier: Applier) -> str | None:
         if not applier.epoch or not applier.cursor:
             return "the store is new"
+        if not _is_of_a_feed(applier.epoch, applier.cursor):
+            return "what the store holds is not from a feed"
         if not applier.ready:
             return "the last snapshot was interrupted"
         return self._wanted
@@ -149,6 +245,8 @@ class FeedSource(Source):
                 case 200:
                     return self._pass_on(applier, answer)
                 case 204 | 304:
+                    # Has no body, and what was read to its end leaves the connection for the next request.
+                    answer.content
                     return True
                 case 410:
                     raise _NeedsSnapshot(f'the feed does not know the cursor "{applier.cursor}" any more')
@@ -201,8 +299,8 @@ class FeedSource(Source):
             if epoch != _epoch(answer):
                 raise SourceFailed(f'the snapshot is of epoch "{epoch}", and its ETag says "{_epoch(answer)}"')
             seq = first.fields.get("seq")
-            if type(seq) is not int or seq < 0:
-                raise SourceFailed("snapshot_begin has no seq")
+            if type(seq) is not int or not 0 <= seq < 1 << 63:
+                raise SourceFailed("snapshot_begin has no seq from 0 to 9223372036854775807")
 
             applier.begin_snapshot(epoch, seq)
             self._send_snapshot(applier, lines, at)
@@ -242,9 +340,12 @@ class FeedSource(Source):
     def _get(self, query: dict[str, str], headers: dict[str, str], timeout: float) -> requests.Response:
         parts = urlsplit(self._url)
         url = urlunsplit(parts._replace(query=urlencode([*parse_qsl(parts.query), *query.items()])))
+        connect_timeout = min(self._timeout, _LONGEST_CONNECT)
         for _ in range(_MOST_REDIRECTS + 1):
+            # The connection is made by then, which has a limit of its own.
+            self._patience.begin(connect_timeout + timeout)
             answer = self._session.get(
-                url, headers=headers, stream=True, allow_redirects=False, timeout=(self._timeout, timeout)
+                url, headers=headers, stream=True, allow_redirects=False, timeout=(connect_timeout, timeout)
             )
             self._pulse.beat()
             if answer.status_code not in _REDIRECTS:
@@ -254,8 +355,12 @@ class FeedSource(Source):
                     raise SourceFailed(f'its answer has the encoding "{encoding}", which was not asked for')
                 return answer
             answer.close()
-            url = urljoin(url, answer.headers.get("Location", ""))
-            if _origin(url) != _origin(self._url):
+            try:
+                url = urljoin(url, answer.headers.get("Location", ""))
+                is_same = _origin(url) == _origin(self._url)
+            except ValueError:
+                raise SourceFailed("it redirects to something that is no URL") from None
+            if not is_same:
                 raise SourceFailed(f'it redirects to another server, "{redact(url)}"')
         raise SourceFailed(f"more than {_MOST_REDIRECTS} redirects")
 
@@ -263,8 +368,12 @@ class FeedSource(Source):
         """Whole lines that are not blank."""
         number = 0
         rest = b""
+        left = 0
+        self._patience.begin(self._timeout)
         for chunk in answer.iter_content(_CHUNK):
             self._pulse.beat()
+            came_at = time.monotonic()
+            left -= len(chunk)
             *whole, rest = (rest + chunk).split(b"\n")
             for text in whole:
                 number += 1
@@ -276,6 +385,12 @@ class FeedSource(Source):
                 text = rest
             if len(text) > _LONGEST_LINE:
                 raise SourceFailed(f"line {number} of the answer is longer than {_LONGEST_LINE} bytes")
+            if left <= 0:
+                left = _CHUNK
+                self._patience.begin(self._timeout)
+            else:
+                # The time that patctl took is not the feed's.
+                self._patience.until += time.monotonic() - came_at
         if rest:
             raise SourceFailed(f"the answer ends in the middle of line {number + 1}")
 
@@ -295,15 +410,24 @@ def _is_of(line: _Line, *ops: str) -> bool:
 
 def _text(line: _Line, name: str, longest: int) -> str:
     value = line.fields.get(name)
-    if not isinstance(value, str) or not 0 < len(value.encode(errors="replace")) <= longest:
-        raise SourceFailed(f"line {line.number} of the answer: {name} is not a string of 1 to {longest} bytes")
+    if not isinstance(value, str) or not 0 < len(value) <= longest or not _PRINTABLE.fullmatch(value):
+        raise SourceFailed(
+            f"line {line.number} of the answer: {name} is not a string of 1 to {longest} printable ASCII characters"
+        )
     return value
+
+
+def _is_of_a_feed(epoch: str, cursor: str) -> bool:
+    """Whether the feed can have said so, and be asked with it."""
+    return _PRINTABLE.fullmatch(epoch + cursor) is not None and '"' not in epoch
 
 
 def _epoch(answer: requests.Response) -> str:
     tag = answer.headers.get("ETag", "").removeprefix("W/")
     if len(tag) < 3 or tag[0] != '"' or tag[-1] != '"':
         raise SourceFailed("the answer has no ETag with the epoch")
+    if not _PRINTABLE.fullmatch(tag) or '"' in tag[1:-1]:
+        raise SourceFailed("the ETag of the answer has other characters than printable ASCII, or a quotation mark in it")
     return tag[1:-1]
 
 
@@ -337,9 +461,7 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except requests.exceptions.RequestException as error:
-        first: BaseException = error
-        while (cause := first.__cause__ or first.__context__) is not None:
-            first = cause
+        first = _first_cause(error)
         if isinstance(first, ssl.SSLCertVerificationError):
             raise SourceFailed(f"its certificate is not accepted: {first.verify_message}") from None
         if isinstance(error, requests.exceptions.SSLError):
@@ -347,3 +469,15 @@ def _failures() -> Iterator[None]:
         if isinstance(error, requests.exceptions.Timeout) or isinstance(first, TimeoutError):
             raise SourceFailed("it does not answer in time") from None
         raise SourceFailed(getattr(first, "strerror", None) or describe(first)) from None
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Behind an error of the network or of HTTP there is nothing but how the libraries came to it."""
+    while isinstance(error, requests.exceptions.RequestException) or not isinstance(
+        error, (OSError, http.client.HTTPException)
+    ):
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is None:
+            break
+        error = cause
+    return error

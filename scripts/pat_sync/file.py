@@ -38,11 +38,13 @@ class _Version:
     inode: int
     size: int
     modified_at: int
+    # Nobody can set this one back.
+    changed_at: int
 
     @classmethod
     def of(cls, file: BinaryIO) -> _Version:
         status = os.fstat(file.fileno())
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class _BadFile(Exception):

@@ -26,7 +26,8 @@ def hide(secret: str) -> None:
 
 
 def scrub(text: str) -> str:
-    """The text without anything that is or looks like a secret."""
+    """The text without anything that is or looks like a secret, and which can be encoded."""
+    text = text.encode(errors="backslashreplace").decode()
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     for pattern in (_PARAMETER, _BEARER):

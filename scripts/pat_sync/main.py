@@ -12,7 +12,7 @@ from types import FrameType
 from pat_sync import log as logging
 from pat_sync.configuration import EXIT_BROKEN, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Settings, read
 from pat_sync.engine import Engine, make_source
-from pat_sync.errors import ConfigurationError, Stopped, describe
+from pat_sync.errors import ConfigurationError, NotReady, Stopped, describe
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
@@ -42,10 +42,10 @@ def main(arguments: list[str]) -> int:
             try:
                 metrics.serve(*settings.metrics_listen)
             except OSError as error:
-                raise ConfigurationError(f"--metrics-listen: {error.strerror or error}") from None
+                raise NotReady(f"--metrics-listen: {error.strerror or error}") from None
     except ConfigurationError as error:
         print(f"pat-sync: {logging.scrub(str(error))}", file=sys.stderr)
-        return EXIT_USAGE
+        return EXIT_BROKEN if isinstance(error, NotReady) else EXIT_USAGE
     service = Service()
     return _Main(settings, Engine(settings, source, pulse, metrics, service), pulse, metrics, service).run()
 

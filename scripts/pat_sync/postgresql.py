@@ -40,17 +40,17 @@ _CONNECTION = {
     "client_encoding": "UTF8",
 }
 
-# On a standby, `known_at` is the time up to which it has what the primary had: that of its last transaction, or, where
-# the role may see it, that of the last message of a primary whose changes were all replayed.
 _LOOK = """
-    SELECT s.epoch, s."position", s.horizon, s.key_id, s.is_standby,
-        CASE WHEN s.is_standby THEN extract(epoch FROM greatest(
-            pg_last_xact_replay_timestamp(),
-            (SELECT last_msg_send_time FROM pg_stat_wal_receiver WHERE latest_end_lsn <= pg_last_wal_replay_lsn())
-        ))::float8 END,
+    SELECT s.epoch, s."position", s.horizon, s.key_id, s.is_standby, s.unnumbered,
         CASE WHEN s."position" >= %(seq)s::bigint AND %(prefix)s::text <> ''
             THEN pat.continues(%(seq)s::bigint, %(prefix)s::text) ELSE true END
     FROM pat.source() AS s
+"""
+
+# What a standby has replayed, and what it has received. The latter begins anew, lower, with each stream.
+_WAL = """
+    SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint,
+        pg_wal_lsn_diff(greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), '0/0')::bigint
 """
 
 _CHANGES = r"""
@@ -67,8 +67,18 @@ _SNAPSHOT = r"""
 # The change with the highest number, unless it was a deletion that is forgotten.
 _LAST_CHANGE = "SELECT left(encode(digest, 'hex'), 16) FROM pat.changes(greatest(%s::bigint - 1, %s::bigint), 1)"
 
+_UNNUMBERED = (
+    "the source has changes without a number, made with triggers off, which no edge gets: call pat.number_changes()"
+)
+
 # Where much was deleted and not vacuumed, a page of a snapshot takes long.
 _SNAPSHOT_PATIENCE = 6
+
+# A time that makes no heartbeat newer; to leave it out would mean "now".
+_UNKNOWN = 1.0
+
+# How often something that lasts is logged.
+_REMIND_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -98,7 +108,7 @@ class _Look:
     horizon: int
     key_id: str | None
     is_standby: bool
-    known_at: float | None
+    unnumbered: bool
     continues: bool
 
 
@@ -107,6 +117,34 @@ class _Page:
     count: int
     lines: bytes
     end: Position
+
+
+class _Freshness:
+    """Up to when a standby has what its primary had, by the clock of this host, which alone can be relied upon.
+
+    What it received between two looks left the primary after the first of them, unless it was on its way for longer. So
+    once all of that is replayed, the standby has what the primary had at the time of the first look.
+    """
+
+    def __init__(self) -> None:
+        self.known_at: float | None = None
+        self._looked_at = 0.0
+        self._received: int | None = None
+        # What is received and not yet replayed, and what will be known then.
+        self._awaited: tuple[int, float] | None = None
+
+    def look(self, connection: _Connection) -> None:
+        """To be called before the look at the changes, which then has at least what was replayed."""
+        at = time.time()
+        replayed, received = connection.ask(_WAL)
+        if self._awaited is None and self._received is not None and received > self._received:
+            self._awaited = received, self._looked_at
+        if self._awaited is not None and replayed >= self._awaited[0]:
+            # A clock that was set back must not leave a time that is yet to come.
+            self.known_at = min(self._awaited[1], at)
+            self._awaited = None
+        if self._awaited is None:
+            self._received, self._looked_at = received, at
 
 
 class _Connection(psycopg.Connection[TupleRow]):
@@ -164,16 +202,18 @@ class PostgresqlSource(Source):
         self._query_timeout = settings.query_timeout
         self._parameters = _parameters(settings)
 
-        # Why the next thing is a snapshot, and whether its numbers must count from 0.
-        self._wanted: tuple[str, bool] | None = None
+        # Why the next thing is a snapshot.
+        self._wanted: str | None = None
 
         self._position = Position(0, "")
         self._next_look = 0.0
         self._lags = False
-        self._is_blind = False
+        self._unnumbered = False
+        self._next_reminder = 0.0
 
     def want_snapshot(self, reason: str, is_too_old: bool) -> None:
-        self._wanted = reason, is_too_old
+        # That one was too old never means that the source went back: only a look at a primary can tell.
+        self._wanted = reason
 
     def probe(self, store: Store) -> Probe:
         with _failures(), closing(self._connect()) as connection:
@@ -187,11 +227,15 @@ class PostgresqlSource(Source):
         behind = look.position - position.seq
         if behind < 0:
             return Probe(f"answers; the store is {-behind} changes ahead of it", False)
-        return Probe(f"answers; the store is {behind} changes behind", behind == 0)
+        text = f"answers; the store is {behind} changes behind"
+        if look.unnumbered:
+            return Probe(f"answers; {_UNNUMBERED}", False)
+        return Probe(text, behind == 0, look.position, position.seq, look.is_standby)
 
     def follow(self, applier: Applier, once: bool) -> None:
         with _failures(), closing(self._connect()) as connection:
             is_standby = bool(connection.ask("SELECT pg_is_in_recovery()")[0])
+            freshness = _Freshness() if is_standby else None
             if not is_standby:
                 connection.add_notify_handler(lambda _: setattr(connection, "was_notified", True))
                 connection.execute("LISTEN pat_changes")
@@ -202,22 +246,29 @@ class PostgresqlSource(Source):
             while True:
                 applier.check()
                 known_at: float | None = None
-                if time.monotonic() >= self._next_look:
+                looks = time.monotonic() >= self._next_look
+                if looks:
                     known_at = time.time()
+                    if freshness is not None:
+                        freshness.look(connection)
+                        known_at = freshness.known_at
                     look = self._look(connection, applier)
                     if look.is_standby != is_standby:
                         raise SourceFailed("it was a standby and is the primary now")
-                    if is_standby:
-                        known_at = look.known_at
                     must_read = not self._lags and (must_read or look.position != self._position.seq)
+                    if once and self._lags:
+                        raise SourceFailed(f"it is a standby at change {look.position}, before the store: it lags")
+                has_read = must_read
                 if must_read:
                     read_at = self._read(connection, applier)
                     known_at = known_at if is_standby else read_at
                     must_read = False
-                if known_at is not None and not self._lags:
-                    applier.current(known_at, even_if_early=once)
+                if (looks or has_read) and not self._lags:
+                    applier.current(None if self._unnumbered else known_at, even_if_early=once)
                     if once:
                         applier.settle()
+                        if self._unnumbered:
+                            raise SourceFailed(_UNNUMBERED)
                         return
                 must_read = connection.wait_for_notification(max(0.0, self._next_look - time.monotonic()))
 
@@ -242,9 +293,10 @@ class PostgresqlSource(Source):
             if lags and not self._lags:
                 log.warning("the source is a standby at change %d, before the store's %d: waiting", look.position, held)
             self._lags = lags
-            if look.is_standby and look.known_at is None and not self._is_blind:
-                self._is_blind = True
-                log.warning("the source is a standby and can't tell how old its data is: GRANT pg_read_all_stats")
+            self._unnumbered = look.unnumbered
+            if look.unnumbered and time.monotonic() >= self._next_reminder:
+                self._next_reminder = time.monotonic() + _REMIND_SECONDS
+                log.error("%s", _UNNUMBERED)
             if lags:
                 return look
 
@@ -256,7 +308,8 @@ class PostgresqlSource(Source):
             if has_snapshot:
                 raise SourceFailed(f"a snapshot did not help: {wanted[0]}")
             has_snapshot = True
-            self._take_snapshot(connection, applier, look, position if is_same else None, *wanted)
+            least = max(look.position, held if is_same and not wanted[1] else 0)
+            self._take_snapshot(connection, applier, look, position if is_same else None, least, *wanted)
 
     def _why_snapshot(
         self, look: _Look, applier: Applier, position: Position | None, held: int
@@ -267,9 +320,15 @@ class PostgresqlSource(Source):
         if look.position < held:
             return f"the source went back to change {look.position}, before the store's {held}", True
         if not look.continues:
-            return f'the source has another history than the store, whose cursor is "{applier.cursor}"', True
+            reason = f'the source has another history than the store, whose cursor is "{applier.cursor}"'
+            if look.is_standby:
+                raise SourceFailed(
+                    f"{reason}; as it is a standby, this is not believed: if the primary's history did go back, call"
+                    " pat.new_epoch() there"
+                )
+            return reason, True
         if self._wanted is not None:
-            return self._wanted
+            return self._wanted, False
         if not applier.ready:
             return "the last snapshot was interrupted", False
         if position is None:
@@ -316,10 +375,11 @@ class PostgresqlSource(Source):
         applier: Applier,
         look: _Look,
         position: Position | None,
+        least: int,
         reason: str,
         forgets_numbers: bool,
     ) -> None:
-        """`position` is where the store is, if the numbers mean the same there."""
+        """`position` is where the store is, if the numbers mean the same there; `least` where the snapshot must be."""
         log.info("taking a snapshot of the source: %s", reason)
         if forgets_numbers:
             epoch = _next_epoch(applier.epoch)
@@ -334,8 +394,11 @@ class PostgresqlSource(Source):
             start = _look(reader, None)
             if start.epoch != look.epoch:
                 raise SourceFailed("its epoch changed while a snapshot was begun")
-            if start.known_at is not None:
-                at = start.known_at
+            if start.position < least:
+                raise SourceFailed(
+                    f"a second connection finds it at change {start.position}, before {least}: it leads to another"
+                    " server, which lags"
+                )
             last = reader.execute(_LAST_CHANGE, (start.position, start.horizon)).fetchone()
             self._position = Position(start.position, last[0] if last is not None else "")
 
@@ -356,7 +419,9 @@ class PostgresqlSource(Source):
                 if count < self._batch:
                     break
 
-        applier.end_snapshot(b"", str(self._position), at)
+        # How old a standby is, only looks at it tell.
+        is_known = not (look.is_standby or start.is_standby or start.unnumbered)
+        applier.end_snapshot(b"", str(self._position), at if is_known else _UNKNOWN)
         self._wanted = None
         log.info("the snapshot was read: %d tokens, up to change %d", sent, start.position)
 

@@ -176,8 +176,8 @@ def _claims(value: Any) -> int:
 
 
 def _sequence(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 64:
-        raise BadRecord("not a whole number of 0 or more")
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise BadRecord("not a whole number from 0 to 9223372036854775807")
     return 0
 
 

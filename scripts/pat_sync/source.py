@@ -24,6 +24,10 @@ class Probe:
 
     text: str
     is_current: bool
+    # Where the source is, and where the store, if both are numbers that can be compared.
+    position: int | None = None
+    reached: int | None = None
+    is_standby: bool = False
 
 
 class Source(ABC):

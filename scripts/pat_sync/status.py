@@ -6,19 +6,29 @@ import fcntl
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 from pat_sync.configuration import Settings
 from pat_sync.errors import SourceFailed
 from pat_sync.log import scrub
-from pat_sync.source import Source, Store
+from pat_sync.source import Probe, Source, Store
 
 # A map this full should be made larger before it is.
 _MAP_FULL = 0.9
 
 # So many heartbeats may be missing.
 _MISSING_HEARTBEATS = 3
+
+# For how long a store may be behind: what has just changed is on its way.
+_PATIENCE = 2.0
+
+# What the store has for a heartbeat if only snapshots of unknown age were taken.
+_UNKNOWN = 1
+
+# A heartbeat has whole seconds.
+_AHEAD = 2
 
 
 def print_status(settings: Settings, source: Source) -> bool:
@@ -34,19 +44,20 @@ def print_status(settings: Settings, source: Source) -> bool:
         for name in ("state", "epoch", "cursor", "heartbeat", "heartbeat_age", "used_size", "map_size"):
             report[name] = stats[name]
         report["tokens"] = stats["meta_tokens"]
-        _judge_store(settings, stats, is_running, problems)
-
+        is_standby = False
         try:
-            probe = source.probe(Store(stats["state"], stats["epoch"], stats["cursor"], stats.get("key_id")))
+            probe = _probe(settings, source, stats, is_running)
+            is_standby = probe.is_standby
             report["source_answers"] = True
             report["source_text"] = probe.text
             report["is_current"] = probe.is_current
-            if not probe.is_current and not is_running:
+            if not probe.is_current:
                 problems.append("the store is behind its source")
         except SourceFailed as error:
             report["source_answers"] = False
             report["source_text"] = f"does not answer: {scrub(str(error))}"
             problems.append(f"the source can't be read: {scrub(str(error))}")
+        _judge_store(settings, stats, is_running, is_standby, problems)
 
     report["problems"] = problems
     if settings.as_json:
@@ -54,6 +65,27 @@ def print_status(settings: Settings, source: Source) -> bool:
     else:
         _print(report)
     return not problems
+
+
+def _probe(settings: Settings, source: Source, stats: dict[str, Any], is_running: bool) -> Probe:
+    """Whether the store has what the source has, or soon has what it had."""
+    first = probe = source.probe(_store(stats))
+    patience = _PATIENCE + (settings.poll_interval + settings.settle if settings.scheme == "file" else 0)
+    deadline = time.monotonic() + patience
+    while is_running and not probe.is_current and time.monotonic() < deadline:
+        time.sleep(0.25)
+        again = _stats(settings, [])
+        if again is None:
+            break
+        probe = source.probe(_store(again))
+        if probe.reached is not None and first.position is not None and probe.reached >= first.position:
+            text = "answers; the store has what it had a moment ago, and follows"
+            return Probe(text, True, probe.position, probe.reached, probe.is_standby)
+    return probe
+
+
+def _store(stats: dict[str, Any]) -> Store:
+    return Store(stats["state"], stats["epoch"], stats["cursor"], stats.get("key_id"))
 
 
 def _stats(settings: Settings, problems: list[str]) -> dict[str, Any] | None:
@@ -82,7 +114,9 @@ def _is_followed(store: Path) -> bool:
         os.close(folder)
 
 
-def _judge_store(settings: Settings, stats: dict[str, Any], is_running: bool, problems: list[str]) -> None:
+def _judge_store(
+    settings: Settings, stats: dict[str, Any], is_running: bool, is_standby: bool, problems: list[str]
+) -> None:
     if stats["state"] != "ready":
         problems.append(
             f'the store is "{stats["state"]}": '
@@ -90,8 +124,17 @@ def _judge_store(settings: Settings, stats: dict[str, Any], is_running: bool, pr
         )
     age = stats["heartbeat_age"]
     if is_running and stats["state"] == "ready":
-        if age is None or age > _MISSING_HEARTBEATS * settings.heartbeat_interval + settings.query_timeout:
-            problems.append("the heartbeat is old: see the log of pat-sync for what keeps it from the source")
+        # What a standby received is known to be replayed some looks later.
+        looks = _MISSING_HEARTBEATS * settings.poll_interval if is_standby else 0
+        if age is None or age > _MISSING_HEARTBEATS * settings.heartbeat_interval + settings.query_timeout + looks:
+            problems.append(
+                "the heartbeat is old: the source is a standby, and nothing has come to it from its primary since; is"
+                " the primary idle, or is the standby cut off from it?"
+                if is_standby
+                else "the heartbeat is old: see the log of pat-sync for what keeps it from the source"
+            )
+    if age is not None and age < -_AHEAD:
+        problems.append(f"the heartbeat is {-age} s in the future: the clock was wrong, or is wrong now")
     if stats["used_size"] > _MAP_FULL * stats["map_size"]:
         problems.append("the map is nearly full: raise map_size for patctl and nginx")
 
@@ -108,7 +151,7 @@ def _print(report: dict[str, Any]) -> None:
             ("state", report["state"]),
             ("epoch", report["epoch"] or "-"),
             ("cursor", report["cursor"] or "-"),
-            ("heartbeat", "never" if age is None else f"{age} s ago"),
+            ("heartbeat", "never" if age is None or report["heartbeat"] <= _UNKNOWN else f"{age} s ago"),
             ("tokens", str(report["tokens"])),
             ("map", f"{used:.1f} % of {report['map_size'] >> 20} MB used"),
         ]

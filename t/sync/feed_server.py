@@ -50,7 +50,7 @@ def _run(*arguments: str | Path) -> None:
 class Feed:
     """Cursors are the numbers of changes, as text. A fault takes the next request instead, and is given its handler."""
 
-    def __init__(self, authority: Authority | None = None) -> None:
+    def __init__(self, authority: Authority | None = None, protocol: str = "HTTP/1.0") -> None:
         self.epoch = "one"
         self.changes: list[Line] = []
         self.oldest = 0
@@ -58,10 +58,12 @@ class Feed:
         self.page = 1000
         self.faults: list[Callable[[Handler], None]] = []
         self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
+        self.clients: set[int] = set()
         self.news = threading.Condition()
         self._ending = threading.Event()
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"feed": self}))
+        handler = type("BoundHandler", (Handler,), {"feed": self, "protocol_version": protocol})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         scheme = "http"
         if authority is not None:
@@ -119,6 +121,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         self.feed.requests.append((query, {name.lower(): value for name, value in self.headers.items()}))
+        self.feed.clients.add(self.client_address[1])
         try:
             if self.feed.faults:
                 self.feed.faults.pop(0)(self)

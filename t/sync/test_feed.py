@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -247,6 +249,159 @@ def test_a_feed_that_hangs_in_the_middle_is_left(feed: Feed, store: Store) -> No
     with follow(feed, store) as sync:
         sync.wait_for_line("does not answer in time")
         wait_for_tokens(store, a="ok")
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_a_connection_is_used_again(store: Store, authority: Authority, is_encrypted: bool) -> None:
+    with Feed(authority if is_encrypted else None, "HTTP/1.1") as feed:
+        feed.put("a")
+        with follow(feed, store, "--ca-file", authority.ca):
+            wait_for_tokens(store, a="ok")
+            for number in range(5):
+                feed.put(f"t{number}")
+                wait_until(lambda: f"t{number}" in store.tokens(), "the change")
+            asked = len(feed.requests)
+            wait_until(lambda: len(feed.requests) > asked + 3, "more requests")
+        assert len(feed.clients) == 1
+
+
+def drip(handler: Handler) -> None:
+    """Something all the time, and never the end."""
+    for _ in range(60):
+        handler.wfile.write(b"x: y\r\n")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+def drip_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    drip(handler)
+
+
+def drip_body(handler: Handler) -> None:
+    handler.send_response(200)
+    handler.send_header("ETag", '"one"')
+    handler.end_headers()
+    drip(handler)
+
+
+def drip_chunks(handler: Handler) -> None:
+    handler.wfile.write(b'HTTP/1.1 200 OK\r\nETag: "one"\r\nTransfer-Encoding: chunked\r\n\r\n')
+    for _ in range(60):
+        handler.wfile.write(b"1\r\n{\r\n")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("fault", [drip_headers, drip_body, drip_chunks])
+@pytest.mark.parametrize("is_encrypted", [False, True])
+def test_a_feed_that_drips_is_left(
+    store: Store, authority: Authority, fault: Callable[[Handler], None], is_encrypted: bool
+) -> None:
+    with Feed(authority if is_encrypted else None) as feed:
+        feed.put("a")
+        feed.faults.append(fault)
+        started = time.monotonic()
+        done = take_once(feed, store, "--ca-file", authority.ca)
+        assert done.returncode == 1
+        assert "it does not answer in time" in done.stderr
+        assert time.monotonic() - started < 5
+        assert take_once(feed, store, "--ca-file", authority.ca).returncode == 0
+
+
+def test_it_is_stopped_while_it_waits_for_a_feed(feed: Feed, store: Store) -> None:
+    feed.faults.append(feed.hang)
+    with follow(feed, store, "--query-timeout", "200") as sync:
+        wait_until(lambda: feed.requests, "a request")
+        started = time.monotonic()
+        assert sync.stop() == 0
+        assert time.monotonic() - started < 1.5
+
+
+def test_no_request_waits_for_longer_than_half_a_minute(feed: Feed, store: Store) -> None:
+    feed.put("a")
+    with follow(feed, store, "--heartbeat-interval", "3600"):
+        wait_until(lambda: [query for query, _ in feed.requests if float(query.get("wait", 0)) > 0], "a request")
+        assert feed.requests[-1][0]["wait"] == "30"
+
+
+def test_a_connection_that_is_closed_is_told_as_that(feed: Feed, store: Store) -> None:
+    def close(handler: Handler) -> None:
+        handler.connection.shutdown(socket.SHUT_RDWR)
+
+    feed.faults.append(close)
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert "failed: Remote end closed connection without response" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["é1", "\ud800", "a\nb", ""])
+def test_epochs_and_cursors_are_printable_ascii(feed: Feed, store: Store, text: str) -> None:
+    feed.put("a")
+    assert take_once(feed, store).returncode == 0
+    commit = {"op": "commit", "cursor": text}
+    feed.faults.append(lambda handler: handler.lines(commit))
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert "cursor is not a string of 1 to 256 printable ASCII characters" in done.stderr
+    begin = {"op": "snapshot_begin", "epoch": text, "seq": 9}
+    feed.faults.extend([lambda handler: handler.answer(412), lambda handler: handler.lines(begin)])
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert "epoch is not a string of 1 to 64 printable ASCII characters" in done.stderr
+
+
+def test_an_etag_is_printable_ascii(feed: Feed, store: Store) -> None:
+    feed.put("a")
+    feed.epoch = "é1"
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert "printable ASCII" in done.stderr
+
+
+def test_what_an_answer_says_never_breaks_the_log(feed: Feed, store: Store, tmp_path: Path) -> None:
+    feed.put("a")
+    assert take_once(feed, store).returncode == 0
+    feed.faults.append(lambda handler: handler.lines({"op": "\ud800"}, {"op": "commit", "cursor": "2"}))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        arguments = ("--source", feed.url, "--store", store.folder, *FAST)
+        with PatSync(*arguments, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as sync:
+            sync.wait_for_line("has no place among changes")
+            sync.wait_for_line("is back after")
+
+
+@pytest.mark.parametrize("to", ["http://[x", "http://127.0.0.1:x/", "//[::1"])
+def test_a_redirect_to_what_is_no_url(feed: Feed, store: Store, to: str) -> None:
+    feed.faults.append(lambda handler: handler.answer(302, Location=to))
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert "it redirects to something that is no URL" in done.stderr
+
+
+@pytest.mark.parametrize("seq", [-1, 2**63, 1.5, "1", True, None])
+def test_the_number_of_a_snapshot(feed: Feed, store: Store, seq: object) -> None:
+    feed.faults.append(lambda handler: handler.lines({"op": "snapshot_begin", "epoch": "one", "seq": seq}))
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert "snapshot_begin has no seq from 0 to" in done.stderr
+
+
+def test_a_compressed_answer_is_refused(feed: Feed, store: Store) -> None:
+    feed.put("a")
+
+    def compressed(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("ETag", '"one"')
+        handler.send_header("Content-Encoding", "gzip")
+        handler.end_headers()
+        handler.wfile.write(gzip.compress(b'{"op":"snapshot_begin","epoch":"one","seq":1}\n'))
+
+    feed.faults.append(compressed)
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert 'its answer has the encoding "gzip", which was not asked for' in done.stderr
+    assert feed.requests[0][1]["accept-encoding"] == "identity"
 
 
 def test_half_a_line_is_not_used(feed: Feed, store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from feed_server import Line, digest, token
 from servers import wait_until
-from sidecar import PatSync, Store, once
+from sidecar import PAT_SYNC, PatSync, Store, environment, once
 
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.1", "--settle", "0.2")
 
@@ -172,7 +173,7 @@ def test_what_is_refused_here_patctl_would_refuse_too(path: Path, store: Store, 
         try:
             fresh.patctl("import", "--strict", str(one))
             is_good = True
-        except subprocess.CalledProcessError:
+        except RuntimeError:
             is_good = False
         replace(path, lines(record))
         done = take_once(path, store)
@@ -196,6 +197,35 @@ def test_a_bad_file_is_told_once_and_a_good_one_is_taken_again(path: Path, store
         replace(path, lines(token("b")))
         wait_for_tokens(store, b="ok")
         wait_for_heartbeats(store)
+
+
+def test_a_file_that_is_written_in_place_is_noticed_whatever_its_time_says(path: Path, store: Store) -> None:
+    path.write_text(lines(token("a")))
+    with follow(path, store):
+        wait_for_tokens(store, a="ok")
+        wait_for_heartbeats(store)
+        before = path.stat()
+        with path.open("r+") as file:
+            file.write(lines(token("b")))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert path.stat().st_size == before.st_size
+        wait_for_tokens(store, b="ok")
+
+
+def test_status_waits_for_a_version_that_is_on_its_way(path: Path, store: Store) -> None:
+    def status(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [PAT_SYNC, "status", "--source", f"file://{path}", "--store", str(store.folder), *FAST, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
+
+    path.write_text(lines(token("a")))
+    with follow(path, store):
+        wait_for_tokens(store, a="ok")
+        replace(path, lines(token("b")))
+        assert status("--settle", "5").returncode == 0
+        replace(path, lines(token("c"))[:-1])
+        done = status()
+        assert done.returncode == 1
+        assert "wrong: the store is behind its source" in done.stdout
 
 
 def test_a_missing_file_is_waited_for(path: Path, store: Store) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from feed_server import Feed
 from servers import DEADLINE, ROOT, free_port, wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, once
+from sidecar import PAT_SYNC, PATCTL, PatSync, Store, environment, once
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "1")
 PASSWORD = "s3cr3t-pa55"
@@ -67,16 +67,13 @@ def test_options_come_from_arguments_environment_and_file_in_this_order(
         (["--source", "https://x/"], "no --store is given"),
         (["--store", "/x"], "no --source is given"),
         (["--source", "ftp://x/", "--store", "/x"], 'not "ftp"'),
-        (["--source", "nonsense", "--store", "/x"], "the source must be"),
+        (["--source", "nonsense", "--store", "/x"], "the source is not a URL"),
         (["--source", "file://host/x", "--store", "/x"], "not of the form file:///path"),
         (["--source", "https://x/", "--store", "/x", "--batch", "0"], "--batch"),
         (["--source", "https://x/", "--store", "/x", "--batch", "x"], "--batch"),
         (["--source", "https://x/", "--store", "/x", "--poll-interval", "0"], "--poll-interval"),
         (["--source", "https://x/", "--store", "/x", "--colour=red"], "--colour"),
         (["--source", "https://x/", "--store", "/x", "--client-cert", "/x"], "belong together"),
-        (["--source", "https://x/", "--store", "/x", "--ca-file", "/nowhere"], '"/nowhere" can\'t be read'),
-        (["--source", "https://x/", "--store", "/x", "--token-file", "/nowhere"], '"/nowhere" can\'t be read'),
-        (["--source", "https://x/", "--store", "/x", "--patctl", "/nowhere"], '"/nowhere" is no program'),
         (["--source", "https://x/", "--store", "/x", "--metrics-listen", "0.0.0.0:9"], "not a loopback address"),
         (["--source", "https://x/", "--store", "/x", "--metrics-listen", "127.0.0.1:0"], "HOST:PORT"),
         (["--source", "https://x/", "--store", "/x", "--metrics-listen", "localhost:x"], "HOST:PORT"),
@@ -91,6 +88,24 @@ def test_wrong_options_are_told_with_status_2(arguments: list[str], cause: str) 
     assert cause in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["--ca-file", "/nowhere"], '"/nowhere" can\'t be read'),
+        (["--token-file", "/nowhere"], '"/nowhere" can\'t be read'),
+        (["--client-cert", "/nowhere", "--client-key", "/nowhere"], '"/nowhere" can\'t be read'),
+        (["--patctl", "/nowhere"], '"/nowhere" is no program'),
+        (["--config", "/nowhere"], "Unable to open config file"),
+    ],
+)
+def test_what_may_be_there_later_is_told_with_status_3(arguments: list[str], cause: str) -> None:
+    """With which the unit starts it again."""
+    done = run("--source", "https://x/", "--store", "/x", *arguments)
+    assert done.returncode == 3
+    assert cause in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_example_of_every_option_is_in_the_documentation() -> None:
@@ -152,6 +167,44 @@ def test_a_configuration_file_with_a_password_must_be_private(mode: int, store: 
     assert done.returncode == (2 if mode == 0o644 else 1)
     assert ("others can read it" in done.stderr) == (mode == 0o644)
     assert PASSWORD not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "cause"),
+    [(0o660, 0, "others can change it"), (0o622, 0, "others can change it"), (0o600, 65534, "belongs to another user")],
+)
+@pytest.mark.parametrize("name", ["pat-sync.conf", "patctl", "bearer"])
+def test_what_others_can_change_is_not_relied_upon(
+    name: str, mode: int, owner: int, cause: str, feed: Feed, store: Store, tmp_path: Path
+) -> None:
+    if owner and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    config = tmp_path / "pat-sync.conf"
+    patctl = tmp_path / "patctl"
+    bearer = tmp_path / "bearer"
+    bearer.write_text("x\n")
+    bearer.chmod(0o600)
+    config.write_text(f"source = {feed.url}\nstore = {store.folder}\npatctl = {patctl}\ntoken-file = {bearer}\n")
+    shutil.copy(PATCTL, patctl)
+    env = {"PAT_SYNC_PATCTL": str(patctl)}
+    assert once("--config", config, env=env).returncode == 0
+    (tmp_path / name).chmod(mode | (0o100 if name == "patctl" else 0))
+    if owner:
+        os.chown(tmp_path / name, owner, -1)
+    done = once("--config", config, env=env)
+    assert done.returncode == 2
+    assert f'/{name}": ' in done.stderr and cause in done.stderr
+
+
+@pytest.mark.parametrize("text", [f"host=h password={PASSWORD}", f"pwd {PASSWORD}", f"h={PASSWORD}://x"])
+def test_a_source_that_is_no_url_is_not_shown(text: str, store: Store) -> None:
+    for done in (
+        once("--store", store.folder, env={"PAT_SYNC_SOURCE": text}),
+        once("--source", text, "--store", store.folder),
+    ):
+        assert done.returncode == 2
+        assert "the source is not a URL" in done.stderr
+        assert PASSWORD not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -241,8 +294,8 @@ def test_it_ends_within_a_second(feed: Feed, store: Store, number: signal.Signal
     with follow(feed, store, "--heartbeat-interval", "60") as sync:
         wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
         child = sync.child()
-        # It waits for an answer that would take a minute.
-        wait_until(lambda: feed.requests[-1][0].get("wait") == "60", "a request that waits")
+        # It waits for an answer that would take half a minute.
+        wait_until(lambda: feed.requests[-1][0].get("wait") == "30", "a request that waits")
         started = time.monotonic()
         sync.process.send_signal(number)
         assert sync.process.wait(DEADLINE) == 0
@@ -436,7 +489,7 @@ def test_a_port_that_is_taken_is_told(feed: Feed, store: Store) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = once("--source", feed.url, "--store", store.folder, "--metrics-listen", address)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "--metrics-listen: Address already in use" in done.stderr
 
 
@@ -486,6 +539,52 @@ def test_status_tells_of_an_old_heartbeat(feed: Feed, store: Store) -> None:
         wait_until(lambda: status(feed, store).returncode == 0, "all is well")
         feed.faults.extend([feed.hang] * 100)
         wait_until(lambda: "wrong: the heartbeat is old" in status(feed, store).stdout, "an old heartbeat")
+
+
+def test_status_does_not_call_it_well_while_the_store_is_behind(feed: Feed, store: Store) -> None:
+    with follow(feed, store) as sync:
+        wait_until(lambda: status(feed, store).returncode == 0, "all is well")
+        # A store whose patctl does not move stays behind; its heartbeat is young for a while.
+        child = sync.child()
+        os.kill(child, signal.SIGSTOP)
+        feed.put("b")
+        done = run("status", "--source", feed.url, "--store", store.folder)
+        os.kill(child, signal.SIGCONT)
+        assert done.returncode == 1
+        assert done.stdout.splitlines()[-1] == "wrong: the store is behind its source"
+        # What has just changed is on its way.
+        wait_until(lambda: status(feed, store).returncode == 0, "all is well again")
+        for number in range(3):
+            feed.put(f"c{number}")
+            assert status(feed, store).returncode == 0
+
+
+def test_status_tells_of_a_heartbeat_in_the_future(feed: Feed, store: Store, tmp_path: Path) -> None:
+    """patctl is one that says so."""
+    fake = tmp_path / "patctl"
+    fake.write_text(
+        f'#!/bin/sh\n{PATCTL} "$@" | sed -E \'s/("heartbeat_age":)[0-9-]+/\\1-3600/\'\n'
+    )
+    fake.chmod(0o755)
+    with follow(feed, store):
+        wait_until(lambda: status(feed, store).returncode == 0, "all is well")
+        done = run("status", "--source", feed.url, "--store", store.folder, "--patctl", fake)
+    assert done.returncode == 1
+    assert "wrong: the heartbeat is 3600 s in the future" in done.stdout
+
+
+def test_once_tells_how_many_lines_were_rejected(feed: Feed, store: Store) -> None:
+    feed.add({"op": "put", "digest": "no"})
+    feed.faults.append(
+        lambda handler: handler.lines(
+            {"op": "snapshot_begin", "epoch": "one", "seq": 2},
+            {"op": "put", "digest": "no"},
+            {"op": "snapshot_end", "cursor": "2"},
+        )
+    )
+    done = once("--source", feed.url, "--store", store.folder)
+    assert done.returncode == 0
+    assert "warning: lines that were rejected: 1" in done.stderr.splitlines()[-1]
 
 
 # --- the unit ---
