@@ -7,6 +7,7 @@
 #include "cli/pat_message.h"
 #include "cli/pat_output.h"
 #include "cli/pat_resync.h"
+#include "cli/pat_walk.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -85,14 +86,14 @@ public:
 
     answer &text(std::string_view name, std::string_view value)
     {
-        begin(name);
+        write_name(name, json_);
         write_string(value, json_);
         return *this;
     }
 
     answer &number(std::string_view name, std::uint64_t value)
     {
-        begin(name);
+        write_name(name, json_);
         json_ += std::to_string(value);
         return *this;
     }
@@ -100,14 +101,7 @@ public:
     [[nodiscard]] std::string line() const { return json_ + "}\n"; }
 
 private:
-    void begin(std::string_view name)
-    {
-        json_ += json_.empty() ? "{\"" : ",\"";
-        json_ += name;
-        json_ += "\":";
-    }
-
-    std::string json_;
+    std::string json_ = "{";
 };
 
 /// A commit or a heartbeat, to be answered once it is durable.
@@ -440,12 +434,13 @@ private:
     store::fault write_changes(store::transaction &to, const std::vector<bool> &selected, bool value,
                                std::vector<outcome> &outcomes)
     {
+        const std::int64_t time = now();
         for (std::size_t i = 0; i < selected.size(); i++) {
             if (selected[i] != value) {
                 continue;
             }
             const change &one = batch_.changes[i];
-            if (const store::fault problem = apply(to, one, batch_.record_of(one), now(), outcomes[i])) {
+            if (const store::fault problem = apply(to, one, batch_.record_of(one), time, outcomes[i])) {
                 return problem;
             }
         }
@@ -499,12 +494,6 @@ private:
             older_ = 0;
         }
         count_up_to(outcomes.size());
-    }
-
-    static void warn_of_repair(const digest &of)
-    {
-        complain("warning: the record of digest " + to_hex(of)
-                 + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
     }
 
     /// Runs a write transaction. A full disk leaves the store as it was (writer rule 5), and is waited for.

@@ -121,16 +121,6 @@ digest read_token_field(std::string_view name, const element &value, record_form
     return (*by)(token);
 }
 
-void write_name(std::string_view name, std::string &out)
-{
-    if (!out.empty() && out.back() != '{') {
-        out += ',';
-    }
-    out += '"';
-    out += name;
-    out += "\":";
-}
-
 void write_time(std::string_view name, std::int64_t time, std::string &out)
 {
     if (time != 0) {
@@ -240,6 +230,16 @@ digest read_record(const simdjson::dom::object &from, record_form form, const ha
         }
     }
     return result;
+}
+
+void write_name(std::string_view name, std::string &out)
+{
+    if (!out.empty() && out.back() != '{') {
+        out += ',';
+    }
+    out += '"';
+    out += name;
+    out += "\":";
 }
 
 void write_properties(const record &from, std::string &out)

@@ -67,6 +67,9 @@ void write_fields(const digest &of, const record &from, std::string &out);
 /// Those of its fields that say what the token may do and when.
 void write_properties(const record &from, std::string &out);
 
+/// The name of a field, with a comma before it unless it is the first of its object.
+void write_name(std::string_view name, std::string &out);
+
 /// A string with its quotes. Control characters of Unicode are escaped, what is not UTF-8 becomes U+FFFD.
 void write_string(std::string_view text, std::string &out);
 

@@ -262,12 +262,6 @@ bool is_garbage(const tombstone &grave, bool, std::int64_t cutoff)
     return grave.deleted_at <= cutoff;
 }
 
-/// What a source still sends must find here what it would be older than.
-bool has_source(const meta &info)
-{
-    return !info.epoch.empty() || info.last_sequence != 0;
-}
-
 /// While a snapshot arrives, records and tombstones tell which of its rows are older than changes that were applied.
 void require_no_snapshot(const context &with, store_state state)
 {
@@ -286,7 +280,7 @@ std::uint64_t count_garbage(const context &with, std::int64_t cutoff)
 
     std::uint64_t count = 0;
     walk(with, from, [&](const digest &, const record &token) {
-        count += is_garbage(token, has_source(from.info()), cutoff) ? 1 : 0;
+        count += is_garbage(token, from.info().has_source(), cutoff) ? 1 : 0;
         return true;
     });
     return count;
@@ -308,7 +302,7 @@ store::fault find_garbage(store::transaction &in, std::int64_t cutoff, std::vect
         if (problem && problem.kind != store::fault_kind::bad_record) {
             return problem;
         }
-        if (!problem && is_garbage(entry, has_source(in.info()), cutoff)) {
+        if (!problem && is_garbage(entry, in.info().has_source(), cutoff)) {
             found.push_back(of);
         }
     }

@@ -131,8 +131,7 @@ import_result write_records(const context &with, store::writer &writer, const co
 
     require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
         meta &info = change.info();
-        const bool has_source = !info.epoch.empty() || info.last_sequence != 0;
-        const bool is_bulk_load = info.tokens == 0 && !has_source;
+        const bool is_bulk_load = info.tokens == 0 && !info.has_source();
 
         for (std::size_t i = 0; i < records.size(); i++) {
             const collection::item item = records[i];
@@ -195,8 +194,7 @@ exit_status import_records(const context &with, const import_options &options)
     const import_result result = write_records(with, writer, records);
 
     for (const digest &of : result.repaired) {
-        complain("warning: the record of digest " + to_hex(of)
-                 + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
+        warn_of_repair(of);
     }
 
     if (with.json) {

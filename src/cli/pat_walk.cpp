@@ -39,6 +39,12 @@ std::uint64_t walk(const context &with, store::snapshot &from, const visitor &vi
     }
 }
 
+void warn_of_repair(const digest &of)
+{
+    complain("warning: the record of digest " + to_hex(of)
+             + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
+}
+
 selection::selection(const context &with, const selection_options &options) : id_{options.id}, subject_{options.subject}
 {
     if (!options.digest_text.empty()) {

@@ -21,6 +21,9 @@ using visitor = std::function<bool(const digest &of, const record &found)>;
 /// and counted in what it returns.
 std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit);
 
+/// Says on standard error that a record was replaced which could not be read.
+void warn_of_repair(const digest &of);
+
 /// How a command line names tokens: exactly one of these.
 struct selection_options {
     std::string id;

@@ -140,6 +140,9 @@ struct meta {
     std::string_view epoch;
     std::string_view cursor;
 
+    /// Whether a source has sent something; what it sent it may send again.
+    [[nodiscard]] bool has_source() const noexcept { return !epoch.empty() || last_sequence != 0; }
+
     [[nodiscard]] bool made_with(const hasher &by) const noexcept { return scheme == by.scheme() && key == by.key(); }
 };
 

@@ -218,7 +218,20 @@ void transaction::seek(const digest &from) noexcept
     walk_from_ = from;
 }
 
-/// Reads the value of a key, whose sequence then counts in the current generation.
+/// What has been decoded, or could not be. A sequence of another generation is none.
+template <typename Entry>
+fault transaction::judge(codec_error error, Entry &out) const noexcept
+{
+    if (error != codec_error::none) {
+        return from_codec(error);
+    }
+    if (out.generation != meta_.generation) {
+        out.sequence = 0;
+    }
+    return {};
+}
+
+/// Reads the value of a key.
 template <typename Entry>
 fault transaction::find(const token_key &key, Entry &out, bool &found) noexcept
 {
@@ -239,13 +252,7 @@ fault transaction::find(const token_key &key, Entry &out, bool &found) noexcept
     if (code != 0) {
         return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
     }
-    if (error != codec_error::none) {
-        return from_codec(error);
-    }
-    if (out.generation != meta_.generation) {
-        out.sequence = 0;
-    }
-    return {};
+    return judge(error, out);
 }
 
 /// Moves to the next key of the kind that `first` is of, which is where a walk begins.
@@ -281,13 +288,7 @@ fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noe
         done = code == MDB_NOTFOUND;
         return done ? fault{} : from_lmdb(code);
     }
-    if (error != codec_error::none) {
-        return from_codec(error);
-    }
-    if (out.generation != meta_.generation) {
-        out.sequence = 0;
-    }
-    return {};
+    return judge(error, out);
 }
 
 template <typename Entry>

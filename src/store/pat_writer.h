@@ -73,6 +73,9 @@ private:
     int trapped(const Body &body) noexcept;
 
     template <typename Entry>
+    fault judge(codec_error error, Entry &out) const noexcept;
+
+    template <typename Entry>
     fault find(const token_key &key, Entry &out, bool &found) noexcept;
 
     template <typename Entry>
