@@ -211,6 +211,9 @@ $$;
 -- before and counts for nothing; each login has edges of its own. One element counts for 1 to 1,000,000 uses. Elements
 -- that can't be are left out: with an id that is not known, with a time or a count that is none, or with a backslash,
 -- which no id and no address has. uses is json because jsonb would refuse all for one string with a NUL in it.
+--
+-- An edge that dies or loses its connection goes on from pat.last_batch(). That is safe if a number always means the same
+-- uses: a report that is on its way, and comes late, is recorded once, by itself or by its repetition.
 DROP FUNCTION IF EXISTS pat.record_use(text, bigint, jsonb);
 
 CREATE OR REPLACE FUNCTION pat.record_use(edge text, batch bigint, uses json)
@@ -222,6 +225,11 @@ DECLARE
     number CONSTANT text COLLATE "C" := '^[0-9]{1,20}([.][0-9]{1,30})?([eE][+]?[0-9]{1,2})?$';
     recorded integer;
 BEGIN
+    -- The edge forgets what it has reported, so a crash must not undo it.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+
     IF record_use.batch IS NULL OR json_typeof(record_use.uses) IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION 'a report of use has a number and a JSON array'
             USING ERRCODE = 'invalid_parameter_value',
@@ -259,6 +267,16 @@ BEGIN
         uses = least(known.uses::numeric + excluded.uses, 9223372036854775807);
     GET DIAGNOSTICS recorded = ROW_COUNT;
     RETURN recorded;
+END
+$$;
+
+-- The number of the last report of an edge of the caller's login that was recorded, 0 if there is none.
+CREATE OR REPLACE FUNCTION pat.last_batch(edge text)
+RETURNS bigint LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    RETURN coalesce((SELECT known.batch FROM pat.edge AS known
+                     WHERE known.login = session_user AND known.name = last_batch.edge), 0);
 END
 $$;
 
@@ -616,7 +634,8 @@ GRANT EXECUTE ON FUNCTION
     pat.changes(bigint, integer, boolean),
     pat.snapshot(bytea, integer),
     pat.continues(bigint, text),
-    pat.record_use(text, bigint, json)
+    pat.record_use(text, bigint, json),
+    pat.last_batch(text)
 TO pat_edge;
 
 GRANT EXECUTE ON FUNCTION

@@ -1092,6 +1092,29 @@ def test_a_login_does_not_silence_the_edges_of_another(database: Database, shop:
     assert set(rows) == {("postgres", "edge1", 2**63 - 1), ("edge", "edge1", 1)}
 
 
+def test_an_edge_learns_what_it_reported_last(database: Database, edge: Connection) -> None:
+    def last(connection: Connection, name: str = "edge1") -> int:
+        return int(one(connection, "SELECT pat.last_batch(%s)", name))
+
+    assert last(edge) == 0
+    for batch, wanted in ((7, 7), (6, 7), (8, 8)):
+        report(edge, batch)
+        assert last(edge) == wanted
+    assert last(edge, "edge2") == 0
+    with database.connect() as other:
+        assert last(other) == 0
+        report(other, 2**63 - 1)
+        assert (last(other), last(edge)) == (2**63 - 1, 8)
+
+
+def test_a_report_of_use_is_durable_before_the_edge_forgets_it(database: Database, edge: Connection) -> None:
+    for setting, wanted in (("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")):
+        edge.execute(f"SET synchronous_commit = {setting}")
+        with edge.transaction():
+            report(edge, 1)
+            assert one(edge, "SHOW synchronous_commit") == wanted
+
+
 def test_edges_that_report_at_once_do_not_lock_each_other_out(database: Database, shop: Connection) -> None:
     ids = [issue(shop)[0] for _ in range(40)]
 
@@ -1110,7 +1133,7 @@ def test_edges_that_report_at_once_do_not_lock_each_other_out(database: Database
 
 # Roles
 
-EDGE_FUNCTIONS = {"source", "changes", "snapshot", "continues", "record_use"}
+EDGE_FUNCTIONS = {"source", "changes", "snapshot", "continues", "record_use", "last_batch"}
 PLATFORM_FUNCTIONS = {"issue", "rotate", "revoke", "revoke_subject", "purge"}
 
 
