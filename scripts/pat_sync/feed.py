@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import email.utils
-import functools
-import http.client
-import io
 import json
 import re
-import socket
-import ssl
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 
+from pat_sync import web
 from pat_sync.applier import Applier
 from pat_sync.configuration import Settings, redact
-from pat_sync.errors import SourceFailed, describe
+from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
@@ -50,87 +45,9 @@ _LONGEST_RETRY_AFTER = 300.0
 # Longer, and proxies on the way give up.
 _LONGEST_WAIT = 30.0
 
-# Nothing can interrupt a connect.
-_LONGEST_CONNECT = 10.0
-
-# No wait for a part of an answer is longer, so that a stop is heard.
-_SLICE = 0.5
-
 
 class _NeedsSnapshot(Exception):
     """The feed can't go on from the store's cursor; the text says why."""
-
-
-class _Patience:
-    """Until when the answer, or the next part of it, must be there, however slowly it drips."""
-
-    def __init__(self, pulse: Pulse) -> None:
-        self.pulse = pulse
-        self.until = 0.0
-
-    def begin(self, seconds: float) -> None:
-        self.until = time.monotonic() + seconds
-
-
-class _Stream(io.RawIOBase):
-    """What a server sends: each wait is cut into slices, and all of them end in time."""
-
-    def __init__(self, patience: _Patience, connection: socket.socket, stream: io.BufferedReader) -> None:
-        self._patience = patience
-        self._connection = connection
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        usual = self._connection.gettimeout()
-        try:
-            while True:
-                self._patience.pulse.beat()
-                left = self._patience.until - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                self._connection.settimeout(min(left, _SLICE))
-                try:
-                    return self._connection.recv_into(buffer)
-                except TimeoutError:
-                    pass
-        finally:
-            self._connection.settimeout(usual)
-
-    def close(self) -> None:
-        # It keeps the socket open.
-        self._stream.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, patience: _Patience, sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        self.fp = io.BufferedReader(_Stream(patience, sock, self.fp))
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, *_: Any) -> None:
-        """Redirects are followed by FeedSource, which has also those in mind that are no URL."""
-
-
-class _Adapter(HTTPAdapter):
-    """Has the answers read by _Stream."""
-
-    def __init__(self, patience: _Patience) -> None:
-        self._patience = patience
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)  # type: ignore[no-untyped-call]
-        pools = {}
-        for scheme, pool in self.poolmanager.pool_classes_by_scheme.items():
-            response = functools.partial(_Response, self._patience)
-            connection = type("Connection", (pool.ConnectionCls,), {"response_class": response})
-            pools[scheme] = type("Pool", (pool,), {"ConnectionCls": connection})
-        self.poolmanager.pool_classes_by_scheme = pools
 
 
 @dataclass(frozen=True)
@@ -157,20 +74,10 @@ class FeedSource(Source):
         # Nothing but a snapshot was received since the last failure to go on.
         self._has_only_snapshot = False
 
-        self._patience = _Patience(pulse)
-        self._session = _Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(self._patience))
-        # Neither proxies nor credentials (.netrc) nor certificates from the environment.
-        self._session.trust_env = False
-        # Not compressed: some bytes could become more than fits into memory.
-        self._session.headers.update(
-            {"Accept": "application/jsonl", "Accept-Encoding": "identity", "User-Agent": "pat-sync"}
-        )
+        self._patience = web.Patience(pulse)
+        self._session = web.Session(self._patience, "application/jsonl", settings.ca_file)
         if settings.token is not None:
             self._session.headers["Authorization"] = f"Bearer {settings.token}"
-        if settings.ca_file is not None:
-            self._session.verify = str(settings.ca_file)
         if settings.client_cert is not None:
             self._session.cert = (str(settings.client_cert), str(settings.client_key))
 
@@ -182,7 +89,7 @@ class FeedSource(Source):
     def probe(self, store: Store) -> Probe:
         if not _is_of_a_feed(store.epoch, store.cursor):
             return Probe("is not asked: what the store holds is not from a feed, and a snapshot is due", False)
-        with _failures(), closing(self._ask_changes(store.epoch, store.cursor, 0)) as answer:
+        with web.failures(), closing(self._ask_changes(store.epoch, store.cursor, 0)) as answer:
             match answer.status_code:
                 case 204 | 304:
                     return Probe("answers; the store has everything", True)
@@ -199,7 +106,7 @@ class FeedSource(Source):
             self._pulse.beat()
             reason = self._why_snapshot(applier)
             if reason is not None:
-                with _failures():
+                with web.failures():
                     self._take_snapshot(applier, reason)
                 wait = 0.0
                 continue
@@ -208,7 +115,7 @@ class FeedSource(Source):
             asked = time.monotonic()
             cursor = applier.cursor
             try:
-                with _failures():
+                with web.failures():
                     is_all = self._read(applier, wait)
             except _NeedsSnapshot as needs:
                 self._wanted = str(needs)
@@ -338,9 +245,8 @@ class FeedSource(Source):
         return self._get({"after": cursor, "wait": f"{wait:g}"}, {"If-Match": f'"{epoch}"'}, wait + self._timeout)
 
     def _get(self, query: dict[str, str], headers: dict[str, str], timeout: float) -> requests.Response:
-        parts = urlsplit(self._url)
-        url = urlunsplit(parts._replace(query=urlencode([*parse_qsl(parts.query), *query.items()])))
-        connect_timeout = min(self._timeout, _LONGEST_CONNECT)
+        url = web.with_query(self._url, query)
+        connect_timeout = min(self._timeout, web.LONGEST_CONNECT)
         for _ in range(_MOST_REDIRECTS + 1):
             # The connection is made by then, which has a limit of its own.
             self._patience.begin(connect_timeout + timeout)
@@ -349,10 +255,7 @@ class FeedSource(Source):
             )
             self._pulse.beat()
             if answer.status_code not in _REDIRECTS:
-                encoding = answer.headers.get("Content-Encoding", "identity")
-                if encoding != "identity":
-                    answer.close()
-                    raise SourceFailed(f'its answer has the encoding "{encoding}", which was not asked for')
+                web.check_encoding(answer)
                 return answer
             answer.close()
             try:
@@ -453,31 +356,3 @@ def _refusal(answer: requests.Response) -> SourceFailed:
         f"it answers {answer.status_code} {answer.reason}{help_text}",
         None if seconds is None else min(seconds, _LONGEST_RETRY_AFTER),
     )
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """What requests raises has the whole URL in its text; the first cause of it says enough."""
-    try:
-        yield
-    except requests.exceptions.RequestException as error:
-        first = _first_cause(error)
-        if isinstance(first, ssl.SSLCertVerificationError):
-            raise SourceFailed(f"its certificate is not accepted: {first.verify_message}") from None
-        if isinstance(error, requests.exceptions.SSLError):
-            raise SourceFailed(f"TLS failed: {describe(first)}") from None
-        if isinstance(error, requests.exceptions.Timeout) or isinstance(first, TimeoutError):
-            raise SourceFailed("it does not answer in time") from None
-        raise SourceFailed(getattr(first, "strerror", None) or describe(first)) from None
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Behind an error of the network or of HTTP there is nothing but how the libraries came to it."""
-    while isinstance(error, requests.exceptions.RequestException) or not isinstance(
-        error, (OSError, http.client.HTTPException)
-    ):
-        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if cause is None:
-            break
-        error = cause
-    return error

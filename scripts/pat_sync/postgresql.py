@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
-import selectors
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Optional, TypeVar
-
-import psycopg
-from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import TupleRow
-from psycopg.waiting import Ready
 
 from pat_sync.applier import Applier
-from pat_sync.configuration import Settings, is_loopback
-from pat_sync.errors import ConfigurationError, SourceFailed, describe
-from pat_sync.log import hide, log
+from pat_sync.configuration import Settings
+from pat_sync.database import Connection, connect, failures, parameters_of
+from pat_sync.errors import SourceFailed
+from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.source import Probe, Source, Store
-
-_SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-
-# A dead network is noticed within ten seconds, also while nothing is asked.
-_CONNECTION = {
-    "application_name": "pat-sync",
-    "connect_timeout": "5",
-    "keepalives": "1",
-    "keepalives_idle": "4",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-    "client_encoding": "UTF8",
-}
 
 _LOOK = """
     SELECT s.epoch, s."position", s.horizon, s.key_id, s.is_standby, s.unnumbered,
@@ -79,8 +55,6 @@ _UNKNOWN = 1.0
 
 # How often something that lasts is logged.
 _REMIND_SECONDS = 60.0
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -133,7 +107,7 @@ class _Freshness:
         # What is received and not yet replayed, and what will be known then.
         self._awaited: tuple[int, float] | None = None
 
-    def look(self, connection: _Connection) -> None:
+    def look(self, connection: Connection) -> None:
         """To be called before the look at the changes, which then has at least what was replayed."""
         at = time.time()
         replayed, received = connection.ask(_WAL)
@@ -147,52 +121,6 @@ class _Freshness:
             self._received, self._looked_at = received, at
 
 
-class _Connection(psycopg.Connection[TupleRow]):
-    """A connection that waits for no answer longer than `query_timeout`."""
-
-    pulse: Pulse
-    query_timeout: float
-    was_notified = False
-
-    # Optional, as in the base.
-    def wait(self, gen: PQGen[T], timeout: Optional[float] = None) -> T:
-        deadline = time.monotonic() + self.query_timeout
-        try:
-            wanted = next(gen)
-            while True:
-                while (ready := self._poll(wanted)) is None:
-                    self.pulse.beat()
-                    if time.monotonic() >= deadline:
-                        raise psycopg.OperationalError(f"no answer within {self.query_timeout:g} seconds")
-                wanted = gen.send(ready)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-    def _poll(self, wanted: int) -> Ready | None:
-        with selectors.PollSelector() as selector:
-            selector.register(self.pgconn.socket, wanted)
-            for _, ready in selector.select(0.25):
-                return Ready(ready)
-        return None
-
-    def ask(self, query: str, parameters: Any = None) -> TupleRow:
-        """The one row that a query gives."""
-        row = self.execute(query, parameters, prepare=True).fetchone()
-        if row is None:
-            raise SourceFailed("a query that gives one row gave none")
-        return row
-
-    def wait_for_notification(self, seconds: float) -> bool:
-        """Also ends, with False, when the pulse is woken."""
-        if not self.was_notified and self.pulse.wait(seconds, self.pgconn.socket):
-            self.pgconn.consume_input()
-            while self.pgconn.notifies() is not None:
-                self.was_notified = True
-        was_notified, self.was_notified = self.was_notified, False
-        return was_notified
-
-
 class PostgresqlSource(Source):
     def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> None:
         self._pulse = pulse
@@ -200,7 +128,7 @@ class PostgresqlSource(Source):
         self._batch = settings.batch
         self._poll_interval = settings.poll_interval
         self._query_timeout = settings.query_timeout
-        self._parameters = _parameters(settings)
+        self._parameters = parameters_of(settings)
 
         # Why the next thing is a snapshot.
         self._wanted: str | None = None
@@ -216,7 +144,7 @@ class PostgresqlSource(Source):
         self._wanted = reason
 
     def probe(self, store: Store) -> Probe:
-        with _failures(), closing(self._connect()) as connection:
+        with failures(), closing(self._connect()) as connection:
             position = Position.parse(store.cursor)
             look = _look(connection, position)
         _check_key(look, store.key_id)
@@ -233,7 +161,7 @@ class PostgresqlSource(Source):
         return Probe(text, behind == 0, look.position, position.seq, look.is_standby)
 
     def follow(self, applier: Applier, once: bool) -> None:
-        with _failures(), closing(self._connect()) as connection:
+        with failures(), closing(self._connect()) as connection:
             is_standby = bool(connection.ask("SELECT pg_is_in_recovery()")[0])
             freshness = _Freshness() if is_standby else None
             if not is_standby:
@@ -274,7 +202,7 @@ class PostgresqlSource(Source):
 
     # --- where the source is ---
 
-    def _look(self, connection: _Connection, applier: Applier) -> _Look:
+    def _look(self, connection: Connection, applier: Applier) -> _Look:
         """Asks where the source is, and takes a snapshot if the changes do not continue what the store has."""
         has_snapshot = False
         while True:
@@ -339,7 +267,7 @@ class PostgresqlSource(Source):
 
     # --- changes ---
 
-    def _read(self, connection: _Connection, applier: Applier) -> float:
+    def _read(self, connection: Connection, applier: Applier) -> float:
         """Sends all changes that there are. The store then has what the source had at the time that is returned."""
         revoked_up_to: int | None = None
         while True:
@@ -357,7 +285,7 @@ class PostgresqlSource(Source):
             if page.count < self._batch:
                 return at
 
-    def _send_revocations(self, connection: _Connection, applier: Applier, after: int) -> int:
+    def _send_revocations(self, connection: Connection, applier: Applier, after: int) -> int:
         """Those behind a number, without moving the cursor. Returns the number of the last one."""
         while True:
             page = _changes(connection, after, self._batch, only_revocations=True)
@@ -371,7 +299,7 @@ class PostgresqlSource(Source):
 
     def _take_snapshot(
         self,
-        connection: _Connection,
+        connection: Connection,
         applier: Applier,
         look: _Look,
         position: Position | None,
@@ -425,27 +353,19 @@ class PostgresqlSource(Source):
         self._wanted = None
         log.info("the snapshot was read: %d tokens, up to change %d", sent, start.position)
 
-    def _connect(self, patience: int = 1) -> _Connection:
-        timeout = patience * self._query_timeout
-        connection = _Connection.connect(make_conninfo(**self._parameters), autocommit=True)
-        assert isinstance(connection, _Connection)
-        connection.pulse = self._pulse
-        connection.query_timeout = timeout
-        # A little earlier than the wait here ends, so that the server is done with the query, too.
-        connection.execute(f"SET statement_timeout = {int(900 * timeout)}")
-        self._pulse.beat()
-        return connection
+    def _connect(self, patience: int = 1) -> Connection:
+        return connect(self._parameters, self._pulse, patience * self._query_timeout)
 
 
 # --- queries ---
 
 
-def _look(connection: _Connection, position: Position | None) -> _Look:
+def _look(connection: Connection, position: Position | None) -> _Look:
     position = position or Position(0, "")
     return _Look(*connection.ask(_LOOK, {"seq": position.seq, "prefix": position.prefix}))
 
 
-def _changes(connection: _Connection, after: int, limit: int, only_revocations: bool = False) -> _Page:
+def _changes(connection: Connection, after: int, limit: int, only_revocations: bool = False) -> _Page:
     count, seq, lines, prefix = connection.ask(_CHANGES, (after, limit, only_revocations))
     if count == 0:
         return _Page(0, b"", Position(after, ""))
@@ -474,56 +394,3 @@ def _base(epoch: str) -> str:
 def _next_epoch(epoch: str) -> str:
     base = _base(epoch)
     return f"{base}#{int(epoch[len(base) + 1:] or 0) + 1}"
-
-
-# --- connections ---
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        raise SourceFailed(error.diag.message_primary or describe(error)) from None
-
-
-def _parameters(settings: Settings) -> dict[str, str]:
-    """What libpq is given; raises ConfigurationError."""
-    try:
-        given = {name: str(value) for name, value in conninfo_to_dict(settings.source).items()}
-    except psycopg.Error:
-        # The text may quote a part of a password.
-        raise ConfigurationError(
-            "the source is not a URL that PostgreSQL understands; special characters in it must be written as %XX"
-        ) from None
-
-    if not re.fullmatch("[0-9,]*", given.get("port", "")):
-        raise ConfigurationError("the port of the source is not a number")
-
-    parameters = {**_CONNECTION, **given}
-    if settings.password is not None:
-        parameters["password"] = settings.password
-    for name in ("password", "sslpassword"):
-        hide(parameters.get(name, ""))
-    if settings.ca_file is not None:
-        parameters["sslrootcert"] = str(settings.ca_file)
-    if settings.client_cert is not None:
-        parameters |= {"sslcert": str(settings.client_cert), "sslkey": str(settings.client_key)}
-
-    if not _is_local(given):
-        mode = given.get("sslmode", os.environ.get("PGSSLMODE"))
-        if mode is None:
-            parameters["sslmode"] = "verify-full"
-        elif mode != "verify-full":
-            log.warning('sslmode is "%s": who is on the way can pass for the source; use verify-full', mode)
-        if "sslrootcert" not in parameters and "PGSSLROOTCERT" not in os.environ and _SYSTEM_CERTIFICATES.exists():
-            parameters["sslrootcert"] = str(_SYSTEM_CERTIFICATES)
-    return parameters
-
-
-def _is_local(given: dict[str, str]) -> bool:
-    """Whether the way to the server stays in this host. A service file may say anything."""
-    if "service" in given or "PGSERVICE" in os.environ:
-        return False
-    hosts = given.get("hostaddr") or os.environ.get("PGHOSTADDR") or given.get("host") or os.environ.get("PGHOST") or ""
-    return all(host == "" or host.startswith(("/", "@")) or is_loopback(host) for host in hosts.split(","))

@@ -274,8 +274,8 @@ def test_tls_is_verified_unless_the_url_says_otherwise(
 ) -> None:
     """Asked of the function, since no server for all of these can be had."""
     program = (
-        "import sys; from pat_sync import log, configuration, postgresql; log.start();"
-        "print(postgresql._parameters(configuration.read(sys.argv[1:])).get('sslmode'))"
+        "import sys; from pat_sync import log, configuration, database; log.start();"
+        "print(database.parameters_of(configuration.read(sys.argv[1:])).get('sslmode'))"
     )
     done = subprocess.run(
         ["/usr/bin/python3", "-c", program, "--source", url, "--store", str(tmp_path)],
