@@ -94,11 +94,11 @@ ok($count{'README.md'} && $count{'docs/directives.md'}, 'both files have example
 # Every directive and variable of the module is documented, and no other.
 my $source = join '', map { slurp("$AuthPat::ROOT/src/nginx/$_") } qw(pat_module.cpp pat_variables.cpp);
 my %directive = map { $_ => 1 } $source =~ /ngx_string\("(auth_pat\w*)"\)/g;
-my %variable  = map { $_ => 1 } $source =~ /\{"(auth_pat_\w+)", get_field/g;
+my %variable  = map { $_ => 1 } $source =~ /\{"(auth_pat_\w+)", get_/g;
 
 for my $file (qw(README.md docs/directives.md)) {
     my $text = slurp("$AuthPat::ROOT/$file");
-    my %table = map { $_ => 1 } $text =~ /^\| .*?`(auth_pat\w*) .*?\| .*?\| http/mg;
+    my %table = map { $_ => 1 } $text =~ /^\| .*?`(auth_pat\w*)[ `].*?\| .*?\| (?:http|server|location)\b/mg;
     %table = map { $_ => 1 } $text =~ /^### (auth_pat\w*)$/mg if $file ne 'README.md';
     is_deeply(\%table, \%directive, "$file: the directives are the module's");
 

@@ -542,7 +542,7 @@ private:
             cursor_ = info.cursor;
 
             answer opened{"opened"};
-            opened.text("state", word_for(info.state))
+            opened.text("state", name(info.state))
                 .text("epoch", info.epoch)
                 .text("cursor", info.cursor)
                 .number("last_sequence", info.last_sequence)

@@ -206,7 +206,8 @@ checked check_token(const context &with, const check_options &options, const fac
     checked result{verdict::unknown, {}, {}};
     result.problem = reader.open(with.folder().c_str(), with.map_size, store::command_wait_ms);
     if (!result.problem) {
-        const store::lookup_result found = reader.lookup(hash.get(), token, allocate, &memory, result.token);
+        const store::lookup_result found =
+            reader.lookup(hash.get(), make_token_key(hash.get()(token)), allocate, &memory, result.token);
         result.problem = found.problem;
         if (found.found) {
             result.says = decide(result.token, request, with.now);
@@ -319,7 +320,7 @@ exit_status stats(const context &with)
         if (has_pepper) {
             string("key_id", to_hex(info.key));
         }
-        string("state", word_for(info.state));
+        string("state", name(info.state));
         for (const verdict one : {verdict::ok, verdict::expired, verdict::revoked, verdict::not_yet_valid}) {
             number(std::string{name(one)}.c_str(), count[one]);
         }
@@ -353,7 +354,7 @@ exit_status stats(const context &with)
     property_list list;
     list.add("store", printable(with.folder()));
     list.add("digests", has_pepper ? "HMAC-SHA-256, pepper " + to_hex(info.key) : "SHA-256");
-    list.add("state", word_for(info.state));
+    list.add("state", std::string{name(info.state)});
     for (const verdict one : {verdict::ok, verdict::expired, verdict::revoked, verdict::not_yet_valid}) {
         list.add(std::string{name(one)}, std::to_string(count[one]));
     }

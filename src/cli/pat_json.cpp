@@ -326,16 +326,6 @@ void write_string(std::string_view text, std::string &out)
     out += '"';
 }
 
-const char *word_for(store_state state) noexcept
-{
-    switch (state) {
-    case store_state::empty: return "empty";
-    case store_state::ready: return "ready";
-    case store_state::resync: return "resync";
-    }
-    return "unknown";
-}
-
 const char *word_for(digest_scheme scheme) noexcept
 {
     switch (scheme) {

@@ -74,7 +74,6 @@ void write_name(std::string_view name, std::string &out);
 void write_string(std::string_view text, std::string &out);
 
 /// Words that stand for values of the meta record.
-[[nodiscard]] const char *word_for(store_state state) noexcept;
 [[nodiscard]] const char *word_for(digest_scheme scheme) noexcept;
 
 [[nodiscard]] std::string to_hex(std::span<const std::byte> bytes);

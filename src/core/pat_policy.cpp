@@ -32,9 +32,18 @@ std::string_view name(verdict of) noexcept
     case verdict::not_yet_valid: return "not_yet_valid";
     case verdict::address_denied: return "address_denied";
     case verdict::scope_denied: return "scope_denied";
+    case verdict::require_denied: return "require_denied";
+    case verdict::stale: return "stale";
     case verdict::store_error: return "store_error";
+    case verdict::preflight: return "preflight";
+    case verdict::anonymous: return "anonymous";
     }
     return "store_error";
+}
+
+bool is_stale(std::int64_t heartbeat, std::int64_t max_age, std::int64_t now) noexcept
+{
+    return max_age != 0 && (heartbeat == 0 || now - heartbeat > max_age || heartbeat - now > heartbeat_tolerance);
 }
 
 std::string_view take_scope(std::string_view &scopes) noexcept

@@ -3,6 +3,7 @@
 #include "core/pat_address.h"
 #include "core/pat_record.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -21,11 +22,31 @@ enum class verdict : std::uint8_t {
     not_yet_valid,
     address_denied,  ///< used from an address outside its ranges
     scope_denied,    ///< lacks a scope that is needed here
+    require_denied,  ///< something else that is required here does not hold
+    stale,           ///< it would be let in, but the store may have missed its revocation
     store_error,     ///< nothing can be said about it: the store can't be read, or the record can't
+    preflight,       ///< none is needed: a CORS preflight
+    anonymous,       ///< none is needed: tokens are optional here
 };
+
+inline constexpr std::size_t verdict_count = 14;
 
 /// The name of a verdict in `$auth_pat_status` and in patctl's output.
 [[nodiscard]] std::string_view name(verdict of) noexcept;
+
+/// Whether a request is let in on a verdict.
+[[nodiscard]] constexpr bool lets_in(verdict of) noexcept
+{
+    return of == verdict::ok || of == verdict::preflight || of == verdict::anonymous;
+}
+
+/// How far a heartbeat may seem to be in the future, in seconds: the clocks of a host's processes are read at different
+/// moments.
+inline constexpr std::int64_t heartbeat_tolerance = 5;
+
+/// Whether a store may have missed a revocation: its heartbeat is older than `max_age` seconds (0: no limit), is in the
+/// future, or there is none. All in Unix seconds.
+[[nodiscard]] bool is_stale(std::int64_t heartbeat, std::int64_t max_age, std::int64_t now) noexcept;
 
 /// What one place asks of a token's scopes: all of `scopes` (separated by spaces), or any of them. With no scope in
 /// it, it asks for nothing.

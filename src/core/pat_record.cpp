@@ -254,6 +254,16 @@ std::optional<digest> digest_of_tombstone_key(std::span<const std::byte> key) no
     return take_digest(tombstone_tag, key);
 }
 
+std::string_view name(store_state of) noexcept
+{
+    switch (of) {
+    case store_state::empty: return "empty";
+    case store_state::ready: return "ready";
+    case store_state::resync: return "resync";
+    }
+    return "unknown";
+}
+
 std::string_view message(codec_error error) noexcept
 {
     switch (error) {

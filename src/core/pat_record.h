@@ -125,6 +125,9 @@ enum class store_state : std::uint8_t {
     resync = 3,  ///< a full resync is under way; what is there is still served
 };
 
+/// The name of a state in figures for people and programs.
+[[nodiscard]] std::string_view name(store_state of) noexcept;
+
 /// The meta record; texts as in `record`.
 struct meta {
     digest_scheme scheme = digest_scheme::sha256;

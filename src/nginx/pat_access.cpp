@@ -2,10 +2,13 @@
 
 #include "core/pat_token.h"
 #include "nginx/pat_registry.h"
+#include "nginx/pat_reply.h"
 #include "nginx/pat_variables.h"
+#include "nginx/pat_zone.h"
 #include "store/pat_reader.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <new>
 #include <span>
 
@@ -16,9 +19,10 @@ namespace {
 /// A store that can't be read is tried again each second, so a client need not wait for longer.
 constexpr std::string_view retry_after_seconds = "1";
 
-/// Marks the decision in the list of the request's pool; a decision has nothing to clean up.
-void decision_mark(void *) noexcept
+/// Marks the decision in the list of the request's pool, and ends it with the request.
+void end_decision(void *data) noexcept
 {
+    leave(static_cast<decision *>(data)->place);
 }
 
 /// The decision that was made for this request before, if any. An internal redirect wipes the request's contexts, but
@@ -29,7 +33,7 @@ void decision_mark(void *) noexcept
 
     if (made == nullptr && (r->internal || r->filter_finalize)) {
         for (ngx_pool_cleanup_t *cleanup = r->pool->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
-            if (cleanup->handler == decision_mark) {
+            if (cleanup->handler == end_decision) {
                 made = static_cast<decision *>(cleanup->data);
                 ngx_http_set_ctx(r, made, ngx_http_auth_pat_module);
                 if (r->filter_finalize) {  // which has thrown the headers of the response away
@@ -49,7 +53,7 @@ void decision_mark(void *) noexcept
     if (cleanup == nullptr) {
         return nullptr;
     }
-    cleanup->handler = decision_mark;
+    cleanup->handler = end_decision;
 
     auto *made = new (cleanup->data) decision{};
     ngx_http_set_ctx(r, made, ngx_http_auth_pat_module);
@@ -127,45 +131,143 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return true;
 }
 
-/// Finds out about the token of a request. What can't be found out is a store_error, which lets nobody in.
+[[nodiscard]] const ngx_table_elt_t *find_header(const ngx_http_request_t *r, std::string_view lower_case) noexcept
+{
+    for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
+        for (const ngx_table_elt_t &header : std::span{static_cast<ngx_table_elt_t *>(part->elts), part->nelts}) {
+            if (view({header.key.len, header.lowcase_key}) == lower_case) {
+                return &header;
+            }
+        }
+    }
+    return nullptr;
+}
+
+/// A browser's question whether it may send a request from another origin (Fetch standard, CORS-preflight request). It
+/// never has a token.
+[[nodiscard]] bool is_preflight(const ngx_http_request_t *r) noexcept
+{
+    return r->method == NGX_HTTP_OPTIONS && find_header(r, "origin") != nullptr
+           && find_header(r, "access-control-request-method") != nullptr;
+}
+
+/// What the store says of a token.
+struct finding {
+    verdict outcome;
+    store::fault problem;  ///< behind a store_error
+    std::int64_t heartbeat;
+    bool found;
+
+    /// Whether it tells something about the store, and not about the token.
+    [[nodiscard]] bool is_of_store() const noexcept
+    {
+        return outcome == verdict::stale
+               || (outcome == verdict::store_error && problem.kind != store::fault_kind::bad_record
+                   && problem.code != ENOMEM);
+    }
+};
+
+/// Looks a token up, and decides about it.
+[[nodiscard]] finding look_up(const loc_conf &conf, const token_key &key, const facts &request,
+                              store::allocator allocate, void *context, record &token) noexcept
+{
+    if (conf.store->reader == nullptr) {
+        return {verdict::store_error, {store::fault_kind::absent}, 0, false};
+    }
+
+    const store::lookup_result got = conf.store->reader->lookup(*conf.make_digest, key, allocate, context, token);
+    if (got.problem) {
+        return {verdict::store_error, got.problem, 0, false};
+    }
+    if (!got.found) {
+        return {verdict::unknown, {}, got.heartbeat, false};
+    }
+
+    const time_t now = ngx_time();
+    verdict outcome = decide(token, request, now);
+    if (outcome == verdict::ok && is_stale(got.heartbeat, conf.max_age, now)) {
+        outcome = verdict::stale;
+    }
+    return {outcome, {}, got.heartbeat, true};
+}
+
+/// Writes to the log what is the matter with a store.
+void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
+{
+    const auto *path = reinterpret_cast<const char *>(conf.store->path.data);
+
+    if (of.outcome == verdict::store_error) {
+        log_fault(NGX_LOG_CRIT, log, path, of.problem);
+    } else if (of.outcome != verdict::stale) {
+        return;
+    } else if (of.heartbeat == 0) {
+        ngx_log_error(NGX_LOG_CRIT, log, 0, "auth_pat store \"%s\" is stale: no source has ever been reached", path);
+    } else {
+        ngx_log_error(
+            NGX_LOG_CRIT, log, 0,
+            "auth_pat store \"%s\" is stale: its source was reached %T seconds ago, and at most %T are allowed", path,
+            ngx_time() - static_cast<time_t>(of.heartbeat), conf.max_age);
+    }
+}
+
+/// Finds out about the token of a request. What can't be found out is a store_error.
 [[nodiscard]] verdict examine(ngx_http_request_t *r, const loc_conf &conf, decision &made) noexcept
 {
+    if (conf.pass_preflight && is_preflight(r)) {
+        return verdict::preflight;
+    }
+
     credential presented;
-    if (!read_credential(r, conf, presented)) {
+    made.request = {};
+    if (!read_credential(r, conf, presented) || !read_requirements(r, conf, made.request.required)) {
         return verdict::store_error;
     }
+
     if (presented.kind == credential_kind::none) {
-        return verdict::missing;
+        // Nobody has no scopes, so that where one is needed, a token is.
+        const bool is_enough = std::all_of(made.request.required.begin(), made.request.required.end(),
+                                           [](const scope_requirement &required) { return satisfies({}, required); });
+        return conf.optional && is_enough ? verdict::anonymous : verdict::missing;
     }
     if (presented.kind == credential_kind::malformed
         || (conf.prefix.len != 0 && !is_issued_form(presented.token, view(conf.prefix)))) {
         return verdict::malformed;
     }
 
-    facts request;
-    request.peer = peer_of(*r->connection);
-    request.leeway = conf.leeway;
-    if (!read_requirements(r, conf, request.required)) {
-        return verdict::store_error;
+    made.request.peer = peer_of(*r->connection);
+    made.request.leeway = conf.leeway;
+    made.key = make_token_key((*conf.make_digest)(presented.token));
+
+    const finding found = look_up(conf, made.key, made.request, allocate_record, r->pool, made.token);
+    log_store(r->connection->log, conf, found);
+
+    made.has_record = found.found;
+    made.fails_open = found.is_of_store();
+    return found.outcome;
+}
+
+/// Evaluates what else is required. `status` is that of the refusal, or 0. False if there is no memory.
+[[nodiscard]] bool check_required(ngx_http_request_t *r, const loc_conf &conf, ngx_int_t &status) noexcept
+{
+    status = 0;
+    if (conf.require == nullptr) {
+        return true;
     }
 
-    if (conf.store->reader == nullptr) {
-        return verdict::store_error;
+    for (auto *one = begin<require_conf>(*conf.require); one != end<require_conf>(*conf.require); one++) {
+        for (auto *expression = begin<ngx_http_complex_value_t>(one->values);
+             expression != end<ngx_http_complex_value_t>(one->values); expression++) {
+            ngx_str_t value;
+            if (ngx_http_complex_value(r, expression, &value) != NGX_OK) {
+                return false;
+            }
+            if (value.len == 0 || view(value) == "0") {
+                status = one->status;
+                return true;
+            }
+        }
     }
-
-    const store::lookup_result result =
-        conf.store->reader->lookup(*conf.make_digest, presented.token, allocate_record, r->pool, made.token);
-    if (result.problem) {
-        log_fault(NGX_LOG_CRIT, r->connection->log, reinterpret_cast<const char *>(conf.store->path.data),
-                  result.problem);
-        return verdict::store_error;
-    }
-    if (!result.found) {
-        return verdict::unknown;
-    }
-
-    made.has_record = true;
-    return decide(made.token, request, ngx_time());
+    return true;
 }
 
 /// Validation can be turned off by the value of the realm, too.
@@ -187,12 +289,14 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     const bool off = has_realm && turns_off(conf, realm);
 
     // What was enforced before stays what counts where validation is off.
-    if (has_realm && !(off && made.enforced)) {
+    if (!(off && made.enforced)) {
         made.conf = &conf;
         made.off = off;
         made.enforced = enforced && !off;
         made.has_record = false;
-        made.outcome = off ? verdict::store_error : examine(r, conf, made);
+        made.fails_open = false;
+        made.outcome = off || !has_realm ? verdict::store_error : examine(r, conf, made);
+        made.let_in = !off && (lets_in(made.outcome) || (conf.fail_open && made.fails_open));
     }
 
     made.under_way = false;
@@ -200,35 +304,70 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     if (made.was_asked_for) {
         made.has_record = false;
         made.off = false;
+        made.let_in = false;
         made.outcome = verdict::store_error;
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "realm, token or scope of \"auth_pat\" depends on a variable that it sets itself");
         return false;
     }
-    return has_realm;
+    if (!has_realm) {
+        return false;
+    }
+
+    // Here our variables may be asked for: they have the values that they will have if this holds.
+    if (!off && made.let_in && made.outcome != verdict::preflight) {
+        ngx_int_t status;
+        const bool is_known = check_required(r, conf, status);
+        if (!is_known || status != 0) {
+            made.let_in = false;
+            made.require_status = status;
+            if (!is_known) {
+                made.outcome = verdict::store_error;
+            } else if (lets_in(made.outcome)) {
+                made.outcome = verdict::require_denied;
+            }
+            forget_variables(r);
+        }
+    }
+    return true;
 }
 
-void log_refusal(ngx_http_request_t *r, const decision &made) noexcept
+/// Why a token is refused, as the end of a sentence that starts with the token.
+[[nodiscard]] const char *reason(verdict outcome) noexcept
 {
-    ngx_log_t *log = r->connection->log;
-    const ngx_str_t id = made.has_record ? to_ngx(made.token.id) : ngx_str_t{};
-
-    switch (made.outcome) {
+    switch (outcome) {
+    case verdict::malformed: return "is malformed";
+    case verdict::unknown: return "is unknown";
+    case verdict::revoked: return "was revoked";
+    case verdict::expired: return "expired";
+    case verdict::not_yet_valid: return "is not yet valid";
+    case verdict::address_denied: return "may not be used from this address";
+    case verdict::scope_denied: return "lacks a scope";
+    case verdict::require_denied: return "does not meet a requirement";
     case verdict::ok:
-    case verdict::store_error:  // logged where it was found
-        break;
-    case verdict::missing: ngx_log_error(NGX_LOG_INFO, log, 0, "no access token was provided"); break;
-    case verdict::malformed: ngx_log_error(NGX_LOG_INFO, log, 0, "access token is malformed"); break;
-    case verdict::unknown: ngx_log_error(NGX_LOG_INFO, log, 0, "access token is unknown"); break;
-    case verdict::revoked: ngx_log_error(NGX_LOG_INFO, log, 0, "access token \"%V\" was revoked", &id); break;
-    case verdict::expired: ngx_log_error(NGX_LOG_INFO, log, 0, "access token \"%V\" expired", &id); break;
-    case verdict::not_yet_valid:
-        ngx_log_error(NGX_LOG_INFO, log, 0, "access token \"%V\" is not yet valid", &id);
-        break;
-    case verdict::address_denied:
-        ngx_log_error(NGX_LOG_INFO, log, 0, "access token \"%V\" may not be used from this address", &id);
-        break;
-    case verdict::scope_denied: ngx_log_error(NGX_LOG_INFO, log, 0, "access token \"%V\" lacks a scope", &id); break;
+    case verdict::missing:
+    case verdict::stale:  // logged where they were found
+    case verdict::store_error:
+    case verdict::preflight:
+    case verdict::anonymous: break;
+    }
+    return nullptr;
+}
+
+/// Writes to the log why a token is refused. `consequence` is what comes of it, with a comma in front.
+void log_refusal(ngx_http_request_t *r, const decision &made, const char *consequence) noexcept
+{
+    const char *why = reason(made.outcome);
+
+    if (made.outcome == verdict::missing) {
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "no access token was provided%s", consequence);
+    } else if (why == nullptr) {
+        return;
+    } else if (made.has_record) {
+        const ngx_str_t id = to_ngx(made.token.id);
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "access token \"%V\" %s%s", &id, why, consequence);
+    } else {
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "access token %s%s", why, consequence);
     }
 }
 
@@ -238,11 +377,14 @@ struct refusal {
     std::string_view parameters;
 };
 
-[[nodiscard]] refusal refusal_for(verdict outcome) noexcept
+[[nodiscard]] refusal refusal_for(const decision &made) noexcept
 {
-    switch (outcome) {
+    switch (made.outcome) {
     case verdict::ok:
-    case verdict::store_error: break;
+    case verdict::stale:
+    case verdict::store_error:
+    case verdict::preflight:
+    case verdict::anonymous: break;
     case verdict::missing: return {NGX_HTTP_UNAUTHORIZED, ""};
     case verdict::malformed:
     case verdict::unknown:
@@ -258,6 +400,14 @@ struct refusal {
         return {NGX_HTTP_FORBIDDEN, ", error=\"invalid_token\", "
                                     "error_description=\"The access token may not be used from this address\""};
     case verdict::scope_denied: return {NGX_HTTP_FORBIDDEN, ", error=\"insufficient_scope\""};
+    case verdict::require_denied:
+        if (!made.has_record) {
+            return {made.require_status, ""};
+        }
+        return {made.require_status, made.require_status == NGX_HTTP_UNAUTHORIZED
+                                         ? ", error=\"invalid_token\", "
+                                           "error_description=\"The access token does not meet a requirement\""
+                                         : ", error=\"insufficient_scope\""};
     }
     return {NGX_HTTP_SERVICE_UNAVAILABLE, ""};
 }
@@ -279,20 +429,6 @@ u_char *write_quoted(u_char *to, std::string_view text) noexcept
 u_char *write(u_char *to, std::string_view text) noexcept
 {
     return std::copy(text.begin(), text.end(), to);
-}
-
-[[nodiscard]] ngx_table_elt_t *push_header(ngx_http_request_t *r, std::string_view name, ngx_str_t value) noexcept
-{
-    auto *header = static_cast<ngx_table_elt_t *>(ngx_list_push(&r->headers_out.headers));
-    if (header == nullptr) {
-        return nullptr;
-    }
-
-    *header = {};  // since 1.23 it links to the next header of the name
-    header->hash = 1;
-    header->key = to_ngx(name);
-    header->value = value;
-    return header;
 }
 
 /// Challenges the client. Through `r->headers_out.www_authenticate`, nginx takes the challenge back if `satisfy any`
@@ -347,12 +483,11 @@ u_char *write(u_char *to, std::string_view text) noexcept
     return NGX_OK;
 }
 
-[[nodiscard]] ngx_int_t refuse(ngx_http_request_t *r, const loc_conf &conf, decision &made,
-                               std::string_view realm) noexcept
+[[nodiscard]] ngx_int_t refuse(ngx_http_request_t *r, decision &made, std::string_view realm) noexcept
 {
-    log_refusal(r, made);
+    log_refusal(r, made, "");
 
-    const refusal answer = refusal_for(made.outcome);
+    const refusal answer = refusal_for(made);
 
     // No upload after a refusal, whatever error_page makes of it. With `satisfy any`, others may still let it in.
     const auto *core =
@@ -368,14 +503,65 @@ u_char *write(u_char *to, std::string_view text) noexcept
         return made.retry_after != nullptr ? answer.status : NGX_ERROR;
     }
 
-    std::span<const scope_requirement> required;
-    if (made.outcome == verdict::scope_denied && !read_requirements(r, conf, required)) {
-        return NGX_ERROR;
-    }
-    if (challenge(r, made, realm, answer.parameters, required) != NGX_OK) {
-        return NGX_ERROR;
+    // Another status than these, which auth_pat_require may give, has no challenge (RFC 9110, section 11.6.1).
+    if (answer.status == NGX_HTTP_UNAUTHORIZED || answer.status == NGX_HTTP_FORBIDDEN) {
+        const bool is_about_scopes = made.outcome == verdict::scope_denied;
+        if (challenge(r, made, realm, answer.parameters,
+                      is_about_scopes ? made.request.required : std::span<const scope_requirement>{})
+            != NGX_OK) {
+            return NGX_ERROR;
+        }
     }
     return answer.status;
+}
+
+/// Takes back what an answer of a location where the request was refused would have had.
+void take_back_headers(decision &made) noexcept
+{
+    for (ngx_table_elt_t *header : {made.challenge, made.retry_after}) {
+        if (header != nullptr) {
+            header->hash = 0;
+        }
+    }
+    made.retry_after = nullptr;
+}
+
+void count(ngx_http_request_t *r, const decision &made) noexcept
+{
+    if (made.conf->dry_run && !made.let_in) {
+        count_dry_run(r, made.outcome);
+        return;
+    }
+
+    count_request(r, made.outcome);
+    if (made.let_in && made.fails_open) {
+        count_fail_open(r);
+    }
+    if (made.let_in && made.has_record) {
+        count_use(r, *made.conf->store, made.token, made.request.peer);
+    }
+}
+
+/// Lets a request in.
+[[nodiscard]] ngx_int_t admit(ngx_http_request_t *r, decision &made) noexcept
+{
+    const loc_conf &conf = *made.conf;
+
+    take_back_headers(made);
+
+    if (made.fails_open) {
+        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
+                      "auth_pat_fail_open lets a request in whose token could not be validated");
+    }
+
+    const bool has_token = made.outcome != verdict::anonymous && made.outcome != verdict::preflight;
+    if (conf.recheck != nullptr && has_token && !conf.dry_run) {
+        enter(*conf.recheck, r, made);
+    }
+
+    // With `satisfy any`, a yes would settle it: others must be asked about somebody without a token, and a dry run
+    // settles nothing.
+    return conf.dry_run || made.outcome == verdict::anonymous ? NGX_DECLINED : NGX_OK;
 }
 
 [[nodiscard]] const loc_conf &conf_of(ngx_http_request_t *r) noexcept
@@ -403,25 +589,63 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     }
 
     ngx_str_t realm;
-    if (!make_decision(r, conf, true, realm, *made)) {
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-    if (turns_off(conf, realm)) {
+    const bool is_made = make_decision(r, conf, true, realm, *made);
+    if (is_made && turns_off(conf, realm)) {
         return NGX_DECLINED;
     }
 
-    if (made->outcome != verdict::ok) {
-        return refuse(r, conf, *made, view(realm));
+    leave(made->place);
+    count(r, *made);
+
+    if (made->let_in) {
+        return admit(r, *made);
+    }
+    if (conf.dry_run) {
+        log_refusal(r, *made, ", dry run");
+        take_back_headers(*made);
+        return NGX_DECLINED;
+    }
+    return is_made ? refuse(r, *made, view(realm)) : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+bool recheck(ngx_http_request_t *r, decision &made) noexcept
+{
+    const loc_conf &conf = *made.conf;
+
+    // Not in the request's pool, which would grow for as long as the request lasts.
+    record_buffer memory;
+    const auto allocate_once = [](void *buffer, std::size_t) noexcept -> void * {
+        return static_cast<record_buffer *>(buffer)->data();
+    };
+
+    record token;
+    const finding found = look_up(conf, made.key, made.request, allocate_once, &memory, token);
+    if (found.outcome == verdict::ok || (conf.fail_open && found.is_of_store())) {
+        return true;
     }
 
-    // Of a location where the request was refused.
-    for (ngx_table_elt_t *header : {made->challenge, made->retry_after}) {
-        if (header != nullptr) {
-            header->hash = 0;
-        }
+    log_store(r->connection->log, conf, found);
+    made.outcome = found.outcome;
+    made.let_in = false;
+    forget_variables(r);
+    return false;
+}
+
+void close_request(ngx_http_request_t *r, const decision &made) noexcept
+{
+    ngx_connection_t *connection = r->connection;
+
+    count_closed(r, made.outcome);
+    if (reason(made.outcome) != nullptr) {
+        log_refusal(r, made, ", closing its request");
+    } else {
+        ngx_log_error(NGX_LOG_INFO, connection->log, 0, "access token could not be validated, closing its request");
     }
-    made->retry_after = nullptr;
-    return NGX_OK;
+
+    // As `return 444` does: the connection, or the stream, ends at once, and the access log has the status that was
+    // sent, or 444.
+    ngx_http_finalize_request(r, NGX_HTTP_CLOSE);
+    ngx_http_run_posted_requests(connection);
 }
 
 #if (nginx_version < 1023000)

@@ -4,10 +4,14 @@
 #include "core/pat_policy.h"
 #include "core/pat_token.h"
 #include "nginx/pat_access.h"
+#include "nginx/pat_recheck.h"
 #include "nginx/pat_registry.h"
+#include "nginx/pat_status.h"
 #include "nginx/pat_variables.h"
+#include "nginx/pat_zone.h"
 #include "store/pat_environment.h"
 
+#include <algorithm>
 #include <new>
 
 namespace pat::ngx {
@@ -17,18 +21,39 @@ namespace {
 ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept;
 ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept;
 void *create_main_conf(ngx_conf_t *cf) noexcept;
+void *create_srv_conf(ngx_conf_t *cf) noexcept;
 void *create_loc_conf(ngx_conf_t *cf) noexcept;
 char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept;
 ngx_int_t init_module(ngx_cycle_t *cycle) noexcept;
 ngx_int_t init_process(ngx_cycle_t *cycle) noexcept;
+void exit_process(ngx_cycle_t *cycle) noexcept;
 char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_store(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_leeway(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 char *set_require_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_require(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_max_age(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_recheck(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
+char *set_usage(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 
 constexpr ngx_uint_t anywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
+
+ngx_conf_enum_t preflight_values[] = {
+    {ngx_string("check"), false},
+    {ngx_string("pass"), true},
+    {ngx_null_string, 0},
+};
+
+ngx_conf_enum_t status_formats[] = {
+    {ngx_string("json"), static_cast<ngx_uint_t>(status_format::json)},
+    {ngx_string("prometheus"), static_cast<ngx_uint_t>(status_format::prometheus)},
+    {ngx_string("html"), static_cast<ngx_uint_t>(status_format::html)},
+    {ngx_null_string, 0},
+};
 
 ngx_command_t commands[] = {
     {ngx_string("auth_pat"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE12, set_auth_pat, NGX_HTTP_LOC_CONF_OFFSET, 0,
@@ -46,13 +71,40 @@ ngx_command_t commands[] = {
     {ngx_string("auth_pat_require_scope"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require_scope,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
 
+    {ngx_string("auth_pat_require"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_optional"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, optional), nullptr},
+
+    {ngx_string("auth_pat_preflight"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1, ngx_conf_set_enum_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, pass_preflight), preflight_values},
+
+    {ngx_string("auth_pat_dry_run"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, dry_run), nullptr},
+
+    {ngx_string("auth_pat_max_age"), anywhere | NGX_CONF_TAKE1, set_max_age, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_fail_open"), anywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(loc_conf, fail_open), nullptr},
+
+    {ngx_string("auth_pat_recheck"), anywhere | NGX_CONF_TAKE1, set_recheck, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, set_zone, NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_status"), NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+     set_status, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_usage"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_usage, NGX_HTTP_LOC_CONF_OFFSET, 0,
+     nullptr},
+
     ngx_null_command,
 };
 
 ngx_http_module_t context = {
     preconfiguration, postconfiguration, create_main_conf,
     nullptr,  // init main configuration
-    nullptr,  // create server configuration
+    create_srv_conf,
     nullptr,  // merge server configuration
     create_loc_conf,  merge_loc_conf,
 };
@@ -71,7 +123,7 @@ ngx_module_t ngx_http_auth_pat_module = {
     pat::ngx::init_process,
     nullptr,  // init thread
     nullptr,  // exit thread
-    nullptr,  // exit process
+    pat::ngx::exit_process,
     nullptr,  // exit master
     NGX_MODULE_V1_PADDING,
 };
@@ -297,7 +349,7 @@ char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
 
-    *added = {path, map_size, place_of(cf), nullptr};
+    *added = {path, map_size, place_of(cf), 0, nullptr};
     *entry = added;
     conf.store = added;
     return conf_ok;
@@ -364,25 +416,31 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
-char *set_leeway(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+/// A time in seconds of at most a year.
+[[nodiscard]] char *set_seconds(ngx_conf_t *cf, const char *what, time_t &out) noexcept
 {
     constexpr time_t a_year = time_t{365} * 24 * 3600;
 
-    auto &conf = *static_cast<loc_conf *>(data);
     ngx_str_t &text = arguments(cf)[1];
 
-    if (conf.leeway != NGX_CONF_UNSET) {
+    if (out != NGX_CONF_UNSET) {
         return duplicate();
     }
 
     const ngx_int_t seconds = ngx_parse_time(&text, 1);
     if (seconds == NGX_ERROR || seconds > a_year) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid leeway \"%V\": a time of at most a year is allowed", &text);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid %s \"%V\": a time of at most a year is allowed", what, &text);
         return conf_error();
     }
 
-    conf.leeway = seconds;
+    out = seconds;
     return conf_ok;
+}
+
+char *set_leeway(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    auto &conf = *static_cast<loc_conf *>(data);
+    return set_seconds(cf, "leeway", conf.leeway);
 }
 
 char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
@@ -451,6 +509,164 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
+char *set_require(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    constexpr std::string_view error_parameter = "error=";
+
+    auto &conf = *static_cast<loc_conf *>(data);
+    const auto values = arguments(cf).subspan(1);
+
+    if (conf.require == nullptr || is_unset(conf.require)) {
+        conf.require = ngx_array_create(cf->pool, 1, sizeof(require_conf));
+        if (conf.require == nullptr) {
+            return conf_error();
+        }
+    }
+
+    auto *added = push<require_conf>(*conf.require);
+    if (added == nullptr
+        || ngx_array_init(&added->values, cf->pool, values.size(), sizeof(ngx_http_complex_value_t)) != NGX_OK) {
+        return conf_error();
+    }
+    added->status = NGX_HTTP_FORBIDDEN;
+
+    for (ngx_str_t &value : values) {
+        if (view(value).starts_with(error_parameter)) {
+            const std::string_view status = tail(view(value), error_parameter.size());
+            added->status = ngx_atoi(to_ngx(status).data, status.size());
+            if (added->status < 400 || added->status > 499) {
+                ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                                   "invalid parameter \"%V\": a status from 400 to 499 is allowed", &value);
+                return conf_error();
+            }
+            continue;
+        }
+
+        if (ngx_http_script_variables_count(&value) == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" has no variable, so it would always be the same", &value);
+            return conf_error();
+        }
+        auto *expression = push<ngx_http_complex_value_t>(added->values);
+        if (expression == nullptr || !compile(cf, value, *expression)) {
+            return conf_error();
+        }
+    }
+
+    if (added->values.nelts == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"auth_pat_require\" names no variable");
+        return conf_error();
+    }
+    return conf_ok;
+}
+
+char *set_max_age(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    auto &conf = *static_cast<loc_conf *>(data);
+    return set_seconds(cf, "max age", conf.max_age);
+}
+
+char *set_recheck(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    // A worker looks at 10,000 requests in some 20 ms.
+    constexpr ngx_msec_t shortest = 100;
+    constexpr ngx_msec_t a_day = ngx_msec_t{24} * 3600 * 1000;
+
+    auto &conf = *static_cast<loc_conf *>(data);
+    ngx_str_t &text = arguments(cf)[1];
+
+    if (!is_unset(conf.recheck)) {
+        return duplicate();
+    }
+
+    const ngx_int_t interval = ngx_parse_time(&text, 0);
+    if (interval == 0) {
+        conf.recheck = nullptr;
+        return conf_ok;
+    }
+    if (interval == NGX_ERROR || static_cast<ngx_msec_t>(interval) < shortest
+        || static_cast<ngx_msec_t>(interval) > a_day) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid interval \"%V\": 0, or 100ms to 1d, are allowed", &text);
+        return conf_error();
+    }
+
+    conf.recheck = find_or_add_queue(cf, main_conf_of(cf), static_cast<ngx_msec_t>(interval));
+    return conf.recheck != nullptr ? conf_ok : conf_error();
+}
+
+char *set_zone(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    constexpr std::size_t fewest_pages = 16;
+
+    auto &conf = *static_cast<main_conf *>(data);
+    ngx_str_t &text = arguments(cf)[1];
+
+    if (conf.zone != nullptr) {
+        return duplicate();
+    }
+
+    const std::size_t colon = std::min(view(text).find(':'), text.len);
+    ngx_str_t name = to_ngx(head(view(text), colon));
+    ngx_str_t size_text = to_ngx(tail(view(text), std::min(colon + 1, text.len)));
+    const ssize_t size = ngx_parse_size(&size_text);
+
+    if (name.len == 0 || size_text.len == 0 || size == NGX_ERROR) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid zone \"%V\": it is given as name:size, like pat:10m", &text);
+        return conf_error();
+    }
+    if (static_cast<std::size_t>(size) < fewest_pages * ngx_pagesize) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "zone \"%V\" is too small: %uzk is the least", &text,
+                           fewest_pages * ngx_pagesize / 1024);
+        return conf_error();
+    }
+
+    conf.zone = add_zone(cf, conf, name, static_cast<std::size_t>(size));
+    return conf.zone != nullptr ? conf_ok : conf_error();
+}
+
+[[nodiscard]] char *set_handler(ngx_conf_t *cf, ngx_http_handler_pt handler) noexcept
+{
+    auto *core = static_cast<ngx_http_core_loc_conf_t *>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    core->handler = handler;
+    return conf_ok;
+}
+
+char *set_status(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    auto &conf = *static_cast<loc_conf *>(data);
+    const auto args = arguments(cf);
+
+    if (conf.has_status) {
+        return duplicate();
+    }
+    conf.has_status = true;
+
+    if (args.size() == 2) {
+        const auto *format = status_formats;
+        while (format->name.len != 0 && view(format->name) != view(args[1])) {
+            format++;
+        }
+        if (format->name.len == 0) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid format \"%V\": json, prometheus or html are allowed",
+                               &args[1]);
+            return conf_error();
+        }
+        conf.status = static_cast<status_format>(format->value);
+    }
+    return set_handler(cf, handle_status);
+}
+
+char *set_usage(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
+{
+    auto &conf = *static_cast<loc_conf *>(data);
+
+    if (conf.is_usage) {
+        return duplicate();
+    }
+    conf.is_usage = true;
+    conf.usage_place = place_of(cf);
+    return set_handler(cf, handle_usage);
+}
+
 void *create_main_conf(ngx_conf_t *cf) noexcept
 {
     constexpr ngx_uint_t a_few = 4;
@@ -463,10 +679,16 @@ void *create_main_conf(ngx_conf_t *cf) noexcept
     auto *conf = new (memory) main_conf{};
     if (ngx_array_init(&conf->stores, cf->pool, a_few, sizeof(store_conf *)) != NGX_OK
         || ngx_array_init(&conf->peppers, cf->pool, a_few, sizeof(pepper_conf *)) != NGX_OK
-        || ngx_array_init(&conf->uses, cf->pool, a_few, sizeof(store_use)) != NGX_OK) {
+        || ngx_array_init(&conf->uses, cf->pool, a_few, sizeof(store_use)) != NGX_OK
+        || ngx_array_init(&conf->rechecks, cf->pool, a_few, sizeof(recheck_queue *)) != NGX_OK) {
         return nullptr;
     }
     return conf;
+}
+
+void *create_srv_conf(ngx_conf_t *cf) noexcept
+{
+    return ngx_pcalloc(cf->pool, sizeof(srv_conf));
 }
 
 void *create_loc_conf(ngx_conf_t *cf) noexcept
@@ -480,7 +702,14 @@ void *create_loc_conf(ngx_conf_t *cf) noexcept
     unset(conf->store);
     unset(conf->make_digest);
     unset(conf->require_scope);
+    unset(conf->require);
+    unset(conf->recheck);
     conf->leeway = NGX_CONF_UNSET;
+    conf->optional = NGX_CONF_UNSET;
+    conf->pass_preflight = NGX_CONF_UNSET_UINT;
+    conf->dry_run = NGX_CONF_UNSET;
+    conf->max_age = NGX_CONF_UNSET;
+    conf->fail_open = NGX_CONF_UNSET;
     return conf;
 }
 
@@ -504,7 +733,25 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
         conf.require_scope = is_unset(prev.require_scope) ? nullptr : prev.require_scope;
     }
     ngx_conf_merge_str_value(conf.prefix, prev.prefix, "");
+    if (is_unset(conf.require)) {
+        conf.require = is_unset(prev.require) ? nullptr : prev.require;
+    }
+    if (is_unset(conf.recheck)) {
+        conf.recheck = is_unset(prev.recheck) ? nullptr : prev.recheck;
+    }
     ngx_conf_merge_sec_value(conf.leeway, prev.leeway, 0);
+    ngx_conf_merge_value(conf.optional, prev.optional, 0);
+    ngx_conf_merge_uint_value(conf.pass_preflight, prev.pass_preflight, 0);
+    ngx_conf_merge_value(conf.dry_run, prev.dry_run, 0);
+    ngx_conf_merge_sec_value(conf.max_age, prev.max_age, 0);
+    ngx_conf_merge_value(conf.fail_open, prev.fail_open, 0);
+
+    if (conf.is_usage && (conf.store == nullptr || main_conf_of(cf).zone == nullptr)) {
+        ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "\"auth_pat_usage\" is used without an \"%s\" in %V:%ui",
+                      conf.store == nullptr ? "auth_pat_store" : "auth_pat_zone", &conf.usage_place.file,
+                      conf.usage_place.line);
+        return conf_error();
+    }
 
     if (conf.realm == nullptr) {
         return conf_ok;
@@ -591,7 +838,11 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
     *handler = take_back_challenge;
 #endif
 
-    return check_uses(cf, main_conf_of(cf).uses) ? NGX_OK : NGX_ERROR;
+    const main_conf &conf = main_conf_of(cf);
+    if (conf.zone != nullptr && number_servers(cf, *conf.zone) != NGX_OK) {
+        return NGX_ERROR;
+    }
+    return check_uses(cf, conf.uses) ? NGX_OK : NGX_ERROR;
 }
 
 [[nodiscard]] ngx_int_t attach(ngx_cycle_t *cycle) noexcept
@@ -599,7 +850,15 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
     const auto *conf =
         static_cast<const main_conf *>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_auth_pat_module));
 
-    return conf == nullptr ? NGX_OK : attach_stores(cycle, *conf);
+    if (conf == nullptr || conf->zone == nullptr) {
+        detach_zone();
+    } else {
+        attach_zone(cycle, *conf->zone);
+    }
+    if (conf == nullptr) {
+        return NGX_OK;
+    }
+    return attach_stores(cycle, *conf);
 }
 
 /// Runs in the master process, where there is nothing to do, and with `master_process off` on a reload.
@@ -619,6 +878,11 @@ ngx_int_t init_process(ngx_cycle_t *cycle) noexcept
     begin_serving();
     (void) attach(cycle);
     return NGX_OK;
+}
+
+void exit_process(ngx_cycle_t *) noexcept
+{
+    detach_zone();
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include "core/pat_digest.h"
 #include "nginx/pat_ngx.h"
 
+#include <cstdint>
+
 namespace pat::store {
 class reader;
 }
@@ -22,6 +24,8 @@ struct store_conf {
     std::size_t map_size;
     directive_place place;
 
+    std::uint32_t number;  ///< in the zone, if there is one
+
     /// Set in the process that serves (pat_registry.h), and nowhere else.
     store::reader *reader;
 };
@@ -39,11 +43,20 @@ struct store_use {
     directive_place place;
 };
 
+struct zone_conf;
+struct recheck_queue;
+
 struct main_conf {
-    ngx_array_t stores;   ///< of store_conf *
-    ngx_array_t peppers;  ///< of pepper_conf *
-    ngx_array_t uses;     ///< of store_use
-    hasher plain;         ///< for stores without a pepper
+    ngx_array_t stores;    ///< of store_conf *
+    ngx_array_t peppers;   ///< of pepper_conf *
+    ngx_array_t uses;      ///< of store_use
+    ngx_array_t rechecks;  ///< of recheck_queue *
+    hasher plain;          ///< for stores without a pepper
+    zone_conf *zone;       ///< nullptr without auth_pat_zone
+};
+
+struct srv_conf {
+    ngx_uint_t number;  ///< of its name in the zone, if there is one
 };
 
 /// `auth_pat_require_scope`.
@@ -51,6 +64,14 @@ struct scope_conf {
     ngx_http_complex_value_t scopes;  ///< separated by spaces
     bool any;
 };
+
+/// `auth_pat_require`.
+struct require_conf {
+    ngx_array_t values;  ///< of ngx_http_complex_value_t
+    ngx_int_t status;    ///< of the refusal
+};
+
+enum class status_format : ngx_uint_t { by_accept, json, prometheus, html };
 
 struct loc_conf {
     ngx_http_complex_value_t *realm;  ///< nullptr: off
@@ -61,6 +82,19 @@ struct loc_conf {
     ngx_str_t prefix;  ///< empty: any token
     time_t leeway;
     ngx_array_t *require_scope;  ///< of scope_conf, or nullptr
+    ngx_array_t *require;        ///< of require_conf, or nullptr
+    ngx_flag_t optional;
+    ngx_uint_t pass_preflight;
+    ngx_flag_t dry_run;
+    time_t max_age;  ///< seconds; 0: no limit
+    ngx_flag_t fail_open;
+    recheck_queue *recheck;  ///< nullptr: never
+
+    // Of auth_pat_status and auth_pat_usage, which are not inherited.
+    bool has_status;
+    status_format status;
+    bool is_usage;
+    directive_place usage_place;
 };
 
 }  // namespace pat::ngx

@@ -20,6 +20,20 @@ extern "C" ngx_module_t ngx_http_auth_pat_module;
 /// Bridges between nginx's types and ours.
 namespace pat::ngx {
 
+/// Nothing is logged as a connection's by a timer that has none.
+inline ngx_connection_t no_connection;
+
+/// Makes `event` a timer (or an event to post) that does not keep a worker from exiting.
+inline void prepare_timer(ngx_event_t &event, ngx_event_handler_pt handler, ngx_log_t *log) noexcept
+{
+    no_connection.fd = static_cast<ngx_socket_t>(-1);
+
+    event.handler = handler;
+    event.log = log;
+    event.data = &no_connection;  // for ngx_event_ident() in debug logs
+    event.cancelable = 1;
+}
+
 [[nodiscard]] inline std::string_view view(const ngx_str_t &text) noexcept
 {
     return {reinterpret_cast<const char *>(text.data), text.len};

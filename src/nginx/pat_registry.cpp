@@ -26,7 +26,6 @@ struct slot {
 bool serving;
 slot *slots;
 ngx_event_t maintenance;
-ngx_connection_t no_connection;  // for ngx_event_ident() in debug logs of timers
 
 /// The file that holds the store at a path; false if there is none.
 [[nodiscard]] bool identify(const ngx_str_t &path, store::file_identity &out) noexcept
@@ -183,12 +182,7 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
         return NGX_OK;
     }
 
-    maintenance.handler = maintain;
-    maintenance.log = cycle->log;
-    maintenance.data = &no_connection;
-    maintenance.cancelable = 1;
-    no_connection.fd = static_cast<ngx_socket_t>(-1);
-
+    prepare_timer(maintenance, maintain, cycle->log);
     if (!maintenance.timer_set) {
         ngx_add_timer(&maintenance, maintenance_interval);
     }

@@ -2,6 +2,7 @@
 
 #include "core/pat_bytes.h"
 #include "nginx/pat_access.h"
+#include "store/pat_reader.h"
 
 #include <cstdint>
 #include <optional>
@@ -13,6 +14,8 @@ namespace {
 constexpr std::string_view claim_variable_prefix = "auth_pat_claim_";
 
 enum class field : uintptr_t { status, id, subject, name, scope, expires, expires_in };
+
+constexpr std::string_view dry_run_suffix = "_dry_run";
 
 /// A value; nothing where the variable is empty.
 using value = std::optional<std::string_view>;
@@ -47,13 +50,33 @@ using value = std::optional<std::string_view>;
 /// upstream or a rate limit. Its id alone is told, for logs.
 [[nodiscard]] bool identifies(const decision &made) noexcept
 {
-    return !made.off && made.has_record && made.outcome == verdict::ok;
+    return !made.off && made.has_record && made.let_in;
+}
+
+[[nodiscard]] value status_of(ngx_http_request_t *r, const decision &made) noexcept
+{
+    if (made.off) {
+        return "off";
+    }
+
+    const std::string_view of = name(made.outcome);
+    if (made.let_in || !made.conf->dry_run) {
+        return of;
+    }
+
+    auto *text = allocate<u_char>(r->pool, of.size() + dry_run_suffix.size());
+    if (text == nullptr) {
+        return std::nullopt;
+    }
+    ngx_memcpy(text, of.data(), of.size());
+    ngx_memcpy(text + of.size(), dry_run_suffix.data(), dry_run_suffix.size());
+    return view({of.size() + dry_run_suffix.size(), text});
 }
 
 [[nodiscard]] value value_of(ngx_http_request_t *r, field wanted, const decision &made) noexcept
 {
     if (wanted == field::status) {
-        return made.off ? std::string_view{"off"} : name(made.outcome);
+        return status_of(r, made);
     }
     if (wanted == field::id && !made.off && made.has_record) {
         return made.token.id;
@@ -98,6 +121,16 @@ ngx_int_t get_claim(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr
                                        : std::nullopt);
 }
 
+/// How long ago the source of the location's store was reached, whether or not a token is looked at there.
+ngx_int_t get_store_age(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t) noexcept
+{
+    const auto &conf = *static_cast<const loc_conf *>(ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module));
+    const bool is_open = conf.store != nullptr && conf.store->reader != nullptr;
+    const std::int64_t heartbeat = is_open ? conf.store->reader->heartbeat() : 0;
+
+    return answer(v, heartbeat == 0 ? std::nullopt : number(r, ngx_time() - heartbeat));
+}
+
 struct variable {
     std::string_view name;
     ngx_http_get_variable_pt get;
@@ -113,6 +146,7 @@ constexpr variable variables[] = {
     {"auth_pat_scope", get_field, static_cast<uintptr_t>(field::scope), 0},
     {"auth_pat_expires", get_field, static_cast<uintptr_t>(field::expires), 0},
     {"auth_pat_expires_in", get_field, static_cast<uintptr_t>(field::expires_in), 0},
+    {"auth_pat_store_age", get_store_age, 0, 0},
     {claim_variable_prefix, get_claim, 0, NGX_HTTP_VAR_PREFIX},
 };
 

@@ -123,7 +123,7 @@ void reader::end() noexcept
 
 /// One read transaction. Runs in a trap.
 fault reader::fetch(const hasher &by, const token_key &token, allocator allocate, void *context, record &out,
-                    bool &found) noexcept
+                    lookup_result &result) noexcept
 {
     if (const fault problem = begin()) {
         return problem;
@@ -132,6 +132,8 @@ fault reader::fetch(const hasher &by, const token_key &token, allocator allocate
         end();
         return {fault_kind::wrong_pepper};
     }
+
+    result.heartbeat = meta_.heartbeat;
 
     MDB_val key = to_value(token);
     MDB_val value;
@@ -163,21 +165,19 @@ fault reader::fetch(const hasher &by, const token_key &token, allocator allocate
         return from_codec(error);
     }
 
-    found = true;
+    result.found = true;
     return {};
 }
 
-lookup_result reader::lookup(const hasher &by, std::string_view token, allocator allocate, void *context,
+lookup_result reader::lookup(const hasher &by, const token_key &token, allocator allocate, void *context,
                              record &out) noexcept
 {
     if (!is_open()) {
         return {problem_};
     }
 
-    const token_key key = make_token_key(by(token));
-
     lookup_result result;
-    const auto body = [&] { result.problem = fetch(by, key, allocate, context, out, result.found); };
+    const auto body = [&] { result.problem = fetch(by, token, allocate, context, out, result); };
 
     if (!trap::run(body)) {
         // The environment is not to be used again, but another one may serve the tokens on pages that are whole.
@@ -200,25 +200,54 @@ lookup_result reader::lookup(const hasher &by, std::string_view token, allocator
     return result;
 }
 
-fault reader::check_made_with(const hasher &by) noexcept
+/// Runs `body`, which returns a fault, in a transaction on the newest commit.
+template <typename Body>
+fault reader::read(const Body &body) noexcept
 {
     if (!is_open()) {
         return problem_;
     }
 
     fault problem;
-    const auto body = [&] {
+    const auto transaction = [&] {
         if (!(problem = begin())) {
+            problem = body();
             end();
         }
     };
-    if (!trap::run(body)) {
-        return {fault_kind::damaged};
-    }
-    if (!problem && !meta_.made_with(by)) {
-        problem = {fault_kind::wrong_pepper};
-    }
-    return problem;
+    return trap::run(transaction) ? problem : fault{fault_kind::damaged};
+}
+
+fault reader::check_made_with(const hasher &by) noexcept
+{
+    return read([&] { return meta_.made_with(by) ? fault{} : fault{fault_kind::wrong_pepper}; });
+}
+
+fault reader::describe(condition &out) noexcept
+{
+    return read([&] {
+        MDB_envinfo info;
+        MDB_stat tree;
+
+        int code = mdb_env_info(environment_.get(), &info);
+        if (code == 0) {
+            code = mdb_env_stat(environment_.get(), &tree);
+        }
+        if (code != 0) {
+            return from_lmdb(code);
+        }
+
+        out.state = meta_.state;
+        out.heartbeat = meta_.heartbeat;
+        out.tokens = meta_.tokens;
+        out.revoked = meta_.revoked;
+        out.commit = mdb_txn_id(transaction_);
+        out.used_bytes = (info.me_last_pgno + 1) * tree.ms_psize;
+        out.map_size = info.me_mapsize;
+        out.readers = info.me_numreaders;
+        out.max_readers = info.me_maxreaders;
+        return fault{};
+    });
 }
 
 void reader::maintain() noexcept

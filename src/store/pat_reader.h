@@ -6,7 +6,7 @@
 #include "store/pat_fault.h"
 
 #include <cstddef>
-#include <string_view>
+#include <cstdint>
 
 struct MDB_txn;
 
@@ -22,6 +22,20 @@ inline constexpr unsigned reopen_wait_ms = 20;
 struct lookup_result {
     fault problem;
     bool found = false;  ///< never with a problem; false without one means that the store does not hold the token
+    std::int64_t heartbeat = 0;  ///< as of the same commit
+};
+
+/// What a store looks like to the process that reads it.
+struct condition {
+    store_state state;
+    std::int64_t heartbeat;  ///< Unix seconds; 0 if no source has been looked at
+    std::uint64_t tokens;
+    std::uint64_t revoked;
+    std::uint64_t commit;      ///< transaction id
+    std::uint64_t used_bytes;  ///< of data.mdb, the free pages included
+    std::uint64_t map_size;    ///< bytes
+    unsigned readers;          ///< slots of the reader table that were handed out so far; they are reused
+    unsigned max_readers;
 };
 
 /// Looks tokens up: what an nginx worker does on each request. One transaction handle for the life of the environment;
@@ -40,9 +54,16 @@ public:
     /// Closes the store and says why, in answer to lookups.
     void refuse(fault why) noexcept;
 
-    /// Looks for the record of `token`, whose digest `by` makes. A record that is found lies in memory from `allocate`.
-    [[nodiscard]] lookup_result lookup(const hasher &by, std::string_view token, allocator allocate, void *context,
+    /// Looks for the record under `token`, whose digest `by` made. A record that is found lies in memory from
+    /// `allocate`.
+    [[nodiscard]] lookup_result lookup(const hasher &by, const token_key &token, allocator allocate, void *context,
                                        record &out) noexcept;
+
+    /// Describes the store as of now.
+    fault describe(condition &out) noexcept;
+
+    /// The heartbeat as of the newest commit that this reader has looked at, which maintain() does; 0 if there is none.
+    [[nodiscard]] std::int64_t heartbeat() const noexcept { return is_open() ? meta_.heartbeat : 0; }
 
     /// To be called about once a second while the store is open: notices that the files were replaced, and frees the
     /// reader slots of processes that died. It leaves a store closed that is better opened again a second later.
@@ -62,7 +83,9 @@ private:
     fault begin() noexcept;
     void end() noexcept;
     fault fetch(const hasher &by, const token_key &token, allocator allocate, void *context, record &out,
-                bool &found) noexcept;
+                lookup_result &result) noexcept;
+    template <typename Body>
+    fault read(const Body &body) noexcept;
     void reopen() noexcept;
 
     static constexpr std::size_t no_transaction = ~std::size_t{0};

@@ -202,7 +202,7 @@ inline answer look(store::reader &reader, unsigned number)
     record one;
 
     const store::lookup_result result = reader.lookup(
-        plain, text.text, [](void *to, std::size_t) noexcept { return to; }, memory.data(), one);
+        plain, make_token_key(plain(text.text)), [](void *to, std::size_t) noexcept { return to; }, memory.data(), one);
     return {result.problem, result.found, result.found && one.is_revoked(), result.found && one.id == text.text};
 }
 

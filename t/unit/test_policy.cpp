@@ -392,28 +392,59 @@ void a_claim_is_found_by_its_whole_name(void **)
     assert_false(find_claim(a_record(), "").has_value());
 }
 
-void every_verdict_has_its_name(void **)
+void a_store_is_stale_when_its_heartbeat_is_too_old_or_missing_or_in_the_future(void **)
+{
+    struct row {
+        const char *label;
+        std::int64_t heartbeat;
+        std::int64_t max_age;
+        bool want;
+    };
+    constexpr std::int64_t now = 1'800'000'000;
+    static constexpr row rows[] = {
+        {"just now", now, 60, false},
+        {"as old as may be", now - 60, 60, false},
+        {"a second older", now - 61, 60, true},
+        {"never", 0, 60, true},
+        {"never, and there is no limit", 0, 0, false},
+        {"long ago, and there is no limit", 1, 0, false},
+        {"as far in the future as clocks differ", now + heartbeat_tolerance, 60, false},
+        {"farther in the future", now + heartbeat_tolerance + 1, 60, true},
+        {"in the future, and there is no limit", now + 3600, 0, false},
+    };
+    for (const row &row : rows) {
+        assert_number_equal(row.label, is_stale(row.heartbeat, row.max_age, now), row.want);
+    }
+}
+
+void every_verdict_has_its_name_and_lets_in_or_does_not(void **)
 {
     struct row {
         verdict of;
         std::string_view want;
+        bool lets_in;
     };
     static constexpr row rows[] = {
-        {verdict::ok, "ok"},
-        {verdict::missing, "missing"},
-        {verdict::malformed, "malformed"},
-        {verdict::unknown, "unknown"},
-        {verdict::revoked, "revoked"},
-        {verdict::expired, "expired"},
-        {verdict::not_yet_valid, "not_yet_valid"},
-        {verdict::address_denied, "address_denied"},
-        {verdict::scope_denied, "scope_denied"},
-        {verdict::store_error, "store_error"},
+        {verdict::ok, "ok", true},
+        {verdict::missing, "missing", false},
+        {verdict::malformed, "malformed", false},
+        {verdict::unknown, "unknown", false},
+        {verdict::revoked, "revoked", false},
+        {verdict::expired, "expired", false},
+        {verdict::not_yet_valid, "not_yet_valid", false},
+        {verdict::address_denied, "address_denied", false},
+        {verdict::scope_denied, "scope_denied", false},
+        {verdict::require_denied, "require_denied", false},
+        {verdict::stale, "stale", false},
+        {verdict::store_error, "store_error", false},
+        {verdict::preflight, "preflight", true},
+        {verdict::anonymous, "anonymous", true},
     };
-    static_assert(std::size(rows) == static_cast<std::size_t>(verdict::store_error) + 1, "a row is missing");
+    static_assert(std::size(rows) == verdict_count, "a row is missing");
 
     for (const row &row : rows) {
         assert_view_equal(row.want.data(), name(row.of), row.want);
+        assert_number_equal(row.want.data(), lets_in(row.of), row.lets_in);
     }
     assert_view_equal("no verdict", name(static_cast<verdict>(255)), "store_error");
 }
@@ -433,7 +464,8 @@ int main()
         cmocka_unit_test(a_token_without_scopes_is_let_in_only_where_none_is_asked_for),
         cmocka_unit_test(scopes_are_taken_one_after_the_other),
         cmocka_unit_test(a_claim_is_found_by_its_whole_name),
-        cmocka_unit_test(every_verdict_has_its_name),
+        cmocka_unit_test(a_store_is_stale_when_its_heartbeat_is_too_old_or_missing_or_in_the_future),
+        cmocka_unit_test(every_verdict_has_its_name_and_lets_in_or_does_not),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -171,7 +171,8 @@ std::int64_t generation_of(store::reader &reader)
         const token_text text = token(i);
         record one;
         const store::lookup_result got = reader.lookup(
-            plain, text.text, [](void *to, std::size_t) noexcept { return to; }, memory.data(), one);
+            plain, make_token_key(plain(text.text)), [](void *to, std::size_t) noexcept { return to; }, memory.data(),
+            one);
         if (i == 0 && got.found) {
             generation = one.revoked_at;
         }

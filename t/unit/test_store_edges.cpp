@@ -329,7 +329,8 @@ void a_reader_never_goes_back_to_an_older_commit(void **)
             for (unsigned round = 0; newest < commits; round++) {
                 record one;
                 const store::lookup_result got = reader->lookup(
-                    plain, text.text, [](void *to, std::size_t) noexcept { return to; }, memory.data(), one);
+                    plain, make_token_key(plain(text.text)), [](void *to, std::size_t) noexcept { return to; },
+                    memory.data(), one);
                 if (got.problem || !got.found || one.revoked_at < newest) {
                     return false;
                 }

@@ -111,11 +111,11 @@ void reader_rule_3_no_lookup_leaves_a_transaction_under_way(void **)
 
     record one;
     const token_text text = token(1);
-    store::lookup_result got = reader->lookup(peppered, text.text, some, memory.data(), one);
+    store::lookup_result got = reader->lookup(peppered, make_token_key(peppered(text.text)), some, memory.data(), one);
     assert_fault(got.problem, fault_kind::wrong_pepper);
     assert_false(got.found);
     assert_true(first_slot_is_idle(store));
-    got = reader->lookup(plain, text.text, none, nullptr, one);
+    got = reader->lookup(plain, make_token_key(plain(text.text)), none, nullptr, one);
     assert_int_equal(got.problem.code, ENOMEM);
     assert_false(got.found);
     assert_true(first_slot_is_idle(store));

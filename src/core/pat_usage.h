@@ -1,0 +1,168 @@
+#pragma once
+
+#include "core/pat_address.h"
+#include "core/pat_record.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <utility>
+
+/// Last use of tokens: when, from where, and how often. A worker counts uses in a batch of its own, and brings them
+/// now and then to a table that all workers share:
+///
+///     request ─▶ use_batch (of a worker)  ─┐ merged
+///     request ─▶ use_batch (of a worker)  ─┴────────▶ usage_table ──▶ report(), for who keeps it for good
+///
+/// Neither locks nor allocates. Both are bounded: a batch that is full loses uses, and a table forgets the token that
+/// was used least recently; each counts what is lost.
+namespace pat {
+
+/// Uses of one token that are counted together.
+struct use {
+    std::string_view id;
+    std::uint32_t store = 0;  ///< which store the token is of, by the caller's numbers
+    std::uint64_t count = 0;
+    std::int64_t at = 0;  ///< of the last one, in Unix seconds
+    address from;         ///< of the last one
+};
+
+/// What a worker has seen since it was drained last: a hash table with open addressing.
+class use_batch {
+public:
+    static constexpr std::size_t slot_count = 1024;
+    static constexpr std::size_t limit = slot_count / 4 * 3;  ///< beyond which searches would become long
+
+    /// Counts one use. False if there is no room left for another token, and the use is lost.
+    bool add(std::uint32_t store, std::string_view id, std::int64_t at, const address &from) noexcept;
+
+    /// So full that it should be drained soon.
+    [[nodiscard]] bool is_filling() const noexcept { return used_count_ > limit / 2; }
+    [[nodiscard]] bool is_empty() const noexcept { return used_count_ == 0; }
+
+    /// Passes each token's uses to `take`, and empties the batch.
+    template <typename Take>
+    void drain(const Take &take) noexcept
+    {
+        for (std::size_t i = 0; i < used_count_; i++) {
+            slot &one = slots_[used_[i]];
+            take(use{{one.id.data(), one.id_length}, one.store, one.count, one.at, one.from});
+            one.count = 0;
+        }
+        used_count_ = 0;
+    }
+
+private:
+    struct slot {
+        std::uint32_t hash;
+        std::uint32_t store;
+        std::uint64_t count;  ///< 0: free
+        std::int64_t at;
+        address from;
+        std::uint8_t id_length;
+        std::array<char, max_id_length> id;
+    };
+
+    std::array<slot, slot_count> slots_{};
+    std::array<std::uint16_t, limit> used_{};
+    std::size_t used_count_ = 0;
+};
+
+/// The last use of as many tokens as fit into a piece of memory. It holds no pointers, so that the memory may lie at
+/// different addresses in different processes. The caller sees to it that one at a time uses it.
+///
+///     header │ buckets (heads of chains) │ entries
+///                    └─▶ entry ─▶ entry       each is also in the list of all, by last use,
+///                                             and, if it has uses to report, in the list of those
+class usage_table {
+public:
+    /// Makes a table in `memory`, which is aligned for any type. nullptr if not even one token would fit.
+    static usage_table *make(std::span<std::byte> memory, std::uint64_t first_cursor) noexcept;
+
+    void add(const use &uses) noexcept;
+
+    /// The most tokens that a report has.
+    static constexpr std::size_t report_size = 1000;
+
+    /// Fills `out` with tokens of a store whose uses were not reported yet, those that wait for longest first, and
+    /// returns how many they are. `cursor` is the one that came with the report before, and confirms that; it becomes
+    /// the cursor of this report, and stays as it is if there is nothing to report. An older cursor does not confirm,
+    /// and gets the same report again, with what has come since left for the next one. The texts are those of the
+    /// table.
+    std::size_t report(std::uint32_t store, std::uint64_t &cursor, std::span<use, report_size> out) noexcept;
+
+    /// Fills `out` with the tokens that were used most since the table was made, most used first.
+    std::size_t most_used(std::span<use> out) const noexcept;
+
+    [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
+    [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
+    [[nodiscard]] std::uint64_t cursor() const noexcept { return cursor_; }
+
+    /// Tokens that had to make room for others, and uses that were lost so before they were confirmed, or never
+    /// counted.
+    [[nodiscard]] std::uint64_t evicted() const noexcept { return evicted_; }
+    [[nodiscard]] std::uint64_t lost_uses() const noexcept { return lost_uses_; }
+
+    void count_lost(std::uint64_t uses) noexcept { lost_uses_ += uses; }
+
+private:
+    using index = std::uint32_t;
+    static constexpr index none = ~index{0};
+
+    struct links {
+        index before;
+        index after;
+    };
+
+    struct entry {
+        std::uint64_t total;      ///< uses
+        std::uint64_t confirmed;  ///< of these, reported and confirmed
+        std::uint64_t reported;   ///< of these, reported
+        std::uint64_t report;     ///< the cursor of the report that is not confirmed; 0 if it is in none
+        std::int64_t at;
+        address from;
+        std::uint8_t id_length;
+        bool is_pending;  ///< in the list of those with uses that are not confirmed
+        std::uint32_t hash;
+        std::uint32_t store;
+        index next;  ///< in the chain of its bucket
+        links by_use;
+        links pending;
+        std::array<char, max_id_length> id;
+    };
+
+    struct list {
+        index first;
+        index last;
+    };
+
+    using entry_links = links entry::*;
+
+    usage_table(std::uint32_t capacity, std::uint32_t buckets, std::uint64_t first_cursor) noexcept;
+
+    [[nodiscard]] index *buckets() noexcept { return reinterpret_cast<index *>(this + 1); }
+    [[nodiscard]] entry *entries() noexcept { return const_cast<entry *>(std::as_const(*this).entries()); }
+    [[nodiscard]] const entry *entries() const noexcept;
+
+    [[nodiscard]] static use describe(const entry &one, std::uint64_t count) noexcept;
+    [[nodiscard]] index &bucket_of(std::uint32_t hash) noexcept { return buckets()[hash & (bucket_count_ - 1)]; }
+    [[nodiscard]] index find(std::uint32_t hash, const use &uses) noexcept;
+    [[nodiscard]] index make_room() noexcept;
+    [[nodiscard]] index skip_others(std::uint32_t store, index which) const noexcept;
+    void confirm(std::uint32_t store, std::uint64_t report) noexcept;
+    void append(list &to, entry_links by, index which) noexcept;
+    void remove(list &from, entry_links by, index which) noexcept;
+
+    std::uint32_t capacity_;
+    std::uint32_t bucket_count_;  ///< a power of 2
+    std::uint32_t size_ = 0;
+    list by_use_{none, none};  ///< least recently used first
+    list pending_{none, none};
+    std::uint64_t cursor_;
+    std::uint64_t evicted_ = 0;
+    std::uint64_t lost_uses_ = 0;
+};
+
+}  // namespace pat

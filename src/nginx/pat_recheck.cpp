@@ -1,0 +1,109 @@
+#include "nginx/pat_recheck.h"
+
+#include "nginx/pat_access.h"
+#include "nginx/pat_module.h"
+
+namespace pat::ngx {
+
+namespace {
+
+/// So that other events wait for less than a millisecond when thousands of requests are due.
+constexpr ngx_uint_t at_a_time = 256;
+
+void start_timer(recheck_queue &queue) noexcept
+{
+    if (ngx_queue_empty(&queue.requests) || queue.timer.timer_set) {
+        return;
+    }
+
+    const auto *next = ngx_queue_data(ngx_queue_head(&queue.requests), recheck_place, link);
+    const auto wait = static_cast<ngx_msec_int_t>(next->due - ngx_current_msec);
+    ngx_add_timer(&queue.timer, wait > 0 ? static_cast<ngx_msec_t>(wait) : 1);
+}
+
+void append(recheck_queue &queue, recheck_place &place) noexcept
+{
+    place.queue = &queue;
+    place.due = ngx_current_msec + queue.interval;
+    ngx_queue_insert_tail(&queue.requests, &place.link);
+}
+
+void check_due(ngx_event_t *timer) noexcept
+{
+    recheck_queue &queue = *ngx_queue_data(timer, recheck_queue, timer);
+
+    for (ngx_uint_t i = 0; i < at_a_time && !ngx_queue_empty(&queue.requests); i++) {
+        auto *place = ngx_queue_data(ngx_queue_head(&queue.requests), recheck_place, link);
+        if (static_cast<ngx_msec_int_t>(place->due - ngx_current_msec) > 0) {
+            break;
+        }
+
+        leave(*place);
+
+        ngx_http_request_t *r = place->request;
+        if (r->done) {
+            continue;  // all of the answer is sent; what is left is nginx's business with the connection
+        }
+        if (recheck(r, *place->made)) {
+            append(queue, *place);
+        } else {
+            close_request(r, *place->made);
+        }
+    }
+
+    start_timer(queue);
+}
+
+/// When the pool of the cycle is destroyed, by which time no request of it is left.
+void stop_timer(void *data) noexcept
+{
+    auto *timer = static_cast<ngx_event_t *>(data);
+    if (timer->timer_set) {
+        ngx_del_timer(timer);
+    }
+}
+
+}  // namespace
+
+recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &main, ngx_msec_t interval) noexcept
+{
+    for (auto **known = begin<recheck_queue *>(main.rechecks); known != end<recheck_queue *>(main.rechecks); known++) {
+        if ((*known)->interval == interval) {
+            return *known;
+        }
+    }
+
+    auto *added = allocate<recheck_queue>(cf->pool);
+    auto **entry = push<recheck_queue *>(main.rechecks);
+    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
+    if (added == nullptr || entry == nullptr || cleanup == nullptr) {
+        return nullptr;
+    }
+    cleanup->handler = stop_timer;
+    cleanup->data = &added->timer;
+
+    *added = {};
+    added->interval = interval;
+    ngx_queue_init(&added->requests);
+    prepare_timer(added->timer, check_due, &cf->cycle->new_log);
+    *entry = added;
+    return added;
+}
+
+void enter(recheck_queue &queue, ngx_http_request_t *r, decision &made) noexcept
+{
+    made.place.request = r;
+    made.place.made = &made;
+    append(queue, made.place);
+    start_timer(queue);
+}
+
+void leave(recheck_place &place) noexcept
+{
+    if (place.queue != nullptr) {
+        ngx_queue_remove(&place.link);
+        place.queue = nullptr;
+    }
+}
+
+}  // namespace pat::ngx

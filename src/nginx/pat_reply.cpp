@@ -1,0 +1,122 @@
+#include "nginx/pat_reply.h"
+
+#include "core/pat_bytes.h"
+
+#include <algorithm>
+
+namespace pat::ngx {
+
+ngx_table_elt_t *push_header(ngx_http_request_t *r, std::string_view name, ngx_str_t value) noexcept
+{
+    auto *header = static_cast<ngx_table_elt_t *>(ngx_list_push(&r->headers_out.headers));
+    if (header == nullptr) {
+        return nullptr;
+    }
+
+    *header = {};  // since 1.23 it links to the next header of the name
+    header->hash = 1;
+    header->key = to_ngx(name);
+    header->value = value;
+    return header;
+}
+
+void reply::write(std::string_view text) noexcept
+{
+    constexpr std::size_t buffer_size = 16384;
+
+    while (!text.empty() && !failed_) {
+        if (last_ == nullptr || last_->buf->last == last_->buf->end) {
+            ngx_chain_t *added = ngx_alloc_chain_link(request_->pool);
+            if (added == nullptr || (added->buf = ngx_create_temp_buf(request_->pool, buffer_size)) == nullptr) {
+                failed_ = true;
+                return;
+            }
+            added->next = nullptr;
+            (last_ == nullptr ? first_ : last_->next) = added;
+            last_ = added;
+        }
+
+        ngx_buf_t &to = *last_->buf;
+        const std::size_t part = std::min(text.size(), static_cast<std::size_t>(to.end - to.last));
+        to.last = ngx_cpymem(to.last, text.data(), part);
+        length_ += static_cast<off_t>(part);
+        text = tail(text, part);
+    }
+}
+
+void reply::write_number(std::int64_t number) noexcept
+{
+    u_char digits[NGX_INT64_LEN];
+    const u_char *end = ngx_sprintf(digits, "%L", number);
+    write(view({static_cast<std::size_t>(end - digits), digits}));
+}
+
+void reply::write_escaped(std::string_view text, bool is_json) noexcept
+{
+    write("\"");
+    while (!text.empty()) {
+        const auto plain = static_cast<std::size_t>(
+            std::find_if(text.begin(), text.end(),
+                         [](char c) { return c == '"' || c == '\\' || c == '<' || static_cast<u_char>(c) < 0x20; })
+            - text.begin());
+        write(head(text, plain));
+        text = tail(text, plain);
+        if (text.empty()) {
+            break;
+        }
+
+        u_char code[sizeof("\\u0000")];
+        if (text[0] == '"' || text[0] == '\\') {
+            write("\\");
+            write(head(text, 1));
+        } else if (is_json) {
+            const u_char *end = ngx_sprintf(code, "\\u%04xd", static_cast<int>(text[0]));
+            write(view({static_cast<std::size_t>(end - code), code}));
+        } else {
+            write(text[0] == '\n' ? "\\n" : head(text, 1));
+        }
+        text = tail(text, 1);
+    }
+    write("\"");
+}
+
+void reply::write_string(std::string_view text) noexcept
+{
+    write_escaped(text, true);
+}
+
+void reply::write_label(std::string_view text) noexcept
+{
+    write_escaped(text, false);
+}
+
+void reply::header(std::string_view name, std::string_view value) noexcept
+{
+    failed_ |= push_header(request_, name, to_ngx(value)) == nullptr;
+}
+
+ngx_int_t reply::send(std::string_view content_type) noexcept
+{
+    ngx_http_request_t *r = request_;
+
+    header("Cache-Control", "no-store");
+    if (failed_ || last_ == nullptr) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    r->headers_out.status = NGX_HTTP_OK;
+    r->headers_out.content_type = to_ngx(content_type);
+    r->headers_out.content_type_len = std::min(content_type.find(';'), content_type.size());
+    r->headers_out.content_length_n = length_;
+
+    last_->buf->last_buf = r == r->main;
+    last_->buf->last_in_chain = 1;
+
+    const ngx_int_t status = ngx_http_send_header(r);
+    if (status == NGX_ERROR || status > NGX_OK || r->header_only) {
+        return status;
+    }
+    return ngx_http_output_filter(r, first_);
+}
+
+}  // namespace pat::ngx

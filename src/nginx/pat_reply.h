@@ -1,0 +1,56 @@
+#pragma once
+
+#include "nginx/pat_ngx.h"
+
+#include <concepts>
+#include <cstdint>
+
+/// What the module answers by itself: headers, and the bodies of its content handlers.
+namespace pat::ngx {
+
+/// Adds a header to the response; nullptr if there is no memory.
+[[nodiscard]] ngx_table_elt_t *push_header(ngx_http_request_t *r, std::string_view name, ngx_str_t value) noexcept;
+
+/// Collects the body of an answer in memory of the request, and sends it. Where memory runs out, send() tells.
+class reply {
+public:
+    explicit reply(ngx_http_request_t *r) noexcept : request_{r} {}
+
+    void write(std::string_view text) noexcept;
+    void write(const char *text) noexcept { write(std::string_view{text}); }
+    void write(std::integral auto number) noexcept { write_number(static_cast<std::int64_t>(number)); }
+
+    /// Writes a JSON string (RFC 8259, section 7) with its quotes. It can stand in HTML, too: no `<` is left.
+    void write_string(std::string_view text) noexcept;
+
+    /// Writes the value of a label in Prometheus's exposition format, with its quotes.
+    void write_label(std::string_view text) noexcept;
+
+    /// Writes several things one after the other.
+    template <typename... Parts>
+    void operator()(const Parts &...parts) noexcept
+    {
+        (write(parts), ...);
+    }
+
+    /// Adds a header; its value must last as long as the request.
+    void header(std::string_view name, std::string_view value) noexcept;
+
+    /// Has send() answer with 500: there was no memory for a part of it.
+    void fail() noexcept { failed_ = true; }
+
+    /// Sends it with status 200, not to be kept in any cache. To be returned by a content handler.
+    [[nodiscard]] ngx_int_t send(std::string_view content_type) noexcept;
+
+private:
+    void write_number(std::int64_t number) noexcept;
+    void write_escaped(std::string_view text, bool is_json) noexcept;
+
+    ngx_http_request_t *request_;
+    ngx_chain_t *first_ = nullptr;
+    ngx_chain_t *last_ = nullptr;
+    off_t length_ = 0;
+    bool failed_ = false;
+};
+
+}  // namespace pat::ngx

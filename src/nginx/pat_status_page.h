@@ -1,0 +1,919 @@
+#pragma once
+
+#include <string_view>
+
+/// The page of auth_pat_status: before_style, style, between, the JSON document, after_data, script, end, one after the
+/// other. `style` and `script` are exactly what the Content-Security-Policy names the hashes of. It forbids everything
+/// else: the page has no style attributes, no event handlers in markup, and loads nothing but itself.
+namespace pat::ngx::status_page {
+
+inline constexpr std::string_view before_style = R"page(<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>auth_pat</title>
+<style>)page";
+
+inline constexpr std::string_view style = R"page(
+:root {
+    color-scheme: light dark;
+    --page: #f3f4f6;
+    --panel: #ffffff;
+    --line: #d9dde3;
+    --text: #16191d;
+    --soft: #565e69;
+    --focus: #1d4ed8;
+    --good: #15803d;
+    --warn: #a35200;
+    --bad: #c81e1e;
+    --on-bad: #ffffff;
+    --meter: #64748b;
+    --track: #e3e6eb;
+}
+
+@media (prefers-color-scheme: dark) {
+    :root {
+        --page: #0e1013;
+        --panel: #171a1f;
+        --line: #2c323a;
+        --text: #e6e8eb;
+        --soft: #9ca5b1;
+        --focus: #7cabff;
+        --good: #4ade80;
+        --warn: #fbb040;
+        --bad: #ff7b7b;
+        --on-bad: #16191d;
+        --meter: #8b98a9;
+        --track: #2a3038;
+    }
+}
+
+* { box-sizing: border-box; margin: 0; padding: 0; }
+[hidden] { display: none !important; }
+:focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; }
+
+body {
+    max-width: 112rem;
+    margin: 0 auto;
+    padding: 0.75rem 1rem 2rem;
+    background: var(--page);
+    color: var(--text);
+    font: 0.875rem/1.25rem system-ui, sans-serif;
+    font-variant-numeric: tabular-nums;
+}
+
+h1 { font-size: 1rem; }
+h2 { font-size: 0.9375rem; }
+ul { list-style: none; }
+code, .id { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.8125rem; }
+.soft, dt, caption, thead { color: var(--soft); }
+
+header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0.25rem 1rem; margin-bottom: 0.75rem; }
+#live { margin-left: auto; }
+#live::before { content: "\25cf\a0"; color: var(--good); }
+.old #live::before { content: "\25a0\a0"; color: var(--bad); }
+.old main { filter: grayscale(0.75); }
+#silence { position: sticky; top: 0; z-index: 2; margin-bottom: 0.75rem; padding: 0.6rem 0.9rem; border-radius: 4px;
+    background: var(--bad); color: var(--on-bad); font-weight: 600; }
+
+main { display: grid; grid-template-columns: minmax(0, 1fr); gap: 0.75rem; align-items: start; }
+#side { display: grid; grid-template-columns: minmax(0, 1fr); gap: 0.75rem; }
+section { padding: 0.7rem 0.9rem; border: 1px solid var(--line); border-radius: 6px; background: var(--panel); }
+h2 + * { margin-top: 0.5rem; }
+
+/* The state of everything. A sign tells it, too, not only a colour. */
+
+#headline { border-left: 6px solid var(--level); }
+[data-level] { --level: var(--good); --sign: "\2713"; }
+[data-level="warn"] { --level: var(--warn); --sign: "!"; }
+[data-level="bad"] { --level: var(--bad); --sign: "\2715"; }
+.sign { display: flex; gap: 0.5rem; overflow-wrap: anywhere; }
+.sign::before { content: var(--sign); color: var(--level); font-weight: 700; }
+h2.sign { font-size: 1.25rem; line-height: 1.3; }
+#figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 0.6rem 1.5rem;
+    margin-top: 0.6rem; }
+.large { font-size: 1.625rem; line-height: 1.2; font-weight: 600; }
+[data-level="bad"] > .large { color: var(--bad); }
+
+/* The colours of the statuses */
+
+.missing { --c: #7a828e; }
+.malformed { --c: #0891b2; }
+.unknown { --c: #2563eb; }
+.revoked { --c: #6d28d9; }
+.expired { --c: #b7791f; }
+.not_yet_valid { --c: #b065f0; }
+.address_denied { --c: #0f766e; }
+.scope_denied { --c: #5b8c0a; }
+.require_denied { --c: #be185d; }
+.stale { --c: #ea580c; }
+.store_error { --c: #b91c1c; }
+.ok, .preflight, .anonymous { --c: var(--good); }
+
+@media (prefers-color-scheme: dark) {
+    .missing { --c: #9aa3af; }
+    .malformed { --c: #22c3dd; }
+    .unknown { --c: #5b9bff; }
+    .revoked { --c: #9b7bf7; }
+    .expired { --c: #f0c044; }
+    .not_yet_valid { --c: #dcb8ff; }
+    .address_denied { --c: #2cc9b5; }
+    .scope_denied { --c: #a3dc3a; }
+    .require_denied { --c: #f472b6; }
+    .stale { --c: #fb8c3c; }
+    .store_error { --c: #f05252; }
+}
+
+svg, .swatch, [role="meter"] { forced-color-adjust: none; }
+.swatch { flex: none; width: 0.7rem; height: 0.7rem; border-radius: 2px; background: var(--c); }
+.dry { background: repeating-linear-gradient(135deg, var(--c) 0 2px, var(--panel) 2px 4px);
+    box-shadow: inset 0 0 0 1px var(--c); }
+
+/* The charts */
+
+#charts { position: relative; }
+#charts svg { display: block; width: 100%; }
+#charts text { fill: var(--soft); font-size: 0.75rem; }
+#charts .title { fill: var(--text); font-weight: 600; }
+.grid { stroke: var(--line); }
+.bar { fill: var(--c); }
+.hatch { stroke: var(--panel); stroke-width: 1.5; }
+.area { fill: var(--good); fill-opacity: 0.15; }
+.curve { fill: none; stroke: var(--good); stroke-width: 1.5; }
+.before { fill: var(--track); fill-opacity: 0.6; }
+.pointed { fill: var(--text); fill-opacity: 0.1; stroke: var(--text); }
+#cursor { position: absolute; inset: 0 0 1.25rem; touch-action: pan-y; }
+#tip { position: absolute; z-index: 1; top: 0.25rem; left: var(--left); padding: 0.4rem 0.6rem; pointer-events: none;
+    border: 1px solid var(--soft); border-radius: 4px; background: var(--panel); font-size: 0.8125rem; }
+#tip li, #legend li { display: flex; align-items: center; gap: 0.4rem; white-space: nowrap; }
+#tip b { margin-left: auto; padding-left: 1rem; }
+#legend { display: flex; flex-wrap: wrap; gap: 0.2rem 1.25rem; margin-top: 0.6rem; }
+
+/* Tables */
+
+.wide { container-type: inline-size; overflow-x: auto; }
+table { width: 100%; border-spacing: 0; }
+caption { text-align: left; }
+caption span { position: sticky; left: 0; display: inline-block; max-width: 100cqi; padding-bottom: 0.35rem; }
+th, td { padding: 0.1875rem 0 0.1875rem 0.75rem; text-align: right; font-weight: 400; white-space: nowrap;
+    vertical-align: baseline; }
+tbody > * > * { border-top: 1px solid var(--line); }
+th:first-child { position: sticky; left: 0; padding-left: 0; background: var(--panel); text-align: left; }
+thead th { vertical-align: bottom; font-size: 0.8125rem; }
+.group > * { padding-top: 0.375rem; font-weight: 600; }
+.zero { color: var(--soft); }
+.status { display: flex; align-items: baseline; gap: 0 0.5rem; }
+.status code { width: 8rem; }
+.means { color: var(--soft); }
+.spark { width: 90px; height: 16px; vertical-align: -3px; }
+.server { min-width: 10rem; max-width: 24rem; white-space: normal; overflow-wrap: anywhere; }
+.from { min-width: 7rem; white-space: normal; overflow-wrap: anywhere; }
+
+[role="meter"] { display: block; height: 0.4rem; border-radius: 2px; background: var(--track); overflow: hidden; }
+[role="meter"]::before { content: ""; display: block; width: var(--part); height: 100%; background: var(--meter); }
+td [role="meter"] { display: inline-block; width: 2.5rem; margin-right: 0.5rem; }
+
+/* Stores */
+
+#stores { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 0.6rem; }
+.store { padding: 0.5rem 0.7rem; border: 1px solid var(--line); border-radius: 4px; overflow-wrap: anywhere; }
+.store[data-level="warn"], .store[data-level="bad"] { border-color: var(--level); }
+.store h3 { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; font-size: 0.875rem; }
+.store h3 .id { font-weight: 600; }
+.store dl { display: grid; grid-template-columns: auto auto; gap: 0 1rem; margin-top: 0.25rem; }
+.store dl div { display: flex; flex-wrap: wrap; gap: 0 0.5rem; }
+.store dd { margin-left: auto; }
+.store [role="meter"] { margin-top: 0.25rem; }
+
+@media (min-width: 88rem) {
+    main { grid-template-columns: minmax(0, 1.6fr) minmax(0, 1fr); }
+    main > :not(#by-status, #side) { grid-column: 1 / -1; }
+}
+@media (min-width: 60rem) and (max-width: 88rem) {
+    #side { grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: start; }
+}
+@media (max-width: 40rem) {
+    body { padding: 0.5rem 0.5rem 1.5rem; }
+    section { padding: 0.6rem; }
+    #live { margin-left: 0; }
+    th, td { padding-left: 0.6rem; }
+    #statuses :nth-child(2):is(th, td) { display: none; }
+    .status { flex-wrap: wrap; width: 9.5rem; }
+    .means { padding-left: 1.2rem; font-size: 0.75rem; line-height: 1rem; white-space: normal; }
+    .from { white-space: nowrap; }
+}
+)page";
+
+inline constexpr std::string_view between = R"page(</style>
+</head>
+<body>
+<header>
+    <h1>auth_pat</h1>
+    <p id="about" class="soft"></p>
+    <p id="live"></p>
+</header>
+<p id="silence" role="alert" hidden></p>
+<noscript>This page needs JavaScript. Ask with “Accept: application/json” for the same as JSON.</noscript>
+<main hidden>
+    <section id="headline">
+        <h2 class="sign"><span id="verdict" role="status"></span></h2>
+        <ul id="problems"></ul>
+        <dl id="figures"></dl>
+    </section>
+
+    <section id="uncounted">
+        <h2>Requests are not counted</h2>
+        <p>The configuration has no <code>auth_pat_zone</code>. With <code>auth_pat_zone pat:10m;</code> in
+            <code>http</code>, this page tells what is refused and why, by which server, and which tokens are used.</p>
+    </section>
+
+    <section id="recent">
+        <h2 id="recent-title"></h2>
+        <div id="charts">
+            <div id="cursor" tabindex="0" role="slider" aria-label="Ten seconds of the last 15 minutes"
+                aria-valuemin="0" aria-valuemax="89"></div>
+            <div id="tip" hidden></div>
+        </div>
+        <ul id="legend"></ul>
+    </section>
+
+    <section id="by-status">
+        <h2 id="status-title">By status</h2>
+        <div class="wide" tabindex="0" role="region" aria-labelledby="status-title">
+            <table id="statuses"><caption><span></span></caption><thead><tr></tr></thead></table>
+        </div>
+    </section>
+
+    <div id="side">
+        <section>
+            <h2>Stores</h2>
+            <div id="stores"></div>
+            <p id="no-stores" class="soft">No location has an auth_pat_store.</p>
+        </section>
+
+        <section id="by-token">
+            <h2 id="token-title">Tokens used most</h2>
+            <div class="wide" tabindex="0" role="region" aria-labelledby="token-title">
+                <table id="tokens"><caption><span></span></caption><thead><tr></tr></thead><tbody></tbody></table>
+            </div>
+        </section>
+    </div>
+
+    <section id="by-server">
+        <h2 id="server-title">By server</h2>
+        <div class="wide" tabindex="0" role="region" aria-labelledby="server-title">
+            <table id="servers"><caption><span></span></caption><thead><tr></tr></thead><tbody></tbody></table>
+        </div>
+    </section>
+</main>
+<script id="data" type="application/json">)page";
+
+inline constexpr std::string_view after_data = R"page(</script>
+<script>)page";
+
+inline constexpr std::string_view script = R"page(
+'use strict';
+
+// How often nginx is asked, and how long its answer may take, in seconds.
+const INTERVAL = 2;
+const INTERVAL_HIDDEN = 30;
+const TIMEOUT = 10;
+
+const BUCKETS = 90;
+const BUCKETS_OF_A_MINUTE = 6;
+
+// What the age of a store says, in seconds: pat-sync writes a heartbeat every 5, or every 30 at most.
+const OLD = 60;
+const AHEAD = -5;
+const NEARLY_FULL = 0.9;
+
+const REFUSED = {
+    missing: 'no token',
+    malformed: 'not of the form of a token',
+    unknown: 'not in the store',
+    revoked: 'revoked in the store',
+    expired: 'past its expiry',
+    not_yet_valid: 'too early',
+    address_denied: 'from another address',
+    scope_denied: 'lacks a needed scope',
+    require_denied: 'auth_pat_require not met',
+    stale: 'older than auth_pat_max_age',
+    store_error: 'store or record unreadable',
+};
+const LET_IN = {
+    ok: 'a valid token',
+    anonymous: 'no token, optional here',
+    preflight: 'a CORS preflight',
+};
+const REASONS = Object.keys(REFUSED);
+const PASSES = Object.keys(LET_IN);
+
+let data;        // what nginx answered last
+let receivedAt;  // and when, by this browser's clock
+
+// Numbers and times in words
+
+const number = new Intl.NumberFormat('en').format;
+const formatter = options => {
+    const format = new Intl.DateTimeFormat('en', { hourCycle: 'h23', ...options });
+    return seconds => format.format(seconds * 1000);
+};
+const clock = formatter({ timeStyle: 'medium' });
+const clockWithZone = formatter({ timeStyle: 'long' });
+const calendar = formatter({ dateStyle: 'medium', timeStyle: 'long' });
+
+const total = numbers => numbers.reduce((sum, one) => sum + one, 0);
+const plural = (count, word) => `${number(count)} ${word}${count === 1 ? '' : 's'}`;
+
+function share(part, whole) {
+    const percent = whole === 0 ? 0 : 100 * part / whole;
+    if (percent > 0 && percent < 0.1) return '< 0.1 %';
+    return `${percent < 10 ? Number(percent.toFixed(1)) : Math.round(percent)} %`;
+}
+
+function rate(count, seconds) {
+    const each = count / seconds;
+    if (each < 1) return `${Math.round(60 * each)}/min`;
+    return `${each < 10 ? each.toFixed(1) : number(Math.round(each))}/s`;
+}
+
+function bytes(count) {
+    let unit = 0;
+    for (; count >= 1024 && unit < 4; unit++) count /= 1024;
+    return `${count < 10 ? Number(count.toFixed(1)) : Math.round(count)} ${['B', 'KiB', 'MiB', 'GiB', 'TiB'][unit]}`;
+}
+
+function span(seconds) {
+    const whole = Math.floor(Math.max(0, seconds));
+    if (whole < 120) return `${whole} s`;
+    if (whole < 600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+    if (whole < 7200) return `${Math.floor(whole / 60)} min`;
+    return whole < 172800 ? `${Math.floor(whole / 3600)} h` : `${Math.floor(whole / 86400)} days`;
+}
+
+// Elements. What did not change is left alone, so that a selection, the focus and what is scrolled stay.
+
+const find = id => document.getElementById(id);
+
+function set(element, text, attributes = {}) {
+    if (element.textContent !== text) element.textContent = text;
+    return mark(element, attributes);
+}
+
+function mark(element, attributes) {
+    for (const [name, value] of Object.entries(attributes)) {
+        if (value === null) element.removeAttribute(name);
+        else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+    }
+    return element;
+}
+
+function make(name, attributes = {}, ...children) {
+    const element = mark(document.createElement(name), attributes);
+    element.append(...children);
+    return element;
+}
+
+function draw(name, attributes, ...children) {
+    const element = mark(document.createElementNS('http://www.w3.org/2000/svg', name), attributes);
+    element.append(...children);
+    return element;
+}
+
+// Shows each item in an element of its own within `parent`. `create` makes [element, function to show an item in it].
+const shown = new WeakMap();
+
+function show(parent, items, create) {
+    const parts = shown.get(parent) ?? [];
+    shown.set(parent, parts);
+    while (parts.length > items.length) parts.pop()[0].remove();
+    items.forEach((item, at) => {
+        if (at === parts.length) {
+            parts.push(create(item));
+            parent.append(parts[at][0]);
+        }
+        parts[at][1](item);
+    });
+}
+
+function showHeads(table, names) {
+    show(table.tHead.rows[0], names, () => {
+        const head = make('th', { scope: 'col' });
+        return [head, name => set(head, name)];
+    });
+}
+
+// Numbers in the cells of a row, behind what it has already.
+function showNumbers(row, counts) {
+    show(row, counts, () => {
+        const cell = make('td');
+        return [cell, count => set(cell, number(count), { class: count === 0 ? 'zero' : null })];
+    });
+}
+
+function makeMeter(label) {
+    const element = make('span', { 'role': 'meter', 'aria-label': label, 'aria-valuemin': 0 });
+    return [element, (value, limit, words) => {
+        mark(element, { 'aria-valuenow': value, 'aria-valuemax': limit, 'aria-valuetext': words });
+        element.style.setProperty('--part', `${limit === 0 ? 0 : 100 * value / limit}%`);
+    }];
+}
+
+// A time, of which is told how long ago it is, again each second. null: there is none.
+function showAge(element, at) {
+    mark(element, { 'data-at': at, 'title': at === null ? null : calendar(at) });
+}
+
+function tick() {
+    const now = data.time + (performance.now() - receivedAt) / 1000;
+    for (const element of document.querySelectorAll('[data-at]')) {
+        const age = now - Number(element.dataset.at);
+        set(element, age < AHEAD ? `in ${span(-age)}` : `${span(age)} ago`);
+    }
+}
+
+// Sums. `counts` has a number for each status, a history 90 of them.
+
+const pick = (counts, names) => total(names.map(name => counts[name]));
+const lately = (history, names) => total(names.map(name => total(history[name])));
+const lastMinute = (history, names) => total(names.map(name => total(history[name].slice(-BUCKETS_OF_A_MINUTE))));
+
+// How long that is, as its last ten seconds are not over yet.
+function secondsOfLastMinute() {
+    const { interval, end } = data.history;
+    return (BUCKETS_OF_A_MINUTE - 1) * interval + Math.min(interval, Math.max(1, data.time - (end - interval)));
+}
+
+// What fail-open let through within a minute, as far as this page has been looking.
+let failOpenSeen = [];
+
+function failOpenLately() {
+    if (failOpenSeen.at(-1)?.count > data.fail_open) failOpenSeen = [];
+    failOpenSeen.push({ time: data.time, count: data.fail_open });
+    while (failOpenSeen[1]?.time <= data.time - 60) failOpenSeen.shift();
+    return data.fail_open - failOpenSeen[0].count;
+}
+
+// The state of everything
+
+function problemsOf(store) {
+    if (!store.open) return [{ level: 'bad', text: store.problem || 'it can’t be read' }];
+    return [
+        [store.problem !== '', store.problem],
+        [store.state === 'resync', 'it is being filled anew from its source, and serves what it holds'],
+        [store.age > OLD, 'its source was last reached more than a minute ago'],
+        [store.age < AHEAD, 'its heartbeat is in the future: are the clocks right?'],
+        [store.used_bytes > NEARLY_FULL * store.map_bytes, 'its map is nearly full (map_size)'],
+        [store.readers > NEARLY_FULL * store.max_readers, 'nearly all places for readers are taken'],
+    ].filter(([holds]) => holds).map(([, text]) => ({ level: 'warn', text }));
+}
+
+const worst = problems => problems.some(({ level }) => level === 'bad') ? 'bad' : problems.length > 0 ? 'warn' : 'ok';
+
+function showHeadline() {
+    const { stores, zone } = data;
+    const problems = stores.flatMap(store =>
+        problemsOf(store).map(({ level, text }) => ({ level, text: `${store.path}: ${text}` })));
+    const closed = stores.filter(store => !store.open).length;
+    const ages = stores.filter(store => store.open && store.age !== null).map(store => store.age);
+    const figures = [{ name: 'Stores open', large: `${stores.length - closed} of ${stores.length}`,
+        level: closed > 0 ? 'bad' : 'ok', small: ages.length > 0 ? 'source last reached ' : 'without a source',
+        at: ages.length > 0 ? data.time - Math.max(...ages) : null }];
+
+    if (zone !== null) {
+        const { requests, dry_run: dry } = data.history;
+        const seconds = secondsOfLastMinute();
+        const refused = lastMinute(requests, REASONS);
+        const passed = lastMinute(requests, PASSES);
+        const faults = lastMinute(requests, ['stale', 'store_error']);
+        const unchecked = failOpenLately();
+        const most = REASONS.reduce((one, other) =>
+            lastMinute(requests, [other]) > lastMinute(requests, [one]) ? other : one);
+
+        figures.unshift(
+            { name: 'Refused, last minute', large: rate(refused, seconds), small: refused === 0 ? 'nothing'
+                : `${number(refused)}, ${share(refused, refused + passed)} of requests; most: ${most}` },
+            { name: 'Let in, last minute', large: rate(passed, seconds), small: plural(passed, 'request') });
+        if (pick(data.dry_run, REASONS) > 0) {
+            const count = lastMinute(dry, REASONS);
+            figures.push({ name: 'Dry run, last minute', large: rate(count, seconds),
+                small: `${number(count)} would have been refused` });
+        }
+        figures.push({ name: 'Let in by fail-open', large: number(data.fail_open), level: unchecked > 0 ? 'bad' : 'ok',
+            small: unchecked > 0 ? `${number(unchecked)} in the last minute` : `since ${calendar(zone.since)}` });
+        if (unchecked > 0) {
+            problems.unshift({ level: 'bad',
+                text: `${plural(unchecked, 'request')} let in unchecked by auth_pat_fail_open in the last minute` });
+        } else if (faults > 0) {
+            problems.push({ level: 'warn',
+                text: `${plural(faults, 'request')} in the last minute met a store that is stale or can’t be read` });
+        }
+    }
+
+    const level = worst(problems);
+    const all = { 1: 'The store is', 2: 'Both stores are' }[stores.length] ?? `All ${stores.length} stores are`;
+    const verdict = stores.length === 0 ? 'There is no store'
+        : closed > 0 ? `${closed} of ${plural(stores.length, 'store')} can’t be read`
+        : level === 'bad' ? 'Requests are let in unchecked'
+        : level === 'warn' ? `${all} open, but not all is well`
+        : `${all} open${ages.length > 0 ? ' and fresh' : ''}`;
+
+    mark(find('headline'), { 'data-level': level });
+    set(find('verdict'), verdict);
+    document.title = `${{ ok: '', warn: '! ', bad: '✕ ' }[level]}auth_pat – ${location.host}`;
+    show(find('problems'), problems, () => {
+        const text = make('span');
+        const element = make('li', { class: 'sign' }, text);
+        return [element, problem => {
+            mark(element, { 'data-level': problem.level });
+            set(text, problem.text);
+        }];
+    });
+    show(find('figures'), figures, () => {
+        const [name, large, small, age] = [make('dt'), make('dd', { class: 'large' }), make('span'), make('span')];
+        const element = make('div', {}, name, large, make('dd', { class: 'soft' }, small, age));
+        return [element, figure => {
+            mark(element, { 'data-level': figure.level ?? 'ok' });
+            set(name, figure.name);
+            set(large, figure.large);
+            set(small, figure.small);
+            if (figure.at === undefined || figure.at === null) set(age, '');
+            showAge(age, figure.at ?? null);
+        }];
+    });
+}
+
+// The charts: refusals as stacked bars, those of dry runs hatched, and what was let in as a line on a scale of its own
+
+const MARGIN = 46;
+let pointedAt = null;  // the ten seconds that the pointer or the keyboard is at
+
+const timeOf = bucket => data.history.end - (BUCKETS - bucket) * data.history.interval;
+
+// The end of a scale that reaches to `most`.
+function limitOf(most) {
+    const unit = 10 ** Math.floor(Math.log10(Math.max(1, most)));
+    return [1, 1.2, 1.6, 2, 3, 4, 6, 8, 10].map(step => step * unit)
+        .find(limit => limit >= most && Number.isInteger(limit));
+}
+
+// Bars on top of what is in `below` already. `edge` tells where a bucket begins.
+function stack(counts, below, edge, y, gap) {
+    return counts.map((count, at) => {
+        if (count === 0) return '';
+        const bottom = y(below[at]);
+        below[at] += count;
+        return `M${edge(at)} ${bottom}V${y(below[at])}H${edge(at + 1) - gap}V${bottom}Z`;
+    }).join('');
+}
+
+function drawBand({ title, history, names, height, hatched, line }, top, width, edge) {
+    const sums = history[names[0]].map((_, at) => total(names.map(name => history[name][at])));
+    const limit = limitOf(Math.max(...sums));
+    const y = value => Number((height * (1 - value / limit)).toFixed(1));
+    const band = draw('g', { transform: `translate(0 ${top})` },
+        draw('text', { class: 'title', x: MARGIN, y: -8 }, title));
+    const begin = edge(Math.min(BUCKETS, Math.max(0, (data.zone.since - timeOf(0)) / data.history.interval)));
+    band.append(draw('path', { class: 'before', d: `M${MARGIN} 0H${begin}V${height}H${MARGIN}Z` }));
+    for (const value of limit % 2 === 0 ? [0, limit / 2, limit] : [0, limit]) {
+        band.append(draw('path', { class: 'grid', d: `M${MARGIN} ${Math.round(y(value)) + 0.5}H${width}` }),
+            draw('text', { x: MARGIN - 6, y: y(value) + 4, 'text-anchor': 'end' }, number(value)));
+    }
+    if (line) {
+        const curve = `${MARGIN} ${y(sums[0])}${sums.map((sum, at) => `V${y(sum)}H${edge(at + 1)}`).join('')}`;
+        band.append(draw('path', { class: 'area', d: `M${MARGIN} ${height}L${curve}V${height}Z` }),
+            draw('path', { class: 'curve', d: `M${curve}` }));
+        return band;
+    }
+    const below = sums.map(() => 0);
+    const gap = edge(1) - edge(0) >= 4 ? 1 : 0;
+    const paths = names.map(name => stack(history[name], below, edge, y, gap));
+    band.append(...paths.map((d, at) => draw('path', { class: `bar ${names[at]}`, d })));
+    if (hatched) band.append(draw('path', { fill: 'url(#hatch)', d: paths.join('') }));
+    return band;
+}
+
+function showCharts() {
+    if (data.zone === null) return;
+    const { requests, dry_run: dry } = data.history;
+    const width = find('charts').clientWidth;
+    const edge = bucket => MARGIN + Math.round(bucket * (width - MARGIN) / BUCKETS);
+    // The gravest reasons are at the bottom.
+    const names = REASONS.toReversed();
+    const bands = [
+        { title: 'Refused, in 10 s', history: requests, names, height: 160 },
+        ...(lately(dry, REASONS) > 0
+            ? [{ title: 'Dry run: would be refused, in 10 s', history: dry, names, height: 70, hatched: true }] : []),
+        { title: 'Let in, in 10 s', history: requests, names: PASSES, height: 50, line: true },
+    ];
+
+    set(find('recent-title'), 'The last 15 minutes'
+        + (data.zone.since > timeOf(0) ? `, counted since ${clock(data.zone.since)}` : ''));
+    let top = 20;
+    const parts = bands.map(band => {
+        const part = drawBand(band, top, width, edge);
+        top += band.height + 28;
+        return part;
+    });
+    for (const minutes of [15, 10, 5, 0]) {
+        parts.push(draw('text', { x: edge(BUCKETS * (1 - minutes / 15)), y: top - 11,
+            'text-anchor': { 0: 'end', 15: 'start' }[minutes] ?? 'middle' },
+            minutes === 0 ? 'now' : `−${minutes} min`));
+    }
+    if (pointedAt !== null) {
+        parts.push(draw('rect', { class: 'pointed', x: edge(pointedAt) - 0.5, y: 19.5,
+            width: edge(pointedAt + 1) - edge(pointedAt), height: top - 47 }));
+    }
+
+    const hatch = draw('pattern', { id: 'hatch', width: 4, height: 4, patternUnits: 'userSpaceOnUse',
+        patternTransform: 'rotate(45)' }, draw('path', { class: 'hatch', d: 'M0 0V4' }));
+    find('charts').querySelector('svg')?.remove();
+    find('charts').prepend(draw('svg', { 'height': top - 6, 'role': 'img',
+        'aria-label': `In the last 15 minutes ${plural(lately(requests, REASONS), 'request')} refused, `
+            + `${number(lately(requests, PASSES))} let in` }, hatch, ...parts));
+    showPointedAt(edge, width);
+}
+
+// What was counted in the ten seconds that are pointed at, or in the last ones for those who only hear it.
+function showPointedAt(edge, width) {
+    const { requests, dry_run: dry } = data.history;
+    const at = pointedAt ?? BUCKETS - 1;
+    const lines = [
+        { text: `${clock(timeOf(at))} – ${at === BUCKETS - 1 ? 'now' : clock(timeOf(at + 1))}` },
+        ...REASONS.map(name => ({ text: name, swatch: name, count: requests[name][at] })),
+        ...REASONS.map(name => ({ text: `${name}, dry run`, swatch: `dry ${name}`, count: dry[name][at] })),
+    ].filter(({ count }) => count !== 0);
+    if (lines.length === 1) lines.push({ text: 'nothing refused' });
+    lines.push({ text: 'let in', swatch: 'ok', count: total(PASSES.map(name => requests[name][at])) });
+
+    mark(find('cursor'), { 'aria-valuenow': at, 'aria-valuetext':
+        lines.map(({ text, count }) => count === undefined ? text : `${text} ${number(count)}`).join(', ') });
+    const tip = find('tip');
+    tip.hidden = pointedAt === null;
+    if (tip.hidden) return;
+    tip.replaceChildren(make('ul', {}, ...lines.map(({ text, swatch, count }) => count === undefined
+        ? make('li', {}, text)
+        : make('li', {}, make('span', { class: `swatch ${swatch}` }), text, make('b', {}, number(count))))));
+    const right = edge(at + 1) + 8;
+    const left = right + tip.offsetWidth > width ? edge(at) - 8 - tip.offsetWidth : right;
+    tip.style.setProperty('--left', `${Math.max(0, left)}px`);
+}
+
+function pointAt(bucket) {
+    pointedAt = bucket === null ? null : Math.min(BUCKETS - 1, Math.max(0, bucket));
+    showCharts();
+}
+
+function watchCursor() {
+    const cursor = find('cursor');
+    const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -6, PageUp: 6,
+        Home: -BUCKETS, End: BUCKETS };
+    cursor.addEventListener('pointermove', event => {
+        const { left, width } = cursor.getBoundingClientRect();
+        pointAt(Math.floor((event.clientX - left - MARGIN) / (width - MARGIN) * BUCKETS));
+    });
+    cursor.addEventListener('focus', () => pointAt(pointedAt ?? BUCKETS - 1));
+    for (const name of ['pointerleave', 'blur']) cursor.addEventListener(name, () => pointAt(null));
+    cursor.addEventListener('keydown', event => {
+        if (event.key === 'Escape') pointAt(null);
+        if (!(event.key in steps)) return;
+        event.preventDefault();
+        pointAt((pointedAt ?? BUCKETS - 1) + steps[event.key]);
+    });
+}
+
+function showLegend() {
+    const { requests, dry_run: dry } = data.history;
+    const refused = lately(requests, REASONS);
+    const entries = [
+        ...REASONS.map(name => ({ count: lately(requests, [name]), swatch: name, text: name })),
+        ...REASONS.map(name => ({ count: lately(dry, [name]), swatch: `dry ${name}`, text: `${name}, dry run` })),
+    ].filter(({ count }) => count > 0);
+    if (refused === 0) entries.unshift({ text: 'Nothing was refused in the last 15 minutes.' });
+    show(find('legend'), entries, () => {
+        const [swatch, words] = [make('span'), make('span')];
+        return [make('li', {}, swatch, words), ({ count, swatch: name, text }) => {
+            swatch.hidden = name === undefined;
+            mark(swatch, { class: `swatch ${name}` });
+            set(words, name === undefined ? text : name.startsWith('dry') ? `${text} ${number(count)}`
+                : `${text} ${number(count)} (${share(count, refused)})`);
+        }];
+    });
+}
+
+// The tables
+
+function showStatuses() {
+    const { history, requests, dry_run: dry, closed } = data;
+    const table = find('statuses');
+    const withDry = pick(dry, REASONS) > 0;
+    const withClosed = pick(closed, REASONS) > 0;
+    const numbersOf = names => [lastMinute(history.requests, names), lately(history.requests, names),
+        pick(requests, names), ...(withDry ? [pick(dry, names)] : []), ...(withClosed ? [pick(closed, names)] : [])];
+
+    set(table.caption.firstChild,
+        `Requests in the last minute, the last 15 minutes, and since ${calendar(data.zone.since)}.`
+        + (data.fail_open > 0 ? ' Fail-open let some of stale and store_error in.' : '')
+        + (withClosed ? ' Closed: let in, and closed while running (auth_pat_recheck).' : ''));
+    showHeads(table, ['Status', 'Trend', '1 min', '15 min', 'Total',
+        ...(withDry ? ['Dry run'] : []), ...(withClosed ? ['Closed'] : [])]);
+    show(table, [['Refused', REFUSED], ['Let in', LET_IN]], ([title, meanings]) => {
+        const body = make('tbody');
+        return [body, () => show(body, [null, ...Object.keys(meanings)], name => {
+            if (name === null) {
+                const row = make('tr', { class: 'group' }, make('th', { scope: 'rowgroup' }, title), make('td'));
+                return [row, () => showNumbers(row, numbersOf(Object.keys(meanings)))];
+            }
+            const trend = draw('path', { class: `bar ${name}` });
+            const row = make('tr', {},
+                make('th', { scope: 'row' }, make('span', { class: 'status' },
+                    make('span', { class: `swatch ${name}` }), make('code', {}, name),
+                    make('span', { class: 'means' }, meanings[name]))),
+                make('td', {}, draw('svg', { 'class': 'spark', 'aria-hidden': true }, trend)));
+            return [row, () => {
+                const counts = history.requests[name];
+                const most = Math.max(...counts);
+                const y = value => Number((16 - 16 * value / most).toFixed(1));
+                mark(trend, { d: stack(counts, counts.map(() => 0), bucket => bucket, y, 0) });
+                showNumbers(row, numbersOf([name]));
+            }];
+        })];
+    });
+}
+
+function showServers() {
+    const { servers, zone } = data;
+    const table = find('servers');
+    const columns = [
+        ['Let in', server => pick(server.requests, PASSES)],
+        ['Refused', server => pick(server.requests, REASONS)],
+        ...[...REASONS.map(name => [name, server => server.requests[name]]),
+            ['Fail-open', server => server.fail_open],
+            ['Dry run', server => pick(server.dry_run, REASONS)],
+            ['Closed', server => pick(server.closed, REASONS)],
+        ].filter(([, count]) => servers.some(server => count(server) > 0)),
+    ];
+    set(table.caption.firstChild, servers.length === 0 ? 'No server uses auth_pat.' : `Since ${calendar(zone.since)}.`);
+    table.tHead.hidden = servers.length === 0;
+    showHeads(table, ['Server', 'Share refused', ...columns.map(([name]) => name)]);
+    show(table.tBodies[0], servers, () => {
+        const [name, words] = [make('th', { scope: 'row', class: 'server' }), make('span')];
+        const [meter, showMeter] = makeMeter('Share refused');
+        const row = make('tr', {}, name, make('td', {}, meter, words));
+        return [row, server => {
+            const counts = columns.map(([, count]) => count(server));
+            const [passed, refused] = counts;
+            set(name, server.name === '' ? '(without a name)' : server.name);
+            set(words, share(refused, refused + passed));
+            showMeter(refused, refused + passed, words.textContent);
+            showNumbers(row, counts);
+        }];
+    });
+}
+
+function showTokens() {
+    const { known, capacity, evicted, lost_uses: lost, top } = data.tokens;
+    const table = find('tokens');
+    set(table.caption.firstChild, top.length === 0 ? `No token was used since ${calendar(data.zone.since)}.`
+        : `${plural(known, 'token')} remembered, of at most ${number(capacity)}`
+            + (evicted > 0 ? `; ${number(evicted)} forgotten to make room` : '')
+            + (lost > 0 ? `; ${plural(lost, 'use')} lost before auth_pat_usage was asked` : ''));
+    table.tHead.hidden = top.length === 0;
+    showHeads(table, ['Token', 'Uses', 'Last used', 'From']);
+    show(table.tBodies[0], top, () => {
+        const [id, uses, last, from] =
+            [make('th', { scope: 'row', class: 'id' }), make('td'), make('td'), make('td', { class: 'from' })];
+        return [make('tr', {}, id, uses, last, from), token => {
+            set(id, token.id);
+            set(uses, number(token.uses));
+            showAge(last, token.last_at);
+            set(from, token.last_from || 'a UNIX socket');
+        }];
+    });
+}
+
+function showStores() {
+    find('no-stores').hidden = data.stores.length > 0;
+    show(find('stores'), data.stores, () => {
+        const [path, badge] = [make('span', { class: 'id' }), make('span', { class: 'sign' })];
+        const [words, facts] = [make('p'), make('dl')];
+        const [age, transaction, tokens, readers, revoked, map] =
+            ['Heartbeat', 'Transaction', 'Tokens', 'Readers', 'Revoked', 'Map'].map(name => {
+                const value = make('dd');
+                facts.append(make('div', {}, make('dt', {}, name), value));
+                return value;
+            });
+        const [meter, showMeter] = makeMeter('Map in use');
+        const element = make('article', { class: 'store' }, make('h3', {}, path, badge), words, facts, meter);
+        return [element, store => {
+            const problems = problemsOf(store);
+            const level = worst(problems);
+            mark(element, { 'data-level': level });
+            set(path, store.path);
+            set(badge, store.open ? store.state : 'can’t be read');
+            set(words, problems.map(({ text }) => text).join('; '));
+            words.hidden = problems.length === 0;
+            facts.hidden = meter.hidden = !store.open;
+            showAge(age, store.open && store.age !== null ? data.time - store.age : null);
+            if (!store.open) return;
+            if (store.age === null) set(age, 'none');
+            set(transaction, number(store.transaction));
+            set(tokens, number(store.tokens));
+            set(revoked, number(store.revoked));
+            set(readers, `${number(store.readers)} of ${number(store.max_readers)}`);
+            set(map, `${bytes(store.used_bytes)} of ${bytes(store.map_bytes)}`);
+            showMeter(store.used_bytes, store.map_bytes, share(store.used_bytes, store.map_bytes));
+        }];
+    });
+}
+
+function showAll(answer) {
+    data = answer;
+    receivedAt = performance.now();
+    const counted = data.zone !== null;
+    set(find('about'), `${location.host} · nginx ${data.nginx}`
+        + (counted ? ` · zone ${data.zone.name}, ${bytes(data.zone.size)}` : ''));
+    find('uncounted').hidden = counted;
+    for (const id of ['recent', 'by-status', 'by-token', 'by-server']) find(id).hidden = !counted;
+    document.querySelector('main').hidden = false;
+
+    showHeadline();
+    showStores();
+    if (counted) {
+        showCharts();
+        showLegend();
+        showStatuses();
+        showTokens();
+        showServers();
+    }
+    showSilence(null);
+    tick();
+}
+
+// Asking nginx again
+
+// Tells why there is no answer; null: there is one.
+let silence = null;
+
+function showSilence(why) {
+    set(find('live'), `${why === null ? 'live' : 'not live'}, as of ${clockWithZone(data.time)}`);
+    if (why === silence) return;
+    silence = why;
+    document.body.classList.toggle('old', why !== null);
+    find('silence').hidden = why === null;
+    if (why === null) return;
+    document.title = `✕ no answer – ${location.host}`;
+    // The age changes each second, which nobody wants to hear.
+    find('silence').replaceChildren(`${why}. What you see is of ${clockWithZone(data.time)}, `,
+        make('span', { 'data-at': data.time, 'aria-hidden': true }), '. nginx is asked again every few seconds.');
+    tick();
+}
+
+const own = document.currentScript.textContent;
+
+async function fetchStatus() {
+    // location.href may hold a user and a password, with which fetch() does not ask.
+    const answer = await fetch(location.origin + location.pathname + location.search,
+        { headers: { Accept: 'text/html' }, cache: 'no-store', signal: AbortSignal.timeout(1000 * TIMEOUT) })
+        .catch(() => Promise.reject(new Error('nginx does not answer')));
+    if (!answer.ok) throw new Error(`nginx answers ${answer.status}`);
+    const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    const [element, script] = page.querySelectorAll('script');
+    if (element?.id !== 'data') throw new Error('nginx answers something else');
+    // nginx has another version of the module now.
+    if (script?.textContent !== own) location.reload();
+    return JSON.parse(element.textContent);
+}
+
+let timer;
+let asking = false;
+
+async function ask() {
+    if (asking) return;
+    asking = true;
+    clearTimeout(timer);
+    try {
+        showAll(await fetchStatus());
+    } catch (error) {
+        showSilence(error.message);
+    }
+    asking = false;
+    timer = setTimeout(ask, 1000 * (document.hidden ? INTERVAL_HIDDEN : INTERVAL));
+}
+
+showAll(JSON.parse(find('data').textContent));
+watchCursor();
+new ResizeObserver(showCharts).observe(find('charts'));
+document.addEventListener('visibilitychange', () => document.hidden || ask());
+setInterval(tick, 1000);
+timer = setTimeout(ask, 1000 * INTERVAL);
+)page";
+
+inline constexpr std::string_view end = R"page(</script>
+</body>
+</html>
+)page";
+
+}  // namespace pat::ngx::status_page

@@ -1,0 +1,550 @@
+#include "nginx/pat_zone.h"
+
+#include "nginx/pat_module.h"
+
+#include <algorithm>
+#include <new>
+#include <span>
+
+namespace pat::ngx {
+
+struct server_totals {
+    server_totals *next;
+    counters counts;
+    std::size_t name_length;
+    u_char name[1];  ///< as long as it is
+};
+
+namespace {
+
+/// Numbers the stores of the usage table, which outlives a configuration.
+struct store_number {
+    store_number *next;
+    std::uint32_t number;
+    std::size_t path_length;
+    u_char path[1];
+};
+
+constexpr ngx_msec_t merge_interval = 1000;
+constexpr ngx_msec_t retry_interval = 10;  ///< where somebody else had the lock
+
+}  // namespace
+
+struct zone_contents {
+    time_t since;
+    server_totals *servers;
+    store_number *stores;
+    history last;
+    usage_table *usage;
+};
+
+struct zone_worker {
+    zone_conf *zone;  ///< nullptr once its memory may be gone
+    counters *servers;
+    bool has_counts;
+    std::uint64_t lost_uses;
+    use_batch uses;
+    ngx_event_t timer;
+    ngx_event_t soon;
+};
+
+namespace {
+
+/// Of this process: the cycle that serves counts, and older ones no longer do.
+zone_worker *attached;
+
+[[nodiscard]] ngx_slab_pool_t &slab_of(const zone_conf &zone) noexcept
+{
+    return *reinterpret_cast<ngx_slab_pool_t *>(zone.memory->shm.addr);
+}
+
+/// Holds the zone's lock.
+class zone_lock {
+public:
+    explicit zone_lock(const zone_conf &zone) noexcept : mutex_{&slab_of(zone).mutex} { ngx_shmtx_lock(mutex_); }
+    zone_lock(const zone_lock &) = delete;
+    zone_lock &operator=(const zone_lock &) = delete;
+    ~zone_lock() { ngx_shmtx_unlock(mutex_); }
+
+private:
+    ngx_shmtx_t *mutex_;
+};
+
+void add(verdict_counts &to, const verdict_counts &from) noexcept
+{
+    for (std::size_t i = 0; i < to.size(); i++) {
+        to[i] += from[i];
+    }
+}
+
+void add(counters &to, const counters &from) noexcept
+{
+    add(to.requests, from.requests);
+    add(to.dry_run, from.dry_run);
+    add(to.closed, from.closed);
+    to.fail_open += from.fail_open;
+}
+
+void add(std::array<std::uint32_t, verdict_count> &to, const verdict_counts &from) noexcept
+{
+    for (std::size_t i = 0; i < to.size(); i++) {
+        to[i] += static_cast<std::uint32_t>(from[i]);
+    }
+}
+
+void add(history &to, const counters &from) noexcept
+{
+    const std::int64_t number = ngx_time() / history::slice_seconds;
+
+    history::slice &slice = to.slices[static_cast<std::size_t>(number) % history::slice_count];
+    if (slice.number != number) {
+        slice = {};
+        slice.number = number;
+    }
+    add(slice.requests, from.requests);
+    add(slice.dry_run, from.dry_run);
+}
+
+/// Adds what a worker has counted to the shared memory, whose lock is held, and starts counting from zero.
+void merge(zone_worker &worker) noexcept
+{
+    zone_contents &contents = *worker.zone->contents;
+
+    if (worker.has_counts) {
+        counters all{};
+        counters *counted = worker.servers;
+        for (auto *server = begin<server_entry>(worker.zone->servers);
+             server != end<server_entry>(worker.zone->servers); server++, counted++) {
+            add(server->totals->counts, *counted);
+            add(all, *counted);
+            *counted = {};
+        }
+        add(contents.last, all);
+        worker.has_counts = false;
+    }
+
+    worker.uses.drain([&](const use &uses) { contents.usage->add(uses); });
+    contents.usage->count_lost(worker.lost_uses);
+    worker.lost_uses = 0;
+}
+
+[[nodiscard]] bool has_something(const zone_worker &worker) noexcept
+{
+    return worker.has_counts || !worker.uses.is_empty() || worker.lost_uses != 0;
+}
+
+/// Merges if nobody has the lock: a worker does not wait for it.
+[[nodiscard]] bool try_merge(zone_worker &worker) noexcept
+{
+    ngx_shmtx_t &mutex = slab_of(*worker.zone).mutex;
+
+    if (!has_something(worker)) {
+        return true;
+    }
+    if (!ngx_shmtx_trylock(&mutex)) {
+        return false;
+    }
+    merge(worker);
+    ngx_shmtx_unlock(&mutex);
+    return true;
+}
+
+void merge_now(zone_worker &worker) noexcept
+{
+    if (has_something(worker)) {
+        const zone_lock lock{*worker.zone};
+        merge(worker);
+    }
+}
+
+void merge_by_timer(ngx_event_t *timer) noexcept
+{
+    auto *worker = ngx_queue_data(timer, zone_worker, timer);
+
+    ngx_add_timer(timer, try_merge(*worker) ? merge_interval : retry_interval);
+}
+
+/// Many tokens have been used since the last time, so that there may be no room for more until the timer is due.
+void merge_soon(ngx_event_t *event) noexcept
+{
+    auto *worker = ngx_queue_data(event, zone_worker, soon);
+
+    if (worker->zone != nullptr && !try_merge(*worker)) {
+        ngx_add_timer(&worker->timer, retry_interval);
+    }
+}
+
+/// Ends the counting of a cycle, while its memory is there.
+void end_counting() noexcept
+{
+    if (attached == nullptr) {
+        return;
+    }
+
+    merge_now(*attached);
+    if (attached->timer.timer_set) {
+        ngx_del_timer(&attached->timer);
+    }
+    if (attached->soon.posted) {
+        ngx_delete_posted_event(&attached->soon);
+    }
+    attached->zone = nullptr;
+    attached = nullptr;
+}
+
+/// Ends it when the pool of the cycle is destroyed, unless a newer cycle has taken over.
+void detach(void *data) noexcept
+{
+    if (data == attached) {
+        end_counting();
+    }
+}
+
+/// Memory of the zone, whose lock is held, all zero.
+template <typename T>
+[[nodiscard]] T *allocate_shared(const zone_conf &zone, std::size_t more = 0) noexcept
+{
+    return static_cast<T *>(ngx_slab_calloc_locked(&slab_of(zone), sizeof(T) + more));
+}
+
+[[nodiscard]] server_totals *find_or_add_server(zone_conf &zone, const ngx_str_t &name) noexcept
+{
+    server_totals *&first = zone.contents->servers;
+
+    for (server_totals *one = first; one != nullptr; one = one->next) {
+        if (view({one->name_length, one->name}) == view(name)) {
+            return one;
+        }
+    }
+
+    auto *added = allocate_shared<server_totals>(zone, name.len);
+    if (added != nullptr) {
+        added->name_length = name.len;
+        ngx_memcpy(added->name, name.data, name.len);
+        added->next = first;
+        first = added;
+    }
+    return added;
+}
+
+[[nodiscard]] bool number_store(zone_conf &zone, store_conf &store) noexcept
+{
+    store_number *&first = zone.contents->stores;
+
+    for (store_number *one = first; one != nullptr; one = one->next) {
+        if (view({one->path_length, one->path}) == view(store.path)) {
+            store.number = one->number;
+            return true;
+        }
+    }
+
+    auto *added = allocate_shared<store_number>(zone, store.path.len);
+    if (added == nullptr) {
+        return false;
+    }
+    added->path_length = store.path.len;
+    ngx_memcpy(added->path, store.path.data, store.path.len);
+    added->number = first == nullptr ? 0 : first->number + 1;
+    added->next = first;
+    first = added;
+    store.number = added->number;
+    return true;
+}
+
+/// Gives the usage table what is free, but for some pages for servers and stores of later configurations.
+[[nodiscard]] usage_table *make_usage_table(const zone_conf &zone) noexcept
+{
+    // Above any cursor of an earlier life of nginx, which gave out fewer than a million a second.
+    constexpr unsigned cursors_per_second_bits = 20;
+
+    ngx_slab_pool_t &slab = slab_of(zone);
+
+    const ngx_uint_t spare = 1 + slab.pfree / 16;
+    if (slab.pfree <= spare) {
+        return nullptr;
+    }
+    const std::size_t size = (slab.pfree - spare) * ngx_pagesize;
+
+    auto *memory = static_cast<std::byte *>(ngx_slab_alloc_locked(&slab, size));
+    return memory == nullptr
+               ? nullptr
+               : usage_table::make({memory, size}, static_cast<std::uint64_t>(ngx_time()) << cursors_per_second_bits);
+}
+
+[[nodiscard]] bool fill_zone(zone_conf &zone, bool is_new) noexcept
+{
+    const zone_lock lock{zone};
+
+    if (is_new) {
+        zone.contents = allocate_shared<zone_contents>(zone);
+        if (zone.contents == nullptr) {
+            return false;
+        }
+        zone.contents->since = ngx_time();
+        slab_of(zone).data = zone.contents;
+    }
+
+    for (auto *server = begin<server_entry>(zone.servers); server != end<server_entry>(zone.servers); server++) {
+        server->totals = find_or_add_server(zone, server->name);
+        if (server->totals == nullptr) {
+            return false;
+        }
+    }
+    for (auto **store = begin<store_conf *>(zone.main->stores); store != end<store_conf *>(zone.main->stores);
+         store++) {
+        if (!number_store(zone, **store)) {
+            return false;
+        }
+    }
+
+    if (is_new) {
+        zone.contents->usage = make_usage_table(zone);
+    }
+    return zone.contents->usage != nullptr;
+}
+
+ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
+{
+    auto &zone = *static_cast<zone_conf *>(memory->data);
+    const auto *old = static_cast<const zone_conf *>(data);
+
+    slab_of(zone).log_nomem = 0;
+
+    const bool is_new = old == nullptr && !memory->shm.exists;
+    if (!is_new) {
+        zone.contents = old != nullptr ? old->contents : static_cast<zone_contents *>(slab_of(zone).data);
+    }
+
+    if (!fill_zone(zone, is_new)) {
+        ngx_log_error(NGX_LOG_EMERG, memory->shm.log, 0,
+                      "auth_pat_zone \"%V\" is too small for %ui servers and %ui stores", &memory->shm.name,
+                      zone.servers.nelts, zone.main->stores.nelts);
+        return NGX_ERROR;
+    }
+    return NGX_OK;
+}
+
+/// Where the worker counts for this request, or nullptr.
+[[nodiscard]] zone_worker *worker_of(const ngx_http_request_t *r) noexcept
+{
+    const auto &main = *static_cast<const main_conf *>(ngx_http_get_module_main_conf(r, ngx_http_auth_pat_module));
+
+    return main.zone == nullptr ? nullptr : main.zone->worker;
+}
+
+[[nodiscard]] counters *counters_of(const ngx_http_request_t *r) noexcept
+{
+    zone_worker *worker = worker_of(r);
+    if (worker == nullptr) {
+        return nullptr;
+    }
+    worker->has_counts = true;
+    return &worker->servers[static_cast<const srv_conf *>(ngx_http_get_module_srv_conf(r, ngx_http_auth_pat_module))
+                                ->number];
+}
+
+[[nodiscard]] constexpr std::size_t index_of(verdict of) noexcept
+{
+    static_assert(static_cast<std::size_t>(verdict::anonymous) + 1 == verdict_count);
+    return static_cast<std::size_t>(of);
+}
+
+/// Copies the ids, which are the table's.
+[[nodiscard]] bool copy_ids(std::span<use> uses, ngx_pool_t *pool) noexcept
+{
+    for (use &one : uses) {
+        auto *copy = allocate<char>(pool, one.id.size());
+        if (copy == nullptr) {
+            return false;
+        }
+        std::copy(one.id.begin(), one.id.end(), copy);
+        one.id = {copy, one.id.size()};
+    }
+    return true;
+}
+
+}  // namespace
+
+zone_conf *add_zone(ngx_conf_t *cf, main_conf &main, ngx_str_t &name, std::size_t size) noexcept
+{
+    constexpr ngx_uint_t a_few = 4;
+
+    auto *zone = allocate<zone_conf>(cf->pool);
+    if (zone == nullptr) {
+        return nullptr;
+    }
+    *zone = {};
+    zone->main = &main;
+
+    zone->memory = ngx_shared_memory_add(cf, &name, size, &ngx_http_auth_pat_module);
+    if (zone->memory == nullptr || ngx_array_init(&zone->servers, cf->pool, a_few, sizeof(server_entry)) != NGX_OK) {
+        return nullptr;
+    }
+    zone->memory->init = init_zone;
+    zone->memory->data = zone;
+    return zone;
+}
+
+ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept
+{
+    const auto *core =
+        static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+
+    for (auto **server = begin<ngx_http_core_srv_conf_t *>(core->servers);
+         server != end<ngx_http_core_srv_conf_t *>(core->servers); server++) {
+        auto *conf = static_cast<srv_conf *>((*server)->ctx->srv_conf[ngx_http_auth_pat_module.ctx_index]);
+
+        conf->number = 0;
+        while (conf->number < zone.servers.nelts
+               && view(begin<server_entry>(zone.servers)[conf->number].name) != view((*server)->server_name)) {
+            conf->number++;
+        }
+        if (conf->number < zone.servers.nelts) {
+            continue;
+        }
+
+        auto *added = push<server_entry>(zone.servers);
+        if (added == nullptr) {
+            return NGX_ERROR;
+        }
+        *added = {(*server)->server_name, nullptr};
+    }
+    return NGX_OK;
+}
+
+void attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept
+{
+    end_counting();
+
+    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cycle->pool, 0);
+    auto *memory = allocate<zone_worker>(cycle->pool);
+    auto *servers = static_cast<counters *>(ngx_pcalloc(cycle->pool, zone.servers.nelts * sizeof(counters)));
+    if (cleanup == nullptr || memory == nullptr || servers == nullptr) {
+        return;  // counts nothing
+    }
+
+    auto *worker = new (memory) zone_worker{};
+    worker->zone = &zone;
+    worker->servers = servers;
+    prepare_timer(worker->timer, merge_by_timer, cycle->log);
+    prepare_timer(worker->soon, merge_soon, cycle->log);
+    ngx_add_timer(&worker->timer, merge_interval);
+
+    cleanup->handler = detach;
+    cleanup->data = worker;
+
+    zone.worker = worker;
+    attached = worker;
+}
+
+void detach_zone() noexcept
+{
+    end_counting();
+}
+
+void count_request(const ngx_http_request_t *r, verdict of) noexcept
+{
+    if (counters *counts = counters_of(r)) {
+        counts->requests[index_of(of)]++;
+    }
+}
+
+void count_dry_run(const ngx_http_request_t *r, verdict of) noexcept
+{
+    if (counters *counts = counters_of(r)) {
+        counts->dry_run[index_of(of)]++;
+    }
+}
+
+void count_closed(const ngx_http_request_t *r, verdict of) noexcept
+{
+    if (counters *counts = counters_of(r)) {
+        counts->closed[index_of(of)]++;
+    }
+}
+
+void count_fail_open(const ngx_http_request_t *r) noexcept
+{
+    if (counters *counts = counters_of(r)) {
+        counts->fail_open++;
+    }
+}
+
+void count_use(const ngx_http_request_t *r, const store_conf &store, const record &token, const address &from) noexcept
+{
+    zone_worker *worker = worker_of(r);
+    if (worker == nullptr) {
+        return;
+    }
+
+    if (!worker->uses.add(store.number, token.id, ngx_time(), from)) {
+        worker->lost_uses++;
+    }
+    if (worker->uses.is_filling() && worker->zone != nullptr && !worker->soon.posted) {
+        ngx_post_event(&worker->soon, &ngx_posted_events);
+    }
+}
+
+bool read_zone(zone_conf &zone, ngx_pool_t *pool, zone_figures &out) noexcept
+{
+    constexpr std::size_t most_used_count = 10;
+
+    auto *last = allocate<history>(pool);
+    auto *uses = allocate<use>(pool, most_used_count);
+    if (last == nullptr || uses == nullptr) {
+        return false;
+    }
+    if (zone.worker != nullptr && zone.worker->zone != nullptr) {
+        merge_now(*zone.worker);
+    }
+
+    const zone_lock lock{zone};
+    const zone_contents &contents = *zone.contents;
+
+    std::size_t count = 0;
+    for (const server_totals *one = contents.servers; one != nullptr; one = one->next) {
+        count++;
+    }
+    auto *servers = allocate<server_figures>(pool, count);
+    if (servers == nullptr) {
+        return false;
+    }
+
+    // The last that was added is the first in the list.
+    auto *server = servers + count;
+    for (server_totals *one = contents.servers; one != nullptr; one = one->next) {
+        *--server = {{one->name_length, one->name}, one->counts};
+    }
+
+    const usage_table &usage = *contents.usage;
+
+    *last = contents.last;
+    out.since = contents.since;
+    out.servers = {servers, count};
+    out.last = last;
+    out.usage = {usage.size(), usage.capacity(), usage.evicted(), usage.lost_uses(), usage.cursor()};
+    out.most_used = {uses, usage.most_used({uses, most_used_count})};
+    return copy_ids(out.most_used, pool);
+}
+
+bool report_usage(zone_conf &zone, const store_conf &store, std::uint64_t &cursor, ngx_pool_t *pool,
+                  std::span<const use> &out) noexcept
+{
+    constexpr std::size_t most = usage_table::report_size;
+
+    auto *memory = allocate<use>(pool, most);
+    if (memory == nullptr) {
+        return false;
+    }
+    if (zone.worker != nullptr && zone.worker->zone != nullptr) {
+        merge_now(*zone.worker);
+    }
+
+    const zone_lock lock{zone};
+    const std::span uses{memory,
+                         zone.contents->usage->report(store.number, cursor, std::span<use, most>{memory, most})};
+    out = uses;
+    return copy_ids(uses, pool);
+}
+
+}  // namespace pat::ngx

@@ -1,0 +1,114 @@
+#pragma once
+
+#include "core/pat_policy.h"
+#include "core/pat_usage.h"
+#include "nginx/pat_ngx.h"
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+/// `auth_pat_zone`: counters and last use, in memory that all workers share.
+///
+/// A request only touches memory of its worker. Once a second, and when it exits, a worker adds what it has counted to
+/// the shared memory. The lock is for that, and for who asks for the figures.
+namespace pat::ngx {
+
+struct main_conf;
+struct store_conf;
+
+using verdict_counts = std::array<std::uint64_t, verdict_count>;
+
+struct counters {
+    verdict_counts requests;  ///< decisions that were enforced
+    verdict_counts dry_run;   ///< refusals that were none, because of auth_pat_dry_run
+    verdict_counts closed;    ///< running requests that were closed, by what a recheck found
+    std::uint64_t fail_open;  ///< requests that were let in because of auth_pat_fail_open
+};
+
+/// The last minutes, in slices.
+struct history {
+    static constexpr std::size_t slice_count = 90;
+    static constexpr std::int64_t slice_seconds = 10;
+
+    struct slice {
+        std::int64_t number;  ///< Unix seconds / slice_seconds
+        std::array<std::uint32_t, verdict_count> requests;
+        std::array<std::uint32_t, verdict_count> dry_run;
+    };
+
+    std::array<slice, slice_count> slices;
+};
+
+/// The counters of the servers of one name, in shared memory.
+struct server_totals;
+/// What the zone holds.
+struct zone_contents;
+/// What a worker has counted and not yet added.
+struct zone_worker;
+
+struct server_entry {
+    ngx_str_t name;
+    server_totals *totals;
+};
+
+/// The configuration of the zone.
+struct zone_conf {
+    ngx_shm_zone_t *memory;
+    main_conf *main;
+    ngx_array_t servers;  ///< of server_entry: one for each server_name
+    zone_contents *contents;
+
+    /// Set in the process that serves, and nowhere else.
+    zone_worker *worker;
+};
+
+/// Adds the zone to the configuration; nullptr if it can't be, which has been logged.
+[[nodiscard]] zone_conf *add_zone(ngx_conf_t *cf, main_conf &main, ngx_str_t &name, std::size_t size) noexcept;
+
+/// Gives the servers of the configuration their numbers, once their names are known.
+[[nodiscard]] ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept;
+
+/// Begins to count in a process that serves, for the requests of this cycle.
+void attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept;
+
+/// Adds what this process has counted, at its end.
+void detach_zone() noexcept;
+
+/// What a worker counts about a request. Without a zone, nothing.
+void count_request(const ngx_http_request_t *r, verdict of) noexcept;
+void count_dry_run(const ngx_http_request_t *r, verdict of) noexcept;
+void count_closed(const ngx_http_request_t *r, verdict of) noexcept;
+void count_fail_open(const ngx_http_request_t *r) noexcept;
+void count_use(const ngx_http_request_t *r, const store_conf &store, const record &token, const address &from) noexcept;
+
+/// The figures of one server name.
+struct server_figures {
+    ngx_str_t name;
+    counters counts;
+};
+
+struct usage_figures {
+    std::uint32_t known;
+    std::uint32_t capacity;
+    std::uint64_t evicted;
+    std::uint64_t lost_uses;
+    std::uint64_t cursor;
+};
+
+struct zone_figures {
+    time_t since;
+    std::span<server_figures> servers;
+    history *last;
+    usage_figures usage;
+    std::span<use> most_used;
+};
+
+/// Copies the figures of the zone into memory of the pool. False if there is none.
+[[nodiscard]] bool read_zone(zone_conf &zone, ngx_pool_t *pool, zone_figures &out) noexcept;
+
+/// Reports uses of a store's tokens, in memory of the pool: see usage_table::report(). False if there is none.
+[[nodiscard]] bool report_usage(zone_conf &zone, const store_conf &store, std::uint64_t &cursor, ngx_pool_t *pool,
+                                std::span<const use> &out) noexcept;
+
+}  // namespace pat::ngx
