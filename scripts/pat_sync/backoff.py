@@ -6,7 +6,6 @@ import random
 import time
 
 _FIRST = 0.1
-_LONGEST = 10.0
 
 # What worked for a shorter time than this has not recovered.
 _STABLE = 1.0
@@ -15,7 +14,8 @@ _STABLE = 1.0
 class Backoff:
     """Full jitter: anything up to a ceiling that doubles with each failure."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = 10.0) -> None:
+        self._longest = longest
         self._failures = 0
         self._failed_at = 0.0
         self._recovered_at: float | None = None
@@ -29,7 +29,7 @@ class Backoff:
             self._failed_at = now
         self._recovered_at = None
         self._failures += 1
-        return random.uniform(0, min(_LONGEST, _FIRST * 2.0 ** min(self._failures - 1, 16)))
+        return random.uniform(0, min(self._longest, _FIRST * 2.0 ** min(self._failures - 1, 16)))
 
     def succeeded(self) -> float | None:
         """How many seconds it had failed for, if this is the first success after that."""

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import shutil
+import socket
 import stat
 import sys
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class Settings:
     token: str | None
     insecure_http: bool
     file_format: str | None
+    usage_url: str | None
+    usage_interval: float
+    edge: str
     metrics_listen: tuple[str, int] | None
     metrics_textfile: Path | None
 
@@ -102,6 +106,8 @@ def read(arguments: list[str]) -> Settings:
         if path is not None and path.is_file():
             _require_trusted(path)
     _check_source(options.source, options.insecure_http)
+    if options.usage_url is not None:
+        _check_usage_url(options.usage_url, options.source, options.insecure_http)
     for path in filter(Path.is_file, files):
         _check_file(path, options.source)
 
@@ -132,6 +138,9 @@ def read(arguments: list[str]) -> Settings:
         token=_read_secret(options.token_file),
         insecure_http=options.insecure_http,
         file_format=options.file_format,
+        usage_url=options.usage_url,
+        usage_interval=options.usage_interval,
+        edge=_edge(options.edge),
         metrics_listen=_metrics_address(options.metrics_listen, options.metrics_allow_remote),
         metrics_textfile=options.metrics_textfile,
     )
@@ -175,6 +184,9 @@ def _parser() -> _Parser:
     add("--token-file", type=Path, metavar="FILE", help="bearer token for the feed, on the first line")
     add("--insecure-http", action="store_true", help="allow http:// to other hosts, readable and forgeable on the way")
     add("--file-format", choices=["jsonl", "csv"], help="of a file:// source; by its extension")
+    add("--usage-url", metavar="URL", help="where nginx tells what tokens were used; PostgreSQL gets to know it")
+    add("--usage-interval", type=_seconds, default=10.0, metavar="S", help="how often it is asked; %(default)s")
+    add("--edge", default=socket.gethostname(), metavar="NAME", help="whose use it is; the host's name")
     add("--metrics-listen", metavar="HOST:PORT", help="serve metrics for Prometheus there")
     add("--metrics-allow-remote", action="store_true", help="allow --metrics-listen to be no loopback address")
     add("--metrics-textfile", type=Path, metavar="FILE", help="write metrics to FILE, which should end in .prom")
@@ -195,13 +207,13 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _split(url: str) -> SplitResult:
+def _split(url: str, name: str) -> SplitResult:
     """Raises without the URL in the message."""
     try:
         parts = urlsplit(url)
         parts.port  # is checked when it is asked for
     except ValueError:
-        raise ConfigurationError("the source is not a URL; special characters in it must be written as %XX") from None
+        raise ConfigurationError(f"{name} is not a URL; special characters in it must be written as %XX") from None
     return parts
 
 
@@ -231,7 +243,7 @@ def _check_source(url: str, insecure_http: bool) -> None:
     if scheme in _DATABASE_SCHEMES:
         return
 
-    parts = _split(url)
+    parts = _split(url, "the source")
     if scheme == "file":
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise ConfigurationError(f'"{url}" is not of the form file:///path')
@@ -247,6 +259,28 @@ def _check_source(url: str, insecure_http: bool) -> None:
             )
     else:
         raise ConfigurationError(f'the source must be postgresql://, https:// or file://, not "{scheme}"')
+
+
+def _check_usage_url(url: str, source: str, insecure_http: bool) -> None:
+    if source.partition("://")[0] not in _DATABASE_SCHEMES:
+        raise ConfigurationError("--usage-url needs a source postgresql://, which keeps what was used")
+    parts = _split(url, "--usage-url")
+    if parts.scheme not in _FEED_SCHEMES or not parts.hostname:
+        raise ConfigurationError("--usage-url is not of the form http://127.0.0.1:PORT/usage")
+    if _has_secret(url):
+        raise ConfigurationError("--usage-url takes no credential: let its location allow the address of this host")
+    if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname):
+        raise ConfigurationError(
+            f'--usage-url: "{redact(url)}" is not encrypted: use https://, or --insecure-http if whoever is on the way'
+            " may read and change what was used"
+        )
+
+
+def _edge(name: str) -> str:
+    """As PostgreSQL takes it."""
+    if not name.isprintable() or not 0 < len(name.encode()) <= 255:
+        raise ConfigurationError("--edge: a name has 1 to 255 bytes, and printable characters only")
+    return name
 
 
 def _check_file(path: Path, source: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class Stopped(Exception):
     """pat-sync was asked to end."""
@@ -23,6 +25,10 @@ class SourceFailed(Exception):
         self.retry_after = retry_after
 
 
+class UsageFailed(Exception):
+    """What was used can't be reported now. It is tried again, and nothing is lost."""
+
+
 class ApplierFailed(Exception):
     """`patctl apply` has ended, or does not do its part. It is started again, and begins at the store's cursor."""
 
@@ -38,3 +44,8 @@ class SnapshotRejected(ApplierFailed):
 def describe(error: BaseException) -> str:
     """The text of an error on one line, or its kind if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def describe_bug(error: BaseException) -> str:
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f'this is a bug: {type(error).__name__} at "{at.filename}", line {at.lineno}: {describe(error)}'

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
 import time
-import traceback
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from pat_sync import log as logging
 from pat_sync.configuration import EXIT_BROKEN, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Settings, read
 from pat_sync.engine import Engine, make_source
-from pat_sync.errors import ConfigurationError, NotReady, Stopped, describe
+from pat_sync.errors import ConfigurationError, NotReady, Stopped, describe_bug
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.service import Service
 from pat_sync.status import print_status
+
+if TYPE_CHECKING:
+    from pat_sync.usage import Usage
 
 # The worker never waits for longer than this without progress, except where nothing can interrupt it, as in a name
 # server that does not answer.
@@ -36,8 +40,9 @@ def main(arguments: list[str]) -> int:
         pulse = Pulse()
         metrics = Metrics()
         source = make_source(settings, pulse, metrics)
+        usage = _make_usage(settings, pulse, metrics)
         if settings.command == "status":
-            return EXIT_OK if print_status(settings, source) else EXIT_FAILED
+            return EXIT_OK if print_status(settings, source, usage) else EXIT_FAILED
         if settings.metrics_listen is not None:
             try:
                 metrics.serve(*settings.metrics_listen)
@@ -47,15 +52,36 @@ def main(arguments: list[str]) -> int:
         print(f"pat-sync: {logging.scrub(str(error))}", file=sys.stderr)
         return EXIT_BROKEN if isinstance(error, NotReady) else EXIT_USAGE
     service = Service()
-    return _Main(settings, Engine(settings, source, pulse, metrics, service), pulse, metrics, service).run()
+    return _Main(settings, Engine(settings, source, pulse, metrics, service), usage, pulse, metrics, service).run()
+
+
+def _make_usage(settings: Settings, pulse: Pulse, metrics: Metrics) -> Usage | None:
+    if settings.usage_url is None:
+        return None
+    from pat_sync.usage import Usage
+
+    # Where it has a thread of its own, that is not the one that is watched.
+    return Usage(settings, settings.usage_url, pulse if settings.once else Pulse(), metrics)
 
 
 class _Main:
-    """One thread does the work. This one waits for it and for signals, and watches that it makes progress."""
+    """One thread does the work. This one waits for it and for signals, and watches that it makes progress.
 
-    def __init__(self, settings: Settings, engine: Engine, pulse: Pulse, metrics: Metrics, service: Service) -> None:
+    Another one reports use, if that is wanted. What becomes of it has no effect on the others.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        usage: Usage | None,
+        pulse: Pulse,
+        metrics: Metrics,
+        service: Service,
+    ) -> None:
         self._settings = settings
         self._engine = engine
+        self._usage = usage
         self._pulse = pulse
         self._metrics = metrics
         self._service = service
@@ -69,6 +95,8 @@ class _Main:
             signal.signal(number, self._take_signal)
         worker = threading.Thread(target=self._work, name="worker", daemon=True)
         worker.start()
+        if self._usage is not None and not self._settings.once:
+            threading.Thread(target=self._report_usage, args=(self._usage,), name="usage", daemon=True).start()
 
         while self._result is None and self._stop_signal is None:
             if self._pulse.age > _STUCK_SECONDS:
@@ -82,6 +110,8 @@ class _Main:
             self._service.stopping()
             log.info("stopping: %s", self._stop_signal)
             self._pulse.stop()
+            if self._usage is not None:
+                self._usage.stop()
             worker.join(_LAST_SECONDS)
         self._write_textfile(is_last=True)
         return EXIT_OK if self._result is None else self._result
@@ -92,15 +122,20 @@ class _Main:
 
     def _work(self) -> None:
         try:
-            self._result = EXIT_OK if self._engine.run() else EXIT_FAILED
+            succeeded = self._engine.run()
+            if succeeded and self._usage is not None:
+                self._usage.run_once()
+            self._result = EXIT_OK if succeeded else EXIT_FAILED
         except Stopped:
             pass
         except Exception as error:
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            kind = type(error).__name__
-            log.critical('this is a bug: %s at "%s", line %s: %s', kind, at.filename, at.lineno, describe(error))
+            log.critical("%s", describe_bug(error))
             self._result = EXIT_BROKEN
         self._wake.set()
+
+    def _report_usage(self, usage: Usage) -> None:
+        with contextlib.suppress(Stopped):
+            usage.run()
 
     def _write_textfile(self, is_last: bool = False) -> None:
         path = self._settings.metrics_textfile

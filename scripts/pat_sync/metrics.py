@@ -20,6 +20,9 @@ _COUNTERS = {
     "pat_sync_reconnects": "Times the source failed and was tried again.",
     "pat_sync_patctl_restarts": "Times patctl ended and was started again.",
     "pat_sync_snapshots": "Snapshots that became durable.",
+    "pat_sync_usage_batches": "Batches of use that PostgreSQL has taken.",
+    "pat_sync_usage_uses": "Uses of tokens in these.",
+    "pat_sync_usage_failures": "Times use could not be reported, and was kept.",
 }
 
 _GAUGES = {
@@ -38,6 +41,7 @@ class Metrics(Collector):
         self._snapshot = {"read": 0, "written": 0, "to_write": 0}
         self._lag_changes: int | None = None
         self._last_success: float | None = None
+        self._last_usage_success: float | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -58,6 +62,10 @@ class Metrics(Collector):
         """The store has everything that the source had at this time."""
         self._last_success = at
 
+    def reported_usage(self, at: float) -> None:
+        """All use was reported that there was at this time."""
+        self._last_usage_success = at
+
     def collect(self) -> Iterator[Metric]:
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(name, text, value=self._counters[name])
@@ -71,7 +79,7 @@ class Metrics(Collector):
             snapshot.add_metric([stage], tokens)
         yield snapshot
 
-        # Both are absent as long as nothing is known.
+        # These are absent as long as nothing is known.
         lag_changes = GaugeMetricFamily(
             "pat_sync_lag_changes", "Changes that the source has and the store has not, where the source can tell."
         )
@@ -88,6 +96,13 @@ class Metrics(Collector):
             lag.add_metric([], max(0.0, time.time() - self._last_success))
         yield last_success
         yield lag
+
+        usage = GaugeMetricFamily(
+            "pat_sync_usage_last_success_timestamp_seconds", "When all use that there was had last been reported."
+        )
+        if self._last_usage_success is not None:
+            usage.add_metric([], self._last_usage_success)
+        yield usage
 
     def serve(self, host: str, port: int) -> None:
         start_http_server(port, host, self._registry)

@@ -8,12 +8,15 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pat_sync.configuration import Settings
-from pat_sync.errors import SourceFailed
+from pat_sync.errors import SourceFailed, UsageFailed
 from pat_sync.log import scrub
 from pat_sync.source import Probe, Source, Store
+
+if TYPE_CHECKING:
+    from pat_sync.usage import Usage
 
 # A map this full should be made larger before it is.
 _MAP_FULL = 0.9
@@ -31,8 +34,8 @@ _UNKNOWN = 1
 _AHEAD = 2
 
 
-def print_status(settings: Settings, source: Source) -> bool:
-    """Whether all is well."""
+def print_status(settings: Settings, source: Source, usage: Usage | None) -> bool:
+    """Whether all is well with the store."""
     problems: list[str] = []
     report: dict[str, Any] = {"store": str(settings.store), "source": settings.source_name}
 
@@ -58,6 +61,13 @@ def print_status(settings: Settings, source: Source) -> bool:
             report["source_text"] = f"does not answer: {scrub(str(error))}"
             problems.append(f"the source can't be read: {scrub(str(error))}")
         _judge_store(settings, stats, is_running, is_standby, problems)
+    if usage is not None:
+        try:
+            report["usage"] = usage.probe()
+            report["usage_answers"] = True
+        except UsageFailed as error:
+            report["usage"] = f"can't be reported: {scrub(str(error))}"
+            report["usage_answers"] = False
 
     report["problems"] = problems
     if settings.as_json:
@@ -158,9 +168,11 @@ def _print(report: dict[str, Any]) -> None:
     lines.append(("source", report["source"]))
     if "source_text" in report:
         lines.append(("", report["source_text"]))
+    if "usage" in report:
+        lines.append(("usage", report["usage"]))
     for name, text in lines:
         print(f"{name:11}{text}")
     for problem in report["problems"]:
         print(f"wrong: {problem}")
     if not report["problems"]:
-        print("all is well")
+        print("all is well" if report.get("usage_answers", True) else "all is well but for the usage")

@@ -8,12 +8,13 @@ import re
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from servers import ROOT, Connection, wait_until
+from servers import DEADLINE, ROOT, Connection, wait_until
 
 PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
 PAT_SYNC = str(ROOT / "scripts" / "pat-sync")
@@ -159,3 +160,16 @@ class PatSync:
 def once(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [PAT_SYNC, "--once", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(env))
+
+
+def scrape(port: int) -> str:
+    """The metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def value(text: str, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    assert found, f"{name} in {text}"
+    return float(found[1])

@@ -10,14 +10,13 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from feed_server import Feed
 from servers import DEADLINE, ROOT, free_port, wait_until
-from sidecar import PAT_SYNC, PATCTL, PatSync, Store, environment, once
+from sidecar import PAT_SYNC, PATCTL, PatSync, Store, environment, once, scrape, value
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "1")
 PASSWORD = "s3cr3t-pa55"
@@ -424,18 +423,6 @@ def test_a_disk_that_is_full_is_told_and_waited_for(feed: Feed, tmp_path: Path) 
 
 
 # --- metrics ---
-
-
-def scrape(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE) as answer:
-        text: str = answer.read().decode()
-        return text
-
-
-def value(text: str, name: str) -> float:
-    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    assert found, f"{name} in {text}"
-    return float(found[1])
 
 
 def test_metrics_are_served_and_say_what_happened(feed: Feed, store: Store) -> None:

@@ -1,0 +1,278 @@
+"""Last use of tokens: nginx tells what was used (auth_pat_usage), and PostgreSQL keeps it (pat.record_use).
+
+    nginx ──uses after batch n──▶ pat-sync ──batch n + x──▶ PostgreSQL
+          ◀──────n─────────────            ◀──────n───────
+
+n is the number of the last batch that PostgreSQL has, which is asked for it each time: nothing is remembered here. nginx
+repeats a batch, with its number, until it is asked for what comes after it, and PostgreSQL takes a number once. So no use
+is lost or counted twice, whatever is lost on the way, killed, or late.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import requests
+
+from pat_sync import database, web
+from pat_sync.backoff import Backoff
+from pat_sync.configuration import Settings, redact
+from pat_sync.errors import SourceFailed, Stopped, UsageFailed, describe_bug
+from pat_sync.log import log
+from pat_sync.metrics import Metrics
+from pat_sync.pulse import Pulse
+
+# What nginx gives at most at once: tokens, each with less than 200 bytes.
+_FULL = 1000
+_LONGEST_ANSWER = 1 << 20
+
+_CONTENT_TYPE = "application/x-ndjson"
+
+# What pat.record_use() counts for one element; and what a token is not used more often, so that lists stay short.
+_MOST_COUNTED = 1_000_000
+_MOST_USES = 10_000_000_000
+
+# What PostgreSQL has room for.
+_HIGHEST_BATCH = (1 << 63) - 1
+
+# Nothing gets old or lost meanwhile, so it may take longer than the next look at the source.
+_LONGEST_BACKOFF = 60.0
+
+Use = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    number: int
+    uses: list[Use]
+
+
+class Usage:
+    """Raises Stopped, and is otherwise no concern of those who keep the store."""
+
+    def __init__(self, settings: Settings, url: str, pulse: Pulse, metrics: Metrics) -> None:
+        self._interval = settings.usage_interval
+        self._pulse = pulse
+        self._metrics = metrics
+        self._nginx = _Nginx(settings, url, pulse)
+        self._platform = _Platform(settings, pulse)
+        self._backoff = Backoff(_LONGEST_BACKOFF)
+
+    def run(self) -> None:
+        """For ever."""
+        while True:
+            cause = self._report()
+            if cause is None:
+                seconds = self._interval
+                failed_for = self._backoff.succeeded()
+                if failed_for is not None:
+                    log.info("use is reported again after %.1f s", failed_for)
+            else:
+                seconds = self._backoff.failed()
+                log.warning("use was not reported, trying again in %.1f s: %s", seconds, cause)
+            self._pulse.sleep(seconds)
+
+    def run_once(self) -> None:
+        cause = self._report()
+        if cause is not None:
+            log.warning("use was not reported: %s", cause)
+
+    def stop(self) -> None:
+        self._pulse.stop()
+
+    def probe(self) -> str:
+        """A line for the screen. It changes nothing: what is read here is repeated for who reports it."""
+        waiting = len(self._nginx.read(self._platform.last_batch()).uses)
+        return f"tokens whose use is to be reported: {'1000 or more' if waiting >= _FULL else waiting}"
+
+    def _report(self) -> str | None:
+        """Reports all that there is, or returns why it can't."""
+        try:
+            while self._report_batch():
+                pass
+            return None
+        except Stopped:
+            raise
+        except Exception as error:
+            self._metrics.count("pat_sync_usage_failures")
+            return str(error) if isinstance(error, UsageFailed) else describe_bug(error)
+
+    def _report_batch(self) -> bool:
+        """Whether there may be more."""
+        at = time.time()
+        batch = self._nginx.read(self._platform.last_batch())
+        if batch.uses:
+            self._platform.record(batch)
+            self._metrics.count("pat_sync_usage_batches")
+            self._metrics.count("pat_sync_usage_uses", sum(use["count"] for use in batch.uses))
+        if len(batch.uses) >= _FULL:
+            return True
+        self._metrics.reported_usage(at)
+        return False
+
+
+class _Nginx:
+    def __init__(self, settings: Settings, url: str, pulse: Pulse) -> None:
+        self._url = url
+        self._timeout = settings.query_timeout
+        self._patience = web.Patience(pulse)
+        self._session = web.Session(self._patience, _CONTENT_TYPE, settings.ca_file)
+        # An nginx that is reloaded closes connections on which nothing is asked.
+        self._session.headers["Connection"] = "close"
+
+    def read(self, after: int) -> _Batch:
+        """What was used after a batch, which nginx may forget then."""
+        try:
+            with web.failures():
+                return _parse(self._get({"after": str(after)}), after)
+        except SourceFailed as error:
+            raise UsageFailed(f'nginx at "{redact(self._url)}": {error}') from None
+
+    def _get(self, query: dict[str, str]) -> bytes:
+        connect_timeout = min(self._timeout, web.LONGEST_CONNECT)
+        self._patience.begin(connect_timeout + self._timeout)
+        answer = self._session.get(
+            web.with_query(self._url, query),
+            stream=True,
+            allow_redirects=False,
+            timeout=(connect_timeout, self._timeout),
+        )
+        with closing(answer):
+            if answer.status_code != 200:
+                raise SourceFailed(f"it answers {answer.status_code} {answer.reason}{_help_for(answer.status_code)}")
+            content_type = answer.headers.get("Content-Type", "")
+            if content_type.partition(";")[0].strip() != _CONTENT_TYPE:
+                raise SourceFailed(
+                    f'it answers with "{content_type}" and not with {_CONTENT_TYPE}: has its location auth_pat_usage?'
+                )
+            web.check_encoding(answer)
+            return _content(answer)
+
+
+class _Platform:
+    """The database that is the source. It is written to, so that of several servers it is the primary."""
+
+    def __init__(self, settings: Settings, pulse: Pulse) -> None:
+        self._name = settings.source_name
+        self._edge = settings.edge
+        self._timeout = settings.query_timeout
+        self._pulse = pulse
+        self._parameters = database.parameters_of(settings) | {"target_session_attrs": "read-write"}
+        self._connection: database.Connection | None = None
+        # The highest number that can be there by what was done here.
+        self._highest: int | None = None
+
+    def last_batch(self) -> int:
+        with self._connected() as connection:
+            (batch,) = connection.ask("SELECT pat.last_batch(%s)", (self._edge,))
+        if self._highest is not None and batch > self._highest:
+            log.warning('somebody else reports use as edge "%s", and use gets lost: give each an --edge', self._edge)
+        self._highest = batch
+        return int(batch)
+
+    def record(self, batch: _Batch) -> None:
+        self._highest = batch.number
+        uses = json.dumps([part for use in batch.uses for part in _parts(use)])
+        with self._connected() as connection:
+            connection.ask("SELECT pat.record_use(%s, %s, %s::json)", (self._edge, batch.number, uses))
+
+    @contextmanager
+    def _connected(self) -> Iterator[database.Connection]:
+        """A connection, which is left at any failure: what it was asked may still be on its way there."""
+        try:
+            with database.failures(), _help_with_schema():
+                if self._connection is None:
+                    self._connection = database.connect(self._parameters, self._pulse, self._timeout)
+                yield self._connection
+        except BaseException as error:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            if isinstance(error, SourceFailed):
+                raise UsageFailed(f'source "{self._name}": {error}{_help_with_standby(str(error))}') from None
+            raise
+
+
+@contextmanager
+def _help_with_schema() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.UndefinedFunction as error:
+        raise SourceFailed(f"{error.diag.message_primary}: bring its schema up to date with install.sql") from None
+
+
+def _help_with_standby(cause: str) -> str:
+    # What libpq says of the last server that it tried.
+    if not cause.endswith("session is read-only"):
+        return ""
+    return "; only a primary keeps what was used: name it, too, as in postgresql://user@standby,primary/database"
+
+
+# --- what nginx answers ---
+
+
+def _help_for(status: int) -> str:
+    if status in (401, 403):
+        return ": does its location allow the address of this host, and ask for no token?"
+    if status == 404:
+        return ": is the URL right, and has its location auth_pat_usage?"
+    return ": nginx's error log may say why" if status >= 500 else ""
+
+
+def _content(answer: requests.Response) -> bytes:
+    content = b""
+    for part in answer.iter_content(1 << 16):
+        content += part
+        if len(content) > _LONGEST_ANSWER:
+            raise SourceFailed(f"its answer is longer than {_LONGEST_ANSWER >> 20} MB")
+    return content
+
+
+def _parse(content: bytes, after: int) -> _Batch:
+    if not content.endswith(b"\n"):
+        raise SourceFailed("its answer was cut off: the last line has no end")
+    *uses, last = (_fields(number, text) for number, text in enumerate(content[:-1].split(b"\n"), 1))
+
+    number = last.get("cursor")
+    if type(number) is not int:
+        raise SourceFailed("its answer was cut off: the last line has no cursor")
+    for line, use in enumerate(uses, 1):
+        if not _is_use(use):
+            raise SourceFailed(f"line {line} of its answer is no use of a token, with id, at, from and count")
+    if not after + (len(uses) > 0) <= number <= _HIGHEST_BATCH:
+        raise SourceFailed(f"it was asked for what comes after {after}, and its answer has the cursor {number}")
+    return _Batch(number, uses)
+
+
+def _fields(number: int, text: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(text.decode())
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise SourceFailed(f"line {number} of its answer is no JSON object")
+    return fields
+
+
+def _is_use(use: Use) -> bool:
+    at, count = use.get("at"), use.get("count")
+    return (
+        isinstance(use.get("id"), str)
+        and isinstance(use.get("from"), str)
+        and type(at) is int
+        and at > 0
+        and type(count) is int
+        and 0 < count <= _MOST_USES
+    )
+
+
+def _parts(use: Use) -> Iterator[Use]:
+    """Elements that pat.record_use() counts in full."""
+    for done in range(0, use["count"], _MOST_COUNTED):
+        yield use | {"count": min(use["count"] - done, _MOST_COUNTED)}
