@@ -643,7 +643,9 @@ void close_request(ngx_http_request_t *r, const decision &made) noexcept
     }
 
     // As `return 444` does: the connection, or the stream, ends at once, and the access log has the status that was
-    // sent, or 444.
+    // sent, or 444. What is cleaned up first, like a connection to an upstream, must not end the request by itself
+    // (ngx_http_request_handler() terminates in the same way).
+    r->main->count++;
     ngx_http_finalize_request(r, NGX_HTTP_CLOSE);
     ngx_http_run_posted_requests(connection);
 }

@@ -97,9 +97,18 @@ def free_port() -> int:
 
 
 class Nginx:
-    """An nginx with the locations /bare and /pat, which differ only in auth_pat."""
+    """An nginx with the locations /bare and /pat, which differ only in auth_pat, and /upload, which waits for a body."""
 
-    def __init__(self, path: Path, *, workers: int, wrapper: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        workers: int,
+        wrapper: tuple[str, ...] = (),
+        zone: bool = False,
+        recheck: int = 0,
+        connections: int = 64,
+    ) -> None:
         """Starts it; with workers=0 there is one process only, run by `wrapper`."""
         self.port = free_port()
         configuration = f"""
@@ -110,7 +119,7 @@ class Nginx:
             worker_processes {workers or 1};
             pid {path}/nginx.pid;
             error_log {path}/error.log;
-            events {{ worker_connections 64; }}
+            events {{ worker_connections {connections}; }}
             http {{
                 access_log off;
                 keepalive_requests 100000000;
@@ -120,11 +129,14 @@ class Nginx:
                 uwsgi_temp_path {path}/temp;
                 scgi_temp_path {path}/temp;
                 auth_pat_store {path}/store;
+                auth_pat_recheck {recheck}s;
+                {"auth_pat_zone bench:10m;" if zone else ""}
                 server {{
                     listen 127.0.0.1:{self.port};
                     location = /worker {{ return 200 $pid; }}
                     location = /bare {{ empty_gif; }}
                     location = /pat {{ auth_pat bench; empty_gif; }}
+                    location = /upload {{ auth_pat bench; client_body_timeout 1h; proxy_pass http://127.0.0.1:1; }}
                 }}
             }}"""
         (path / "nginx.conf").write_text(configuration)

@@ -1,0 +1,187 @@
+"""An nginx with the module and a store, as they are built here, for tests that need clients of another kind than t/*.t."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = os.environ.get("TEST_NGINX_LOAD_MODULES", str(ROOT / "build" / "ngx_http_auth_pat_module.so"))
+PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
+NGINX = shutil.which(os.environ.get("TEST_NGINX_BINARY", "nginx"), path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+
+DEADLINE = 20.0
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
+    """Waits for a condition that another process brings about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.005)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def nginx_version() -> tuple[int, ...]:
+    answer = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr
+    return tuple(int(part) for part in answer.split("/")[1].split()[0].split("."))
+
+
+class Issued(NamedTuple):
+    token: str
+    id: str
+
+    @property
+    def header(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+class Store:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.patctl("init")
+
+    def patctl(self, *arguments: str, input: str = "") -> str:
+        command = [PATCTL, "--store", str(self.folder), *arguments]
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=DEADLINE)
+        if done.returncode != 0:
+            raise RuntimeError(f"patctl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def issue(self, *arguments: str) -> Issued:
+        answer = json.loads(self.patctl("--json", "issue", *(arguments or ("--subject", "alice"))))
+        return Issued(answer["token"], answer["id"])
+
+    def revoke(self, token: Issued) -> None:
+        self.patctl("revoke", "--id", token.id)
+
+    def apply(self, *lines: dict[str, Any]) -> None:
+        """What a source sends."""
+        self.patctl("apply", input="".join(json.dumps(line) + "\n" for line in lines))
+
+
+class Nginx:
+    """`http` is the configuration. In it, PORT and PORT2 are free ports, FOLDER is the folder of this nginx, and `words`
+    stand for what is given."""
+
+    def __init__(self, folder: Path, http: str, workers: int = 1, **words: object) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.port2 = free_port()
+        self._words = {"PORT2": self.port2, "PORT": self.port, "FOLDER": folder, **words}
+        self.configure(http, workers)
+
+    def configure(self, http: str, workers: int = 1) -> None:
+        for name in ("temp", "html"):
+            (self.folder / name).mkdir(exist_ok=True)
+        temp = " ".join(
+            f"{kind}_temp_path {self.folder}/temp/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        for word, value in self._words.items():
+            http = re.sub(rf"\b{word}\b", str(value), http)
+        load = "".join(f"load_module {module};" for module in MODULE.split())
+        (self.folder / "nginx.conf").write_text(f"""
+            {load}
+            {"user root;" if os.geteuid() == 0 else ""}
+            daemon off;
+            worker_processes {workers};
+            pid {self.folder}/nginx.pid;
+            error_log {self.folder}/error.log info;
+            events {{ worker_connections 512; }}
+            http {{
+                {temp}
+                log_format test '$request_uri $status $auth_pat_status "$auth_pat_id"';
+                access_log {self.folder}/access.log test;
+                {http}
+            }}""")
+
+    def __enter__(self) -> Nginx:
+        (self.folder / "error.log").touch()
+        command = [NGINX, "-p", str(self.folder), "-c", f"{self.folder}/nginx.conf", "-e", f"{self.folder}/error.log"]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            wait_until(self._listens, "nginx listens")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+        return self
+
+    def _listens(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"nginx has ended: {self.error_log()}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0 and bool(self.workers())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        workers = self.workers() if self.process.poll() is None else []
+        self.process.terminate()
+        try:
+            self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+            raise
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[int]:
+        """Those that serve, and those of an old configuration that still have requests."""
+        pid = self.process.pid
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except FileNotFoundError:
+            return []
+        return [int(child) for child in children]
+
+    def reload(self) -> list[int]:
+        """Reloads the configuration, and returns the workers that were there before."""
+        before = self.workers()
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: set(self.workers()) - set(before), "new workers")
+        return before
+
+    def error_log(self) -> str:
+        return (self.folder / "error.log").read_text()
+
+    def access_log(self) -> list[str]:
+        return (self.folder / "access.log").read_text().splitlines()
+
+    def logged(self, pattern: str) -> None:
+        """Waits for a line in the error log."""
+        wait_until(lambda: re.search(pattern, self.error_log()), f"the error log has {pattern}")
+
+    def accessed(self, line: str) -> None:
+        """Waits for a line in the access log."""
+        wait_until(lambda: line in self.access_log(), f"the access log has {line}")
+
+    def status(self, path: str = "/status") -> dict[str, Any]:
+        """What auth_pat_status says at a path."""
+        with socket.create_connection(("127.0.0.1", self.port), DEADLINE) as client:
+            client.sendall(f"GET {path} HTTP/1.0\r\nHost: test\r\n\r\n".encode())
+            answer = b""
+            while part := client.recv(65536):
+                answer += part
+        found: dict[str, Any] = json.loads(answer.split(b"\r\n\r\n", 1)[1])
+        return found
