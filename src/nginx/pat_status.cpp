@@ -185,7 +185,11 @@ void write_store(reply &to, const store_figures &store) noexcept
     to(",\"open\":", store.problem ? "false" : "true", ",\"problem\":");
 
     if (store.problem) {
-        to.write_string(store::message(store.problem));
+        const char *detail = store::detail(store.problem);
+        std::array<u_char, NGX_MAX_ERROR_STR> text;
+        const u_char *end = ngx_slprintf(text.data(), text.data() + text.size(), "%s%s%s",
+                                         store::message(store.problem), *detail != '\0' ? ": " : "", detail);
+        to.write_string(view({static_cast<std::size_t>(end - text.data()), text.data()}));
         to("}");
         return;
     }

@@ -35,7 +35,9 @@ struct zone_contents {
     server_totals *servers;
     store_number *stores;
     history last;
+    std::span<std::byte> usage_memory;
     usage_table *usage;
+    bool is_changing;  ///< the lock is held, or was when its holder died
 };
 
 struct zone_worker {
@@ -58,16 +60,64 @@ zone_worker *attached;
     return *reinterpret_cast<ngx_slab_pool_t *>(zone.memory->shm.addr);
 }
 
-/// Holds the zone's lock.
+[[nodiscard]] usage_table *make_usage_table(const zone_contents &contents) noexcept
+{
+    // Above any cursor of an earlier table, which gave out fewer than a million a second.
+    constexpr unsigned cursors_per_second_bits = 20;
+
+    return usage_table::make(contents.usage_memory, static_cast<std::uint64_t>(ngx_time()) << cursors_per_second_bits);
+}
+
+/// Holds the zone's lock, in order to change what it holds. nginx's master process frees the lock of a worker that
+/// died with it; what such a worker may have left half changed is made anew.
 class zone_lock {
 public:
-    explicit zone_lock(const zone_conf &zone) noexcept : mutex_{&slab_of(zone).mutex} { ngx_shmtx_lock(mutex_); }
+    explicit zone_lock(const zone_conf &zone) noexcept : zone_lock{zone, (ngx_shmtx_lock(&slab_of(zone).mutex), true)}
+    {
+    }
+
+    /// Does not wait, and may not get it.
+    static zone_lock try_to_get(const zone_conf &zone) noexcept
+    {
+        return zone_lock{zone, ngx_shmtx_trylock(&slab_of(zone).mutex) != 0};
+    }
+
     zone_lock(const zone_lock &) = delete;
     zone_lock &operator=(const zone_lock &) = delete;
-    ~zone_lock() { ngx_shmtx_unlock(mutex_); }
+
+    ~zone_lock()
+    {
+        if (is_held_) {
+            ngx_memory_barrier();
+            contents_->is_changing = false;
+            ngx_shmtx_unlock(mutex_);
+        }
+    }
+
+    [[nodiscard]] bool is_held() const noexcept { return is_held_; }
 
 private:
+    zone_lock(const zone_conf &zone, bool is_held) noexcept
+        : mutex_{&slab_of(zone).mutex},
+          contents_{zone.contents},
+          is_held_{is_held}
+    {
+        if (!is_held_) {
+            return;
+        }
+        if (contents_->is_changing) {
+            ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
+                          "a worker ended while it changed auth_pat_zone \"%V\": last use of tokens starts anew",
+                          &zone.memory->shm.name);
+            contents_->usage = make_usage_table(*contents_);
+        }
+        contents_->is_changing = true;
+        ngx_memory_barrier();
+    }
+
     ngx_shmtx_t *mutex_;
+    zone_contents *contents_;
+    bool is_held_;
 };
 
 void add(verdict_counts &to, const verdict_counts &from) noexcept
@@ -136,17 +186,15 @@ void merge(zone_worker &worker) noexcept
 /// Merges if nobody has the lock: a worker does not wait for it.
 [[nodiscard]] bool try_merge(zone_worker &worker) noexcept
 {
-    ngx_shmtx_t &mutex = slab_of(*worker.zone).mutex;
-
     if (!has_something(worker)) {
         return true;
     }
-    if (!ngx_shmtx_trylock(&mutex)) {
-        return false;
+
+    const zone_lock lock = zone_lock::try_to_get(*worker.zone);
+    if (lock.is_held()) {
+        merge(worker);
     }
-    merge(worker);
-    ngx_shmtx_unlock(&mutex);
-    return true;
+    return lock.is_held();
 }
 
 void merge_now(zone_worker &worker) noexcept
@@ -200,11 +248,11 @@ void detach(void *data) noexcept
     }
 }
 
-/// Memory of the zone, whose lock is held, all zero.
+/// Memory of the zone, all zero.
 template <typename T>
 [[nodiscard]] T *allocate_shared(const zone_conf &zone, std::size_t more = 0) noexcept
 {
-    return static_cast<T *>(ngx_slab_calloc_locked(&slab_of(zone), sizeof(T) + more));
+    return static_cast<T *>(ngx_slab_calloc(&slab_of(zone), sizeof(T) + more));
 }
 
 [[nodiscard]] server_totals *find_or_add_server(zone_conf &zone, const ngx_str_t &name) noexcept
@@ -251,39 +299,36 @@ template <typename T>
     return true;
 }
 
-/// Gives the usage table what is free, but for some pages for servers and stores of later configurations.
-[[nodiscard]] usage_table *make_usage_table(const zone_conf &zone) noexcept
+/// Makes what a new zone holds. The usage table gets what is free, but for some pages for servers and stores of later
+/// configurations.
+[[nodiscard]] bool make_contents(zone_conf &zone) noexcept
 {
-    // Above any cursor of an earlier life of nginx, which gave out fewer than a million a second.
-    constexpr unsigned cursors_per_second_bits = 20;
-
     ngx_slab_pool_t &slab = slab_of(zone);
 
-    const ngx_uint_t spare = 1 + slab.pfree / 16;
-    if (slab.pfree <= spare) {
-        return nullptr;
+    auto *contents = allocate_shared<zone_contents>(zone);
+    if (contents == nullptr) {
+        return false;
     }
-    const std::size_t size = (slab.pfree - spare) * ngx_pagesize;
 
-    auto *memory = static_cast<std::byte *>(ngx_slab_alloc_locked(&slab, size));
-    return memory == nullptr
-               ? nullptr
-               : usage_table::make({memory, size}, static_cast<std::uint64_t>(ngx_time()) << cursors_per_second_bits);
+    const ngx_uint_t spare = 2 + slab.pfree / 16;
+    const std::size_t size = slab.pfree <= spare ? 0 : (slab.pfree - spare) * ngx_pagesize;
+    auto *memory = static_cast<std::byte *>(ngx_slab_alloc(&slab, size));
+    if (memory == nullptr) {
+        return false;
+    }
+
+    contents->since = ngx_time();
+    contents->usage_memory = {memory, size};
+    contents->usage = make_usage_table(*contents);
+    zone.contents = contents;
+    slab.data = contents;
+    return contents->usage != nullptr;
 }
 
-[[nodiscard]] bool fill_zone(zone_conf &zone, bool is_new) noexcept
+/// Finds the servers and stores of this configuration in the zone, and adds those that are new. Only the master process
+/// does so, and workers look at these lists with their ends in place.
+[[nodiscard]] bool find_or_add_all(zone_conf &zone) noexcept
 {
-    const zone_lock lock{zone};
-
-    if (is_new) {
-        zone.contents = allocate_shared<zone_contents>(zone);
-        if (zone.contents == nullptr) {
-            return false;
-        }
-        zone.contents->since = ngx_time();
-        slab_of(zone).data = zone.contents;
-    }
-
     for (auto *server = begin<server_entry>(zone.servers); server != end<server_entry>(zone.servers); server++) {
         server->totals = find_or_add_server(zone, server->name);
         if (server->totals == nullptr) {
@@ -296,11 +341,7 @@ template <typename T>
             return false;
         }
     }
-
-    if (is_new) {
-        zone.contents->usage = make_usage_table(zone);
-    }
-    return zone.contents->usage != nullptr;
+    return true;
 }
 
 ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
@@ -310,12 +351,15 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
 
     slab_of(zone).log_nomem = 0;
 
-    const bool is_new = old == nullptr && !memory->shm.exists;
-    if (!is_new) {
-        zone.contents = old != nullptr ? old->contents : static_cast<zone_contents *>(slab_of(zone).data);
+    if (old != nullptr) {
+        zone.contents = old->contents;
+    } else if (memory->shm.exists) {
+        zone.contents = static_cast<zone_contents *>(slab_of(zone).data);
+    } else if (!make_contents(zone)) {
+        zone.contents = nullptr;
     }
 
-    if (!fill_zone(zone, is_new)) {
+    if (zone.contents == nullptr || !find_or_add_all(zone)) {
         ngx_log_error(NGX_LOG_EMERG, memory->shm.log, 0,
                       "auth_pat_zone \"%V\" is too small for %ui servers and %ui stores", &memory->shm.name,
                       zone.servers.nelts, zone.main->stores.nelts);
