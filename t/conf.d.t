@@ -10,227 +10,47 @@ use FindBin;
 BEGIN { push @INC, "$FindBin::Bin/lib" }
 use AuthPat;
 
-use Fcntl qw(SEEK_SET);
-use File::Find qw(find);
-use IO::Socket::INET;
+use AuthPat::Server qw(slurp);
+use AuthPat::Site qw(bearer header make_store);
+use AuthPat::Upstream;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-umask 022;    # for nginx's workers
-my $folder = scratch() . '/nginx';
-my $certs = scratch() . '/certs';
+my $site    = AuthPat::Site->new;
+my $store   = store_path('api');
+my $folder  = "$site->{root}/logs";
 my $uploads = scratch() . '/uploads';
-mkdir $_ or die "$_: $!\n" for $folder, "$folder/temp", $certs, $uploads;
+mkdir $uploads or die "$uploads: $!\n";
 
-my $store = store_path('api');
-my (%port, $upstream_pid, $nginx_pid);
-my $owner = $$;
-
-END {
-    if ($$ == $owner) {
-        local $?;
-        for my $pid (grep { $_ } $nginx_pid, $upstream_pid) {
-            kill TERM => $pid;
-            waitpid $pid, 0;
-        }
-    }
-}
-
-# ---- the copy
-
-my %wanted;    # what was found in conf.d, by name below it
-my %replaced;
-
-sub replace {
-    my ($text, $what, $with, $name) = @_;
-    $replaced{$name} += $$text =~ s/$what/$with/g;
-    return;
-}
-
-sub copy_configuration {
-    my $from = "$AuthPat::ROOT/conf.d";
-    find({ no_chdir => 1, wanted => sub {
-        my $name = substr $File::Find::name, length $from;
-        if (-d $File::Find::name) {
-            mkdir "$folder/conf.d$name" or die "$folder/conf.d$name: $!\n";
-            return;
-        }
-        $wanted{$name} = 1;
-
-        open my $file, '<', $File::Find::name or die "$File::Find::name: $!\n";
-        my $text = do { local $/; <$file> };
-        replace(\$text, qr/listen 443 ssl/, "listen 127.0.0.1:$port{tls} ssl", 'TLS port');
-        replace(\$text, qr/listen 80;/, "listen 127.0.0.1:$port{plain};", 'port');
-        replace(\$text, qr/listen \[::\].*?;/, '', 'IPv6 port');
-        replace(\$text, qr{/etc/letsencrypt/live/[^/]+}, $certs, 'certificate');
-        replace(\$text, qr{/var/log/nginx}, $folder, 'log');
-        replace(\$text, qr/server 127\.0\.0\.1:8080;/, "server 127.0.0.1:$port{upstream};", 'upstream');
-        replace(\$text, qr{auth_pat_store /var/lib/pat/api;}, "auth_pat_store $store;", 'store');
-        write_file("$folder/conf.d$name", $text);
-    } }, $from);
-
-    my $load = join '', map { "load_module $_;\n" } split ' ', $ENV{TEST_NGINX_LOAD_MODULES} // '';
-    my $user = $> == 0 ? "user www-data;\n" : '';
-    my $temp = join "\n    ", map { "${_}_temp_path $folder/temp/$_;" } qw(client_body proxy fastcgi uwsgi scgi);
-
-    # As Debian's, as far as it matters here.
-    write_file("$folder/nginx.conf", <<"END");
-$user$load
-worker_processes 1;
-pid $folder/nginx.pid;
-error_log $folder/error.log info;
-daemon off;
-events {
-    worker_connections 256;
-}
-http {
-    include /etc/nginx/mime.types;
-    default_type application/octet-stream;
-    access_log $folder/access.log;
-    $temp
-    include $folder/conf.d/*.conf;
-}
-END
-    return;
-}
-
-# ---- the upstream
-
-sub free_port {
-    my $socket = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1') or die "socket: $!\n";
-    return $socket->sockport;
-}
-
-# Answers with the request's head, and keeps count of the body in a file while it arrives.
-sub serve_upstream {
-    my ($client) = @_;
-    my ($head, $size, $rest) = ('', 0);
-
-    while (defined(my $line = <$client>)) {
-        last if $line =~ /^\r?\n$/;
-        $head .= $line;
-    }
-    my ($path) = $head =~ m{^\S+ /([\w./-]*)};
-    $path =~ tr{/}{_};
-
-    my $take = sub {
-        my ($left) = @_;
-        while ($left > 0) {
-            my $got = read $client, my $bytes, $left > 65536 ? 65536 : $left or die "the request ends early\n";
-            $left -= $got;
-            $size += $got;
-            write_file("$uploads/$path.new", $size);
-            rename "$uploads/$path.new", "$uploads/$path";
-        }
-    };
-    if ($head =~ /^Content-Length: (\d+)/mi) {
-        $take->($1);
-    } elsif ($head =~ /^Transfer-Encoding: chunked/mi) {
-        while (my $left = hex(<$client> =~ s/\s+$//r)) {
-            $take->($left);
-            <$client>;
-        }
-    }
-
-    my $status = $path =~ /status_(\d+)/ ? "$1 As You Wish" : '200 OK';
-    my $body   = "$head\nbody: $size bytes\n";
-    print {$client} "HTTP/1.1 $status\r\nContent-Type: text/plain\r\nContent-Length: ", length $body,
-        "\r\nConnection: close\r\n\r\n", $body;
-    return;
-}
-
-sub start_upstream {
-    my $listener = IO::Socket::INET->new(Listen => 64, LocalAddr => '127.0.0.1') or die "socket: $!\n";
-    $port{upstream} = $listener->sockport;
-
-    $upstream_pid = fork // die "fork: $!\n";
-    return if $upstream_pid;
-
-    require POSIX;
-    $SIG{CHLD} = 'IGNORE';
-    $SIG{TERM} = sub { POSIX::_exit(0) };
-    while (1) {
-        my $client = $listener->accept or next;
-        my $pid = fork // next;
-        if ($pid == 0) {
-            eval { serve_upstream($client) };
-            close $client;
-            POSIX::_exit(0);
-        }
-        close $client;
-    }
-}
-
-# ---- nginx, and its client
+my $upstream = AuthPat::Upstream->new(
+    port   => $site->port(8080),
+    answer => sub {
+        my ($head, $size) = @_;
+        my ($status, $headers, $body) = AuthPat::Upstream::echo($head, $size);
+        return ($head =~ m{^\S+ /status_(\d+)} ? "$1 As You Wish" : $status, $headers, $body);
+    },
+    arrived => sub {
+        my ($path, $size) = @_;
+        my $file = "$uploads/" . $path =~ s{^/}{}r =~ tr{/}{_}r;
+        write_file("$file.new", $size);
+        rename "$file.new", $file;
+    },
+);
 
 sub wait_for {
     my ($what, $condition) = @_;
-    for (my $end = time + 10; time < $end; sleep 0.02) {
-        my $result = $condition->();
-        return $result if $result;
-    }
-    return fail("$what within 10 seconds");
+    my $result = AuthPat::Server::wait_for($condition, 10);
+    return $result || fail("$what within 10 seconds");
 }
 
-sub slurp {
-    my ($path, $offset) = @_;
-    open my $file, '<', $path or return '';
-    seek $file, $offset // 0, SEEK_SET;
-    local $/;
-    return <$file> // '';
-}
-
-sub run_nginx {
-    $nginx_pid = fork // die "fork: $!\n";
-    if ($nginx_pid == 0) {
-        open STDERR, '>', "$folder/stderr.log" or die "$folder/stderr.log: $!\n";
-        exec $AuthPat::NGINX, '-p', $folder, '-c', "$folder/nginx.conf", '-e', "$folder/error.log";
-        die "$AuthPat::NGINX: $!\n";
-    }
-    wait_for('nginx starts', sub {
-        waitpid($nginx_pid, 1) == 0 or BAIL_OUT('nginx did not start: ' . slurp("$folder/stderr.log"));
-        return -s "$folder/nginx.pid";
-    });
-    return;
-}
-
-# Runs curl; what it knows about the answer, with `head` and `body`. A URL with a range makes several requests: `all`
-# has the status of each, the rest is about the last one.
 sub request {
     my ($path, @options) = @_;
-    my ($head, $body) = map { scratch() . "/curl.$_" } qw(head body);
-    unlink $head, $body;
-
-    my $url = $path =~ /^http:/ ? $path : "https://api.referon.com:$port{tls}$path";
-    my @resolve = map { ('--resolve', "api.referon.com:$_:127.0.0.1") } @port{qw(tls plain)};
-    my @command = ('curl', '-q', '-sk', '--max-time', 30, '--noproxy', '*', @resolve, '-D', $head, '-o', $body,
-        '-w', '%{http_code} %{size_upload} %{http_version}\n', @options, $url);
-
-    open my $curl, '-|', @command or die "curl: $!\n";
-    my $all = do { local $/; <$curl> } // '';
-    my ($status, $uploaded, $version) = split ' ', (split /\n/, $all)[-1];
-    close $curl;
-
-    my %answer = (status => $status, uploaded => $uploaded, version => $version, all => $all, head => slurp($head),
-        body => slurp($body));
-    $answer{head} =~ s/\r//g;
-    return \%answer;
-}
-
-sub header {
-    my ($answer, $name) = @_;
-    my ($last) = $answer->{head} =~ /(HTTP(?:(?!^HTTP).)*)\z/ms;
-    return join ' | ', ($last // '') =~ /^\Q$name\E: (.*)$/mig;
+    return $site->request($path =~ /^http/ ? $path : "https://api.referon.com$path", @options);
 }
 
 sub sent {
     my ($answer, $name) = @_;
     return join ' | ', $answer->{body} =~ /^\Q$name\E: (.*?)\r?$/mig;
-}
-
-sub bearer {
-    my ($token) = @_;
-    return ('-H', "Authorization: Bearer $token");
 }
 
 sub is_error {
@@ -244,24 +64,13 @@ sub is_error {
 
 # ---- the configuration as such
 
-system("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=api.referon.com -keyout $certs/privkey.pem "
-    . "-out $certs/fullchain.pem 2>$certs/log") == 0
-    or die slurp("$certs/log");
+my ($status, $loaded, $said) = $site->dump;
+is($status, 0, 'nginx -T') or BAIL_OUT($said);
+is_deeply($loaded, $site->{files}, 'every file but the recipes is loaded, by Debian\'s include of conf.d/*.conf');
+like($said, qr/\[warn\].*there is no store/, 'a store that is not there yet is a warning');
+unlike($said, qr/\[(?:emerg|alert|crit|error)\]/, 'and nothing is worse');
 
-start_upstream();
-$port{$_} = free_port() for qw(tls plain);
-copy_configuration();
-
-is_deeply([grep { !$replaced{$_} } keys %replaced], [], 'what the test replaces is still there');
-
-my $dump = `$AuthPat::NGINX -p $folder -c $folder/nginx.conf -e $folder/error.log -T 2>$folder/stderr.log`;
-is($?, 0, 'nginx -T') or BAIL_OUT(slurp("$folder/stderr.log"));
-my %loaded = map { $_ => 1 } $dump =~ m{^# configuration file \Q$folder\E/conf\.d(/\S+):$}mg;
-is_deeply(\%loaded, \%wanted, 'every file under conf.d is loaded, by Debian\'s include of conf.d/*.conf');
-like(slurp("$folder/stderr.log"), qr/\[warn\].*there is no store/, 'a store that is not there yet is a warning');
-unlike(slurp("$folder/stderr.log"), qr/\[(?:emerg|alert|crit|error)\]/, 'and nothing is worse');
-
-run_nginx();
+$site->start;
 
 # ---- before there is a store
 
@@ -276,7 +85,7 @@ is_error($answer, 503, 'unavailable', 'without a store');
 is(header($answer, 'Retry-After'), '1',  'without a store: one Retry-After');
 is(header($answer, 'WWW-Authenticate'), '', 'without a store: no challenge');
 
-new_store('api', $> == 0 ? ('--group', 'www-data') : ());
+make_store('api');
 my $token = issue($store, '--subject', 'user:42', '--name', 'shop', '--scope', 'api:read', '--scope', 'csv:write');
 my ($id)  = patctl($store, 'list', '--json') =~ /"id":"([^"]+)"/;
 
@@ -406,9 +215,9 @@ ok(!-e "$uploads/csv-consumer_none", 'the upstream has seen none of these');
 
 {
     my $head = scratch() . '/curl.streamed';
-    open my $curl, '|-', 'curl', '-q', '-sk', '--max-time', 30, '--noproxy', '*', '--resolve',
-        "api.referon.com:$port{tls}:127.0.0.1", bearer($token), '-o', $head, '-T', '-',
-        "https://api.referon.com:$port{tls}/csv-consumer/streamed"
+    open my $curl, '|-', 'curl', '-q', '-sk', '--max-time', 30, '--noproxy', '*', '--connect-to',
+        "api.referon.com:443:127.0.0.1:${\ $site->port(443)}", bearer($token), '-o', $head, '-T', '-',
+        "https://api.referon.com/csv-consumer/streamed"
         or die "curl: $!\n";
     $curl->autoflush(1);
     print {$curl} 'x' x 1000;
@@ -435,7 +244,7 @@ is_error(request('/postback-events-consumer/e', '--http1.1', '-H', 'Transfer-Enc
 
 is(request('/healthz')->{status}, 204, '/healthz without a token: 204');
 
-$answer = request("http://api.referon.com:$port{plain}/v1/things", bearer($token));
+$answer = request('http://api.referon.com/v1/things', bearer($token));
 is($answer->{status}, 403, 'plain HTTP: 403');
 like($answer->{body}, qr/^\{"error":"tls_required",/, 'plain HTTP: JSON');
 
@@ -449,6 +258,34 @@ is_deeply([request('/v1/things?[1-20]', bearer($bare))->{all} =~ /^(\d+)/mg], [(
     'another token has a limit of its own');
 is_deeply([request('/v1/things?[1-80]')->{all} =~ /^(\d+)/mg], [(401) x 80],
     'a request without a token is not counted');
+
+# ---- for this host only
+
+$answer = $site->request('http://localhost:8081/status', '-H', 'Accept: application/json');
+is($answer->{status}, 200, '/status: 200');
+like($answer->{body}, qr/"path": ?"\Q$store\E"/, '/status knows the store');
+wait_for('/status counts', sub {
+    $site->request('http://localhost:8081/status', '-H', 'Accept: application/json')->{body} =~ /"revoked": ?[1-9]/;
+});
+$answer = $site->request('http://localhost:8081/usage?after=0');
+is($answer->{status}, 200, '/usage: 200');
+like($answer->{body}, qr/^\{"id":"\Q$id\E","at":\d+,"from":"127\.0\.0\.1","count":\d+\}$/m, '/usage knows who was let in');
+
+{
+    my $doomed = issue($store, '--subject', 'user:50', '--scope', 'csv:write');
+    open my $curl, '|-', 'curl', '-q', '-sk', '--max-time', 30, '--noproxy', '*', '--connect-to',
+        "api.referon.com:443:127.0.0.1:${\ $site->port(443)}", bearer($doomed), '-o', '/dev/null', '-T', '-',
+        'https://api.referon.com/csv-consumer/doomed'
+        or die "curl: $!\n";
+    $curl->autoflush(1);
+    print {$curl} 'x';
+    wait_for('an upload begins', sub { -e "$uploads/csv-consumer_doomed" });
+    patctl($store, 'revoke', '--subject', 'user:50');
+    local $SIG{PIPE} = 'IGNORE';
+    ok(AuthPat::Server::wait_for(sub { slurp("$folder/api.referon.com.access.log") =~ m{/csv-consumer/doomed .* revoked } },
+        15), 'an upload ends some seconds after the revocation of its token');
+    close $curl;
+}
 
 # ---- logs
 
