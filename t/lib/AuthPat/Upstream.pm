@@ -4,7 +4,7 @@ package AuthPat::Upstream;
 #
 #     my $upstream = AuthPat::Upstream->new(port => $port);
 #     my $upstream = AuthPat::Upstream->new(port => $port, answer => sub {
-#         my ($head, $body_size) = @_;
+#         my ($head, $body_size, $self) = @_;
 #         return ('404 Not Found', "Content-Type: text/plain\r\n", "nothing\n");
 #     });
 #     $upstream->requests;     # the heads of all requests so far
@@ -93,7 +93,7 @@ sub serve {
         }
     }
 
-    my ($status, $headers, $body) = $self->{answer}->($head, $size);
+    my ($status, $headers, $body) = $self->{answer}->($head, $size, $self);
     print {$client} "HTTP/1.1 $status\r\n${headers}Content-Length: ", length $body, "\r\nConnection: close\r\n\r\n",
         $head =~ /^HEAD/ ? '' : $body;
     return;
