@@ -1,0 +1,113 @@
+# The recipe for gRPC, with a real client and a real service.
+
+use strict;
+use warnings;
+
+use FindBin;
+BEGIN { push @INC, "$FindBin::Bin/lib" }
+use AuthPat;
+use AuthPat::Peer;
+use AuthPat::Server qw(wait_for);
+use AuthPat::Site qw(bearer header make_store);
+use JSON::PP qw(decode_json);
+use Test::More;
+
+my $site  = AuthPat::Site->new(recipes => ['grpc']);
+my $peer  = "$FindBin::Bin/recipes/grpc_peer.py";
+my $store = make_store('api');
+$site->start;
+
+my @to = ($site->port(443), $site->certificates . '/fullchain.pem');
+
+sub token { my ($subject, @arguments) = @_; return issue($store, '--subject', $subject, @arguments) }
+
+sub call {
+    my ($method, @token) = @_;
+    return decode_json(AuthPat::Peer->new($peer, 'call', @to, $method, @token)->line(25) // '{}');
+}
+
+my $alice = token('alice');
+my $admin = token('root', '--scope', 'admin');
+
+# ---- without a service
+
+my $answer = call('/referon.Demo/Echo', $alice);
+is($answer->{code}, 14, 'the service is down: UNAVAILABLE');
+is($answer->{details}, 'the service is not available now, try again', 'with a message');
+
+my $service = AuthPat::Peer->new($peer, 'serve', $site->port(50051));
+$service->line(10) or BAIL_OUT('the service does not start: ' . $service->errors);
+
+# ---- let in
+
+$answer = call('/referon.Demo/Echo', $alice);
+is($answer->{code}, 0, 'a good token: OK') or diag explain $answer;
+is($answer->{answer}{size}, 10, 'the message arrives');
+is($answer->{answer}{metadata}{'x-auth-pat-subject'}, 'alice', 'the service gets the subject, not what the client says');
+ok(!exists $answer->{answer}{metadata}{authorization}, 'and not the token');
+is(call('/referon.Admin/Echo', $admin)->{code}, 0, 'a service that needs a scope, with it: OK');
+
+$answer = call('/referon.Demo/Refuse', $alice);
+is($answer->{code}, 9, 'an error of the service keeps its code');
+is($answer->{details}, 'not now', 'and its message');
+is(call('/referon.Demo/Nothing', $alice)->{code}, 12, 'a method that is not there: UNIMPLEMENTED, by the service');
+
+# ---- refused
+
+$answer = call('/referon.Demo/Echo');
+is($answer->{code}, 16, 'no token: UNAUTHENTICATED');
+is($answer->{details}, 'the access token is not valid: missing', 'and why');
+is($answer->{metadata}{'www-authenticate'}, 'Bearer realm="grpc.referon.com"', 'and the challenge');
+
+my $revoked = token('mallory');
+is(call('/referon.Demo/Echo', $revoked)->{code}, 0, 'before its revocation: OK');
+patctl($store, 'revoke', '--subject', 'mallory');
+$answer = call('/referon.Demo/Echo', $revoked);
+is($answer->{code}, 16, 'a revoked token: UNAUTHENTICATED');
+is($answer->{details}, 'the access token is not valid: revoked', 'and why');
+
+$answer = call('/referon.Admin/Echo', $alice);
+is($answer->{code}, 7, 'without the scope: PERMISSION_DENIED');
+is($answer->{details}, 'the access token does not allow this: scope_denied', 'and why');
+
+$answer = decode_json(AuthPat::Peer->new($peer, 'calls', @to, '/referon.Demo/Echo', token('bob'))->line(25) // '{}');
+is($answer->{code}, 8, 'too many requests: RESOURCE_EXHAUSTED');
+
+# ---- what it looks like on the wire
+
+$answer = $site->request('https://grpc.referon.com/referon.Demo/Echo', '-X', 'POST', '-H', 'Content-Type: application/grpc');
+is($answer->{version}, 2, 'over HTTP/2');
+is($answer->{status}, 200, 'a refusal has the HTTP status 200');
+is(header($answer, 'Content-Type'), 'application/grpc', 'is of type application/grpc');
+is(header($answer, 'grpc-status'), 16, 'and has grpc-status');
+
+my @nghttp = ('nghttp', '-nv', '--no-verify-peer', '-H', ':method: POST', '-H', 'content-type: application/grpc', '-H',
+    'te: trailers', '-H', ':authority: grpc.referon.com', "https://127.0.0.1:$to[0]/referon.Demo/Echo");
+open my $nghttp, '-|', @nghttp or die "nghttp: $!\n";
+my $frames = do { local $/; <$nghttp> } =~ s/\e\[[\d;]*m//gr;
+close $nghttp;
+like($frames, qr/recv HEADERS frame <length=\d+, flags=0x05, stream_id=13>\s+; END_STREAM/,
+    'in one frame of headers that ends the stream: Trailers-Only');
+unlike($frames, qr/recv DATA frame/, 'with no data');
+
+# ---- a stream
+
+my $watcher  = token('carol');
+my $watch    = AuthPat::Peer->new($peer, 'watch', @to, '/referon.Demo/Watch', $watcher);
+my $stays    = AuthPat::Peer->new($peer, 'watch', @to, '/referon.Demo/Watch', $alice);
+like($watch->line(10), qr/tick/, 'a stream begins');
+like($stays->line(10), qr/tick/, 'and another');
+patctl($store, 'revoke', '--subject', 'carol');
+my $last;
+wait_for(sub { my $line = $watch->line(5) // return 1; $last = $line; return $line =~ /"code"/ }, 10);
+$answer = decode_json($last);
+ok($answer->{code}, "it ends after the revocation of its token: $answer->{code}, $answer->{details}");
+like($site->log, qr/closed|revoked/, 'the error log has it');
+ok(wait_for(sub { $site->access_log('grpc.referon.com') =~ m{/referon\.Demo/Watch HTTP/2\.0" \d+ \d+ revoked } }, 3),
+    'the access log has it');
+$stays->drain;
+like($stays->line(5), qr/tick/, 'the other one goes on');
+
+unlike($site->log . $site->access_log('grpc.referon.com'), qr/\Q${\ substr $alice, 0, 20}/, 'no log has a token');
+
+done_testing();
