@@ -41,10 +41,10 @@ sub make_store {
 }
 
 # recipes: names of those to be copied. without: files of conf.d to be left out. http: configuration that is read before
-# conf.d. listen: the address that takes the place of every address.
+# conf.d. listen: the address where nginx listens for what is for all addresses. change: further text to be replaced.
 sub new {
     my ($class, %self) = @_;
-    return $class->SUPER::new(recipes => [], without => [], listen => '127.0.0.1', ports => {}, %self);
+    return $class->SUPER::new(recipes => [], without => [], listen => '127.0.0.1', ports => {}, change => {}, %self);
 }
 
 # The port that is used for this one.
@@ -84,6 +84,9 @@ sub adapt {
     $replace->('socket',      qr{unix:/run\b},                        sub { "unix:$root/run" });
     $replace->('pepper',      qr{/etc/nginx/pepper},                  sub { "$root/pepper" });
     $replace->('interval',    qr/\bauth_pat_recheck \d+s;/,           sub { 'auth_pat_recheck 300ms;' });
+    for my $what (sort keys %{ $self->{change} }) {
+        $replace->($what, qr/\Q$what\E/, sub { $self->{change}{$what} });
+    }
     return $text;
 }
 
@@ -167,7 +170,7 @@ sub request {
 
     my ($scheme, $host, $port) = $url =~ m{^(https?)://([^/:]+)(?::(\d+))?};
     $port //= $scheme eq 'https' ? 443 : 80;
-    my $to = "$host:$port:$self->{listen}:" . $self->port($port);
+    my $to = "$host:$port:127.0.0.1:" . $self->port($port);
     my @command = ('curl', '-q', '-sk', '--max-time', 30, '--noproxy', '*', '--connect-to', $to, '-D', $head, '-o', $body,
         '-w', '%{http_code} %{size_upload} %{http_version}\n', @options, $url);
 
