@@ -54,6 +54,7 @@ usage_table::usage_table(std::uint32_t capacity, std::uint32_t buckets, std::uin
       bucket_count_{buckets},
       cursor_{first_cursor}
 {
+    pending_.fill({none, none});
 }
 
 usage_table *usage_table::make(std::span<std::byte> memory, std::uint64_t first_cursor) noexcept
@@ -135,7 +136,7 @@ usage_table::index usage_table::make_room() noexcept
 
     remove(by_use_, &entry::by_use, which);
     if (old.is_pending) {
-        remove(pending_, &entry::pending, which);
+        remove(pending_of(old.store), &entry::pending, which);
         lost_uses_ += old.total - old.confirmed;
     }
     evicted_++;
@@ -171,11 +172,11 @@ void usage_table::add(const use &uses) noexcept
     }
     if (!one.is_pending) {
         one.is_pending = true;
-        append(pending_, &entry::pending, which);
+        append(pending_of(one.store), &entry::pending, which);
     }
 }
 
-/// The first entry from `which` on, in the list of those with uses to report, that is of this store.
+/// The first entry from `which` on, in a list of those with uses to report, that is of this store.
 usage_table::index usage_table::skip_others(std::uint32_t store, index which) const noexcept
 {
     while (which != none && entries()[which].store != store) {
@@ -187,16 +188,17 @@ usage_table::index usage_table::skip_others(std::uint32_t store, index which) co
 /// Takes it that the uses in a report have arrived. What was used again goes behind those that have waited for longer.
 void usage_table::confirm(std::uint32_t store, std::uint64_t report) noexcept
 {
-    for (index which = skip_others(store, pending_.first); which != none && entries()[which].report == report;) {
+    for (index which = skip_others(store, pending_of(store).first);
+         which != none && entries()[which].report == report;) {
         entry &one = entries()[which];
         const index after = skip_others(store, one.pending.after);
 
         one.confirmed = one.reported;
         one.report = 0;
-        remove(pending_, &entry::pending, which);
+        remove(pending_of(store), &entry::pending, which);
         one.is_pending = one.total != one.confirmed;
         if (one.is_pending) {
-            append(pending_, &entry::pending, which);
+            append(pending_of(store), &entry::pending, which);
         }
         which = after;
     }
@@ -204,7 +206,7 @@ void usage_table::confirm(std::uint32_t store, std::uint64_t report) noexcept
 
 std::size_t usage_table::report(std::uint32_t store, std::uint64_t &cursor, std::span<use, report_size> out) noexcept
 {
-    index which = skip_others(store, pending_.first);
+    index which = skip_others(store, pending_of(store).first);
     if (which == none) {
         return 0;
     }
@@ -213,7 +215,7 @@ std::size_t usage_table::report(std::uint32_t store, std::uint64_t &cursor, std:
     std::uint64_t report = entries()[which].report;
     if (report != 0 && report <= cursor) {
         confirm(store, report);
-        which = skip_others(store, pending_.first);
+        which = skip_others(store, pending_of(store).first);
         report = 0;
     }
 
@@ -248,8 +250,10 @@ std::size_t usage_table::most_used(std::span<use> out) const noexcept
 {
     std::size_t count = 0;
 
-    for (index which = 0; which < size_; which++) {
+    index which = by_use_.last;
+    for (std::uint32_t looked_at = 0; which != none && looked_at < recent_size; looked_at++) {
         const entry &one = entries()[which];
+        which = one.by_use.before;
 
         if (count == out.size()) {
             if (count == 0 || one.total <= out[count - 1].count) {

@@ -93,7 +93,10 @@ public:
     /// table.
     std::size_t report(std::uint32_t store, std::uint64_t &cursor, std::span<use, report_size> out) noexcept;
 
-    /// Fills `out` with the tokens that were used most since the table was made, most used first.
+    /// How many tokens most_used() looks at, so that a large table does not hold its caller up.
+    static constexpr std::uint32_t recent_size = 50'000;
+
+    /// Fills `out` with those of the tokens used last that were used most since they are known, most used first.
     std::size_t most_used(std::span<use> out) const noexcept;
 
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
@@ -110,6 +113,9 @@ public:
 private:
     using index = std::uint32_t;
     static constexpr index none = ~index{0};
+
+    /// Lists of tokens with uses to report: as a rule, each store has one of its own.
+    static constexpr std::size_t pending_count = 16;
 
     struct links {
         index before;
@@ -149,6 +155,7 @@ private:
     [[nodiscard]] static use describe(const entry &one, std::uint64_t count) noexcept;
     [[nodiscard]] index &bucket_of(std::uint32_t hash) noexcept { return buckets()[hash & (bucket_count_ - 1)]; }
     [[nodiscard]] index find(std::uint32_t hash, const use &uses) noexcept;
+    [[nodiscard]] list &pending_of(std::uint32_t store) noexcept { return pending_[store % pending_count]; }
     [[nodiscard]] index make_room() noexcept;
     [[nodiscard]] index skip_others(std::uint32_t store, index which) const noexcept;
     void confirm(std::uint32_t store, std::uint64_t report) noexcept;
@@ -159,7 +166,7 @@ private:
     std::uint32_t bucket_count_;  ///< a power of 2
     std::uint32_t size_ = 0;
     list by_use_{none, none};  ///< least recently used first
-    list pending_{none, none};
+    std::array<list, pending_count> pending_;
     std::uint64_t cursor_;
     std::uint64_t evicted_ = 0;
     std::uint64_t lost_uses_ = 0;

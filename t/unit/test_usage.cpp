@@ -240,6 +240,11 @@ void stores_are_reported_apart(void **)
     assert_int_equal(got.size(), 2);
     assert_use("of store 7", got[0], 1, 2, 100);
     assert_use("of store 7", got[1], 2, 3, 100);
+    table.add(uses(3, 4, 100, 7 + 16));  // whose tokens may wait in the same list
+    std::uint64_t another = 0;
+    got = report(table, another, 7 + 16);
+    assert_int_equal(got.size(), 1);
+    assert_use("of store 23", got[0], 3, 4, 100);
     std::uint64_t other = 0;
     got = report(table, other, 0);
     assert_int_equal(got.size(), 1);
@@ -322,6 +327,24 @@ void the_tokens_that_were_used_most_come_first(void **)
     assert_use("also when it was reported", most[0], 9, 9, 100);
 }
 
+void of_very_many_tokens_the_ones_used_last_are_looked_at(void **)
+{
+    static std::array<std::byte, 16 << 20> large;
+    usage_table *table = usage_table::make(large, first_cursor);
+    assert_true(table->capacity() > usage_table::recent_size);
+
+    table->add(uses(0, 1000));
+    for (std::size_t i = 1; i < usage_table::recent_size; i++) {
+        table->add(uses(i, 1));
+    }
+    std::array<use, 1> most;
+    assert_int_equal(table->most_used(most), 1);
+    assert_use("the oldest that is looked at", most[0], 0, 1000, 100);
+    table->add(uses(usage_table::recent_size, 2));
+    assert_int_equal(table->most_used(most), 1);
+    assert_use("then it is not", most[0], usage_table::recent_size, 2, 100);
+}
+
 /// Against a model: a random mixture of uses, reports that arrive, are lost, or come twice. At the end each use was
 /// reported exactly once, or counted as lost.
 void nothing_is_lost_and_nothing_is_counted_twice(void **)
@@ -389,6 +412,7 @@ int main()
         cmocka_unit_test(the_last_use_is_the_latest_whoever_saw_it),
         cmocka_unit_test(a_full_table_forgets_the_token_that_was_used_least_recently),
         cmocka_unit_test(the_tokens_that_were_used_most_come_first),
+        cmocka_unit_test(of_very_many_tokens_the_ones_used_last_are_looked_at),
         cmocka_unit_test(nothing_is_lost_and_nothing_is_counted_twice),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
