@@ -39,11 +39,10 @@ sub sent { my ($answer, $name) = @_; return join ' | ', $answer->{body} =~ /^\Q$
 
 # How often the log has a status and a cause, as operators are told to count them.
 my ($count) = slurp("$AuthPat::ROOT/conf.d/recipes/migration-1-dry-run.conf") =~ /^# +(awk .*)$/m;
-$count =~ s{/var/log/nginx}{$site->{root}/logs};
 
 sub counted {
     my ($what) = @_;
-    my ($number) = `$count` =~ /^ *(\d+) \Q$what\E$/m;
+    my ($number) = `cd $site->{root}/logs && $count` =~ /^ *(\d+) \Q$what\E$/m;
     return $number // 0;
 }
 

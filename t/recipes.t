@@ -1,0 +1,70 @@
+# All recipes of conf.d: that nginx takes each by itself, and all of them together, that conf.d/README.md has them, and that
+# each has a test of what it promises.
+
+use strict;
+use warnings;
+
+use FindBin;
+BEGIN { push @INC, "$FindBin::Bin/lib" }
+use AuthPat;
+use AuthPat::Server qw(slurp);
+use AuthPat::Site qw(recipes);
+use Test::More;
+
+my @recipes = recipes();
+my %replaced;
+
+# What the operator of a recipe has to make first.
+sub prepare {
+    my ($site) = @_;
+    mkdir "$site->{root}/run/auth-pat" or die "$site->{root}/run/auth-pat: $!\n";
+    for my $name (qw(orders billing)) {
+        write_file("$site->{root}/pepper-$name", '0123456789abcdef' x 4);
+        chmod 0600, "$site->{root}/pepper-$name";
+    }
+    return;
+}
+
+sub is_taken {
+    my ($name, %site) = @_;
+    my $site = AuthPat::Site->new(%site);
+    prepare($site);
+    my ($status, $loaded, $said) = $site->dump;
+    is($status, 0, "$name: nginx takes it") or diag $said;
+    my @warnings = grep { !/there is no store|the "listen \.\.\. http2" directive is deprecated/ } $said =~ /^nginx: \[.*$/mg;
+    is_deeply(\@warnings, [], "$name: without a warning");
+    $replaced{$_} += $site->{replaced}{$_} for keys %{ $site->{replaced} };
+    return ($site, $loaded);
+}
+
+my %seen;
+for my $recipe (@recipes) {
+    my ($site, $loaded) = is_taken($recipe, recipes => [$recipe], without => ['api.referon.com']);
+    is_deeply([sort grep { !m{^snippets/} } keys %$loaded], ['00-auth-pat.conf', "$recipe.conf"],
+        "$recipe: with 00-auth-pat.conf and snippets alone");
+    $seen{$_} = 1 for keys %$loaded;
+}
+
+# The stages of the migration have one server name.
+my @stages = grep { /^migration-/ } @recipes;
+my @others = grep { !/^migration-/ } @recipes;
+for my $stage (@stages) {
+    my ($site, $loaded) = is_taken("all recipes with $stage", recipes => [@others, $stage]);
+    $seen{$_} = 1 for keys %$loaded;
+}
+is_taken('all tokens from a source', change => { '# auth_pat_max_age' => 'auth_pat_max_age' });
+my $wanted = AuthPat::Site->new(recipes => \@recipes)->{files};
+is_deeply(\%seen, $wanted, 'every file of conf.d is loaded by one of these');
+is_deeply([grep { !$replaced{$_} } sort keys %replaced], [], 'all that the tests replace is somewhere in conf.d');
+
+# They are inert where they are.
+my $inert = AuthPat::Site->new;
+ok(!grep({ /recipes/ } keys %{ ($inert->dump)[1] }), 'conf.d/*.conf does not include recipes/');
+
+my $readme = slurp("$AuthPat::ROOT/conf.d/README.md");
+is_deeply([sort $readme =~ m{^\| \[([\w-]+)\]\(recipes/\1\.conf\) \|}mg], \@recipes, 'conf.d/README.md has each recipe, once');
+
+my %tested = map { ($_ => 1) } map { map { /'([\w-]+)'/g } slurp($_) =~ /recipes => \[(.*?)\]/sg } glob "$FindBin::Bin/recipes_*.t";
+is_deeply([grep { !$tested{$_} } @recipes], [], 'each recipe has a test of what it promises');
+
+done_testing();

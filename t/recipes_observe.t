@@ -1,0 +1,117 @@
+# Recipes about what operators see: json-log, prometheus.
+
+use strict;
+use warnings;
+
+use FindBin;
+BEGIN { push @INC, "$FindBin::Bin/lib" }
+use AuthPat;
+use AuthPat::Server qw(slurp wait_for);
+use AuthPat::Site qw(bearer header make_store);
+use AuthPat::Upstream;
+use JSON::PP;
+use Test::More;
+
+my $site = AuthPat::Site->new(recipes => ['json-log', 'prometheus'], listen => '0.0.0.0', change => { '192.0.2.20' => '127.0.0.20' });
+mkdir "$site->{root}/run/auth-pat" or die "$site->{root}/run/auth-pat: $!\n";
+my $upstream = AuthPat::Upstream->new(port => $site->port(8080));
+my $store    = make_store('api');
+$site->start;
+
+my $alice = issue($store, '--subject', 'alice "the \\ first" ä', '--expires-in', '1h');
+my ($id)  = patctl($store, 'list', '--json') =~ /"id":"([^"]+)"/;
+my $json  = JSON::PP->new->utf8;
+
+# ---- json-log
+
+my $lines = 0;
+
+# The line of a request, decoded.
+sub logged {
+    my ($name, @request) = @_;
+    my $answer = $site->request(@request);
+    my @all;
+    wait_for(sub { (@all = split /\n/, $site->access_log('logged.referon.com')) > $lines }, 3);
+    is(scalar @all, ++$lines, "$name: one line");
+    my $line = eval { $json->decode($all[-1]) } // {};
+    is($@, '', "$name: which is JSON") or diag $all[-1];
+    return ($line, $answer);
+}
+
+my $url = 'https://logged.referon.com';
+my ($line, $answer) = logged('a good token', "$url/things?page=2&token=$alice", bearer($alice), '-A', "curl \"x\" \x{01}\\");
+is_deeply([sort keys %$line], [sort qw(time request_id address host method path protocol status bytes duration upstream
+    upstream_time token_status token_id subject expires_in store_age user_agent)], 'with all members');
+is($line->{status}, 200, 'status');
+is($line->{path}, '/things', 'path, without the query');
+is($line->{token_status}, 'ok', 'token_status');
+is($line->{token_id}, $id, 'token_id');
+is($line->{subject}, "alice \"the \\ first\" \x{e4}", 'subject, with quotes and all');
+is($line->{user_agent}, "curl \"x\" \x{01}\\", 'user_agent, with quotes and a control character');
+ok(3000 < $line->{expires_in} && $line->{expires_in} <= 3600, 'expires_in is a number');
+is($line->{store_age}, undef, 'store_age is null where there is no source');
+like($line->{time}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d$/, 'time');
+is($line->{request_id}, header($answer, 'X-Request-ID'), 'the client gets the request\'s id');
+is($answer->{body} =~ /^X-Request-ID: (.*)$/m ? $1 : '', $line->{request_id}, 'and so does the upstream');
+like($line->{upstream}, qr/^127\.0\.0\.1:\d+$/, 'upstream');
+ok($json->encode([@$line{qw(status bytes duration expires_in)}]) =~ /^\[\d+,\d+,[\d.]+,\d+\]$/, 'numbers are numbers');
+
+($line) = logged('no token', "$url/t");
+is_deeply([@$line{qw(status token_status token_id subject expires_in)}], [401, 'missing', '', '', undef], 'no token: the values');
+patctl($store, 'revoke', '--id', $id);
+($line) = logged('a revoked token', "$url/t", bearer($alice));
+is_deeply([@$line{qw(status token_status token_id subject expires_in)}], [401, 'revoked', $id, '', undef],
+    'a revoked token: its id, and no subject');
+my $reached = time - 5;
+patctl($store, \qq({"op":"heartbeat","at":$reached}\n), 'apply');
+($line) = logged('a store with a source', "$url/t", bearer($alice));
+ok(5 <= $line->{store_age} && $line->{store_age} < 60, 'a store with a source: store_age is a number') or diag $line->{store_age};
+($line) = logged('quotes in the path', "$url/a%22b%5C%0A%7B", '-H', "Referer: $url/?token=$alice", '-H', "Cookie: pat=$alice");
+is($line->{path}, "/a\"b\\\n{", 'quotes in the path: as they are');
+unlike($site->access_log('logged.referon.com'), qr/\Q${\ substr $alice, 0, 20}/, 'no token is in the log, wherever the client put it');
+
+# ---- prometheus
+
+$answer = $site->request('http://metrics.referon.com:9146/metrics');
+is($answer->{status}, 200, 'metrics: 200');
+like(header($answer, 'Content-Type'), qr{^text/plain; version=0\.0\.4}, 'metrics: of Prometheus\' type');
+ok(wait_for(sub {
+    $answer = $site->request('http://metrics.referon.com:9146/metrics');
+    $answer->{body} =~ /^auth_pat_requests_total\{server="logged\.referon\.com",status="revoked"\} 1$/m;
+}, 5), 'metrics: what was refused is counted');
+like($answer->{body}, qr/^auth_pat_store_up\{store="\Q$store\E"\} 1$/m, 'metrics: of the store');
+unlike($answer->{body}, qr/\Q${\ substr $alice, 0, 20}/, 'metrics: no token');
+
+my $has_promtool = grep { -x "$_/promtool" } split /:/, $ENV{PATH};
+SKIP: {
+    skip 'promtool is needed', 3 if !$has_promtool;
+    write_file(scratch() . '/metrics', $answer->{body});
+    is(system("promtool check metrics < ${\scratch()}/metrics >${\scratch()}/promtool 2>&1"), 0, 'metrics: promtool takes them')
+        or diag slurp(scratch() . '/promtool');
+
+    # The examples in the comments.
+    my $comments = slurp("$AuthPat::ROOT/conf.d/recipes/prometheus.conf");
+    my ($scrape) = $comments =~ /^(#     scrape_configs:\n(?:#      .*\n)+)/m;
+    my ($rules)  = $comments =~ /^(#     groups:\n(?:#      .*\n)+)/m;
+    for my $example ([config => $scrape], [rules => $rules]) {
+        my ($what, $text) = @$example;
+        $text =~ s/^#     //mg;
+        write_file(scratch() . "/$what.yml", $text);
+        is(system("promtool check $what ${\scratch()}/$what.yml >${\scratch()}/promtool 2>&1"), 0, "metrics: promtool takes the example of $what")
+            or diag slurp(scratch() . '/promtool');
+        while ($text =~ /\b(auth_pat_\w+)/g) {
+                like($answer->{body}, qr/^$1\{/m, "metrics: $1, which the example of $what names, is there");
+        }
+    }
+}
+
+is($site->request('http://metrics.referon.com:9146/metrics', '--interface', '127.0.0.20')->{status}, 200, 'metrics: Prometheus may read them');
+is($site->request('http://metrics.referon.com:9146/metrics', '--interface', '127.0.0.21')->{status}, 403, 'metrics: others may not');
+is($site->request('http://metrics.referon.com:9146/')->{status}, 404, 'metrics: nothing else is there');
+
+my $socket = "$site->{root}/run/auth-pat/metrics.sock";
+$answer = $site->request('http://metrics.referon.com/metrics', '--unix-socket', $socket);
+is($answer->{status}, 200, 'metrics: on the socket: 200');
+like($answer->{body}, qr/^auth_pat_store_up\{/m, 'metrics: and the same');
+
+done_testing();
