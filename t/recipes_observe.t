@@ -77,7 +77,7 @@ is($answer->{status}, 200, 'metrics: 200');
 like(header($answer, 'Content-Type'), qr{^text/plain; version=0\.0\.4}, 'metrics: of Prometheus\' type');
 ok(wait_for(sub {
     $answer = $site->request('http://metrics.referon.com:9146/metrics');
-    $answer->{body} =~ /^auth_pat_requests_total\{server="logged\.referon\.com",status="revoked"\} 1$/m;
+    $answer->{body} =~ /^auth_pat_requests_total\{server="logged\.referon\.com",status="revoked"\} 2$/m;
 }, 5), 'metrics: what was refused is counted');
 like($answer->{body}, qr/^auth_pat_store_up\{store="\Q$store\E"\} 1$/m, 'metrics: of the store');
 unlike($answer->{body}, qr/\Q${\ substr $alice, 0, 20}/, 'metrics: no token');
