@@ -93,10 +93,11 @@ class _Main:
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._take_signal)
-        worker = threading.Thread(target=self._work, name="worker", daemon=True)
-        worker.start()
+        threads = [threading.Thread(target=self._work, name="worker", daemon=True)]
         if self._usage is not None and not self._settings.once:
-            threading.Thread(target=self._report_usage, args=(self._usage,), name="usage", daemon=True).start()
+            threads.append(threading.Thread(target=self._report_usage, args=(self._usage,), name="usage", daemon=True))
+        for thread in threads:
+            thread.start()
 
         while self._result is None and self._stop_signal is None:
             if self._pulse.age > _STUCK_SECONDS:
@@ -112,7 +113,9 @@ class _Main:
             self._pulse.stop()
             if self._usage is not None:
                 self._usage.stop()
-            worker.join(_LAST_SECONDS)
+            end = time.monotonic() + _LAST_SECONDS
+            for thread in threads:
+                thread.join(max(0.0, end - time.monotonic()))
         self._write_textfile(is_last=True)
         return EXIT_OK if self._result is None else self._result
 

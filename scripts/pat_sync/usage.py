@@ -218,6 +218,8 @@ def _help_with_standby(cause: str) -> str:
 
 
 def _help_for(status: int) -> str:
+    if status == 400:
+        return ": the last batch of this edge is no cursor of nginx; another --edge begins anew"
     if status in (401, 403):
         return ": does its location allow the address of this host, and ask for no token?"
     if status == 404:

@@ -465,9 +465,12 @@ def test_two_edges_of_one_name_are_told(database: Database, store: Store, nginx:
         with follow(database, store, nginx) as sync:
             nginx.use("a")
             wait_until_counted(owner, nginx)
+            assert not sync.find("somebody else")
             with database.connect("edge") as edge:
                 edge.execute("SELECT pat.record_use('e1', 100, '[]')")
             sync.wait_for_line('warning: somebody else reports use as edge "e1", and use gets lost: give each an --edge')
+            nginx.use("a")
+            wait_until_counted(owner, nginx)
             assert len(sync.find("somebody else")) == 1
 
 
