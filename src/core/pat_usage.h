@@ -78,6 +78,14 @@ private:
 ///                                             and, if it has uses to report, in the list of those
 class usage_table {
 public:
+    /// What the cursors of a table begin with that is made at a time, in Unix seconds: above those of any table that
+    /// was made before, as long as that gave out fewer than a million reports a second. JSON can say it exactly (RFC
+    /// 8259, section 6) until the year 2242.
+    [[nodiscard]] static constexpr std::uint64_t cursor_at(std::int64_t time) noexcept
+    {
+        return static_cast<std::uint64_t>(time) << 20;
+    }
+
     /// Makes a table in `memory`, which is aligned for any type. nullptr if not even one token would fit.
     static usage_table *make(std::span<std::byte> memory, std::uint64_t first_cursor) noexcept;
 

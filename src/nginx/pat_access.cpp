@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <new>
+#include <optional>
 #include <span>
 
 namespace pat::ngx {
@@ -526,8 +527,13 @@ void take_back_headers(decision &made) noexcept
     made.retry_after = nullptr;
 }
 
-void count(ngx_http_request_t *r, const decision &made) noexcept
+/// Counts a decision. Of a request that comes to the access phase again, by way of an index or an error page, it counts
+/// only what is new.
+void count(ngx_http_request_t *r, const decision &made, const std::optional<verdict> &before) noexcept
 {
+    if (before == made.outcome) {
+        return;
+    }
     if (made.conf->dry_run && !made.let_in) {
         count_dry_run(r, made.outcome);
         return;
@@ -582,7 +588,11 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     // A decision that a variable asked for before this phase does not count: the token, the address and the scopes that
     // are needed may have changed since, or the token may have been revoked while limit_req held the request up.
     decision *made = find_decision(r);
+    std::optional<verdict> before;
     if (made != nullptr) {
+        if (made->enforced) {
+            before = made->outcome;
+        }
         forget_variables(r);
     } else if ((made = make_room(r)) == nullptr) {
         return NGX_ERROR;
@@ -595,7 +605,7 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     }
 
     leave(made->place);
-    count(r, *made);
+    count(r, *made, before);
 
     if (made->let_in) {
         return admit(r, *made);
@@ -645,6 +655,12 @@ void close_request(ngx_http_request_t *r, const decision &made) noexcept
     // As `return 444` does: the connection, or the stream, ends at once, and the access log has the status that was
     // sent, or 444. What is cleaned up first, like a connection to an upstream, must not end the request by itself
     // (ngx_http_request_handler() terminates in the same way).
+#if (NGX_HTTP_V2)
+    if (r->stream != nullptr) {
+        // nginx leaves the end of a stream in the queue as long as other streams go on.
+        ngx_post_event(r->stream->connection->connection->write, &ngx_posted_events);
+    }
+#endif
     r->main->count++;
     ngx_http_finalize_request(r, NGX_HTTP_CLOSE);
     ngx_http_run_posted_requests(connection);

@@ -746,6 +746,10 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
     ngx_conf_merge_sec_value(conf.max_age, prev.max_age, 0);
     ngx_conf_merge_value(conf.fail_open, prev.fail_open, 0);
 
+    if (!conf.has_status) {
+        conf.status = prev.status;  // for an `if` in its location, which has the handler
+    }
+
     if (conf.is_usage && (conf.store == nullptr || main_conf_of(cf).zone == nullptr)) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "\"auth_pat_usage\" is used without an \"%s\" in %V:%ui",
                       conf.store == nullptr ? "auth_pat_store" : "auth_pat_zone", &conf.usage_place.file,

@@ -90,7 +90,6 @@ struct loc_conf {
     ngx_flag_t fail_open;
     recheck_queue *recheck;  ///< nullptr: never
 
-    // Of auth_pat_status and auth_pat_usage, which are not inherited.
     bool has_status;
     status_format status;
     bool is_usage;

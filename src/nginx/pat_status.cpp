@@ -19,8 +19,9 @@ namespace pat::ngx {
 
 namespace {
 
-/// What JSON numbers can say exactly (RFC 8259, section 6).
-constexpr std::uint64_t largest_cursor = (std::uint64_t{1} << 53) - 1;
+/// A cursor from farther in the future is not one that a clock made which was wrong. It would stay for ever, as cursors
+/// only grow.
+constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
 
 [[nodiscard]] main_conf &main_conf_of(const ngx_http_request_t *r) noexcept
 {
@@ -469,7 +470,8 @@ void write_html(reply &to, const status &from) noexcept
     }
     const auto *first = reinterpret_cast<const char *>(value.data);
     const auto [end, error] = std::from_chars(first, first + value.len, out);
-    return error == std::errc{} && end == first + value.len && out <= largest_cursor;
+    return error == std::errc{} && end == first + value.len
+           && out <= usage_table::cursor_at(ngx_time() + farthest_cursor);
 }
 
 }  // namespace

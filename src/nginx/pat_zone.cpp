@@ -62,10 +62,7 @@ zone_worker *attached;
 
 [[nodiscard]] usage_table *make_usage_table(const zone_contents &contents) noexcept
 {
-    // Above any cursor of an earlier table, which gave out fewer than a million a second.
-    constexpr unsigned cursors_per_second_bits = 20;
-
-    return usage_table::make(contents.usage_memory, static_cast<std::uint64_t>(ngx_time()) << cursors_per_second_bits);
+    return usage_table::make(contents.usage_memory, usage_table::cursor_at(ngx_time()));
 }
 
 /// Holds the zone's lock, in order to change what it holds. nginx's master process frees the lock of a worker that

@@ -211,6 +211,25 @@ def test_one_stream_of_a_connection_is_closed_and_not_the_others(nginx: Nginx, s
     assert len(connections) == 1
 
 
+def test_the_end_of_a_stream_does_not_wait_for_another_stream(nginx: Nginx, store: Store) -> None:
+    """On a connection on which nothing else is sent."""
+    good, bad = store.issue(), store.issue()
+    url = f"http://127.0.0.1:{nginx.port2}/silence"
+
+    async def scenario() -> None:
+        async with httpx.AsyncClient(http1=False, http2=True, timeout=DEADLINE) as client:
+            kept = asyncio.create_task(client.get(url, headers=good.header))
+            closed = asyncio.create_task(client.get(url, headers=bad.header))
+            await until(lambda: nginx.status()["requests"]["ok"] == 2, "both are under way")
+            store.revoke(bad)
+            with pytest.raises(httpx.RemoteProtocolError):
+                await asyncio.wait_for(closed, CLOSED_WITHIN)
+            assert not kept.done()
+            kept.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_a_token_that_expires_ends_its_request(nginx: Nginx, store: Store) -> None:
     token = store.issue("--subject", "alice", "--expires-in", "3s")
 
