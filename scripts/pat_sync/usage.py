@@ -165,7 +165,7 @@ class _Platform:
         self._pulse = pulse
         self._parameters = database.parameters_of(settings) | {"target_session_attrs": "read-write"}
         self._connection: database.Connection | None = None
-        # The highest number that can be there by what was done here.
+        # The highest number that can be there by what was done here, also if it gets there late.
         self._highest: int | None = None
 
     def last_batch(self) -> int:
@@ -173,7 +173,7 @@ class _Platform:
             (batch,) = connection.ask("SELECT pat.last_batch(%s)", (self._edge,))
         if self._highest is not None and batch > self._highest:
             log.warning('somebody else reports use as edge "%s", and use gets lost: give each an --edge', self._edge)
-        self._highest = batch
+        self._highest = max(batch, self._highest or 0)
         return int(batch)
 
     def record(self, batch: _Batch) -> None:
