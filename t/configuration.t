@@ -78,7 +78,7 @@ mkdir "$scratch/empty" or die "$scratch/empty: $!\n";
 symlink $store, "$scratch/link" or die "$scratch/link: $!\n";
 
 repeat_each(2);
-plan tests => repeat_each() * 663;
+plan tests => repeat_each() * 1435;
 
 no_long_string();
 run_tests();
@@ -2015,3 +2015,2499 @@ qr{auth_pat store "/[^"]*/logs/nowhere": there is no store}
 [alert]
 [emerg]
 /conf/logs/nowhere
+
+
+
+=== TEST 123: auth_pat_optional twice in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_optional on;
+auth_pat_optional on;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_optional" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 124: auth_pat_preflight twice in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_preflight pass;
+auth_pat_preflight pass;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_preflight" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 125: auth_pat_dry_run twice in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_dry_run on;
+auth_pat_dry_run on;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_dry_run" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 126: auth_pat_max_age twice in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age 1m;
+auth_pat_max_age 1m;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_max_age" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 127: auth_pat_fail_open twice in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_fail_open on;
+auth_pat_fail_open on;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_fail_open" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 128: auth_pat_recheck twice in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 5s;
+auth_pat_recheck 5s;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_recheck" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 129: auth_pat_zone twice
+--- http_config
+auth_pat_zone pat:1m;
+auth_pat_zone pat:1m;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_zone" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 130: auth_pat_status twice in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_status json;
+auth_pat_status json;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_status" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 131: auth_pat_usage twice in one place
+--- http_config
+auth_pat_zone pat:1m;
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_usage; auth_pat_usage; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 132: auth_pat_optional on and auth_pat_optional off in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_optional on; auth_pat_optional off; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_optional" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 133: auth_pat_preflight check and auth_pat_preflight check in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_preflight check; auth_pat_preflight check; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_preflight" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 134: auth_pat_dry_run off and auth_pat_dry_run on in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_dry_run off; auth_pat_dry_run on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_dry_run" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 135: auth_pat_max_age 0 and auth_pat_max_age 1m in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_max_age 0; auth_pat_max_age 1m; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_max_age" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 136: auth_pat_fail_open off and auth_pat_fail_open off in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_fail_open off; auth_pat_fail_open off; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_fail_open" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 137: auth_pat_recheck 0 and auth_pat_recheck 0 in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_recheck 0; auth_pat_recheck 0; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_recheck" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 138: auth_pat_status and auth_pat_status html in one place
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_status; auth_pat_status html; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_status" directive is duplicate in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 139: auth_pat_require with no arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_require; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_require" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 140: auth_pat_optional with no arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_optional; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_optional" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 141: auth_pat_optional with too many arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_optional on on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_optional" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 142: auth_pat_preflight with no arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_preflight; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_preflight" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 143: auth_pat_preflight with too many arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_preflight pass pass; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_preflight" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 144: auth_pat_dry_run with no arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_dry_run; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_dry_run" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 145: auth_pat_dry_run with too many arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_dry_run on on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_dry_run" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 146: auth_pat_max_age with no arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_max_age; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_max_age" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 147: auth_pat_max_age with too many arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_max_age 1m 1m; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_max_age" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 148: auth_pat_fail_open with no arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_fail_open; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_fail_open" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 149: auth_pat_fail_open with too many arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_fail_open on on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_fail_open" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 150: auth_pat_recheck with no arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_recheck; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_recheck" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 151: auth_pat_recheck with too many arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_recheck 5s 5s; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_recheck" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 152: auth_pat_zone with no arguments
+--- http_config
+auth_pat_zone;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_zone" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 153: auth_pat_zone with too many arguments
+--- http_config
+auth_pat_zone pat:1m pat:1m;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_zone" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 154: auth_pat_status with too many arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_status json json; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_status" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 155: auth_pat_usage with too many arguments
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_usage on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid number of arguments in "auth_pat_usage" directive in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 156: auth_pat_optional yes
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_optional yes; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "yes" in "auth_pat_optional" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 157: auth_pat_optional 1
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_optional 1; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "1" in "auth_pat_optional" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 158: auth_pat_optional $arg_x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_optional $arg_x; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "$arg_x" in "auth_pat_optional" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 159: auth_pat_optional ""
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_optional ""; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "" in "auth_pat_optional" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 160: auth_pat_dry_run yes
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_dry_run yes; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "yes" in "auth_pat_dry_run" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 161: auth_pat_dry_run 1
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_dry_run 1; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "1" in "auth_pat_dry_run" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 162: auth_pat_dry_run $arg_x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_dry_run $arg_x; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "$arg_x" in "auth_pat_dry_run" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 163: auth_pat_dry_run ""
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_dry_run ""; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "" in "auth_pat_dry_run" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 164: auth_pat_fail_open yes
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_fail_open yes; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "yes" in "auth_pat_fail_open" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 165: auth_pat_fail_open 1
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_fail_open 1; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "1" in "auth_pat_fail_open" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 166: auth_pat_fail_open $arg_x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_fail_open $arg_x; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "$arg_x" in "auth_pat_fail_open" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 167: auth_pat_fail_open ""
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_fail_open ""; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "" in "auth_pat_fail_open" directive, it must be "on" or "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 168: auth_pat_preflight on
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_preflight on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "on" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 169: auth_pat_preflight off
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_preflight off; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "off" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 170: auth_pat_preflight $arg_x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_preflight $arg_x; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "$arg_x" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 171: auth_pat_preflight ""
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_preflight ""; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid value "" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 172: a max age of x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age x;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "x": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 173: a max age of -1
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age -1;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "-1": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 174: a max age of 1x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age 1x;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "1x": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 175: a max age of ""
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age "";
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 176: a max age of 1.5s
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age 1.5s;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "1.5s": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 177: a max age of 5ms
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age 5ms;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "5ms": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 178: a max age of 31536001
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age 31536001;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "31536001": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 179: a max age of 13M
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age 13M;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "13M": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 180: a max age of 99999999999999999999s
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age 99999999999999999999s;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "99999999999999999999s": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 181: a max age of off
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_max_age off;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid max age "off": a time of at most a year is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 182: a recheck interval of x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck x;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "x": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 183: a recheck interval of -1
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck -1;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "-1": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 184: a recheck interval of 1x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 1x;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "1x": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 185: a recheck interval of ""
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck "";
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 186: a recheck interval of 99ms
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 99ms;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "99ms": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 187: a recheck interval of 1ms
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 1ms;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "1ms": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 188: a recheck interval of 0.5s
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 0.5s;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "0.5s": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 189: a recheck interval of 86400001ms
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 86400001ms;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "86400001ms": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 190: a recheck interval of 25h
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 25h;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "25h": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 191: a recheck interval of 2d
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 2d;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "2d": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 192: a recheck interval of off
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck off;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "off": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 193: a recheck interval of 99999999999999999999s
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_recheck 99999999999999999999s;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid interval "99999999999999999999s": 0, or 100ms to 1d, are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 194: auth_pat_status text
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_status text; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid format "text": json, prometheus or html are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 195: auth_pat_status json,html
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_status json,html; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid format "json,html": json, prometheus or html are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 196: auth_pat_status $arg_x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_status $arg_x; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid format "$arg_x": json, prometheus or html are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 197: auth_pat_status ""
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_status ""; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid format "": json, prometheus or html are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 198: auth_pat_status off
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_status off; }
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid format "off": json, prometheus or html are allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 199: auth_pat_require with error=399
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=399;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=399": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 200: auth_pat_require with error=500
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=500;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=500": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 201: auth_pat_require with error=
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 202: auth_pat_require with error=x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=x;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=x": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 203: auth_pat_require with error=40
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=40;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=40": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 204: auth_pat_require with error=4030
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=4030;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=4030": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 205: auth_pat_require with error=-403
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=-403;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=-403": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 206: auth_pat_require with error=403x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=403x;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=403x": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 207: auth_pat_require with error=$arg_x
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=$arg_x;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=$arg_x": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 208: auth_pat_require with error=99999999999999999999
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=99999999999999999999;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=99999999999999999999": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 209: auth_pat_require with a bad error= behind a good one
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x error=403 error=503;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid parameter "error=503": a status from 400 to 499 is allowed in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 210: auth_pat_require with error= alone
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require error=404;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_require" names no variable in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 211: auth_pat_require with error= alone beside a good one
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x;
+auth_pat_require error=404;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_require" names no variable in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 212: auth_pat_require with 1, which has no variable
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x 1;
+--- must_die
+--- suppress_stderr
+--- error_log
+"1" has no variable, so it would always be the same in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 213: auth_pat_require with arg_x, which has no variable
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x arg_x;
+--- must_die
+--- suppress_stderr
+--- error_log
+"arg_x" has no variable, so it would always be the same in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 214: auth_pat_require with "", which has no variable
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x "";
+--- must_die
+--- suppress_stderr
+--- error_log
+"" has no variable, so it would always be the same in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 215: auth_pat_require with "a b", which has no variable
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x "a b";
+--- must_die
+--- suppress_stderr
+--- error_log
+"a b" has no variable, so it would always be the same in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 216: auth_pat_require with Error=404, which has no variable
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x Error=404;
+--- must_die
+--- suppress_stderr
+--- error_log
+"Error=404" has no variable, so it would always be the same in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 217: auth_pat_require with a variable that nobody has
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $nobody_has_this;
+--- must_die
+--- suppress_stderr
+--- error_log
+unknown "nobody_has_this" variable
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 218: auth_pat_require with a variable that has no name
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $;
+--- must_die
+--- suppress_stderr
+--- error_log
+invalid variable name in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 219: auth_pat_require with a brace that is not closed
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require "${arg_x";
+--- must_die
+--- suppress_stderr
+--- error_log
+the closing bracket in "arg_x" variable is missing in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 220: auth_pat_usage without a store
+--- http_config
+auth_pat_zone pat:1m;
+--- config
+location = /t { auth_pat_usage; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" is used without an "auth_pat_store" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 221: auth_pat_usage without a zone
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_usage; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" is used without an "auth_pat_zone" in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 222: auth_pat_require outside http
+--- main_config
+auth_pat_require $arg_x;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_require" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 223: auth_pat_optional outside http
+--- main_config
+auth_pat_optional on;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_optional" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 224: auth_pat_preflight outside http
+--- main_config
+auth_pat_preflight pass;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_preflight" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 225: auth_pat_dry_run outside http
+--- main_config
+auth_pat_dry_run on;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_dry_run" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 226: auth_pat_max_age outside http
+--- main_config
+auth_pat_max_age 1m;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_max_age" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 227: auth_pat_fail_open outside http
+--- main_config
+auth_pat_fail_open on;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_fail_open" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 228: auth_pat_recheck outside http
+--- main_config
+auth_pat_recheck 5s;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_recheck" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 229: auth_pat_zone outside http
+--- main_config
+auth_pat_zone pat:1m;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_zone" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 230: auth_pat_status outside http
+--- main_config
+auth_pat_status json;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_status" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 231: auth_pat_usage outside http
+--- main_config
+auth_pat_usage;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 232: auth_pat_require in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_require $arg_x; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_require" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 233: auth_pat_optional in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_optional on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_optional" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 234: auth_pat_preflight in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_preflight pass; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_preflight" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 235: auth_pat_dry_run in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_dry_run on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_dry_run" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 236: auth_pat_max_age in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_max_age 1m; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_max_age" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 237: auth_pat_fail_open in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_fail_open on; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_fail_open" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 238: auth_pat_recheck in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_recheck 5s; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_recheck" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 239: auth_pat_zone in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_zone pat:1m; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_zone" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 240: auth_pat_status in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_status json; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_status" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 241: auth_pat_usage in an if of the server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+if ($arg_x) { auth_pat_usage; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 242: auth_pat_require in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_require $arg_x; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_require" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 243: auth_pat_optional in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_optional on; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_optional" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 244: auth_pat_preflight in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_preflight pass; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_preflight" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 245: auth_pat_dry_run in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_dry_run on; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_dry_run" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 246: auth_pat_max_age in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_max_age 1m; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_max_age" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 247: auth_pat_fail_open in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_fail_open on; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_fail_open" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 248: auth_pat_recheck in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_recheck 5s; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_recheck" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 249: auth_pat_zone in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_zone pat:1m; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_zone" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 250: auth_pat_status in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_status json; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_status" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 251: auth_pat_usage in an if of a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { if ($arg_x) { auth_pat_usage; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 252: auth_pat_max_age in limit_except
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { limit_except GET { auth_pat_max_age 1m; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_max_age" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 253: auth_pat_fail_open in limit_except
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { limit_except GET { auth_pat_fail_open on; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_fail_open" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 254: auth_pat_recheck in limit_except
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { limit_except GET { auth_pat_recheck 5s; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_recheck" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 255: auth_pat_zone in limit_except
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { limit_except GET { auth_pat_zone pat:1m; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_zone" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 256: auth_pat_status in limit_except
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { limit_except GET { auth_pat_status json; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_status" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 257: auth_pat_usage in limit_except
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { limit_except GET { auth_pat_usage; } }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 258: auth_pat_zone in a server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_zone pat:1m;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_zone" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 259: auth_pat_usage in a server
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_usage;
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 260: auth_pat_zone in a location
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /t { auth_pat_zone pat:1m; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_zone" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 261: auth_pat_status in http
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+auth_pat_status json;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_status" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 262: auth_pat_usage in http
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+auth_pat_usage;
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 263: auth_pat_require in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_require $arg_x; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_require" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 264: auth_pat_optional in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_optional on; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_optional" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 265: auth_pat_preflight in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_preflight pass; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_preflight" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 266: auth_pat_dry_run in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_dry_run on; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_dry_run" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 267: auth_pat_max_age in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_max_age 1m; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_max_age" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 268: auth_pat_fail_open in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_fail_open on; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_fail_open" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 269: auth_pat_recheck in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_recheck 5s; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_recheck" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 270: auth_pat_zone in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_zone pat:1m; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_zone" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 271: auth_pat_status in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_status json; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_status" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 272: auth_pat_usage in an upstream
+--- http_config
+upstream u { server 127.0.0.1:1; auth_pat_usage; }
+--- config
+location = /t { try_files /nowhere =204; }
+--- must_die
+--- suppress_stderr
+--- error_log
+"auth_pat_usage" directive is not allowed here in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 273: every directive in each of the contexts where it may be
+--- http_config
+auth_pat_zone pat:1m;
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+auth_pat_require $http_host error=499;
+auth_pat_optional on;
+auth_pat_preflight pass;
+auth_pat_dry_run on;
+auth_pat_max_age 1y;
+auth_pat_fail_open on;
+auth_pat_recheck 1d;
+server { listen $TEST_NGINX_SERVER_PORT; server_name status; auth_pat_status html; }
+--- config
+auth_pat_require $http_host error=400;
+auth_pat_optional off;
+auth_pat_preflight check;
+auth_pat_dry_run off;
+auth_pat_max_age 0;
+auth_pat_fail_open off;
+auth_pat_recheck 100ms;
+location = /t {
+    auth_pat API;
+    auth_pat_require $http_host;
+    auth_pat_require $http_host $request_method error=404;
+    auth_pat_optional on;
+    auth_pat_preflight pass;
+    auth_pat_dry_run on;
+    auth_pat_max_age 31536000;
+    auth_pat_fail_open on;
+    auth_pat_recheck 0;
+    limit_except GET {
+        auth_pat_require $http_host;
+        auth_pat_optional off;
+        auth_pat_preflight check;
+        auth_pat_dry_run off;
+    }
+    try_files /nowhere =204;
+}
+location = /status { auth_pat_status; }
+location = /usage { auth_pat_usage; }
+--- request eval
+["GET /t", "GET /status", "GET /usage", "GET /status", "POST /t\nx"]
+--- more_headers eval
+["Authorization: Bearer $main::token", "X-Foo: bar", "X-Foo: bar", "Host: status", "X-Foo: bar"]
+--- error_code eval
+[204, 200, 200, 200, 401]
+--- no_error_log
+[alert]
+[emerg]
+
+
+
+=== TEST 274: on, off and pass in capitals are nginx's own
+--- config
+location = /t { auth_pat API; auth_pat_store $TEST_NGINX_STORE_MAIN; auth_pat_optional ON; auth_pat_dry_run OFF; auth_pat_fail_open Off; auth_pat_preflight PASS; try_files /nowhere =204; }
+--- request
+GET /t
+--- error_code: 204
+--- no_error_log
+[alert]
+[crit]
+[error]
+
+
+
+=== TEST 275: the shortest and the longest times, in every unit
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+location = /1 { auth_pat_recheck 100ms; auth_pat_max_age 1s; }
+location = /2 { auth_pat_recheck 24h; auth_pat_max_age 12M; }
+location = /3 { auth_pat_recheck 86400000ms; auth_pat_max_age 365d; }
+location = /4 { auth_pat_recheck 1d; auth_pat_max_age 1y; }
+location = /5 { auth_pat_recheck 0ms; auth_pat_max_age 0d; }
+location = /t { auth_pat_recheck "1m 30s"; auth_pat_max_age "1h 30m"; try_files /nowhere =204; }
+--- request
+GET /t
+--- error_code: 204
+--- no_error_log
+[alert]
+[crit]
+[error]

@@ -39,6 +39,7 @@ sub conf {
         . " location = /dry { auth_pat_store $main->{path}; auth_pat_dry_run on; try_files /nowhere =204; }"
         . " location = /dry-scope { auth_pat_store $main->{path}; auth_pat_dry_run on; auth_pat_require_scope write; try_files /nowhere =204; }"
         . " location = /stale { auth_pat_store $main->{path}; auth_pat_fail_open on; auth_pat_max_age 1s; try_files /nowhere =204; }"
+        . " location = /on { auth_pat_store $main->{path}; try_files /nowhere /main; } location = /on-scope { auth_pat_store $main->{path}; try_files /nowhere /scope; }"
         . " location = /missing { auth_pat_store @{[store_path('missing')]}; auth_pat_fail_open on; try_files /nowhere =204; }"
         . " location = /usage-guarded { auth_pat_store $main->{path}; auth_pat_usage; }"
         . " location = /usage-denied { auth_pat off; deny all; auth_pat_store $main->{path}; auth_pat_usage; }"
@@ -122,6 +123,10 @@ $server->get($_, bearer($main, 'e')) for '/dry', '/stale', '/require?x=1';
 my $uses = report($server, 'main', $above->{cursor});
 is_deeply counts($uses), { 'main:e' => 3 }, 'a use is a request that was let in with the token, in a dry run or in spite of a stale store, too';
 my $cursor = $uses->{cursor};
+$server->get($_, bearer($main, 'e')) for '/on', '/on-scope';
+$uses = report($server, 'main', $cursor);
+is_deeply counts($uses), { 'main:e' => 2 }, 'a request that is led on within the server is one use';
+$cursor = $uses->{cursor};
 
 # ---- stores
 
@@ -162,8 +167,8 @@ is_deeply report($server, 'other', $of_other->{cursor})->{lines}, [], 'which has
 # ---- questions that are wrong
 
 is $server->status("/usage-main?after=$_"), 400, "after=$_ is no cursor"
-    for '', 'x', '-1', '1x', '0x10', '1.5', ' 1', '+1', '%31', '1%20', '9007199254740992', '18446744073709551616', '99999999999999999999999';
-is $server->status("/usage-main?after=$_"), 200, "after=$_ is one" for 0, '00', 1, '9007199254740990';
+    for '', 'x', '-1', '1x', '0x10', '1.5', ' 1', '+1', '%31', '1%20', (int(time) + 370 * 86400) << 20, '9007199254740990', '18446744073709551616', '99999999999999999999999';
+is $server->status("/usage-main?after=$_"), 200, "after=$_ is one" for 0, '00', 1, (int(time) + 360 * 86400) << 20;
 is $server->status('/usage-main?before=x'), 200, 'another argument does not matter';
 for my $method (qw(POST PUT DELETE OPTIONS)) {
     my $socket = $server->connect;

@@ -45,6 +45,7 @@ my $locations = <<"END";
     location = /open      { auth_pat_fail_open on; auth_pat_max_age 1s; try_files /nowhere =204; }
     location = /open-dry  { auth_pat_fail_open on; auth_pat_max_age 1s; auth_pat_dry_run on; try_files /nowhere =204; }
     location = /to        { try_files /nowhere /t; }
+    location = /to-scope  { try_files /nowhere /scope; }
     location = /to-off    { try_files /nowhere /off; }
     location = /status    { auth_pat off; auth_pat_status json; }
     location = /metrics   { auth_pat off; auth_pat_status prometheus; }
@@ -134,19 +135,20 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
     my %sum = map { my $name = $_; $name => eval { my $sum = 0; $sum += $_->{requests}{$name} for @{ $status->{servers} }; $sum } } @verdicts;
     is_deeply $status->{requests}, \%sum, "$what: the sums are those of the servers";
 
-    # What is told twice is counted once, and what is decided twice is counted twice.
     $server->get('/dry', $bad[2]);
     $server->get('/dry', bearer('alice'));
     $server->get('/open', bearer('alice')) for 1 .. 2;
     $server->get('/open-dry', bearer('alice'));
     $server->get('/to', bearer('alice'));
     $server->get('/to-off', bearer('alice'));
-    $status = counted($server, 50 + 7);
+    $server->get('/to-scope', bearer('alice'));
+    $status = counted($server, 50 + 8);
     is_deeply nonzero($status->{dry_run}), { revoked => 1 }, "$what: a dry run that would have been refused is counted apart";
     is_deeply nonzero(of_server($status, 'one')->{dry_run}), { revoked => 1 }, "$what: for its server";
     is $status->{fail_open}, 3, "$what: those that auth_pat_fail_open let in are counted";
     is $status->{requests}{stale}, 3 + 3, "$what: with their verdict";
-    is $status->{requests}{ok}, 6 + 1 + 2 + 1, "$what: each decision on the way of a request counts, and where validation is off, none";
+    is $status->{requests}{ok}, 6 + 1 + 1 + 1 + 1, "$what: a request that is led on is counted once where the verdict is the same, and where validation is off";
+    is $status->{requests}{scope_denied}, 3 + 1, "$what: and where it is another one, that counts, too";
 
     # The same in the other format.
     my $metrics = $server->get('/metrics')->{body};
