@@ -493,19 +493,22 @@ GET /policy
 
 
 
-=== TEST 19: what the client likes best counts, and of what it likes as much, what it names first
+=== TEST 19: what the client likes best counts, and of what it likes as much, JSON, the page, or Prometheus's format
 --- config
 --- request eval
-[("GET /status") x 15]
+[("GET /status") x 21]
 --- more_headers eval
 [map { "Accept: $_" } 'text/html;q=0.5, application/json;q=0.9', 'application/json;q=0.5,text/html;q=0.51',
  'text/html ; q=0.4 , text/plain ; q=0.7', 'text/plain, text/html', 'text/html, text/plain', 'application/json, text/html, text/plain',
  'text/html;q=0, text/plain;q=0.001', 'text/html;q=0.000, application/json;q=0.0', 'text/html;q=1.000, application/json;q=0.999',
  'image/png, text/html;q=0.1', 'text/html;charset=utf-8;q=0.2, text/plain;q=0.1', 'text/plain;q=0.09, text/html;q=0.1',
- "text/html\t;q=0.3,\ttext/plain;q=0.2", 'text/html;q=x, text/plain;q=0.1', "text/html;q=0.1\nAccept: text/plain"]
+ "text/html\t;q=0.3,\ttext/plain;q=0.2", 'text/html;q=x, text/plain;q=0.1', "text/html;q=0.1\nAccept: text/plain",
+ 'TEXT/HTML', 'text/html;Q=0.1, text/plain;q=0.2', 'text/html;freq=0, text/plain;q=0.9', 'text/html;q=0, text/*',
+ 'text/*;q=0.5, */*;q=0.1', '*/*;q=0.8, application/json;q=0.1']
 --- response_headers eval
-[$main::json, $main::html, $main::text, $main::text, $main::html, $main::json, $main::text, $main::json, $main::html, $main::html,
- $main::html, $main::html, $main::html, $main::text, $main::text]
+[$main::json, $main::html, $main::text, $main::html, $main::html, $main::json, $main::text, $main::json, $main::html, $main::html,
+ $main::html, $main::html, $main::html, $main::text, $main::text,
+ $main::html, $main::text, $main::html, $main::text, $main::html, $main::html]
 --- no_error_log
 [error]
 [crit]

@@ -610,7 +610,8 @@ char *set_zone(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     const ssize_t size = ngx_parse_size(&size_text);
 
     if (name.len == 0 || size_text.len == 0 || size == NGX_ERROR) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid zone \"%V\": it is given as name:size, like pat:10m", &text);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "invalid zone \"%V\": it is given as name:size, like pat:10m, with a size in k or m", &text);
         return conf_error();
     }
     if (static_cast<std::size_t>(size) < fewest_pages * ngx_pagesize) {
@@ -642,7 +643,8 @@ char *set_status(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
     if (args.size() == 2) {
         const auto *format = status_formats;
-        while (format->name.len != 0 && view(format->name) != view(args[1])) {
+        while (format->name.len != 0
+               && (format->name.len != args[1].len || ngx_strcasecmp(format->name.data, args[1].data) != 0)) {
             format++;
         }
         if (format->name.len == 0) {

@@ -373,52 +373,6 @@ void write_html(reply &to, const status &from) noexcept
 
 // ---- which of them
 
-/// The weight of a media range (RFC 9110, section 12.4.2), in thousandths.
-[[nodiscard]] unsigned weight_of(std::string_view parameters) noexcept
-{
-    constexpr unsigned whole = 1000;
-
-    const std::size_t at = parameters.find("q=");
-    if (at == std::string_view::npos) {
-        return whole;
-    }
-    const std::string_view text = tail(parameters, at + 2);
-    unsigned weight = text.starts_with('1') ? whole : 0;
-    if (weight == 0 && text.starts_with("0.")) {
-        unsigned digit = whole / 10;
-        for (const char c : tail(text, 2)) {
-            if (c < '0' || c > '9' || digit == 0) {
-                break;
-            }
-            weight += static_cast<unsigned>(c - '0') * digit;
-            digit /= 10;
-        }
-    }
-    return weight;
-}
-
-[[nodiscard]] std::optional<status_format> format_of(std::string_view media_range) noexcept
-{
-    constexpr struct {
-        std::string_view media_range;
-        status_format format;
-    } known[] = {
-        {"application/json", status_format::json},
-        {"application/openmetrics-text", status_format::prometheus},
-        {"text/plain", status_format::prometheus},
-        {"text/html", status_format::html},
-        {"application/*", status_format::json},
-        {"text/*", status_format::html},
-        {"*/*", status_format::json},
-    };
-    for (const auto &one : known) {
-        if (one.media_range == media_range) {
-            return one.format;
-        }
-    }
-    return std::nullopt;
-}
-
 [[nodiscard]] std::string_view trim(std::string_view text) noexcept
 {
     while (text.starts_with(' ') || text.starts_with('\t')) {
@@ -430,29 +384,106 @@ void write_html(reply &to, const status &from) noexcept
     return text;
 }
 
-/// What the client likes best (RFC 9110, section 12.5.1); of things that it likes as much, the first that it names.
-[[nodiscard]] status_format negotiate(const ngx_http_request_t *r) noexcept
+/// Takes what stands before the next `separator` off `list`, without the blanks around it.
+[[nodiscard]] std::string_view take_item(std::string_view &list, char separator) noexcept
 {
-    status_format best = status_format::json;
-    unsigned best_weight = 0;
+    const std::string_view item = head(list, std::min(list.find(separator), list.size()));
+    list.remove_prefix(std::min(item.size() + 1, list.size()));
+    return trim(item);
+}
+
+[[nodiscard]] bool equal_without_case(std::string_view one, std::string_view other) noexcept
+{
+    return one.size() == other.size() && ngx_strncasecmp(to_ngx(one).data, to_ngx(other).data, one.size()) == 0;
+}
+
+/// A qvalue (RFC 9110, section 12.4.2), in thousandths.
+[[nodiscard]] unsigned parse_weight(std::string_view text) noexcept
+{
+    constexpr unsigned whole = 1000;
+
+    if (text.starts_with('1')) {
+        return whole;
+    }
+    unsigned weight = 0;
+    unsigned digit = whole / 10;
+    for (const char c : text.starts_with("0.") ? tail(text, 2) : std::string_view{}) {
+        if (c < '0' || c > '9') {
+            break;
+        }
+        weight += static_cast<unsigned>(c - '0') * digit;
+        digit /= 10;
+    }
+    return weight;
+}
+
+/// How narrow a media range is that a type is in (RFC 9110, section 12.5.1); 0 if it isn't.
+[[nodiscard]] unsigned match(std::string_view range, std::string_view type) noexcept
+{
+    if (equal_without_case(range, type)) {
+        return 3;
+    }
+    if (range.ends_with("/*") && equal_without_case(head(range, range.size() - 1), head(type, type.find('/') + 1))) {
+        return 2;
+    }
+    return range == "*/*" ? 1 : 0;
+}
+
+/// How much the client likes a type: the weight of the narrowest range that it is in.
+[[nodiscard]] unsigned weight_of(const ngx_http_request_t *r, std::string_view type) noexcept
+{
+    constexpr unsigned without_header = 1;
+
+    bool has_header = false;
+    unsigned narrowest = 0;
+    unsigned weight = 0;
 
     for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
         for (const ngx_table_elt_t &header : std::span{static_cast<ngx_table_elt_t *>(part->elts), part->nelts}) {
             if (view({header.key.len, header.lowcase_key}) != "accept") {
                 continue;
             }
-            for (std::string_view rest = view(header.value); !rest.empty();) {
-                const std::string_view item = head(rest, std::min(rest.find(','), rest.size()));
-                rest = tail(rest, std::min(item.size() + 1, rest.size()));
+            has_header = true;
 
-                const std::string_view range = head(item, std::min(item.find(';'), item.size()));
-                const unsigned weight = weight_of(tail(item, range.size()));
-                const std::optional<status_format> format = format_of(trim(range));
-                if (format && weight > best_weight) {
-                    best = *format;
-                    best_weight = weight;
+            for (std::string_view ranges = view(header.value); !ranges.empty();) {
+                std::string_view parameters = take_item(ranges, ',');
+                const unsigned width = match(take_item(parameters, ';'), type);
+                if (width <= narrowest) {
+                    continue;
+                }
+                narrowest = width;
+                weight = 1000;
+                while (!parameters.empty()) {
+                    std::string_view value = take_item(parameters, ';');
+                    if (equal_without_case(take_item(value, '='), "q")) {
+                        weight = parse_weight(trim(value));
+                    }
                 }
             }
+        }
+    }
+    return has_header ? weight : without_header;
+}
+
+/// What the client likes best; of what it likes as much, the first in this list.
+[[nodiscard]] status_format negotiate(const ngx_http_request_t *r) noexcept
+{
+    constexpr struct {
+        std::string_view type;
+        status_format format;
+    } offers[] = {
+        {"application/json", status_format::json},
+        {"text/html", status_format::html},
+        {"text/plain", status_format::prometheus},
+        {"application/openmetrics-text", status_format::prometheus},
+    };
+
+    status_format best = status_format::json;
+    unsigned best_weight = 0;
+    for (const auto &offer : offers) {
+        if (const unsigned weight = weight_of(r, offer.type); weight > best_weight) {
+            best = offer.format;
+            best_weight = weight;
         }
     }
     return best;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <string>
 
@@ -39,8 +40,11 @@ use uses(std::size_t number, std::uint64_t count, std::int64_t at = 100, std::ui
     return {id(number), store, count, at, from(1)};
 }
 
+/// In memory that holds what was there before, or something else.
 usage_table &make(std::size_t size = memory.size())
 {
+    static unsigned char before = 0;
+    std::memset(memory.data(), before += 0x55, memory.size());
     usage_table *table = usage_table::make(std::span{memory}.first(size), first_cursor);
     assert_non_null(table);
     return *table;
