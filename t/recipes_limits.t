@@ -69,17 +69,20 @@ my $dave = token('dave');
 my $stolen = token('dave');
 $from = $site->log_size;
 patctl($store, \$stolen, 'revoke', '--token-stdin');
+is($site->request("$url/t", bearer($stolen))->{status}, 401, 'a revoked token: 401 at first');
 wait_for(sub { ($answer = $site->request("$url/t?[1-100]", bearer($stolen)))->{status} == 429 }, 10);
-is((statuses($answer))[0], 401, 'a revoked token: 401 at first');
 is_429($answer, 'a revoked token that is used too often');
 ok(!limited_by('rate_limits_subject', $from), 'which counts nothing for its subject');
 is_deeply([statuses($site->request("$url/t?[1-30]", bearer($dave)))], [(200) x 30], 'whose good token works as ever');
 
+my $reporters = 100;
 $from = $site->log_size;
 is_deeply([statuses($site->request("$url/reports/t?[1-30]", bearer(token('erin'))))], [(403) x 30],
     'without the scope: 403, not counted for the subject');
-my $reporter = token('frank', '--scope', 'api:write');
-wait_for(sub { ($answer = $site->request("$url/reports/t?[1-60]", bearer($reporter)))->{status} == 429 }, 10);
+wait_for(sub {
+    my $reporter = token('user:' . ++$reporters, '--scope', 'api:write');
+    return ($answer = $site->request("$url/reports/t?[1-20]", bearer($reporter)))->{status} == 429;
+}, 20);
 is_429($answer, 'a location with a smaller burst');
 
 is_deeply([statuses($site->request("$url/t?[1-80]"))], [(401) x 80], 'without a token: 401, not counted');
@@ -96,6 +99,7 @@ $url = 'https://failures.referon.com';
 my $good  = token('heidi');
 my $other = new_store('other');
 my $bad   = issue($other, '--subject', 'eve');
+my $old   = token('leo', '--expires-in', '1s');
 
 sub from { my ($address) = @_; return ('-H', "X-Forwarded-For: $address") }
 
@@ -108,11 +112,13 @@ is($site->request("$url/t", bearer($good), from('203.0.113.7'))->{status}, 200, 
 is_deeply([statuses($site->request("$url/t?[1-40]", from('203.0.113.7')))], [(401) x 40], 'no token from there: 401');
 is($site->request("$url/t", bearer($bad), from('203.0.113.8'))->{status}, 401, 'a bad token from another address: 401');
 
+wait_for(sub { $site->request("$url/t", bearer($old), from('203.0.113.9'))->{body} =~ /token_expired/ }, 5);
 for my $case (
     [revoked        => do { my $token = token('ivan'); patctl($store, 'revoke', '--subject', 'ivan'); $token }],
     [not_yet_valid  => token('judy', '--not-before', time + 3600)],
     [address_denied => token('kim', '--cidr', '192.0.2.0/24')],
     [malformed      => substr $good, 0, -1],
+    [expired        => $old],
 ) {
     my ($status, $token) = @$case;
     is($site->request("$url/t", bearer($token), from('203.0.113.7'))->{status}, 429, "$status counts as a failure");

@@ -19,10 +19,10 @@ use strict;
 use warnings;
 
 use AuthPat;
-use AuthPat::Server qw(free_port slurp wait_for);
+use AuthPat::Server qw(slurp);
 use Exporter qw(import);
 use File::Find qw(find);
-use IPC::Open3 qw(open3);
+use IO::Socket::INET;
 
 our @ISA       = ('AuthPat::Server');
 our @EXPORT_OK = qw(bearer header all_headers make_store recipes);
@@ -47,10 +47,19 @@ sub new {
     return $class->SUPER::new(recipes => [], without => [], listen => '127.0.0.1', ports => {}, change => {}, %self);
 }
 
+# A port that nobody listens on, below those that the kernel takes for connections: one of these may be taken between
+# now and nginx's start.
+sub listening_port {
+    while (1) {
+        my $port = 10_000 + int rand 22_000;
+        return $port if IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => $port, Listen => 1, ReuseAddr => 1);
+    }
+}
+
 # The port that is used for this one.
 sub port {
     my ($self, $number) = @_;
-    return $self->{ports}{$number} //= free_port();
+    return $self->{ports}{$number} //= listening_port();
 }
 
 my $certificates;
