@@ -132,7 +132,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 480;
+plan tests => repeat_each() * 510;
 
 no_long_string();
 run_tests();
