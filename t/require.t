@@ -42,7 +42,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 830;
+plan tests => repeat_each() * 836;
 
 no_long_string();
 run_tests();
@@ -557,7 +557,8 @@ location = /who  { auth_pat_require $auth_pat_subject; try_files /nowhere =204; 
 --- error_code eval
 [204, 403, 401, 404, 403, 204]
 --- response_headers eval
-[main::says('anonymous', ('require_denied') x 4, 'ok')]
+["X-Status: anonymous\n$main::nothing", ("X-Status: require_denied\nWWW-Authenticate: Bearer realm=\"API\"") x 2,
+ "X-Status: require_denied\n$main::nothing", "X-Status: require_denied\nWWW-Authenticate: Bearer realm=\"API\"", "X-Status: ok\n$main::nothing"]
 --- no_error_log
 [error]
 [crit]
