@@ -25,7 +25,7 @@ my $upstream = AuthPat::Upstream->new(port => $site->port(8080), answer => sub {
     return ('200 OK', "${headers}Vary: Accept-Language\r\n", $body) if $head =~ m{^\S+ /varies};
     return ('200 OK', $headers, $body);
 });
-my $mirrored = AuthPat::Upstream->new(port => $site->port(8090));
+my $mirrored = AuthPat::Upstream->new(port => $site->port(8090), arrived => sub { write_file(scratch() . '/mirrored', $_[1]) });
 
 for my $name (qw(orders billing)) {
     write_file("$site->{root}/pepper-$name", unpack('H*', "pepper of $name") . '00' x 32);
@@ -115,6 +115,19 @@ my $answer;
     unlike(`grep -rla '$bob' $site->{root}/cache`, qr/./, 'cache: no token is in the cache');
 }
 
+# The same where a token is not needed.
+{
+    my $open = AuthPat::Site->new(recipes => ['cache'], change => { 'auth_pat_require_scope api:read;' => 'auth_pat_optional on;' });
+    my $behind = AuthPat::Upstream->new(port => $open->port(8080));
+    $open->start;
+    my $bob = token('bob');
+    my @seen = map { header($open->request('https://cache.referon.com/t', @$_), 'X-Cache-Status') } [], [], [bearer($bob)],
+        [bearer($bob)], [];
+    is_deeply(\@seen, [qw(BYPASS BYPASS MISS HIT BYPASS)], 'cache: what anonymous clients get is not from the cache');
+    my @kept = split /\n/, `find $open->{root}/cache -type f`;
+    is(scalar @kept, 1, 'cache: nor kept there') or diag "@kept";
+}
+
 # ---- mirror
 
 {
@@ -126,7 +139,7 @@ my $answer;
     ok(wait_for(sub { $mirrored->requests == 1 }, 5), 'mirror: the test system gets a copy');
     my ($copy) = $mirrored->requests;
     like($copy, qr{^POST /things\?page=2 HTTP/1\.1$}m, 'mirror: with method, path and query');
-    like($copy, qr/^Content-Length: 5$/mi, 'mirror: and the body');
+    ok(wait_for(sub { slurp(scratch() . '/mirrored') eq '5' }, 5), 'mirror: and the body');
     like($copy, qr/^X-Auth-Pat-Subject: mirror:alice$/m, 'mirror: and the identity');
     like($copy, qr/^X-Mirrored: 1$/m, 'mirror: and a mark');
     unlike($copy, qr/^Authorization|\Q$alice\E|admin/m, 'mirror: but not the token, nor what the client says about itself');
