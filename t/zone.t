@@ -145,6 +145,8 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
     $status = counted($server, 50 + 8);
     is_deeply nonzero($status->{dry_run}), { revoked => 1 }, "$what: a dry run that would have been refused is counted apart";
     is_deeply nonzero(of_server($status, 'one')->{dry_run}), { revoked => 1 }, "$what: for its server";
+    is_deeply { map { my $name = $_; my $sum = 0; $sum += $_ for @{ $status->{history}{dry_run}{$name} }; $sum ? ($name => $sum) : () } @verdicts },
+        { revoked => 1 }, "$what: in the history, too";
     is $status->{fail_open}, 3, "$what: those that auth_pat_fail_open let in are counted";
     is $status->{requests}{stale}, 3 + 3, "$what: with their verdict";
     is $status->{requests}{ok}, 6 + 1 + 1 + 1 + 1, "$what: a request that is led on is counted once where the verdict is the same, and where validation is off";
@@ -167,19 +169,44 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
 
 {
     my $server = AuthPat::Server->new(http => "auth_pat_zone pat:1m; server { listen 127.0.0.1:\$PORT; server_name one; $locations
-        location = /long { auth_pat_recheck 100ms; limit_rate 1k; limit_rate_after 1k; alias \$ROOT/long; } }");
+        location = /long { auth_pat_recheck 100ms; limit_rate 1k; limit_rate_after 1k; alias \$ROOT/long; }
+        location = /dry-long { auth_pat_dry_run on; auth_pat_recheck 100ms; limit_rate 1k; limit_rate_after 1k; alias \$ROOT/long; } }");
     write_file("$server->{root}/long", 'x' x 1_000_000);
     $server->start;
     my $socket = $server->connect;
     syswrite $socket, "GET /long HTTP/1.1\r\nHost: one\r\n" . bearer('closing') . "\r\n\r\n";
     AuthPat::Server::read_until($socket, qr/\r\n\r\nx/, 3);
+    my $dry = $server->connect;
+    syswrite $dry, "GET /dry-long HTTP/1.1\r\nHost: one\r\n" . bearer('closing') . "\r\n\r\n";
+    AuthPat::Server::read_until($dry, qr/\r\n\r\nx/, 3);
     patctl($store, 'revoke', '--id', 'id-closing');
     my $status;
     ok wait_for(sub { $status = status_of($server); $status->{closed}{revoked} }, 4), 'a running request that is closed is counted';
-    is_deeply nonzero($status->{closed}), { revoked => 1 }, 'once, by what was found';
+    sleep 0.4;
+    $status = status_of($server);
+    is_deeply nonzero($status->{closed}), { revoked => 1 }, 'once, by what was found, and one of a dry run is not closed';
     is_deeply nonzero(of_server($status, 'one')->{closed}), { revoked => 1 }, 'for its server';
-    is_deeply nonzero($status->{requests}), { ok => 1 }, 'and as the request that it was';
+    is_deeply nonzero($status->{requests}), { ok => 2 }, 'and as the request that it was';
     like $server->get('/metrics')->{body}, qr/^auth_pat_closed_total\{server="one",status="revoked"\} 1$/m, 'Prometheus is told the same';
+    $server->stop;
+}
+
+# ---- workers tell each other by themselves
+
+{
+    my $server = AuthPat::Server->new(workers => 2, http => "auth_pat_zone pat:1m; server { listen 127.0.0.1:\$PORT reuseport; server_name one; $locations }");
+    $server->start;
+    my $one = $server->connect;    # is served by one of them for as long as it lasts
+    my $ask = sub {
+        my $answer = AuthPat::Server::exchange($one, "GET /status HTTP/1.1\r\nHost: one\r\n\r\n");
+        return sum(JSON::PP->new->utf8->decode($answer->{body})->{requests});
+    };
+    my $right = 0;
+    for my $round (1 .. 3) {
+        $server->get('/t', bearer('alice')) for 1 .. 30;
+        $right++ if wait_for(sub { $ask->() == 30 * $round }, 4);
+    }
+    is $right, 3, 'what the other worker has counted arrives within about a second, again and again';
     $server->stop;
 }
 
