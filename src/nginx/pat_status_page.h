@@ -161,7 +161,7 @@ th, td { padding: 0.1875rem 0 0.1875rem 0.75rem; text-align: right; font-weight:
     vertical-align: baseline; }
 tbody > * > * { border-top: 1px solid var(--line); }
 th:first-child { position: sticky; left: 0; padding-left: 0; background: var(--panel); text-align: left; }
-thead th { vertical-align: bottom; font-size: 0.8125rem; }
+thead th { vertical-align: bottom; font-size: 0.8125rem; line-height: 1rem; white-space: normal; }
 .group > * { padding-top: 0.375rem; font-weight: 600; }
 .zero { color: var(--soft); }
 .status { display: flex; align-items: baseline; gap: 0 0.5rem; }
@@ -171,9 +171,8 @@ thead th { vertical-align: bottom; font-size: 0.8125rem; }
 .server { min-width: 10rem; max-width: 24rem; white-space: normal; overflow-wrap: anywhere; }
 .from { min-width: 7rem; white-space: normal; overflow-wrap: anywhere; }
 
-[role="meter"] { display: block; height: 0.4rem; border-radius: 2px; background: var(--track); overflow: hidden; }
+[role="meter"] { height: 0.4rem; border-radius: 2px; background: var(--track); overflow: hidden; }
 [role="meter"]::before { content: ""; display: block; width: var(--part); height: 100%; background: var(--meter); }
-td [role="meter"] { display: inline-block; width: 2.5rem; margin-right: 0.5rem; }
 
 /* Stores */
 
@@ -189,7 +188,7 @@ td [role="meter"] { display: inline-block; width: 2.5rem; margin-right: 0.5rem; 
 
 @media (min-width: 88rem) {
     main { grid-template-columns: minmax(0, 1.6fr) minmax(0, 1fr); }
-    main > :not(#by-status, #side) { grid-column: 1 / -1; }
+    main > :not(#by-status, #side), [hidden] + #side { grid-column: 1 / -1; }
 }
 @media (min-width: 60rem) and (max-width: 88rem) {
     #side { grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: start; }
@@ -310,8 +309,8 @@ const LET_IN = {
 const REASONS = Object.keys(REFUSED);
 const PASSES = Object.keys(LET_IN);
 
-let data;        // what nginx answered last
-let receivedAt;  // and when, by this browser's clock
+let data;                    // what nginx answered last
+let clockAhead = -Infinity;  // how far its clock is ahead of this browser's, in seconds
 
 // Numbers and times in words
 
@@ -382,7 +381,8 @@ function draw(name, attributes, ...children) {
     return element;
 }
 
-// Shows each item in an element of its own within `parent`. `create` makes [element, function to show an item in it].
+// Shows each item in an element of its own within `parent`. `create` makes [element, function to show an item in it];
+// that function outlives the call, so it must see nothing of one answer but the item.
 const shown = new WeakMap();
 
 function show(parent, items, create) {
@@ -401,7 +401,7 @@ function show(parent, items, create) {
 function showHeads(table, names) {
     show(table.tHead.rows[0], names, () => {
         const head = make('th', { scope: 'col' });
-        return [head, name => set(head, name)];
+        return [head, name => set(head, name.replaceAll('_', '_\u200b'))];  // where it may be broken
     });
 }
 
@@ -413,21 +413,13 @@ function showNumbers(row, counts) {
     });
 }
 
-function makeMeter(label) {
-    const element = make('span', { 'role': 'meter', 'aria-label': label, 'aria-valuemin': 0 });
-    return [element, (value, limit, words) => {
-        mark(element, { 'aria-valuenow': value, 'aria-valuemax': limit, 'aria-valuetext': words });
-        element.style.setProperty('--part', `${limit === 0 ? 0 : 100 * value / limit}%`);
-    }];
-}
-
 // A time, of which is told how long ago it is, again each second. null: there is none.
 function showAge(element, at) {
     mark(element, { 'data-at': at, 'title': at === null ? null : calendar(at) });
 }
 
 function tick() {
-    const now = data.time + (performance.now() - receivedAt) / 1000;
+    const now = Date.now() / 1000 + clockAhead;
     for (const element of document.querySelectorAll('[data-at]')) {
         const age = now - Number(element.dataset.at);
         set(element, age < AHEAD ? `in ${span(-age)}` : `${span(age)} ago`);
@@ -470,12 +462,13 @@ function problemsOf(store) {
     ].filter(([holds]) => holds).map(([, text]) => ({ level: 'warn', text }));
 }
 
+const textOf = problems => problems.map(({ text }) => text).join('; ');
 const worst = problems => problems.some(({ level }) => level === 'bad') ? 'bad' : problems.length > 0 ? 'warn' : 'ok';
 
 function showHeadline() {
     const { stores, zone } = data;
-    const problems = stores.flatMap(store =>
-        problemsOf(store).map(({ level, text }) => ({ level, text: `${store.path}: ${text}` })));
+    const problems = stores.map(store => [store, problemsOf(store)]).filter(([, found]) => found.length > 0)
+        .map(([store, found]) => ({ level: worst(found), text: `${store.path}: ${textOf(found)}` }));
     const closed = stores.filter(store => !store.open).length;
     const ages = stores.filter(store => store.open && store.age !== null).map(store => store.age);
     const figures = [{ name: 'Stores open', large: `${stores.length - closed} of ${stores.length}`,
@@ -512,10 +505,10 @@ function showHeadline() {
         }
     }
 
-    const level = worst(problems);
+    const level = stores.length === 0 ? 'warn' : worst(problems);
     const all = { 1: 'The store is', 2: 'Both stores are' }[stores.length] ?? `All ${stores.length} stores are`;
     const verdict = stores.length === 0 ? 'There is no store'
-        : closed > 0 ? `${closed} of ${plural(stores.length, 'store')} can’t be read`
+        : closed > 0 ? `${stores.length === 1 ? 'The store' : `${closed} of ${stores.length} stores`} can’t be read`
         : level === 'bad' ? 'Requests are let in unchecked'
         : level === 'warn' ? `${all} open, but not all is well`
         : `${all} open${ages.length > 0 ? ' and fresh' : ''}`;
@@ -687,59 +680,69 @@ function watchCursor() {
 function showLegend() {
     const { requests, dry_run: dry } = data.history;
     const refused = lately(requests, REASONS);
-    const entries = [
-        ...REASONS.map(name => ({ count: lately(requests, [name]), swatch: name, text: name })),
-        ...REASONS.map(name => ({ count: lately(dry, [name]), swatch: `dry ${name}`, text: `${name}, dry run` })),
-    ].filter(({ count }) => count > 0);
-    if (refused === 0) entries.unshift({ text: 'Nothing was refused in the last 15 minutes.' });
+    const entries = [];
+    for (const name of REASONS) {
+        const count = lately(requests, [name]);
+        if (count > 0) entries.push({ swatch: name, text: `${name} ${number(count)} (${share(count, refused)})` });
+    }
+    if (refused === 0) entries.push({ swatch: '', text: 'Nothing was refused in the last 15 minutes.' });
+    for (const name of REASONS) {
+        const count = lately(dry, [name]);
+        if (count > 0) entries.push({ swatch: `dry ${name}`, text: `${name}, dry run ${number(count)}` });
+    }
     show(find('legend'), entries, () => {
         const [swatch, words] = [make('span'), make('span')];
-        return [make('li', {}, swatch, words), ({ count, swatch: name, text }) => {
-            swatch.hidden = name === undefined;
-            mark(swatch, { class: `swatch ${name}` });
-            set(words, name === undefined ? text : name.startsWith('dry') ? `${text} ${number(count)}`
-                : `${text} ${number(count)} (${share(count, refused)})`);
+        return [make('li', {}, swatch, words), entry => {
+            mark(swatch, { class: `swatch ${entry.swatch}` });
+            swatch.hidden = entry.swatch === '';
+            set(words, entry.text);
         }];
     });
 }
 
 // The tables
 
+function makeGroupRow({ title }) {
+    const row = make('tr', { class: 'group' }, make('th', { scope: 'rowgroup' }, title), make('td'));
+    return [row, ({ counts }) => showNumbers(row, counts)];
+}
+
+function makeStatusRow({ name, meaning }) {
+    const trend = draw('path', { class: `bar ${name}` });
+    const row = make('tr', {},
+        make('th', { scope: 'row' }, make('span', { class: 'status' }, make('span', { class: `swatch ${name}` }),
+            make('code', {}, name), make('span', { class: 'means' }, meaning))),
+        make('td', {}, draw('svg', { 'class': 'spark', 'aria-hidden': true }, trend)));
+    return [row, ({ counts, history }) => {
+        const most = Math.max(...history);
+        const y = value => Number((16 - 16 * value / most).toFixed(1));
+        mark(trend, { d: stack(history, history.map(() => 0), bucket => bucket, y, 0) });
+        showNumbers(row, counts);
+    }];
+}
+
 function showStatuses() {
-    const { history, requests, dry_run: dry, closed } = data;
+    const { history: { requests: history }, requests, dry_run: dry, closed } = data;
     const table = find('statuses');
     const withDry = pick(dry, REASONS) > 0;
     const withClosed = pick(closed, REASONS) > 0;
-    const numbersOf = names => [lastMinute(history.requests, names), lately(history.requests, names),
-        pick(requests, names), ...(withDry ? [pick(dry, names)] : []), ...(withClosed ? [pick(closed, names)] : [])];
+    const countsOf = names => [lastMinute(history, names), lately(history, names), pick(requests, names),
+        ...(withDry ? [pick(dry, names)] : []), ...(withClosed ? [pick(closed, names)] : [])];
 
     set(table.caption.firstChild,
         `Requests in the last minute, the last 15 minutes, and since ${calendar(data.zone.since)}.`
-        + (data.fail_open > 0 ? ' Fail-open let some of stale and store_error in.' : '')
+        + (data.fail_open > 0 ? ' Fail-open let some of the stale and store_error in.' : '')
         + (withClosed ? ' Closed: let in, and closed while running (auth_pat_recheck).' : ''));
     showHeads(table, ['Status', 'Trend', '1 min', '15 min', 'Total',
         ...(withDry ? ['Dry run'] : []), ...(withClosed ? ['Closed'] : [])]);
-    show(table, [['Refused', REFUSED], ['Let in', LET_IN]], ([title, meanings]) => {
+    const groups = [['Refused', REFUSED], ['Let in', LET_IN]].map(([title, meanings]) => [
+        { title, counts: countsOf(Object.keys(meanings)) },
+        ...Object.entries(meanings).map(([name, meaning]) =>
+            ({ name, meaning, counts: countsOf([name]), history: history[name] })),
+    ]);
+    show(table, groups, () => {
         const body = make('tbody');
-        return [body, () => show(body, [null, ...Object.keys(meanings)], name => {
-            if (name === null) {
-                const row = make('tr', { class: 'group' }, make('th', { scope: 'rowgroup' }, title), make('td'));
-                return [row, () => showNumbers(row, numbersOf(Object.keys(meanings)))];
-            }
-            const trend = draw('path', { class: `bar ${name}` });
-            const row = make('tr', {},
-                make('th', { scope: 'row' }, make('span', { class: 'status' },
-                    make('span', { class: `swatch ${name}` }), make('code', {}, name),
-                    make('span', { class: 'means' }, meanings[name]))),
-                make('td', {}, draw('svg', { 'class': 'spark', 'aria-hidden': true }, trend)));
-            return [row, () => {
-                const counts = history.requests[name];
-                const most = Math.max(...counts);
-                const y = value => Number((16 - 16 * value / most).toFixed(1));
-                mark(trend, { d: stack(counts, counts.map(() => 0), bucket => bucket, y, 0) });
-                showNumbers(row, numbersOf([name]));
-            }];
-        })];
+        return [body, rows => show(body, rows, row => 'title' in row ? makeGroupRow(row) : makeStatusRow(row))];
     });
 }
 
@@ -755,19 +758,18 @@ function showServers() {
             ['Closed', server => pick(server.closed, REASONS)],
         ].filter(([, count]) => servers.some(server => count(server) > 0)),
     ];
-    set(table.caption.firstChild, servers.length === 0 ? 'No server uses auth_pat.' : `Since ${calendar(zone.since)}.`);
+    set(table.caption.firstChild, servers.length === 0 ? 'No server has auth_pat.' : `Since ${calendar(zone.since)}.`
+        + (data.fail_open > 0 ? ' Fail-open: let in nevertheless.' : ''));
     table.tHead.hidden = servers.length === 0;
     showHeads(table, ['Server', 'Share refused', ...columns.map(([name]) => name)]);
-    show(table.tBodies[0], servers, () => {
-        const [name, words] = [make('th', { scope: 'row', class: 'server' }), make('span')];
-        const [meter, showMeter] = makeMeter('Share refused');
-        const row = make('tr', {}, name, make('td', {}, meter, words));
-        return [row, server => {
-            const counts = columns.map(([, count]) => count(server));
+    const rows = servers.map(server => ({ name: server.name, counts: columns.map(([, count]) => count(server)) }));
+    show(table.tBodies[0], rows, () => {
+        const [head, part] = [make('th', { scope: 'row', class: 'server' }), make('td')];
+        const row = make('tr', {}, head, part);
+        return [row, ({ name, counts }) => {
             const [passed, refused] = counts;
-            set(name, server.name === '' ? '(without a name)' : server.name);
-            set(words, share(refused, refused + passed));
-            showMeter(refused, refused + passed, words.textContent);
+            set(head, name || '(without a name)');
+            set(part, share(refused, refused + passed));
             showNumbers(row, counts);
         }];
     });
@@ -805,7 +807,7 @@ function showStores() {
                 facts.append(make('div', {}, make('dt', {}, name), value));
                 return value;
             });
-        const [meter, showMeter] = makeMeter('Map in use');
+        const meter = make('div', { 'role': 'meter', 'aria-label': 'Map in use, in percent' });
         const element = make('article', { class: 'store' }, make('h3', {}, path, badge), words, facts, meter);
         return [element, store => {
             const problems = problemsOf(store);
@@ -813,7 +815,7 @@ function showStores() {
             mark(element, { 'data-level': level });
             set(path, store.path);
             set(badge, store.open ? store.state : 'can’t be read');
-            set(words, problems.map(({ text }) => text).join('; '));
+            set(words, textOf(problems));
             words.hidden = problems.length === 0;
             facts.hidden = meter.hidden = !store.open;
             showAge(age, store.open && store.age !== null ? data.time - store.age : null);
@@ -824,14 +826,18 @@ function showStores() {
             set(revoked, number(store.revoked));
             set(readers, `${number(store.readers)} of ${number(store.max_readers)}`);
             set(map, `${bytes(store.used_bytes)} of ${bytes(store.map_bytes)}`);
-            showMeter(store.used_bytes, store.map_bytes, share(store.used_bytes, store.map_bytes));
+            const percent = 100 * store.used_bytes / store.map_bytes;
+            mark(meter, { 'aria-valuenow': percent, 'aria-valuetext': share(store.used_bytes, store.map_bytes) });
+            meter.style.setProperty('--part', `${percent}%`);
         }];
     });
 }
 
 function showAll(answer) {
     data = answer;
-    receivedAt = performance.now();
+    // nginx tells whole seconds: the answer that comes soonest after one is the best to go by.
+    const seen = data.time - Date.now() / 1000;
+    if (seen > clockAhead || seen < clockAhead - 2) clockAhead = seen;
     const counted = data.zone !== null;
     set(find('about'), `${location.host} · nginx ${data.nginx}`
         + (counted ? ` · zone ${data.zone.name}, ${bytes(data.zone.size)}` : ''));
@@ -907,7 +913,7 @@ showAll(JSON.parse(find('data').textContent));
 watchCursor();
 new ResizeObserver(showCharts).observe(find('charts'));
 document.addEventListener('visibilitychange', () => document.hidden || ask());
-setInterval(tick, 1000);
+setInterval(tick, 500);
 timer = setTimeout(ask, 1000 * INTERVAL);
 )page";
 

@@ -1,0 +1,833 @@
+"""The page of auth_pat_status in a real browser, served by the real module, which counts real requests.
+
+With AUTH_PAT_SCREENSHOTS=folder, pictures of it are left there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "build" / "ngx_http_auth_pat_module.so"
+PATCTL = ROOT / "build" / "patctl"
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "nginx"
+SCREENSHOTS = os.environ.get("AUTH_PAT_SCREENSHOTS")
+
+# Nothing here takes so long, even on a busy machine.
+DEADLINE = 30.0
+
+REASONS = ("missing", "malformed", "unknown", "revoked", "expired", "not_yet_valid", "address_denied", "scope_denied",
+           "require_denied", "stale", "store_error")
+PASSES = ("ok", "anonymous", "preflight")
+
+Record = dict[str, Any]
+Table = dict[str, dict[str, str]]
+
+
+def wait_until(condition: Callable[[], object], what: str | Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what if isinstance(what, str) else what()}: not within {DEADLINE} s")
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and that the kernel does not give to outgoing connections meanwhile."""
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(min(20000, first_ephemeral - 1000), first_ephemeral)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+# What is looked at
+
+
+class Store:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.patctl("init")
+
+    def patctl(self, *arguments: str, input: str = "") -> str:
+        command = [str(PATCTL), "--store", str(self.path), *arguments]
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=DEADLINE)
+        if done.returncode != 0:
+            raise RuntimeError(f"patctl {' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    def issue(self, *arguments: str) -> Record:
+        """A new token: "token", and its "id"."""
+        issued: Record = json.loads(self.patctl("--json", "issue", "--subject", "user:42", *arguments))
+        return issued
+
+    def expired(self) -> str:
+        """A token that has expired, which patctl does not issue."""
+        token = f"a-token-of-{random.SystemRandom().randrange(10**12)}"
+        record = {"digest": hashlib.sha256(token.encode()).hexdigest(), "id": token[-12:], "subject": "user:1",
+                  "expires_at": int(time.time()) - 60}
+        self.patctl("import", "--strict", "-", input=json.dumps(record))
+        return token
+
+    def heartbeat(self, at: float) -> None:
+        self.patctl("apply", input=json.dumps({"op": "heartbeat", "at": int(at)}) + "\n")
+
+
+def quote(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+class Site:
+    """An nginx with a page at /status. `servers` are its other servers; "PORT" in them is its port."""
+
+    def __init__(self, folder: Path, servers: str, *, zone: str = "auth_pat_zone pat:1m;", status: str = "") -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.servers = servers
+        self.zone = zone
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start(status)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/status"
+
+    def start(self, status: str = "") -> None:
+        """`status` stands in the location of the page, before auth_pat_status."""
+        temporary = "\n".join(f"{name}_temp_path {self.folder}/temp;"
+                              for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        (self.folder / "nginx.conf").write_text(f"""
+            load_module {MODULE};
+            {"user root;" if os.geteuid() == 0 else ""}
+            daemon off;
+            worker_processes 1;
+            pid {self.folder}/nginx.pid;
+            error_log {self.folder}/error.log info;
+            events {{ worker_connections 128; }}
+            http {{
+                access_log off;
+                server_names_hash_bucket_size 256;
+                {temporary}
+                {self.zone}
+                server {{
+                    listen 127.0.0.1:{self.port} default_server;
+                    server_name status.example.com;
+                    location = /status {{ {status} auth_pat_status; }}
+                }}
+                {self.servers.replace("PORT", str(self.port))}
+            }}""")
+        with (self.folder / "output").open("wb") as output:
+            self.process = subprocess.Popen(
+                [NGINX, "-p", str(self.folder), "-c", f"{self.folder}/nginx.conf", "-e", f"{self.folder}/error.log"],
+                stdout=output, stderr=output)
+        wait_until(self._listens, "nginx listens")
+
+    def _listens(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "error.log").read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+    def request(self, path: str, *, host: str = "api.example.com", method: str = "GET", times: int = 1,
+                headers: dict[str, str] | None = None, token: str | None = None) -> int:
+        """The status of the answer, which is the same each time."""
+        sent = {"Host": host, **(headers or {}), **({} if token is None else {"Authorization": f"Bearer {token}"})}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        statuses = set()
+        for _ in range(times):
+            connection.request(method, path, headers=sent)
+            with connection.getresponse() as answer:
+                answer.read()
+                statuses.add(answer.status)
+        connection.close()
+        assert len(statuses) == 1
+        return statuses.pop()
+
+    def answer(self, accept: str) -> tuple[http.client.HTTPMessage, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        connection.request("GET", "/status", headers={"Host": "127.0.0.1", "Accept": accept})
+        with connection.getresponse() as answer:
+            assert answer.status == 200
+            return answer.headers, answer.read().decode()
+
+    def status(self) -> Record:
+        found: Record = json.loads(self.answer("application/json")[1])
+        return found
+
+    def wait_for(self, **counts: int) -> Record:
+        """Workers tell what they have counted once a second."""
+        wait_until(lambda: counts.items() <= self.status()["requests"].items(), lambda: (counts, self.status()))
+        return self.status()
+
+
+# What looks
+
+
+class Browser:
+    """Chromium with one tab. What selenium does not say the types of is here."""
+
+    def __init__(self, profile: Path) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                     "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
+            options.add_argument(flag)  # type: ignore[no-untyped-call]
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+
+    def tell(self, command: str, **parameters: object) -> Any:
+        return self.driver.execute_cdp_cmd(command, parameters)
+
+    def log(self, name: str) -> list[Record]:
+        """What was logged since the last time."""
+        entries: list[Record] = self.driver.get_log(name)  # type: ignore[no-untyped-call]
+        return entries
+
+    def open(self, url: str, *, width: int = 1440, scheme: str = "light") -> None:
+        for name in ("browser", "performance"):
+            self.log(name)
+        self.tell("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.driver.get(url)
+        # Gone when the page is loaded again.
+        self.run("window.stays = true")
+
+    def close(self) -> None:
+        self.driver.quit()
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.log("browser")]
+
+    def requested(self) -> set[str]:
+        """The addresses that were asked for since the page was opened."""
+        messages = (json.loads(entry["message"])["message"] for entry in self.log("performance"))
+        return {message["params"]["request"]["url"] for message in messages
+                if message["method"] == "Network.requestWillBeSent"}
+
+    def text(self, selector: str) -> str:
+        """What is to be seen of an element, in one line; empty if nothing is."""
+        found: str = self.run("""
+            const element = document.querySelector(arguments[0]);
+            return element?.checkVisibility() ? element.innerText : ''""", selector)
+        return " ".join(found.split())
+
+    def texts(self, selector: str) -> list[str]:
+        found: list[str] = self.run(
+            "return Array.from(document.querySelectorAll(arguments[0]), one => one.innerText)", selector)
+        return [" ".join(text.split()) for text in found]
+
+    def table(self, selector: str) -> Table:
+        """The cells of a table by the first words of their row and the title of their column."""
+        heads, rows = self.run("""
+            const table = document.querySelector(arguments[0]);
+            return [Array.from(table.tHead.rows[0].cells, cell => cell.innerText.replaceAll('\u200b', '')),
+                    Array.from(table.querySelectorAll('tbody tr'), row =>
+                        Array.from(row.cells, cell => (cell.querySelector('code') ?? cell).innerText))]""", selector)
+        return {row[0]: dict(zip(heads[1:], row[1:])) for row in rows}
+
+    def figures(self) -> dict[str, str]:
+        """The large figures, each with the small print below it."""
+        found: list[list[str]] = self.run("""
+            return Array.from(document.querySelectorAll('#figures > div'),
+                              one => [one.querySelector('dt').innerText,
+                                      Array.from(one.querySelectorAll('dd'), value => value.innerText).join(', ')])""")
+        return {name: " ".join(value.split()) for name, value in found}
+
+    def wait_for_text(self, selector: str, part: str) -> None:
+        wait_until(lambda: part in self.text(selector), lambda: f'"{part}" in "{self.text(selector)}"')
+
+    def picture(self, name: str) -> None:
+        if SCREENSHOTS is None:
+            return
+        folder = Path(SCREENSHOTS)
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = self.tell("Page.captureScreenshot", captureBeyondViewport=True)
+        (folder / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with tempfile.TemporaryDirectory(prefix="auth-pat-chromium-") as profile:
+        made = Browser(Path(profile))
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    yield chromium
+    # So that it asks no nginx any more.
+    chromium.driver.get("about:blank")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that workers can reach."""
+    with tempfile.TemporaryDirectory(prefix="auth-pat-page-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@contextmanager
+def running(*arguments: Any, **options: Any) -> Iterator[Site]:
+    site = Site(*arguments, **options)
+    try:
+        yield site
+    finally:
+        site.stop()
+
+
+def servers_for(store: Store, upstream: int = 9) -> str:
+    """A server with a location for each reason to refuse a request, and for each to let one in."""
+    absent = store.path.parent / "absent"
+    return f"""
+        server {{
+            listen 127.0.0.1:PORT;
+            server_name api.example.com;
+            auth_pat api;
+            auth_pat_store {quote(store.path)};
+            set $never 0;
+
+            location = /token {{ try_files /nowhere =204; }}
+            location = /scope {{ auth_pat_require_scope admin; try_files /nowhere =204; }}
+            location = /require {{ auth_pat_require $never; try_files /nowhere =204; }}
+            location = /fresh {{ auth_pat_max_age 1m; try_files /nowhere =204; }}
+            location = /absent {{ auth_pat_store {absent}; try_files /nowhere =204; }}
+            location = /preflight {{ auth_pat_preflight pass; try_files /nowhere =204; }}
+            location = /optional {{ auth_pat_optional on; try_files /nowhere =204; }}
+            location = /dry-run {{ auth_pat_dry_run on; auth_pat_require_scope admin; try_files /nowhere =204; }}
+            location = /fail-open {{ auth_pat_fail_open on; auth_pat_store {absent}; try_files /nowhere =204; }}
+            location = /long {{ auth_pat_recheck 100ms; proxy_pass http://127.0.0.1:{upstream}; }}
+        }}
+        server {{
+            listen 127.0.0.1:PORT;
+            server_name upload.example.com;
+            auth_pat upload;
+            auth_pat_store {quote(store.path)};
+            location = /token {{ try_files /nowhere =204; }}
+        }}"""
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    return Store(folder / "store")
+
+
+@pytest.fixture
+def site(folder: Path, store: Store) -> Iterator[Site]:
+    with running(folder, servers_for(store)) as made:
+        yield made
+
+
+@contextmanager
+def request_without_end(site: Site, token: str) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", site.port), DEADLINE) as client:
+        head = f"GET /long HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer {token}\r\n\r\n"
+        client.sendall(head.encode())
+        yield client
+
+
+def refuse_for_every_reason(site: Site, store: Store) -> dict[str, int]:
+    """Makes requests that are refused, and how many of which."""
+    good = store.issue()["token"]
+    revoked = store.issue()
+    store.patctl("revoke", "--id", revoked["id"])
+    tomorrow = str(int(time.time()) + 86400)
+    early = store.issue("--not-before", tomorrow)["token"]
+    elsewhere = store.issue("--cidr", "192.0.2.0/24")["token"]
+
+    assert site.request("/token", times=13) == 401
+    assert site.request("/token", headers={"Authorization": "Bearer not/a token"}, times=2) == 401
+    assert site.request("/token", token="x" * 40, times=7) == 401
+    assert site.request("/token", token=revoked["token"], times=4) == 401
+    assert site.request("/token", token=store.expired(), times=5) == 401
+    assert site.request("/token", token=early, times=1) == 401
+    assert site.request("/token", token=elsewhere, times=3) == 403
+    assert site.request("/scope", token=good, times=6) == 403
+    assert site.request("/require", token=good, times=8) == 403
+    assert site.request("/fresh", token=good, times=9) == 503
+    assert site.request("/absent", token=good, times=10) == 503
+    return dict(zip(REASONS, (13, 2, 7, 4, 5, 1, 3, 6, 8, 9, 10)))
+
+
+def number(count: int) -> str:
+    return f"{count:,}"
+
+
+def status_rows(status: Record) -> Table:
+    """What the table of statuses should be."""
+    history = status["history"]["requests"]
+    with_dry_run = any(status["dry_run"].values())
+    with_closed = any(status["closed"].values())
+
+    def row(names: tuple[str, ...]) -> dict[str, str]:
+        cells = {
+            "Trend": "",
+            "1 min": number(sum(sum(history[name][-6:]) for name in names)),
+            "15 min": number(sum(sum(history[name]) for name in names)),
+            "Total": number(sum(status["requests"][name] for name in names)),
+        }
+        if with_dry_run:
+            cells["Dry run"] = number(sum(status["dry_run"][name] for name in names))
+        if with_closed:
+            cells["Closed"] = number(sum(status["closed"][name] for name in names))
+        return cells
+
+    return {"Refused": row(REASONS), **{name: row((name,)) for name in REASONS},
+            "Let in": row(PASSES), **{name: row((name,)) for name in PASSES}}
+
+
+def test_its_numbers_are_those_of_the_json(browser: Browser, folder: Path, store: Store) -> None:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        site = stack.enter_context(running(folder, servers_for(store, upstream.getsockname()[1])))
+
+        good, other = store.issue(), store.issue()
+        refused = refuse_for_every_reason(site, store)
+        site.request("/token", token=good["token"], times=1234)
+        site.request("/token", token=other["token"], times=17, host="upload.example.com")
+        site.request("/token", times=2, host="upload.example.com")
+        site.request("/optional", times=11)
+        site.request("/preflight", method="OPTIONS", times=12,
+                     headers={"Origin": "https://example.com", "Access-Control-Request-Method": "PUT"})
+        assert site.request("/dry-run", times=3) == 204
+        assert site.request("/dry-run", token=good["token"], times=4) == 204
+        doomed = store.issue()
+        client = stack.enter_context(request_without_end(site, doomed["token"]))
+        site.wait_for(ok=1234 + 17 + 1)
+        store.patctl("revoke", "--id", doomed["id"])
+        assert client.recv(1) == b""
+        wait_until(lambda: site.status()["closed"]["revoked"] == 1, "the request was closed")
+        status = site.wait_for(**{**refused, "missing": 13 + 2, "ok": 1252, "anonymous": 11, "preflight": 12})
+        assert (status["dry_run"]["missing"], status["dry_run"]["scope_denied"]) == (3, 4)
+
+        browser.open(site.url)
+        # The last minute may go by in between.
+        wait_until(lambda: browser.table("#statuses") == status_rows(site.status()),
+                   lambda: (browser.table("#statuses"), status_rows(site.status())))
+
+        servers = browser.table("#servers")
+        assert servers["api.example.com"] == {
+            "Share refused": f"{100 * 68 / (68 + 1234 + 1 + 11 + 12):.1f} %", "Let in": "1,258", "Refused": "68",
+            **{name: number(count) for name, count in refused.items()}, "Dry run": "7", "Closed": "1"}
+        assert {name: text for name, text in servers["upload.example.com"].items() if text != "0"} == {
+            "Share refused": "11 %", "Let in": "17", "Refused": "2", "missing": "2"}
+        assert set(servers) == {server["name"] for server in status["servers"]}
+
+        tokens = browser.table("#tokens")
+        assert list(tokens) == [token["id"] for token in status["tokens"]["top"]]
+        assert list(tokens)[:2] == [good["id"], other["id"]]
+        assert (tokens[good["id"]]["Uses"], tokens[good["id"]]["From"]) == ("1,234", "127.0.0.1")
+        assert tokens[good["id"]]["Last used"].endswith(" s ago")
+        assert browser.text("#tokens caption") == (
+            f"{status['tokens']['known']} tokens remembered, of at most {number(status['tokens']['capacity'])}")
+
+        legend = browser.texts("#legend li")
+        all_refused = sum(refused.values()) + 2
+        assert legend == [
+            *(f"{name} {count} ({float(f'{100 * count / all_refused:.1f}'):g} %)"
+              if 100 * count / all_refused < 10 else f"{name} {count} ({round(100 * count / all_refused)} %)"
+              for name, count in {**refused, "missing": 15}.items()),
+            "missing, dry run 3", "scope_denied, dry run 4"]
+        assert f"{all_refused} requests refused, 1,275 let in" in browser.run(
+            "return document.querySelector('#charts svg').getAttribute('aria-label')")
+
+        found = next(one for one in status["stores"] if one["path"] == str(store.path))
+        words = browser.texts(".store")[[one["path"] for one in status["stores"]].index(str(store.path))]
+        assert words == (f"{store.path} ready Heartbeat none Transaction {found['transaction']}"
+                         f" Tokens {found['tokens']} Readers {found['readers']} of {number(found['max_readers'])}"
+                         f" Revoked {found['revoked']} Map {found['used_bytes'] // 1024} KiB of 32 GiB")
+        assert (found["revoked"], found["open"]) == (2, True)
+
+        figures = browser.figures()
+        assert figures["Stores open"] == "1 of 2, without a source"
+        assert figures["Let in by fail-open"].startswith("0, since ")
+
+        for scheme in ("light", "dark"):
+            browser.open(site.url, scheme=scheme)
+            browser.picture(scheme)
+        browser.open(site.url, width=360)
+        browser.picture("narrow")
+
+
+def test_its_headline_tells_how_much_is_refused_in_the_last_minute(browser: Browser, site: Site, store: Store) -> None:
+    token = store.issue()["token"]
+    site.request("/token", token=token, times=150)
+    site.request("/token", token="x" * 40, times=30)
+    site.request("/token", times=20)
+    site.wait_for(ok=150, unknown=30, missing=20)
+    browser.open(site.url)
+    figures = browser.figures()
+    # Between 50 and 60 seconds were counted.
+    rate, *small = figures["Refused, last minute"].split(", ")
+    assert small == ["50", "25 % of requests; most: unknown"]
+    assert rate in {f"{round(60 * 50 / seconds)}/min" for seconds in range(51, 61)}
+    rate, *small = figures["Let in, last minute"].split(", ")
+    assert small == ["150 requests"]
+    assert rate in {f"{150 / seconds:.1f}/s" for seconds in range(51, 61)}
+
+
+def test_nothing_but_itself_is_asked_for_and_nothing_is_complained_about(browser: Browser, site: Site) -> None:
+    site.request("/token", times=3)
+    browser.open(site.url)
+    site.request("/token", times=3)
+    site.wait_for(missing=6)
+    wait_until(lambda: browser.table("#statuses")["missing"]["Total"] == "6", "the page is up to date")
+    assert browser.requested() == {site.url}
+    assert browser.complaints() == []
+
+
+def test_its_policy_is_strict_and_holds(browser: Browser, site: Site) -> None:
+    headers, page = site.answer("text/html")
+
+    def hash_of(element: str) -> str:
+        contents = page.split(f"<{element}>")[1].split(f"</{element}>")[0]
+        return f"'sha256-{base64.b64encode(hashlib.sha256(contents.encode()).digest()).decode()}'"
+
+    assert headers["Content-Type"].startswith("text/html")
+    assert headers["Cache-Control"] == "no-store"
+    assert dict(part.split(maxsplit=1) for part in headers["Content-Security-Policy"].split("; ")) == {
+        "default-src": "'none'", "style-src": hash_of("style"), "script-src": hash_of("script"),
+        "connect-src": "'self'", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}
+
+    browser.open(site.url)
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        address = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/"
+        browser.run("""
+            window.broken = [];
+            addEventListener('securitypolicyviolation', event => broken.push(event.effectiveDirective));
+            const add = (name, properties) =>
+                document.body.append(Object.assign(document.createElement(name), properties));
+            add('script', { textContent: 'window.hacked = true' });
+            add('script', { src: arguments[0] });
+            add('style', { textContent: 'body { display: none }' });
+            add('img', { src: arguments[0] });
+            add('iframe', { src: arguments[0] });
+            document.body.setAttribute('style', 'display: none');
+            document.body.setAttribute('onclick', 'window.hacked = true');
+            document.body.click();
+            fetch(arguments[0]).catch(() => {});
+            """, address)
+        expected = {"script-src-elem", "script-src-attr", "style-src-elem", "style-src-attr", "img-src", "frame-src",
+                    "connect-src"}
+        wait_until(lambda: set(browser.run("return broken")) == expected, lambda: browser.run("return broken"))
+        assert browser.run("return window.hacked") is None
+        assert browser.run("return getComputedStyle(document.body).display") == "block"
+
+
+def test_it_updates_itself_without_being_loaded_again(browser: Browser, site: Site, store: Store) -> None:
+    token = store.issue()
+    browser.open(site.url)
+    assert browser.table("#statuses")["ok"]["Total"] == "0"
+    assert browser.text("#tokens caption").startswith("No token was used since ")
+
+    site.request("/token", token=token["token"], times=5)
+    wait_until(lambda: browser.table("#statuses")["ok"]["Total"] == "5", "5 requests are shown")
+    assert browser.table("#tokens")[token["id"]]["Uses"] == "5"
+    site.request("/token", token="x" * 40, times=4)
+    wait_until(lambda: browser.texts("#legend li") == ["unknown 4 (100 %)"], "the refusals are shown")
+    assert browser.run("return window.stays")
+
+
+def test_what_is_selected_and_focused_stays_so(browser: Browser, site: Site, store: Store) -> None:
+    token = store.issue()
+    site.request("/token", token=token["token"])
+    site.wait_for(ok=1)
+    browser.open(site.url)
+    browser.run("""
+        getSelection().selectAllChildren(document.querySelector('#tokens .id'));
+        document.querySelector('#by-server .wide').focus();""")
+    site.request("/token", token=token["token"])
+    wait_until(lambda: browser.table("#tokens")[token["id"]]["Uses"] == "2", "the use is shown")
+    assert browser.run("return String(getSelection())") == token["id"]
+    assert browser.run("return document.activeElement.className") == "wide"
+
+
+def test_it_is_loaded_again_when_nginx_has_another_version_of_it(browser: Browser, site: Site) -> None:
+    browser.open(site.url)
+    site.stop()
+    site.start("""sub_filter "'use strict'" "'use  strict'";""")
+    wait_until(lambda: browser.run("return window.stays") is None, "the page was loaded again")
+
+
+def test_it_shows_a_store_that_becomes_unreadable_and_recovers(browser: Browser, folder: Path, store: Store) -> None:
+    with running(folder, f"server {{ listen 127.0.0.1:PORT; server_name a; location / {{ auth_pat a;"
+                         f" auth_pat_store {store.path}; }} }}") as site:
+        browser.open(site.url)
+        browser.wait_for_text("#verdict", "The store is open")
+        assert browser.run("return document.querySelector('#headline').dataset.level") == "ok"
+
+        store.path.rename(folder / "aside")
+        browser.wait_for_text("#verdict", "The store can’t be read")
+        problem = site.status()["stores"][0]["problem"]
+        assert browser.text("#problems") == f"{store.path}: {problem}"
+        assert browser.text(".store") == f"{store.path} can’t be read {problem}"
+        assert browser.figures()["Stores open"].startswith("0 of 1")
+        assert browser.run("return document.querySelector('#headline').dataset.level") == "bad"
+        assert browser.run("return document.title").startswith("✕ ")
+
+        (folder / "aside").rename(store.path)
+        browser.wait_for_text("#verdict", "The store is open")
+        assert "Tokens 0" in browser.text(".store")
+        assert not browser.run("return document.title").startswith("✕ ")
+
+
+def test_the_age_of_a_store_grows(browser: Browser, site: Site, store: Store) -> None:
+    age = ".store [data-at]"
+    store.heartbeat(time.time() - 10)
+    browser.open(site.url)
+    wait_until(lambda: browser.text(age) == "13 s ago", lambda: browser.texts(".store"))
+    wait_until(lambda: browser.text(age) == "14 s ago", "its age grows")
+    assert "source last reached 1" in browser.figures()["Stores open"]
+
+    store.heartbeat(time.time())
+    wait_until(lambda: browser.text(age) in ("0 s ago", "1 s ago", "2 s ago"), "it was reached again")
+
+
+def test_an_old_store_is_pointed_out(browser: Browser, folder: Path, store: Store) -> None:
+    with running(folder, f"server {{ listen 127.0.0.1:PORT; server_name a; location / {{ auth_pat a;"
+                         f" auth_pat_store {store.path}; }} }}") as site:
+        store.heartbeat(time.time() - 200)
+        browser.open(site.url)
+        browser.wait_for_text("#verdict", "The store is open, but not all is well")
+        assert browser.text("#problems") == f"{store.path}: its source was last reached more than a minute ago"
+        assert browser.text(".store dl div").startswith("Heartbeat 3 min ")
+
+        store.heartbeat(time.time())
+        browser.wait_for_text("#verdict", "The store is open and fresh")
+        assert browser.text("#problems") == ""
+
+
+def test_it_says_that_nginx_is_gone_and_since_when_and_recovers(browser: Browser, site: Site) -> None:
+    browser.open(site.url)
+    site.request("/token", times=3)
+    wait_until(lambda: browser.table("#statuses")["missing"]["Total"] == "3", "the requests are shown")
+    assert browser.text("#silence") == ""
+    assert browser.text("#live").startswith("live, as of ")
+
+    site.stop()
+    browser.wait_for_text("#silence", "nginx does not answer. What you see is of ")
+    last = browser.text("#live").removeprefix("not live, as of ")
+    assert f"is of {last}, " in browser.text("#silence")
+    assert browser.run("return document.title").startswith("✕ no answer")
+    browser.wait_for_text("#silence", ", 5 s ago.")
+    assert browser.table("#statuses")["missing"]["Total"] == "3"
+
+    site.start()
+    site.request("/token", times=2)
+    wait_until(lambda: browser.text("#silence") == "", "nginx answers again")
+    wait_until(lambda: browser.table("#statuses")["missing"]["Total"] == "2", "the new requests are shown")
+    assert browser.text("#live").startswith("live, as of ")
+    assert browser.run("return window.stays")
+
+
+def test_it_says_that_nginx_answers_something_else(browser: Browser, site: Site) -> None:
+    browser.open(site.url)
+    site.stop()
+    site.start("deny all;")
+    browser.wait_for_text("#silence", "nginx answers 403. What you see is of ")
+    site.stop()
+    site.start("error_page 403 =200 @other; deny all;")
+    browser.wait_for_text("#silence", "nginx answers")
+
+
+def test_fail_open_is_the_worst_of_news(browser: Browser, site: Site) -> None:
+    browser.open(site.url)
+    assert site.request("/fail-open", token="x" * 40, times=6) == 204
+    wait_until(lambda: browser.figures()["Let in by fail-open"] == "6, 6 in the last minute", browser.figures)
+    assert "6 requests let in unchecked by auth_pat_fail_open in the last minute" in browser.texts("#problems li")[0]
+    assert browser.run("return document.querySelector('#headline').dataset.level") == "bad"
+    assert browser.table("#servers")["api.example.com"]["Fail-open"] == "6"
+
+
+def test_dry_runs_have_a_chart_only_where_there_are_any(browser: Browser, site: Site) -> None:
+    titles = "#charts .title"
+    browser.open(site.url)
+    drawn = "return Array.from(document.querySelectorAll(arguments[0]), one => one.textContent)"
+    assert browser.run(drawn, titles) == ["Refused, in 10 s", "Let in, in 10 s"]
+    assert "Dry run" not in browser.table("#statuses")["missing"]
+
+    site.request("/dry-run", times=9)
+    wait_until(lambda: browser.run(drawn, titles)
+               == ["Refused, in 10 s", "Dry run: would be refused, in 10 s", "Let in, in 10 s"],
+               "there is a chart of dry runs")
+    assert browser.run("return document.querySelectorAll('#charts path[fill=\"url(#hatch)\"]').length") == 1
+    assert browser.table("#statuses")["missing"]["Dry run"] == "9"
+    assert browser.table("#statuses")["missing"]["Total"] == "0"
+    assert browser.figures()["Dry run, last minute"].endswith("9 would have been refused")
+
+
+def test_the_charts_can_be_read_with_keyboard_and_pointer(browser: Browser, site: Site) -> None:
+    site.request("/token", times=3)
+    site.wait_for(missing=3)
+    browser.open(site.url)
+    assert browser.text("#tip") == ""
+
+    def press(key: str) -> None:
+        browser.tell("Input.dispatchKeyEvent", type="keyDown", key=key, code=key)
+
+    def spoken(attribute: str) -> Any:
+        return browser.run("return document.querySelector('#cursor').getAttribute(arguments[0])", attribute)
+
+    browser.run("document.querySelector('#cursor').focus()")
+    assert spoken("aria-valuenow") == "89"
+    press("Home")
+    assert spoken("aria-valuenow") == "0"
+    assert "nothing refused let in 0" in browser.text("#tip")
+    press("End")
+    # Ten seconds may have gone by since.
+    for moves in range(3):
+        assert spoken("aria-valuenow") == str(89 - moves)
+        if "missing 3" in browser.text("#tip"):
+            break
+        press("ArrowLeft")
+    assert "missing 3 let in 0" in browser.text("#tip")
+    assert "missing 3, let in 0" in spoken("aria-valuetext")
+    press("ArrowLeft")
+    assert spoken("aria-valuenow") == str(88 - moves)
+    press("Escape")
+    assert browser.text("#tip") == ""
+
+    browser.tell("Input.dispatchMouseEvent", type="mouseMoved", x=200, y=300)
+    browser.wait_for_text("#tip", "nothing refused let in 0")
+
+
+# The contrast of each text with what is behind it, where it is less than 4.5 to 1 (WCAG 2, 1.4.3).
+PALE = """
+    const channels = color => color.match(/[\\d.]+/g).map(Number);
+    const luminance = color => {
+        const [r, g, b] = channels(color).map(value => value / 255)
+            .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = element => {
+        const color = getComputedStyle(element).backgroundColor;
+        return channels(color)[3] === 0 ? behind(element.parentElement) : color;
+    };
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const pale = [];
+    let seen = 0;
+    while (texts.nextNode()) {
+        const element = texts.currentNode.parentElement;
+        if (texts.currentNode.data.trim() === '' || !element.checkVisibility() || element.closest('script')) continue;
+        const style = getComputedStyle(element);
+        const color = element instanceof SVGElement ? style.fill : style.color;
+        const [dark, light] = [luminance(color), luminance(behind(element))].sort((one, other) => one - other);
+        const contrast = (light + 0.05) / (dark + 0.05);
+        seen++;
+        if (contrast < 4.5) pale.push(`${texts.currentNode.data}: ${contrast.toFixed(2)}`);
+    }
+    return [seen, pale]"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read_in_light_and_dark(browser: Browser, site: Site, store: Store, scheme: str) -> None:
+    refuse_for_every_reason(site, store)
+    site.request("/dry-run", times=2)
+    site.request("/fail-open", token="x" * 40)
+    site.wait_for(store_error=11)
+    browser.open(site.url, scheme=scheme)
+    red, green, blue = browser.run(
+        "return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
+    assert (red + green + blue > 600) == (scheme == "light")
+    browser.run("document.querySelector('#cursor').focus()")
+    site.stop()
+    browser.wait_for_text("#silence", "nginx does not answer")
+    seen, pale = browser.run(PALE)
+    assert seen > 150
+    assert pale == []
+
+
+def test_a_narrow_page_does_not_scroll_sideways(browser: Browser, site: Site, store: Store) -> None:
+    refuse_for_every_reason(site, store)
+    site.request("/dry-run", times=2)
+    site.wait_for(store_error=10, missing=13)
+    for width in (360, 700, 1000, 1440):
+        browser.open(site.url, width=width)
+        assert browser.run("return innerWidth") == width
+        # Nor is anything cut off but what scrolls by itself.
+        assert browser.run("""
+            const root = document.documentElement;
+            return Array.from(document.querySelectorAll('main *, header *'))
+                .filter(one => !one.closest('.wide > *') && one.getBoundingClientRect().right > root.clientWidth)
+                .map(one => one.outerHTML)""") == []
+        assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_hostile_names_do_no_harm(browser: Browser, folder: Path) -> None:
+    name = "</script><script>alert(1)</script><!--"
+    store = Store(folder / "a\"b'c<img src=x onerror=alert(1)>")
+    server = f"""server {{ listen 127.0.0.1:PORT; server_name "{name}" harmless;
+                 location / {{ auth_pat a; auth_pat_store {quote(store.path)}; try_files /nowhere =204; }} }}"""
+    with running(folder, server) as site:
+        site.request("/", host="harmless")
+        site.wait_for(missing=1)
+        browser.open(site.url, width=360)
+        assert browser.table("#servers")[name]["missing"] == "1"
+        assert browser.text(".store h3 .id") == str(store.path)
+        assert browser.run("return [document.scripts.length, document.images.length]") == [2, 0]
+        assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        store.path.rename(folder / "aside")
+        browser.wait_for_text("#problems", f"{store.path}: ")
+        assert browser.complaints() == []
+        assert browser.requested() == {site.url}
+
+
+def test_without_a_zone_it_says_so_and_shows_the_stores(browser: Browser, folder: Path, store: Store) -> None:
+    with running(folder, servers_for(store), zone="") as site:
+        browser.open(site.url)
+        assert "The configuration has no auth_pat_zone." in browser.text("#uncounted")
+        browser.picture("without-zone")
+        for part in ("#recent", "#by-status", "#by-token", "#by-server"):
+            assert browser.text(part) == ""
+        assert f"{store.path} empty" in browser.texts(".store")[0] + browser.texts(".store")[1]
+
+        store.issue()
+        wait_until(lambda: any("Tokens 1 " in text for text in browser.texts(".store")), "the token is shown")
+        assert browser.complaints() == []
+
+
+def test_where_there_is_nothing_it_says_so(browser: Browser, folder: Path) -> None:
+    with running(folder, "") as site:
+        browser.open(site.url, scheme="dark")
+        browser.picture("empty")
+        assert browser.text("#verdict") == "There is no store"
+        assert browser.text("#no-stores") == "No location has an auth_pat_store."
+        assert browser.text("#legend") == "Nothing was refused in the last 15 minutes."
+        assert browser.text("#tokens").startswith("No token was used since ")
+        assert browser.text("#uncounted") == ""
+        assert browser.complaints() == []
