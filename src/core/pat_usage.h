@@ -102,7 +102,7 @@ public:
     std::size_t report(std::uint32_t store, std::uint64_t &cursor, std::span<use, report_size> out) noexcept;
 
     /// How many tokens most_used() looks at, so that a large table does not hold its caller up.
-    static constexpr std::uint32_t recent_size = 50'000;
+    static constexpr std::uint32_t recent_size = 10'000;
 
     /// Fills `out` with those of the tokens used last that were used most since they are known, most used first.
     std::size_t most_used(std::span<use> out) const noexcept;

@@ -106,6 +106,26 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     }
 }
 
+/// Whether a variable of a value could not be evaluated. nginx takes it for one that is not there, and the value is
+/// then shorter than it should be. What is not there the second time is not there.
+[[nodiscard]] bool has_failed(ngx_http_request_t *r, const ngx_http_complex_value_t &value) noexcept
+{
+    constexpr ngx_uint_t end = static_cast<ngx_uint_t>(-1);
+
+    for (const ngx_uint_t *index = value.flushes; index != nullptr && *index != end; index++) {
+        ngx_http_variable_value_t &once = r->variables[*index];
+        if (once.valid) {
+            continue;
+        }
+        once.not_found = 0;
+        const ngx_http_variable_value_t *again = ngx_http_get_indexed_variable(r, *index);
+        if (again == nullptr || again->valid) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /// What is required here of a token's scopes. False if there is no memory.
 [[nodiscard]] bool read_requirements(ngx_http_request_t *r, const loc_conf &conf,
                                      std::span<const scope_requirement> &out) noexcept
@@ -122,7 +142,7 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     auto *requirement = requirements;
     for (auto *scope = begin<scope_conf>(*conf.require_scope); scope != end<scope_conf>(*conf.require_scope); scope++) {
         ngx_str_t value;
-        if (ngx_http_complex_value(r, &scope->scopes, &value) != NGX_OK) {
+        if (ngx_http_complex_value(r, &scope->scopes, &value) != NGX_OK || has_failed(r, scope->scopes)) {
             return false;
         }
         *requirement++ = {view(value), scope->any};
@@ -155,41 +175,36 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 /// What the store says of a token.
 struct finding {
     verdict outcome;
+    bool is_of_store;  ///< it tells something about the store, and not about the token or this request
+    bool found;
     store::fault problem;  ///< behind a store_error
     std::int64_t heartbeat;
-    bool found;
-
-    /// Whether it tells something about the store, and not about the token.
-    [[nodiscard]] bool is_of_store() const noexcept
-    {
-        return outcome == verdict::stale
-               || (outcome == verdict::store_error && problem.kind != store::fault_kind::bad_record
-                   && problem.code != ENOMEM);
-    }
 };
 
 /// Looks a token up, and decides about it.
 [[nodiscard]] finding look_up(const loc_conf &conf, const token_key &key, const facts &request,
                               store::allocator allocate, void *context, record &token) noexcept
 {
-    if (conf.store->reader == nullptr) {
-        return {verdict::store_error, {store::fault_kind::absent}, 0, false};
+    store::reader *reader = conf.store->reader;
+    if (reader == nullptr) {
+        return {verdict::store_error, true, false, {store::fault_kind::absent}, 0};
     }
 
-    const store::lookup_result got = conf.store->reader->lookup(*conf.make_digest, key, allocate, context, token);
+    const store::lookup_result got = reader->lookup(*conf.make_digest, key, allocate, context, token);
     if (got.problem) {
-        return {verdict::store_error, got.problem, 0, false};
+        const bool is_of_one = got.problem.kind == store::fault_kind::bad_record || got.problem.code == ENOMEM;
+        return {verdict::store_error, !is_of_one || !reader->is_open(), false, got.problem, 0};
     }
     if (!got.found) {
-        return {verdict::unknown, {}, got.heartbeat, false};
+        return {verdict::unknown, false, false, {}, got.heartbeat};
     }
 
     const time_t now = ngx_time();
-    verdict outcome = decide(token, request, now);
+    const verdict outcome = decide(token, request, now);
     if (outcome == verdict::ok && is_stale(got.heartbeat, conf.max_age, now)) {
-        outcome = verdict::stale;
+        return {verdict::stale, true, true, {}, got.heartbeat};
     }
-    return {outcome, {}, got.heartbeat, true};
+    return {outcome, false, true, {}, got.heartbeat};
 }
 
 /// Writes to the log what is the matter with a store.
@@ -243,7 +258,7 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
     log_store(r->connection->log, conf, found);
 
     made.has_record = found.found;
-    made.fails_open = found.is_of_store();
+    made.fails_open = found.is_of_store;
     return found.outcome;
 }
 
@@ -345,10 +360,10 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
     case verdict::address_denied: return "may not be used from this address";
     case verdict::scope_denied: return "lacks a scope";
     case verdict::require_denied: return "does not meet a requirement";
+    case verdict::stale:
+    case verdict::store_error: return "could not be validated";
     case verdict::ok:
     case verdict::missing:
-    case verdict::stale:  // logged where they were found
-    case verdict::store_error:
     case verdict::preflight:
     case verdict::anonymous: break;
     }
@@ -527,24 +542,43 @@ void take_back_headers(decision &made) noexcept
     made.retry_after = nullptr;
 }
 
+/// What is counted about a decision.
+struct countable {
+    verdict outcome;
+    bool let_in;
+    bool is_dry_refusal;
+    const store_conf *used_store;  ///< nullptr: no token was used
+    std::string_view used_id;
+
+    bool operator==(const countable &) const noexcept = default;
+};
+
+[[nodiscard]] countable describe(const decision &made) noexcept
+{
+    const bool is_use = made.let_in && made.has_record;
+    return {made.outcome, made.let_in, made.conf->dry_run && !made.let_in, is_use ? made.conf->store : nullptr,
+            is_use ? made.token.id : std::string_view{}};
+}
+
 /// Counts a decision. Of a request that comes to the access phase again, by way of an index or an error page, it counts
 /// only what is new.
-void count(ngx_http_request_t *r, const decision &made, const std::optional<verdict> &before) noexcept
+void count(ngx_http_request_t *r, const decision &made, const std::optional<countable> &before) noexcept
 {
-    if (before == made.outcome) {
+    const countable now = describe(made);
+    if (before == now) {
         return;
     }
-    if (made.conf->dry_run && !made.let_in) {
-        count_dry_run(r, made.outcome);
+    if (now.is_dry_refusal) {
+        count_dry_run(r, now.outcome);
         return;
     }
 
-    count_request(r, made.outcome);
+    count_request(r, now.outcome);
     if (made.let_in && made.fails_open) {
         count_fail_open(r);
     }
-    if (made.let_in && made.has_record) {
-        count_use(r, *made.conf->store, made.token, made.request.peer);
+    if (now.used_store != nullptr) {
+        count_use(r, *now.used_store, now.used_id, made.request.peer);
     }
 }
 
@@ -588,10 +622,10 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     // A decision that a variable asked for before this phase does not count: the token, the address and the scopes that
     // are needed may have changed since, or the token may have been revoked while limit_req held the request up.
     decision *made = find_decision(r);
-    std::optional<verdict> before;
+    std::optional<countable> before;
     if (made != nullptr) {
         if (made->enforced) {
-            before = made->outcome;
+            before = describe(*made);
         }
         forget_variables(r);
     } else if ((made = make_room(r)) == nullptr) {
@@ -630,7 +664,7 @@ bool recheck(ngx_http_request_t *r, decision &made) noexcept
 
     record token;
     const finding found = look_up(conf, made.key, made.request, allocate_once, &memory, token);
-    if (found.outcome == verdict::ok || (conf.fail_open && found.is_of_store())) {
+    if (found.outcome == verdict::ok || (conf.fail_open && found.is_of_store)) {
         return true;
     }
 
@@ -641,21 +675,19 @@ bool recheck(ngx_http_request_t *r, decision &made) noexcept
     return false;
 }
 
-void close_request(ngx_http_request_t *r, const decision &made) noexcept
+void close_request(ngx_http_request_t *r, const decision &made, bool is_news) noexcept
 {
     ngx_connection_t *connection = r->connection;
 
-    count_closed(r, made.outcome);
-    if (reason(made.outcome) != nullptr) {
+    if (is_news) {
+        count_closed(r, made.outcome);
         log_refusal(r, made, ", closing its request");
-    } else {
-        ngx_log_error(NGX_LOG_INFO, connection->log, 0, "access token could not be validated, closing its request");
     }
 
     // As `return 444` does: the connection, or the stream, ends at once, and the access log has the status that was
     // sent, or 444. What is cleaned up first, like a connection to an upstream, must not end the request by itself
     // (ngx_http_request_handler() terminates in the same way).
-#if (NGX_HTTP_V2)
+#if (NGX_HTTP_V2 || NGX_COMPAT)
     if (r->stream != nullptr) {
         // nginx leaves the end of a stream in the queue as long as other streams go on.
         ngx_post_event(r->stream->connection->connection->write, &ngx_posted_events);

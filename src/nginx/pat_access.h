@@ -34,8 +34,9 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept;
 /// then says why.
 [[nodiscard]] bool recheck(ngx_http_request_t *r, decision &made) noexcept;
 
-/// Closes a request that is under way, because of what the decision says now.
-void close_request(ngx_http_request_t *r, const decision &made) noexcept;
+/// Closes a request that is under way, because of what the decision says now. It may take until later, while nginx
+/// waits for a file or for the lock of a cache entry (r->blocked); `is_news` is false if that was told before.
+void close_request(ngx_http_request_t *r, const decision &made, bool is_news) noexcept;
 
 #if (nginx_version < 1023000)
 /// A handler of the precontent phase: takes back the challenge of a request that was let in. nginx does so by itself,

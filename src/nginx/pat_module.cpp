@@ -822,6 +822,20 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
     return true;
 }
 
+/// Whether the zone can tell the stores apart.
+[[nodiscard]] bool are_short_enough(ngx_conf_t *cf, const ngx_array_t &stores) noexcept
+{
+    for (auto **store = begin<store_conf *>(stores); store != end<store_conf *>(stores); store++) {
+        if ((*store)->path.len > max_zone_name_length) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "auth_pat store \"%V\" in %V:%ui: with an auth_pat_zone, a path has at most %uz characters",
+                          &(*store)->path, &(*store)->place.file, (*store)->place.line, max_zone_name_length);
+            return false;
+        }
+    }
+    return true;
+}
+
 ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept
 {
     return add_variables(cf);
@@ -845,6 +859,9 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
 #endif
 
     const main_conf &conf = main_conf_of(cf);
+    if (conf.zone != nullptr && !are_short_enough(cf, conf.stores)) {
+        return NGX_ERROR;
+    }
     if (conf.zone != nullptr && number_servers(cf, *conf.zone) != NGX_OK) {
         return NGX_ERROR;
     }

@@ -24,7 +24,7 @@ struct store_conf {
     std::size_t map_size;
     directive_place place;
 
-    std::uint32_t number;  ///< in the zone, if there is one
+    std::uint32_t number;  ///< in the zone; 0 if there is none, or no room
 
     /// Set in the process that serves (pat_registry.h), and nowhere else.
     store::reader *reader;

@@ -12,6 +12,7 @@ extern "C" {
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
+#include <v2/ngx_http_v2.h>  // which ngx_http.h leaves out where nginx is configured without it
 }
 #pragma GCC diagnostic pop
 

@@ -44,10 +44,10 @@ void check_due(ngx_event_t *timer) noexcept
         if (r->done) {
             continue;  // all of the answer is sent; what is left is nginx's business with the connection
         }
-        if (recheck(r, *place->made)) {
-            append(queue, *place);
-        } else {
-            close_request(r, *place->made);
+
+        append(queue, *place);  // from where it goes with the request
+        if (const bool was_let_in = place->made->let_in; !recheck(r, *place->made)) {
+            close_request(r, *place->made, was_let_in);
         }
     }
 

@@ -53,29 +53,38 @@ void reply::write_number(std::int64_t number) noexcept
 
 void reply::write_escaped(std::string_view text, bool is_json) noexcept
 {
+    constexpr std::string_view replacement = "\xef\xbf\xbd";  // U+FFFD, for what is not UTF-8
+
     write("\"");
     while (!text.empty()) {
-        const auto plain = static_cast<std::size_t>(
-            std::find_if(text.begin(), text.end(),
-                         [](char c) { return c == '"' || c == '\\' || c == '<' || static_cast<u_char>(c) < 0x20; })
-            - text.begin());
-        write(head(text, plain));
-        text = tail(text, plain);
-        if (text.empty()) {
-            break;
-        }
+        const char c = text[0];
+        const auto byte = static_cast<u_char>(c);
+        std::size_t length = 1;
 
-        u_char code[sizeof("\\u0000")];
-        if (text[0] == '"' || text[0] == '\\') {
+        if (c == '"' || c == '\\') {
             write("\\");
             write(head(text, 1));
+        } else if (byte >= 0x80) {
+            ngx_str_t rest = to_ngx(text);
+            u_char *end = rest.data;
+            const std::uint32_t point = ngx_utf8_decode(&end, rest.len);
+            const bool is_surrogate = point >= 0xd800 && point <= 0xdfff;
+            if (point <= 0x10ffff && !is_surrogate) {
+                length = static_cast<std::size_t>(end - rest.data);
+                write(head(text, length));
+            } else {
+                write(replacement);
+            }
+        } else if (byte >= 0x20 && !(is_json && c == '<')) {
+            write(head(text, 1));
         } else if (is_json) {
-            const u_char *end = ngx_sprintf(code, "\\u%04xd", static_cast<int>(text[0]));
+            u_char code[sizeof("\\u0000")];
+            const u_char *end = ngx_sprintf(code, "\\u%04xd", static_cast<int>(byte));
             write(view({static_cast<std::size_t>(end - code), code}));
         } else {
-            write(text[0] == '\n' ? "\\n" : head(text, 1));
+            write(c == '\n' ? "\\n" : head(text, 1));
         }
-        text = tail(text, 1);
+        text = tail(text, length);
     }
     write("\"");
 }

@@ -55,7 +55,6 @@ struct store_figures {
 struct status {
     const zone_conf *zone;  ///< nullptr: there is none, and only the stores are known
     zone_figures figures;
-    counters all;
     std::span<store_figures> stores;
 };
 
@@ -80,18 +79,7 @@ struct status {
     if (conf.zone == nullptr) {
         return true;
     }
-    if (!read_zone(*conf.zone, r->pool, out.figures)) {
-        return false;
-    }
-    for (const server_figures &server : out.figures.servers) {
-        for (std::size_t i = 0; i < verdict_count; i++) {
-            out.all.requests[i] += server.counts.requests[i];
-            out.all.dry_run[i] += server.counts.dry_run[i];
-            out.all.closed[i] += server.counts.closed[i];
-        }
-        out.all.fail_open += server.counts.fail_open;
-    }
-    return true;
+    return read_zone(*conf.zone, r->pool, out.figures);
 }
 
 /// The text of an address; empty if there is none.
@@ -151,7 +139,7 @@ void write_zone(reply &to, const status &from) noexcept
     to.write_string(view(from.zone->memory->shm.name));
     to(",\"size\":", from.zone->memory->shm.size, ",\"since\":", figures.since, "},");
 
-    write_counters(to, from.all);
+    write_counters(to, figures.all);
 
     to(",\"servers\":[");
     for (const server_figures &server : figures.servers) {

@@ -1,5 +1,6 @@
 #include "nginx/pat_zone.h"
 
+#include "core/pat_bytes.h"
 #include "nginx/pat_module.h"
 
 #include <algorithm>
@@ -8,22 +9,16 @@
 
 namespace pat::ngx {
 
-struct server_totals {
-    server_totals *next;
-    counters counts;
-    std::size_t name_length;
-    u_char name[1];  ///< as long as it is
+struct zone_name {
+    zone_name *next;
+    std::uint32_t number;         ///< no other name ever had it
+    std::uint64_t configuration;  ///< the newest one that has it
+    counters counts;              ///< of a server
+    std::size_t length;
+    std::array<u_char, max_zone_name_length> name;  ///< of a server, or the path of a store
 };
 
 namespace {
-
-/// Numbers the stores of the usage table, which outlives a configuration.
-struct store_number {
-    store_number *next;
-    std::uint32_t number;
-    std::size_t path_length;
-    u_char path[1];
-};
 
 constexpr ngx_msec_t merge_interval = 1000;
 constexpr ngx_msec_t retry_interval = 10;  ///< where somebody else had the lock
@@ -32,8 +27,11 @@ constexpr ngx_msec_t retry_interval = 10;  ///< where somebody else had the lock
 
 struct zone_contents {
     time_t since;
-    server_totals *servers;
-    store_number *stores;
+    zone_name *servers;
+    zone_name *stores;
+    std::uint32_t names;           ///< that there ever were
+    std::uint64_t configurations;  ///< that there ever were
+    counters all;                  ///< of the servers of all configurations
     history last;
     std::span<std::byte> usage_memory;
     usage_table *usage;
@@ -117,6 +115,12 @@ private:
     bool is_held_;
 };
 
+/// Whether the zone has counters for a server, and not for another name in their place.
+[[nodiscard]] bool is_current(const server_entry &server) noexcept
+{
+    return server.totals != nullptr && server.totals->number == server.number;
+}
+
 void add(verdict_counts &to, const verdict_counts &from) noexcept
 {
     for (std::size_t i = 0; i < to.size(); i++) {
@@ -162,10 +166,13 @@ void merge(zone_worker &worker) noexcept
         counters *counted = worker.servers;
         for (auto *server = begin<server_entry>(worker.zone->servers);
              server != end<server_entry>(worker.zone->servers); server++, counted++) {
-            add(server->totals->counts, *counted);
+            if (is_current(*server)) {
+                add(server->totals->counts, *counted);
+            }
             add(all, *counted);
             *counted = {};
         }
+        add(contents.all, all);
         add(contents.last, all);
         worker.has_counts = false;
     }
@@ -245,100 +252,132 @@ void detach(void *data) noexcept
     }
 }
 
-/// Memory of the zone, all zero.
-template <typename T>
-[[nodiscard]] T *allocate_shared(const zone_conf &zone, std::size_t more = 0) noexcept
+/// A name whose place may be taken: the oldest, if neither this configuration nor the one before has it.
+[[nodiscard]] zone_name *find_forgotten(zone_name *first, std::uint64_t configuration) noexcept
 {
-    return static_cast<T *>(ngx_slab_calloc(&slab_of(zone), sizeof(T) + more));
-}
-
-[[nodiscard]] server_totals *find_or_add_server(zone_conf &zone, const ngx_str_t &name) noexcept
-{
-    server_totals *&first = zone.contents->servers;
-
-    for (server_totals *one = first; one != nullptr; one = one->next) {
-        if (view({one->name_length, one->name}) == view(name)) {
-            return one;
+    zone_name *oldest = nullptr;
+    for (zone_name *one = first; one != nullptr; one = one->next) {
+        if (one->configuration + 1 < configuration
+            && (oldest == nullptr || one->configuration < oldest->configuration)) {
+            oldest = one;
         }
     }
-
-    auto *added = allocate_shared<server_totals>(zone, name.len);
-    if (added != nullptr) {
-        added->name_length = name.len;
-        ngx_memcpy(added->name, name.data, name.len);
-        added->next = first;
-        first = added;
-    }
-    return added;
+    return oldest;
 }
 
-[[nodiscard]] bool number_store(zone_conf &zone, store_conf &store) noexcept
+[[nodiscard]] zone_name *find(zone_name *first, std::string_view name) noexcept
 {
-    store_number *&first = zone.contents->stores;
+    while (first != nullptr && view({first->length, first->name.data()}) != name) {
+        first = first->next;
+    }
+    return first;
+}
 
-    for (store_number *one = first; one != nullptr; one = one->next) {
-        if (view({one->path_length, one->path}) == view(store.path)) {
-            store.number = one->number;
-            return true;
+/// Adds a name to a list of the zone; nullptr if there is no room.
+[[nodiscard]] zone_name *add(zone_conf &zone, zone_name *&first, std::string_view name) noexcept
+{
+    zone_contents &contents = *zone.contents;
+
+    auto *entry = static_cast<zone_name *>(ngx_slab_calloc(&slab_of(zone), sizeof(zone_name)));
+    const bool is_new = entry != nullptr;
+    if (!is_new && (entry = find_forgotten(first, contents.configurations)) == nullptr) {
+        return nullptr;
+    }
+
+    const zone_lock lock{zone};
+    entry->number = ++contents.names;  // what an old worker counts under another name is not taken for this one's
+    entry->configuration = contents.configurations;
+    entry->counts = {};
+    entry->length = name.size();
+    std::copy(name.begin(), name.end(), entry->name.begin());
+    if (is_new) {
+        entry->next = first;
+        first = entry;
+    }
+    return entry;
+}
+
+/// Finds names in a list of the zone, or adds them, and passes each entry to `take` with the index of its name. Returns
+/// how many had no room. Only the master process changes the lists.
+template <typename Name, typename Take>
+[[nodiscard]] ngx_uint_t find_or_add(zone_conf &zone, zone_name *&first, ngx_uint_t count, const Name &name_of,
+                                     const Take &take) noexcept
+{
+    ngx_uint_t missing = 0;
+
+    for (const bool adds : {false, true}) {  // first those that are there, so that none of them makes room for another
+        for (ngx_uint_t i = 0; i < count; i++) {
+            const ngx_str_t &text = name_of(i);
+            const std::string_view name = head(view(text), std::min(text.len, max_zone_name_length));
+
+            zone_name *entry = find(first, name);
+            if (entry != nullptr) {
+                entry->configuration = zone.contents->configurations;
+            } else if (adds && (entry = add(zone, first, name)) == nullptr) {
+                missing++;
+            }
+            if (entry != nullptr) {
+                take(i, *entry);
+            }
         }
     }
-
-    auto *added = allocate_shared<store_number>(zone, store.path.len);
-    if (added == nullptr) {
-        return false;
-    }
-    added->path_length = store.path.len;
-    ngx_memcpy(added->path, store.path.data, store.path.len);
-    added->number = first == nullptr ? 0 : first->number + 1;
-    added->next = first;
-    first = added;
-    store.number = added->number;
-    return true;
+    return missing;
 }
 
-/// Makes what a new zone holds. The usage table gets what is free, but for some pages for servers and stores of later
-/// configurations.
-[[nodiscard]] bool make_contents(zone_conf &zone) noexcept
+/// Finds the servers and stores of this configuration in the zone, and adds those that are new. Returns how many have
+/// no room.
+[[nodiscard]] ngx_uint_t find_or_add_all(zone_conf &zone) noexcept
+{
+    auto *servers = begin<server_entry>(zone.servers);
+    auto **stores = begin<store_conf *>(zone.main->stores);
+
+    zone.contents->configurations++;
+
+    return find_or_add(
+               zone, zone.contents->servers, zone.servers.nelts,
+               [&](ngx_uint_t i) -> ngx_str_t & { return servers[i].name; },
+               [&](ngx_uint_t i, zone_name &entry) {
+                   servers[i].totals = &entry;
+                   servers[i].number = entry.number;
+               })
+           + find_or_add(
+               zone, zone.contents->stores, zone.main->stores.nelts,
+               [&](ngx_uint_t i) -> ngx_str_t & { return stores[i]->path; },
+               [&](ngx_uint_t i, zone_name &entry) { stores[i]->number = entry.number; });
+}
+
+/// Gives the usage table what is free, but for some pages for servers and stores of later configurations.
+[[nodiscard]] bool add_usage_table(zone_conf &zone) noexcept
 {
     ngx_slab_pool_t &slab = slab_of(zone);
 
-    auto *contents = allocate_shared<zone_contents>(zone);
-    if (contents == nullptr) {
+    const ngx_uint_t spare = 1 + slab.pfree / 16;
+    if (slab.pfree <= spare) {
         return false;
     }
-
-    const ngx_uint_t spare = 2 + slab.pfree / 16;
-    const std::size_t size = slab.pfree <= spare ? 0 : (slab.pfree - spare) * ngx_pagesize;
+    const std::size_t size = (slab.pfree - spare) * ngx_pagesize;
     auto *memory = static_cast<std::byte *>(ngx_slab_alloc(&slab, size));
     if (memory == nullptr) {
         return false;
     }
 
-    contents->since = ngx_time();
-    contents->usage_memory = {memory, size};
-    contents->usage = make_usage_table(*contents);
-    zone.contents = contents;
-    slab.data = contents;
-    return contents->usage != nullptr;
+    zone.contents->usage_memory = {memory, size};
+    zone.contents->usage = make_usage_table(*zone.contents);
+    return zone.contents->usage != nullptr;
 }
 
-/// Finds the servers and stores of this configuration in the zone, and adds those that are new. Only the master process
-/// does so, and workers look at these lists with their ends in place.
-[[nodiscard]] bool find_or_add_all(zone_conf &zone) noexcept
+[[nodiscard]] bool make_contents(zone_conf &zone) noexcept
 {
-    for (auto *server = begin<server_entry>(zone.servers); server != end<server_entry>(zone.servers); server++) {
-        server->totals = find_or_add_server(zone, server->name);
-        if (server->totals == nullptr) {
-            return false;
-        }
+    ngx_slab_pool_t &slab = slab_of(zone);
+
+    zone.contents = static_cast<zone_contents *>(ngx_slab_calloc(&slab, sizeof(zone_contents)));
+    if (zone.contents == nullptr) {
+        return false;
     }
-    for (auto **store = begin<store_conf *>(zone.main->stores); store != end<store_conf *>(zone.main->stores);
-         store++) {
-        if (!number_store(zone, **store)) {
-            return false;
-        }
-    }
-    return true;
+    zone.contents->since = ngx_time();
+    slab.data = zone.contents;
+
+    return find_or_add_all(zone) == 0 && add_usage_table(zone);
 }
 
 ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
@@ -348,19 +387,23 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
 
     slab_of(zone).log_nomem = 0;
 
-    if (old != nullptr) {
-        zone.contents = old->contents;
-    } else if (memory->shm.exists) {
-        zone.contents = static_cast<zone_contents *>(slab_of(zone).data);
-    } else if (!make_contents(zone)) {
-        zone.contents = nullptr;
-    }
-
-    if (zone.contents == nullptr || !find_or_add_all(zone)) {
+    if (old == nullptr && !memory->shm.exists) {
+        if (make_contents(zone)) {
+            return NGX_OK;
+        }
         ngx_log_error(NGX_LOG_EMERG, memory->shm.log, 0,
                       "auth_pat_zone \"%V\" is too small for %ui servers and %ui stores", &memory->shm.name,
                       zone.servers.nelts, zone.main->stores.nelts);
         return NGX_ERROR;
+    }
+
+    zone.contents = old != nullptr ? old->contents : static_cast<zone_contents *>(slab_of(zone).data);
+    if (const ngx_uint_t missing = find_or_add_all(zone)) {
+        ngx_log_error(
+            NGX_LOG_WARN, memory->shm.log, 0,
+            "auth_pat_zone \"%V\" has no room for %ui more servers or stores, which are not counted apart; with "
+            "another size it starts anew",
+            &memory->shm.name, missing);
     }
     return NGX_OK;
 }
@@ -388,6 +431,12 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
 {
     static_assert(static_cast<std::size_t>(verdict::anonymous) + 1 == verdict_count);
     return static_cast<std::size_t>(of);
+}
+
+/// False for a request of a configuration that `master_process off` has reloaded: its zone may be gone.
+[[nodiscard]] bool is_attached(const zone_conf &zone) noexcept
+{
+    return zone.worker != nullptr && zone.worker->zone != nullptr;
 }
 
 /// Copies the ids, which are the table's.
@@ -448,7 +497,7 @@ ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept
         if (added == nullptr) {
             return NGX_ERROR;
         }
-        *added = {(*server)->server_name, nullptr};
+        *added = {(*server)->server_name, nullptr, 0};
     }
     return NGX_OK;
 }
@@ -511,14 +560,14 @@ void count_fail_open(const ngx_http_request_t *r) noexcept
     }
 }
 
-void count_use(const ngx_http_request_t *r, const store_conf &store, const record &token, const address &from) noexcept
+void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &from) noexcept
 {
     zone_worker *worker = worker_of(r);
-    if (worker == nullptr) {
+    if (worker == nullptr || store.number == 0) {
         return;
     }
 
-    if (!worker->uses.add(store.number, token.id, ngx_time(), from)) {
+    if (!worker->uses.add(store.number, id, ngx_time(), from)) {
         worker->lost_uses++;
     }
     if (worker->uses.is_filling() && worker->zone != nullptr && !worker->soon.posted) {
@@ -530,37 +579,28 @@ bool read_zone(zone_conf &zone, ngx_pool_t *pool, zone_figures &out) noexcept
 {
     constexpr std::size_t most_used_count = 10;
 
+    const std::size_t count = zone.servers.nelts;
+    auto *servers = allocate<server_figures>(pool, count);
     auto *last = allocate<history>(pool);
     auto *uses = allocate<use>(pool, most_used_count);
-    if (last == nullptr || uses == nullptr) {
+    if (servers == nullptr || last == nullptr || uses == nullptr || !is_attached(zone)) {
         return false;
     }
-    if (zone.worker != nullptr && zone.worker->zone != nullptr) {
-        merge_now(*zone.worker);
-    }
+    merge_now(*zone.worker);
 
     const zone_lock lock{zone};
     const zone_contents &contents = *zone.contents;
 
-    std::size_t count = 0;
-    for (const server_totals *one = contents.servers; one != nullptr; one = one->next) {
-        count++;
-    }
-    auto *servers = allocate<server_figures>(pool, count);
-    if (servers == nullptr) {
-        return false;
-    }
-
-    // The last that was added is the first in the list.
-    auto *server = servers + count;
-    for (server_totals *one = contents.servers; one != nullptr; one = one->next) {
-        *--server = {{one->name_length, one->name}, one->counts};
+    for (std::size_t i = 0; i < count; i++) {
+        const server_entry &server = begin<server_entry>(zone.servers)[i];
+        servers[i] = {server.name, is_current(server) ? server.totals->counts : counters{}};
     }
 
     const usage_table &usage = *contents.usage;
 
     *last = contents.last;
     out.since = contents.since;
+    out.all = contents.all;
     out.servers = {servers, count};
     out.last = last;
     out.usage = {usage.size(), usage.capacity(), usage.evicted(), usage.lost_uses(), usage.cursor()};
@@ -574,12 +614,10 @@ bool report_usage(zone_conf &zone, const store_conf &store, std::uint64_t &curso
     constexpr std::size_t most = usage_table::report_size;
 
     auto *memory = allocate<use>(pool, most);
-    if (memory == nullptr) {
+    if (memory == nullptr || !is_attached(zone)) {
         return false;
     }
-    if (zone.worker != nullptr && zone.worker->zone != nullptr) {
-        merge_now(*zone.worker);
-    }
+    merge_now(*zone.worker);
 
     const zone_lock lock{zone};
     const std::span uses{memory,

@@ -40,16 +40,21 @@ struct history {
     std::array<slice, slice_count> slices;
 };
 
-/// The counters of the servers of one name, in shared memory.
-struct server_totals;
+/// What of a server's name counts. The path of a store can't be longer in a configuration with a zone.
+inline constexpr std::size_t max_zone_name_length = 255;
+
+/// A name in shared memory, and what is counted under it.
+struct zone_name;
 /// What the zone holds.
 struct zone_contents;
 /// What a worker has counted and not yet added.
 struct zone_worker;
 
+/// A server of the configuration.
 struct server_entry {
     ngx_str_t name;
-    server_totals *totals;
+    zone_name *totals;     ///< nullptr if there is no room for them
+    std::uint32_t number;  ///< that `totals` has as long as it is of this server
 };
 
 /// The configuration of the zone.
@@ -80,7 +85,7 @@ void count_request(const ngx_http_request_t *r, verdict of) noexcept;
 void count_dry_run(const ngx_http_request_t *r, verdict of) noexcept;
 void count_closed(const ngx_http_request_t *r, verdict of) noexcept;
 void count_fail_open(const ngx_http_request_t *r) noexcept;
-void count_use(const ngx_http_request_t *r, const store_conf &store, const record &token, const address &from) noexcept;
+void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &from) noexcept;
 
 /// The figures of one server name.
 struct server_figures {
@@ -98,16 +103,17 @@ struct usage_figures {
 
 struct zone_figures {
     time_t since;
+    counters all;  ///< of all servers, those of earlier configurations too
     std::span<server_figures> servers;
     history *last;
     usage_figures usage;
     std::span<use> most_used;
 };
 
-/// Copies the figures of the zone into memory of the pool. False if there is none.
+/// Copies the figures of the zone into memory of the pool. False if that can't be done.
 [[nodiscard]] bool read_zone(zone_conf &zone, ngx_pool_t *pool, zone_figures &out) noexcept;
 
-/// Reports uses of a store's tokens, in memory of the pool: see usage_table::report(). False if there is none.
+/// Reports uses of a store's tokens, in memory of the pool: see usage_table::report(). False if that can't be done.
 [[nodiscard]] bool report_usage(zone_conf &zone, const store_conf &store, std::uint64_t &cursor, ngx_pool_t *pool,
                                 std::span<const use> &out) noexcept;
 

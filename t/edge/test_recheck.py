@@ -102,9 +102,8 @@ class Running:
         await until(lambda: self.received > before or self._task.done(), "more of the answer")
         assert not self._task.done(), self.error
 
-    async def ends(self) -> None:
-        """It is cut off, which the client can tell from an end."""
-        await asyncio.wait_for(self._task, CLOSED_WITHIN)
+    async def ends(self, seconds: float = CLOSED_WITHIN) -> None:
+        await asyncio.wait_for(self._task, seconds)
 
     async def close(self) -> None:
         self._task.cancel()
@@ -296,7 +295,7 @@ def test_a_request_is_closed_when_the_store_becomes_stale(nginx: Nginx, store: S
 
     async def scenario() -> None:
         async with running(f"{nginx.url}/fresh", token) as closed, running(f"{nginx.url}/events", token) as kept:
-            await asyncio.wait_for(closed.ends(), 5 + CLOSED_WITHIN)
+            await closed.ends(5 + CLOSED_WITHIN)
             await goes_on_for(kept)
 
     asyncio.run(scenario())

@@ -260,8 +260,11 @@ sub exchange {
     my ($status) = $head =~ m{\AHTTP/\d\.\d (\d+)};
 
     if (my ($length) = $head =~ /^Content-Length: (\d+)/mi) {
-        my $missing = $length - length $body;
-        $body .= read_until($socket, qr/\A.{$missing}/s, $seconds) if $missing > 0 && $request !~ /\AHEAD/;
+        while ($request !~ /\AHEAD/ && length $body < $length) {
+            my $more = read_until($socket, qr/./s, $seconds);
+            last if !length $more;
+            $body .= $more;
+        }
     }
     return { status => $status, headers => $head, body => $body };
 }
