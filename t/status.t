@@ -152,7 +152,7 @@ $main::structure
 closed dry_run fail_open history nginx requests servers stores time tokens zone
 name since size
 closed dry_run fail_open name requests
-dry_run end interval requests
+dry_run end fail_open interval requests
 capacity cursor evicted known lost_uses top
 age heartbeat map_bytes max_readers open path problem readers revoked state tokens transaction used_bytes
 --- no_error_log

@@ -113,20 +113,26 @@ void write_counters(reply &to, const counters &counts) noexcept
     write_counts(to, "closed", counts.closed);
 }
 
-/// Writes the counts of each slice, the oldest first.
-void write_history(reply &to, const char *name, const history &last, std::int64_t newest,
-                   std::array<std::uint32_t, verdict_count> history::slice::*counts) noexcept
+/// Writes a count of each slice up to the newest, the oldest first.
+template <typename Count>
+void write_series(reply &to, const history &last, std::int64_t newest, const Count &count) noexcept
 {
     constexpr auto slices = static_cast<std::int64_t>(history::slice_count);
 
+    to("[");
+    for (std::int64_t number = newest - slices + 1; number <= newest; number++) {
+        const history::slice &slice = last.slices[static_cast<std::size_t>(number % slices)];
+        to(slice.number == number ? count(slice) : 0, number == newest ? "]" : ",");
+    }
+}
+
+void write_history(reply &to, const char *name, const history &last, std::int64_t newest,
+                   std::array<std::uint32_t, verdict_count> history::slice::*counts) noexcept
+{
     to("\"", name, "\":{");
     for (std::size_t i = 0; i < verdict_count; i++) {
-        to(i == 0 ? "\"" : ",\"", pat::name(static_cast<verdict>(i)), "\":[");
-        for (std::int64_t number = newest - slices + 1; number <= newest; number++) {
-            const history::slice &slice = last.slices[static_cast<std::size_t>(number % slices)];
-            to(slice.number == number ? (slice.*counts)[i] : 0, number == newest ? "" : ",");
-        }
-        to("]");
+        to(i == 0 ? "\"" : ",\"", pat::name(static_cast<verdict>(i)), "\":");
+        write_series(to, last, newest, [&](const history::slice &slice) { return (slice.*counts)[i]; });
     }
     to("}");
 }
@@ -155,6 +161,8 @@ void write_zone(reply &to, const status &from) noexcept
     write_history(to, "requests", *figures.last, newest, &history::slice::requests);
     to(",");
     write_history(to, "dry_run", *figures.last, newest, &history::slice::dry_run);
+    to(",\"fail_open\":");
+    write_series(to, *figures.last, newest, [](const history::slice &slice) { return slice.fail_open; });
 
     const usage_figures &usage = figures.usage;
     to("},\"tokens\":{\"known\":", usage.known, ",\"capacity\":", usage.capacity, ",\"evicted\":", usage.evicted,

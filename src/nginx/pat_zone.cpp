@@ -154,6 +154,7 @@ void add(history &to, const counters &from) noexcept
     }
     add(slice.requests, from.requests);
     add(slice.dry_run, from.dry_run);
+    slice.fail_open += static_cast<std::uint32_t>(from.fail_open);
 }
 
 /// Adds what a worker has counted to the shared memory, whose lock is held, and starts counting from zero.

@@ -35,6 +35,7 @@ struct history {
         std::int64_t number;  ///< Unix seconds / slice_seconds
         std::array<std::uint32_t, verdict_count> requests;
         std::array<std::uint32_t, verdict_count> dry_run;
+        std::uint32_t fail_open;
     };
 
     std::array<slice, slice_count> slices;
