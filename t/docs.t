@@ -108,7 +108,7 @@ for my $file (qw(README.md docs/directives.md)) {
 }
 
 # Links between files lead somewhere.
-for my $file (qw(README.md CHANGELOG.md docs/directives.md docs/store-format.md)) {
+for my $file (qw(README.md CHANGELOG.md), map { "docs/$_.md" } qw(directives operations pat-sync patctl security store-format)) {
     my $at = $file =~ m{^docs/} ? 'docs/' : '';
     my $text = slurp("$AuthPat::ROOT/$file");
     my @dead = grep { !-e "$AuthPat::ROOT/$at$_" } $text =~ /\]\((?!https?:)([^)#]+)/g;
