@@ -82,6 +82,7 @@ public:
     [[nodiscard]] constexpr bool has_all(std::string_view text) const noexcept
     {
         unsigned all = 1;
+#pragma GCC unroll 8
         for (const char c : text) {
             all &= has_[static_cast<unsigned char>(c)];
         }

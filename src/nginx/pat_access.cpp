@@ -255,7 +255,9 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
     made.key = make_token_key((*conf.make_digest)(presented.token));
 
     const finding found = look_up(conf, made.key, made.request, allocate_record, r->pool, made.token);
-    log_store(r->connection->log, conf, found);
+    if (found.is_of_store || found.problem) {
+        log_store(r->connection->log, conf, found);
+    }
 
     made.has_record = found.found;
     made.fails_open = found.is_of_store;
@@ -266,9 +268,6 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
 [[nodiscard]] bool check_required(ngx_http_request_t *r, const loc_conf &conf, ngx_int_t &status) noexcept
 {
     status = 0;
-    if (conf.require == nullptr) {
-        return true;
-    }
 
     for (auto *one = begin<require_conf>(*conf.require); one != end<require_conf>(*conf.require); one++) {
         for (auto *expression = begin<ngx_http_complex_value_t>(one->values);
@@ -331,7 +330,7 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
     }
 
     // Here our variables may be asked for: they have the values that they will have if this holds.
-    if (!off && made.let_in && made.outcome != verdict::preflight) {
+    if (conf.require != nullptr && made.let_in && made.outcome != verdict::preflight && !off) {
         ngx_int_t status;
         const bool is_known = check_required(r, conf, status);
         if (!is_known || status != 0) {
@@ -562,20 +561,21 @@ struct countable {
 
 /// Counts a decision. Of a request that comes to the access phase again, by way of an index or an error page, it counts
 /// only what is new.
-void count(ngx_http_request_t *r, const decision &made, const std::optional<countable> &before) noexcept
+void count(ngx_http_request_t *r, const decision &made, const std::optional<countable> &before,
+           counters &counts) noexcept
 {
     const countable now = describe(made);
     if (before == now) {
         return;
     }
     if (now.is_dry_refusal) {
-        count_dry_run(r, now.outcome);
+        counts.dry_run[index_of(now.outcome)]++;
         return;
     }
 
-    count_request(r, now.outcome);
+    counts.requests[index_of(now.outcome)]++;
     if (made.let_in && made.fails_open) {
-        count_fail_open(r);
+        counts.fail_open++;
     }
     if (now.used_store != nullptr) {
         count_use(r, *now.used_store, now.used_id, made.request.peer);
@@ -639,7 +639,9 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     }
 
     leave(made->place);
-    count(r, *made, before);
+    if (counters *counts = counters_of(r)) {
+        count(r, *made, before, *counts);
+    }
 
     if (made->let_in) {
         return admit(r, *made);
@@ -680,7 +682,9 @@ void close_request(ngx_http_request_t *r, const decision &made, bool is_news) no
     ngx_connection_t *connection = r->connection;
 
     if (is_news) {
-        count_closed(r, made.outcome);
+        if (counters *counts = counters_of(r)) {
+            counts->closed[index_of(made.outcome)]++;
+        }
         log_refusal(r, made, ", closing its request");
     }
 

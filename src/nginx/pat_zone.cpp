@@ -417,23 +417,6 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
     return main.zone == nullptr ? nullptr : main.zone->worker;
 }
 
-[[nodiscard]] counters *counters_of(const ngx_http_request_t *r) noexcept
-{
-    zone_worker *worker = worker_of(r);
-    if (worker == nullptr) {
-        return nullptr;
-    }
-    worker->has_counts = true;
-    return &worker->servers[static_cast<const srv_conf *>(ngx_http_get_module_srv_conf(r, ngx_http_auth_pat_module))
-                                ->number];
-}
-
-[[nodiscard]] constexpr std::size_t index_of(verdict of) noexcept
-{
-    static_assert(static_cast<std::size_t>(verdict::anonymous) + 1 == verdict_count);
-    return static_cast<std::size_t>(of);
-}
-
 /// False for a request of a configuration that `master_process off` has reloaded: its zone may be gone.
 [[nodiscard]] bool is_attached(const zone_conf &zone) noexcept
 {
@@ -533,46 +516,30 @@ void detach_zone() noexcept
     end_counting();
 }
 
-void count_request(const ngx_http_request_t *r, verdict of) noexcept
+counters *counters_of(const ngx_http_request_t *r) noexcept
 {
-    if (counters *counts = counters_of(r)) {
-        counts->requests[index_of(of)]++;
+    zone_worker *worker = worker_of(r);
+    if (worker == nullptr) {
+        return nullptr;
     }
-}
+    const auto &server = *static_cast<const srv_conf *>(ngx_http_get_module_srv_conf(r, ngx_http_auth_pat_module));
 
-void count_dry_run(const ngx_http_request_t *r, verdict of) noexcept
-{
-    if (counters *counts = counters_of(r)) {
-        counts->dry_run[index_of(of)]++;
-    }
-}
-
-void count_closed(const ngx_http_request_t *r, verdict of) noexcept
-{
-    if (counters *counts = counters_of(r)) {
-        counts->closed[index_of(of)]++;
-    }
-}
-
-void count_fail_open(const ngx_http_request_t *r) noexcept
-{
-    if (counters *counts = counters_of(r)) {
-        counts->fail_open++;
-    }
+    worker->has_counts = true;
+    return &worker->servers[server.number];
 }
 
 void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &from) noexcept
 {
-    zone_worker *worker = worker_of(r);
-    if (worker == nullptr || store.number == 0) {
+    zone_worker &worker = *worker_of(r);
+    if (store.number == 0) {
         return;
     }
 
-    if (!worker->uses.add(store.number, id, ngx_time(), from)) {
-        worker->lost_uses++;
+    if (!worker.uses.add(store.number, id, ngx_time(), from)) {
+        worker.lost_uses++;
     }
-    if (worker->uses.is_filling() && worker->zone != nullptr && !worker->soon.posted) {
-        ngx_post_event(&worker->soon, &ngx_posted_events);
+    if (worker.uses.is_filling() && worker.zone != nullptr && !worker.soon.posted) {
+        ngx_post_event(&worker.soon, &ngx_posted_events);
     }
 }
 

@@ -81,11 +81,17 @@ void attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept;
 /// Adds what this process has counted, at its end.
 void detach_zone() noexcept;
 
-/// What a worker counts about a request. Without a zone, nothing.
-void count_request(const ngx_http_request_t *r, verdict of) noexcept;
-void count_dry_run(const ngx_http_request_t *r, verdict of) noexcept;
-void count_closed(const ngx_http_request_t *r, verdict of) noexcept;
-void count_fail_open(const ngx_http_request_t *r) noexcept;
+/// Where a verdict stands in `verdict_counts`.
+[[nodiscard]] constexpr std::size_t index_of(verdict of) noexcept
+{
+    static_assert(static_cast<std::size_t>(verdict::anonymous) + 1 == verdict_count);
+    return static_cast<std::size_t>(of);
+}
+
+/// What the worker counts for the server of a request, to be added to; nullptr without a zone.
+[[nodiscard]] counters *counters_of(const ngx_http_request_t *r) noexcept;
+
+/// Counts a use of a token, where there are counters.
 void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &from) noexcept;
 
 /// The figures of one server name.
