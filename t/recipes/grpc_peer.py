@@ -14,10 +14,10 @@ import threading
 from concurrent import futures
 from typing import Any, Iterator
 
-import grpc
+import grpc  # type: ignore[import]
 
 
-class Service(grpc.GenericRpcHandler):
+class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     def service(self, handler_call_details: Any) -> Any:
         method = handler_call_details.method
         if method.endswith("/Echo"):

@@ -20,6 +20,7 @@ import websockets
 import websockets.client
 import websockets.exceptions
 import websockets.server
+from websockets.typing import Subprotocol
 
 
 def say(**what: Any) -> None:
@@ -32,21 +33,21 @@ async def serve(port: str) -> None:
         async for message in connection:
             await connection.send(message)
 
-    async with websockets.server.serve(answer, "127.0.0.1", int(port), subprotocols=[websockets.Subprotocol("chat.v1")]):
+    async with websockets.server.serve(answer, "127.0.0.1", int(port), subprotocols=[Subprotocol("chat.v1")]):
         say(ready=True)
         await asyncio.Future()
 
 
 async def connect(port: str, path: str, *values: str) -> None:
     headers = dict(value.split("=", 1) for value in values)
-    offered = headers.pop("offer", "").split() or None
+    offered = [Subprotocol(name) for name in headers.pop("offer", "").split()]
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_mode = ssl.CERT_NONE
     try:
         # Like a browser, this fails where the service selects what was not offered.
         connection = await websockets.client.connect(f"wss://socket.referon.com{path}", host="127.0.0.1", port=int(port),
-                                                     ssl=trusting, subprotocols=offered, extra_headers=headers)
+                                                     ssl=trusting, subprotocols=offered or None, extra_headers=headers)
     except websockets.exceptions.InvalidStatusCode as error:
         say(status=error.status_code, challenge=error.headers.get("WWW-Authenticate", ""))
         return
