@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -11,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -23,19 +26,34 @@ NGINX = shutil.which(os.environ.get("TEST_NGINX_BINARY", "nginx"), path=f"{os.en
 DEADLINE = 20.0
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
-    """Waits for a condition that another process brings about."""
+def wait_until(condition: Callable[[], object], what: str | Callable[[], object], seconds: float = DEADLINE) -> None:
+    """Waits for a condition that another process brings about. `what` says it, or tells what there is instead."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds} s")
+            raise TimeoutError(f"{what if isinstance(what, str) else what()}: not within {seconds} s")
         time.sleep(0.005)
 
 
+_given_ports: set[int] = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that the kernel does not give to outgoing connections meanwhile."""
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.SystemRandom().randrange(min(20000, first_ephemeral - 1000), first_ephemeral)
+        if port in _given_ports:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given_ports.add(port)
+            return port
+
+
+def quote(value: object) -> str:
+    """As one word of nginx's configuration."""
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def nginx_version() -> tuple[int, ...]:
@@ -75,6 +93,10 @@ class Store:
         """What a source sends."""
         self.patctl("apply", input="".join(json.dumps(line) + "\n" for line in lines))
 
+    def heartbeat(self, at: float) -> None:
+        """Its source was reached at that time."""
+        self.apply({"op": "heartbeat", "at": int(at)})
+
 
 class Nginx:
     """`http` is the configuration. In it, PORT and PORT2 are free ports, FOLDER is the folder of this nginx, and `words`
@@ -112,6 +134,15 @@ class Nginx:
             }}""")
 
     def __enter__(self) -> Nginx:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
         (self.folder / "error.log").touch()
         command = [NGINX, "-p", str(self.folder), "-c", f"{self.folder}/nginx.conf", "-e", f"{self.folder}/error.log"]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -121,7 +152,6 @@ class Nginx:
             self.process.kill()
             self.process.wait()
             raise
-        return self
 
     def _listens(self) -> bool:
         if self.process.poll() is not None:
@@ -129,9 +159,8 @@ class Nginx:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0 and bool(self.workers())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """It may have been stopped before."""
         workers = self.workers() if self.process.poll() is None else []
         self.process.terminate()
         try:
@@ -185,3 +214,22 @@ class Nginx:
                 answer += part
         found: dict[str, Any] = json.loads(answer.split(b"\r\n\r\n", 1)[1])
         return found
+
+    def counted(self, **requests: int) -> None:
+        """Waits for these numbers of requests in auth_pat_status: workers tell once a second what they have counted."""
+        wait_until(lambda: requests.items() <= self.status()["requests"].items(), lambda: (requests, self.status()))
+
+    def request(
+        self, path: str, host: str, *, method: str = "GET", headers: dict[str, str] | None = None, times: int = 1
+    ) -> int:
+        """The status of the answer, which is the same each time."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        statuses = set()
+        for _ in range(times):
+            connection.request(method, path, headers={"Host": host, **(headers or {})})
+            with connection.getresponse() as answer:
+                answer.read()
+                statuses.add(answer.status)
+        connection.close()
+        (status,) = statuses
+        return status

@@ -7,190 +7,35 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.client
 import json
 import os
 import random
-import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from serving import DEADLINE, Issued, Nginx, Store, quote, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-MODULE = ROOT / "build" / "ngx_http_auth_pat_module.so"
-PATCTL = ROOT / "build" / "patctl"
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "nginx"
 SCREENSHOTS = os.environ.get("AUTH_PAT_SCREENSHOTS")
-
-# Nothing here takes so long, even on a busy machine.
-DEADLINE = 30.0
 
 REASONS = ("missing", "malformed", "unknown", "revoked", "expired", "not_yet_valid", "address_denied", "scope_denied",
            "require_denied", "stale", "store_error")
 PASSES = ("ok", "anonymous", "preflight")
 
+API = "api.example.com"
+UPLOAD = "upload.example.com"
+UNKNOWN = Issued("x" * 40, "")
+
 Record = dict[str, Any]
 Table = dict[str, dict[str, str]]
-
-
-def wait_until(condition: Callable[[], object], what: str | Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what if isinstance(what, str) else what()}: not within {DEADLINE} s")
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that the kernel does not give to outgoing connections meanwhile."""
-    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(min(20000, first_ephemeral - 1000), first_ephemeral)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-# What is looked at
-
-
-class Store:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.patctl("init")
-
-    def patctl(self, *arguments: str, input: str = "") -> str:
-        command = [str(PATCTL), "--store", str(self.path), *arguments]
-        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=DEADLINE)
-        if done.returncode != 0:
-            raise RuntimeError(f"patctl {' '.join(arguments)}: {done.stderr}")
-        return done.stdout
-
-    def issue(self, *arguments: str) -> Record:
-        """A new token: "token", and its "id"."""
-        issued: Record = json.loads(self.patctl("--json", "issue", "--subject", "user:42", *arguments))
-        return issued
-
-    def expired(self) -> str:
-        """A token that has expired, which patctl does not issue."""
-        token = f"a-token-of-{random.SystemRandom().randrange(10**12)}"
-        record = {"digest": hashlib.sha256(token.encode()).hexdigest(), "id": token[-12:], "subject": "user:1",
-                  "expires_at": int(time.time()) - 60}
-        self.patctl("import", "--strict", "-", input=json.dumps(record))
-        return token
-
-    def heartbeat(self, at: float) -> None:
-        self.patctl("apply", input=json.dumps({"op": "heartbeat", "at": int(at)}) + "\n")
-
-
-def quote(path: Path) -> str:
-    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-class Site:
-    """An nginx with a page at /status. `servers` are its other servers; "PORT" in them is its port."""
-
-    def __init__(self, folder: Path, servers: str, *, zone: str = "auth_pat_zone pat:1m;", status: str = "") -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.servers = servers
-        self.zone = zone
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start(status)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/status"
-
-    def start(self, status: str = "") -> None:
-        """`status` stands in the location of the page, before auth_pat_status."""
-        temporary = "\n".join(f"{name}_temp_path {self.folder}/temp;"
-                              for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        (self.folder / "nginx.conf").write_text(f"""
-            load_module {MODULE};
-            {"user root;" if os.geteuid() == 0 else ""}
-            daemon off;
-            worker_processes 1;
-            pid {self.folder}/nginx.pid;
-            error_log {self.folder}/error.log info;
-            events {{ worker_connections 128; }}
-            http {{
-                access_log off;
-                server_names_hash_bucket_size 256;
-                {temporary}
-                {self.zone}
-                server {{
-                    listen 127.0.0.1:{self.port} default_server;
-                    server_name status.example.com;
-                    location = /status {{ {status} auth_pat_status; }}
-                }}
-                {self.servers.replace("PORT", str(self.port))}
-            }}""")
-        with (self.folder / "output").open("wb") as output:
-            self.process = subprocess.Popen(
-                [NGINX, "-p", str(self.folder), "-c", f"{self.folder}/nginx.conf", "-e", f"{self.folder}/error.log"],
-                stdout=output, stderr=output)
-        wait_until(self._listens, "nginx listens")
-
-    def _listens(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "error.log").read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(DEADLINE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
-
-    def request(self, path: str, *, host: str = "api.example.com", method: str = "GET", times: int = 1,
-                headers: dict[str, str] | None = None, token: str | None = None) -> int:
-        """The status of the answer, which is the same each time."""
-        sent = {"Host": host, **(headers or {}), **({} if token is None else {"Authorization": f"Bearer {token}"})}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
-        statuses = set()
-        for _ in range(times):
-            connection.request(method, path, headers=sent)
-            with connection.getresponse() as answer:
-                answer.read()
-                statuses.add(answer.status)
-        connection.close()
-        assert len(statuses) == 1
-        return statuses.pop()
-
-    def answer(self, accept: str) -> tuple[http.client.HTTPMessage, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
-        connection.request("GET", "/status", headers={"Host": "127.0.0.1", "Accept": accept})
-        with connection.getresponse() as answer:
-            assert answer.status == 200
-            return answer.headers, answer.read().decode()
-
-    def status(self) -> Record:
-        found: Record = json.loads(self.answer("application/json")[1])
-        return found
-
-    def wait_for(self, **counts: int) -> Record:
-        """Workers tell what they have counted once a second."""
-        wait_until(lambda: counts.items() <= self.status()["requests"].items(), lambda: (counts, self.status()))
-        return self.status()
-
-
-# What looks
 
 
 class Browser:
@@ -217,12 +62,12 @@ class Browser:
         entries: list[Record] = self.driver.get_log(name)  # type: ignore[no-untyped-call]
         return entries
 
-    def open(self, url: str, *, width: int = 1440, scheme: str = "light") -> None:
+    def open(self, nginx: Nginx, *, width: int = 1440, scheme: str = "light") -> None:
         for name in ("browser", "performance"):
             self.log(name)
         self.tell("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.driver.get(url)
+        self.driver.get(page_of(nginx))
         # Gone when the page is loaded again.
         self.run("window.stays = true")
 
@@ -294,32 +139,32 @@ def browser(chromium: Browser) -> Iterator[Browser]:
     chromium.driver.get("about:blank")
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that workers can reach."""
-    with tempfile.TemporaryDirectory(prefix="auth-pat-page-") as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
+def page_of(nginx: Nginx) -> str:
+    return f"{nginx.url}/status"
 
 
-@contextmanager
-def running(*arguments: Any, **options: Any) -> Iterator[Site]:
-    site = Site(*arguments, **options)
-    try:
-        yield site
-    finally:
-        site.stop()
+def with_page(servers: str, *, zone: str = "auth_pat_zone pat:1m;", status: str = "") -> str:
+    """The configuration of an nginx with a page, where `status` stands before auth_pat_status, and of other servers."""
+    return f"""
+        server_names_hash_bucket_size 256;
+        {zone}
+        server {{
+            listen 127.0.0.1:PORT default_server;
+            server_name status.example.com;
+            location = /status {{ {status} auth_pat_status; }}
+        }}
+        {servers}"""
 
 
 def servers_for(store: Store, upstream: int = 9) -> str:
     """A server with a location for each reason to refuse a request, and for each to let one in."""
-    absent = store.path.parent / "absent"
+    absent = store.folder.parent / "absent"
     return f"""
         server {{
             listen 127.0.0.1:PORT;
-            server_name api.example.com;
+            server_name {API};
             auth_pat api;
-            auth_pat_store {quote(store.path)};
+            auth_pat_store {quote(store.folder)};
             set $never 0;
 
             location = /token {{ try_files /nowhere =204; }}
@@ -335,52 +180,68 @@ def servers_for(store: Store, upstream: int = 9) -> str:
         }}
         server {{
             listen 127.0.0.1:PORT;
-            server_name upload.example.com;
+            server_name {UPLOAD};
             auth_pat upload;
-            auth_pat_store {quote(store.path)};
+            auth_pat_store {quote(store.folder)};
             location = /token {{ try_files /nowhere =204; }}
         }}"""
 
 
-@pytest.fixture
-def store(folder: Path) -> Store:
-    return Store(folder / "store")
+def one_server(store: Store) -> str:
+    return f"""server {{ listen 127.0.0.1:PORT; server_name a;
+               location / {{ auth_pat a; auth_pat_store {quote(store.folder)}; }} }}"""
 
 
 @pytest.fixture
-def site(folder: Path, store: Store) -> Iterator[Site]:
-    with running(folder, servers_for(store)) as made:
-        yield made
+def nginx(folder: Path, store: Store) -> Iterator[Nginx]:
+    with Nginx(folder, with_page(servers_for(store))) as started:
+        yield started
+
+
+def start_again(nginx: Nginx, store: Store, status: str) -> None:
+    """With something else before auth_pat_status."""
+    nginx.stop()
+    nginx.configure(with_page(servers_for(store), status=status))
+    nginx.start()
+
+
+def expired(store: Store) -> Issued:
+    """A token that has expired, which patctl does not issue."""
+    token = f"a-token-of-{random.SystemRandom().randrange(10**12)}"
+    record = {"digest": hashlib.sha256(token.encode()).hexdigest(), "id": token[-12:], "subject": "user:1",
+              "expires_at": int(time.time()) - 60}
+    store.patctl("import", "--strict", "-", input=json.dumps(record))
+    return Issued(token, token[-12:])
 
 
 @contextmanager
-def request_without_end(site: Site, token: str) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", site.port), DEADLINE) as client:
-        head = f"GET /long HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer {token}\r\n\r\n"
+def request_without_end(nginx: Nginx, token: Issued) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", nginx.port), DEADLINE) as client:
+        head = f"GET /long HTTP/1.1\r\nHost: {API}\r\nAuthorization: Bearer {token.token}\r\n\r\n"
         client.sendall(head.encode())
         yield client
 
 
-def refuse_for_every_reason(site: Site, store: Store) -> dict[str, int]:
+def refuse_for_every_reason(nginx: Nginx, store: Store) -> dict[str, int]:
     """Makes requests that are refused, and how many of which."""
-    good = store.issue()["token"]
+    good = store.issue()
     revoked = store.issue()
-    store.patctl("revoke", "--id", revoked["id"])
+    store.revoke(revoked)
     tomorrow = str(int(time.time()) + 86400)
-    early = store.issue("--not-before", tomorrow)["token"]
-    elsewhere = store.issue("--cidr", "192.0.2.0/24")["token"]
+    early = store.issue("--subject", "alice", "--not-before", tomorrow)
+    elsewhere = store.issue("--subject", "alice", "--cidr", "192.0.2.0/24")
 
-    assert site.request("/token", times=13) == 401
-    assert site.request("/token", headers={"Authorization": "Bearer not/a token"}, times=2) == 401
-    assert site.request("/token", token="x" * 40, times=7) == 401
-    assert site.request("/token", token=revoked["token"], times=4) == 401
-    assert site.request("/token", token=store.expired(), times=5) == 401
-    assert site.request("/token", token=early, times=1) == 401
-    assert site.request("/token", token=elsewhere, times=3) == 403
-    assert site.request("/scope", token=good, times=6) == 403
-    assert site.request("/require", token=good, times=8) == 403
-    assert site.request("/fresh", token=good, times=9) == 503
-    assert site.request("/absent", token=good, times=10) == 503
+    assert nginx.request("/token", API, times=13) == 401
+    assert nginx.request("/token", API, headers={"Authorization": "Bearer not/a token"}, times=2) == 401
+    assert nginx.request("/token", API, headers=UNKNOWN.header, times=7) == 401
+    assert nginx.request("/token", API, headers=revoked.header, times=4) == 401
+    assert nginx.request("/token", API, headers=expired(store).header, times=5) == 401
+    assert nginx.request("/token", API, headers=early.header, times=1) == 401
+    assert nginx.request("/token", API, headers=elsewhere.header, times=3) == 403
+    assert nginx.request("/scope", API, headers=good.header, times=6) == 403
+    assert nginx.request("/require", API, headers=good.header, times=8) == 403
+    assert nginx.request("/fresh", API, headers=good.header, times=9) == 503
+    assert nginx.request("/absent", API, headers=good.header, times=10) == 503
     return dict(zip(REASONS, (13, 2, 7, 4, 5, 1, 3, 6, 8, 9, 10)))
 
 
@@ -414,45 +275,46 @@ def status_rows(status: Record) -> Table:
 def test_its_numbers_are_those_of_the_json(browser: Browser, folder: Path, store: Store) -> None:
     with ExitStack() as stack:
         upstream = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        site = stack.enter_context(running(folder, servers_for(store, upstream.getsockname()[1])))
+        nginx = stack.enter_context(Nginx(folder, with_page(servers_for(store, upstream.getsockname()[1]))))
 
         good, other = store.issue(), store.issue()
-        refused = refuse_for_every_reason(site, store)
-        site.request("/token", token=good["token"], times=1234)
-        site.request("/token", token=other["token"], times=17, host="upload.example.com")
-        site.request("/token", times=2, host="upload.example.com")
-        site.request("/optional", times=11)
-        site.request("/preflight", method="OPTIONS", times=12,
+        refused = refuse_for_every_reason(nginx, store)
+        nginx.request("/token", API, headers=good.header, times=1234)
+        nginx.request("/token", UPLOAD, headers=other.header, times=17)
+        nginx.request("/token", UPLOAD, times=2)
+        nginx.request("/optional", API, times=11)
+        nginx.request("/preflight", API, method="OPTIONS", times=12,
                      headers={"Origin": "https://example.com", "Access-Control-Request-Method": "PUT"})
-        assert site.request("/dry-run", times=3) == 204
-        assert site.request("/dry-run", token=good["token"], times=4) == 204
+        assert nginx.request("/dry-run", API, times=3) == 204
+        assert nginx.request("/dry-run", API, headers=good.header, times=4) == 204
         doomed = store.issue()
-        client = stack.enter_context(request_without_end(site, doomed["token"]))
-        site.wait_for(ok=1234 + 17 + 1)
-        store.patctl("revoke", "--id", doomed["id"])
+        client = stack.enter_context(request_without_end(nginx, doomed))
+        nginx.counted(ok=1234 + 17 + 1)
+        store.revoke(doomed)
         assert client.recv(1) == b""
-        wait_until(lambda: site.status()["closed"]["revoked"] == 1, "the request was closed")
-        status = site.wait_for(**{**refused, "missing": 13 + 2, "ok": 1252, "anonymous": 11, "preflight": 12})
+        wait_until(lambda: nginx.status()["closed"]["revoked"] == 1, "the request was closed")
+        nginx.counted(**{**refused, "missing": 13 + 2, "ok": 1252, "anonymous": 11, "preflight": 12})
+        status = nginx.status()
         assert (status["dry_run"]["missing"], status["dry_run"]["scope_denied"]) == (3, 4)
 
-        browser.open(site.url)
+        browser.open(nginx)
         # The last minute may go by in between.
-        wait_until(lambda: browser.table("#statuses") == status_rows(site.status()),
-                   lambda: (browser.table("#statuses"), status_rows(site.status())))
+        wait_until(lambda: browser.table("#statuses") == status_rows(nginx.status()),
+                   lambda: (browser.table("#statuses"), status_rows(nginx.status())))
 
         servers = browser.table("#servers")
-        assert servers["api.example.com"] == {
+        assert servers[API] == {
             "Share refused": f"{100 * 68 / (68 + 1234 + 1 + 11 + 12):.1f} %", "Let in": "1,258", "Refused": "68",
             **{name: number(count) for name, count in refused.items()}, "Dry run": "7", "Closed": "1"}
-        assert {name: text for name, text in servers["upload.example.com"].items() if text != "0"} == {
+        assert {name: text for name, text in servers[UPLOAD].items() if text != "0"} == {
             "Share refused": "11 %", "Let in": "17", "Refused": "2", "missing": "2"}
         assert set(servers) == {server["name"] for server in status["servers"]}
 
         tokens = browser.table("#tokens")
         assert list(tokens) == [token["id"] for token in status["tokens"]["top"]]
-        assert list(tokens)[:2] == [good["id"], other["id"]]
-        assert (tokens[good["id"]]["Uses"], tokens[good["id"]]["From"]) == ("1,234", "127.0.0.1")
-        assert tokens[good["id"]]["Last used"].endswith(" s ago")
+        assert list(tokens)[:2] == [good.id, other.id]
+        assert (tokens[good.id]["Uses"], tokens[good.id]["From"]) == ("1,234", "127.0.0.1")
+        assert tokens[good.id]["Last used"].endswith(" s ago")
         assert browser.text("#tokens caption") == (
             f"{status['tokens']['known']} tokens remembered, of at most {number(status['tokens']['capacity'])}")
 
@@ -466,9 +328,9 @@ def test_its_numbers_are_those_of_the_json(browser: Browser, folder: Path, store
         assert f"{all_refused} requests refused, 1,275 let in" in browser.run(
             "return document.querySelector('#charts svg').getAttribute('aria-label')")
 
-        found = next(one for one in status["stores"] if one["path"] == str(store.path))
-        words = browser.texts(".store")[[one["path"] for one in status["stores"]].index(str(store.path))]
-        assert words == (f"{store.path} ready Heartbeat none Transaction {found['transaction']}"
+        found = next(one for one in status["stores"] if one["path"] == str(store.folder))
+        words = browser.texts(".store")[[one["path"] for one in status["stores"]].index(str(store.folder))]
+        assert words == (f"{store.folder} ready Heartbeat none Transaction {found['transaction']}"
                          f" Tokens {found['tokens']} Readers {found['readers']} of {number(found['max_readers'])}"
                          f" Revoked {found['revoked']} Map {found['used_bytes'] // 1024} KiB of 32 GiB")
         assert (found["revoked"], found["open"]) == (2, True)
@@ -478,19 +340,19 @@ def test_its_numbers_are_those_of_the_json(browser: Browser, folder: Path, store
         assert figures["Let in by fail-open"].startswith("0, since ")
 
         for scheme in ("light", "dark"):
-            browser.open(site.url, scheme=scheme)
+            browser.open(nginx, scheme=scheme)
             browser.picture(scheme)
-        browser.open(site.url, width=360)
+        browser.open(nginx, width=360)
         browser.picture("narrow")
 
 
-def test_its_headline_tells_how_much_is_refused_in_the_last_minute(browser: Browser, site: Site, store: Store) -> None:
-    token = store.issue()["token"]
-    site.request("/token", token=token, times=150)
-    site.request("/token", token="x" * 40, times=30)
-    site.request("/token", times=20)
-    site.wait_for(ok=150, unknown=30, missing=20)
-    browser.open(site.url)
+def test_its_headline_tells_how_much_is_refused_in_the_last_minute(browser: Browser, nginx: Nginx, store: Store) -> None:
+    token = store.issue()
+    nginx.request("/token", API, headers=token.header, times=150)
+    nginx.request("/token", API, headers=UNKNOWN.header, times=30)
+    nginx.request("/token", API, times=20)
+    nginx.counted(ok=150, unknown=30, missing=20)
+    browser.open(nginx)
     figures = browser.figures()
     # Between 50 and 60 seconds were counted.
     rate, *small = figures["Refused, last minute"].split(", ")
@@ -501,18 +363,19 @@ def test_its_headline_tells_how_much_is_refused_in_the_last_minute(browser: Brow
     assert rate in {f"{150 / seconds:.1f}/s" for seconds in range(51, 61)}
 
 
-def test_nothing_but_itself_is_asked_for_and_nothing_is_complained_about(browser: Browser, site: Site) -> None:
-    site.request("/token", times=3)
-    browser.open(site.url)
-    site.request("/token", times=3)
-    site.wait_for(missing=6)
+def test_nothing_but_itself_is_asked_for_and_nothing_is_complained_about(browser: Browser, nginx: Nginx) -> None:
+    nginx.request("/token", API, times=3)
+    browser.open(nginx)
+    nginx.request("/token", API, times=3)
+    nginx.counted(missing=6)
     wait_until(lambda: browser.table("#statuses")["missing"]["Total"] == "6", "the page is up to date")
-    assert browser.requested() == {site.url}
+    assert browser.requested() == {page_of(nginx)}
     assert browser.complaints() == []
 
 
-def test_its_policy_is_strict_and_holds(browser: Browser, site: Site) -> None:
-    headers, page = site.answer("text/html")
+def test_its_policy_is_strict_and_holds(browser: Browser, nginx: Nginx) -> None:
+    answer = httpx.get(page_of(nginx), headers={"Accept": "text/html"})
+    headers, page = answer.headers, answer.text
 
     def hash_of(element: str) -> str:
         contents = page.split(f"<{element}>")[1].split(f"</{element}>")[0]
@@ -524,7 +387,7 @@ def test_its_policy_is_strict_and_holds(browser: Browser, site: Site) -> None:
         "default-src": "'none'", "style-src": hash_of("style"), "script-src": hash_of("script"),
         "connect-src": "'self'", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}
 
-    browser.open(site.url)
+    browser.open(nginx)
     with socket.create_server(("127.0.0.1", 0)) as elsewhere:
         address = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/"
         browser.run("""
@@ -549,67 +412,65 @@ def test_its_policy_is_strict_and_holds(browser: Browser, site: Site) -> None:
         assert browser.run("return getComputedStyle(document.body).display") == "block"
 
 
-def test_it_updates_itself_without_being_loaded_again(browser: Browser, site: Site, store: Store) -> None:
+def test_it_updates_itself_without_being_loaded_again(browser: Browser, nginx: Nginx, store: Store) -> None:
     token = store.issue()
-    browser.open(site.url)
+    browser.open(nginx)
     assert browser.table("#statuses")["ok"]["Total"] == "0"
     assert browser.text("#tokens caption").startswith("No token was used since ")
 
-    site.request("/token", token=token["token"], times=5)
+    nginx.request("/token", API, headers=token.header, times=5)
     wait_until(lambda: browser.table("#statuses")["ok"]["Total"] == "5", "5 requests are shown")
-    assert browser.table("#tokens")[token["id"]]["Uses"] == "5"
-    site.request("/token", token="x" * 40, times=4)
+    assert browser.table("#tokens")[token.id]["Uses"] == "5"
+    nginx.request("/token", API, headers=UNKNOWN.header, times=4)
     wait_until(lambda: browser.texts("#legend li") == ["unknown 4 (100 %)"], "the refusals are shown")
     assert browser.run("return window.stays")
 
 
-def test_what_is_selected_and_focused_stays_so(browser: Browser, site: Site, store: Store) -> None:
+def test_what_is_selected_and_focused_stays_so(browser: Browser, nginx: Nginx, store: Store) -> None:
     token = store.issue()
-    site.request("/token", token=token["token"])
-    site.wait_for(ok=1)
-    browser.open(site.url)
+    nginx.request("/token", API, headers=token.header)
+    nginx.counted(ok=1)
+    browser.open(nginx)
     browser.run("""
         getSelection().selectAllChildren(document.querySelector('#tokens .id'));
         document.querySelector('#by-server .wide').focus();""")
-    site.request("/token", token=token["token"])
-    wait_until(lambda: browser.table("#tokens")[token["id"]]["Uses"] == "2", "the use is shown")
-    assert browser.run("return String(getSelection())") == token["id"]
+    nginx.request("/token", API, headers=token.header)
+    wait_until(lambda: browser.table("#tokens")[token.id]["Uses"] == "2", "the use is shown")
+    assert browser.run("return String(getSelection())") == token.id
     assert browser.run("return document.activeElement.className") == "wide"
 
 
-def test_it_is_loaded_again_when_nginx_has_another_version_of_it(browser: Browser, site: Site) -> None:
-    browser.open(site.url)
-    site.stop()
-    site.start("""sub_filter "'use strict'" "'use  strict'";""")
+def test_it_is_loaded_again_when_nginx_has_another_version_of_it(browser: Browser, nginx: Nginx, store: Store) -> None:
+    browser.open(nginx)
+    start_again(nginx, store, """sub_filter "'use strict'" "'use  strict'";""")
     wait_until(lambda: browser.run("return window.stays") is None, "the page was loaded again")
 
 
 def test_it_shows_a_store_that_becomes_unreadable_and_recovers(browser: Browser, folder: Path, store: Store) -> None:
-    with running(folder, f"server {{ listen 127.0.0.1:PORT; server_name a; location / {{ auth_pat a;"
-                         f" auth_pat_store {store.path}; }} }}") as site:
-        browser.open(site.url)
+    with Nginx(folder, with_page(one_server(store))) as nginx:
+        browser.open(nginx)
         browser.wait_for_text("#verdict", "The store is open")
         assert browser.run("return document.querySelector('#headline').dataset.level") == "ok"
 
-        store.path.rename(folder / "aside")
+        store.folder.rename(folder / "aside")
         browser.wait_for_text("#verdict", "The store can’t be read")
-        problem = site.status()["stores"][0]["problem"]
-        assert browser.text("#problems") == f"{store.path}: {problem}"
-        assert browser.text(".store") == f"{store.path} can’t be read {problem}"
+        problem = nginx.status()["stores"][0]["problem"]
+        assert browser.text("#problems") == f"{store.folder}: {problem}"
+        assert browser.text(".store") == f"{store.folder} can’t be read {problem}"
         assert browser.figures()["Stores open"].startswith("0 of 1")
         assert browser.run("return document.querySelector('#headline').dataset.level") == "bad"
         assert browser.run("return document.title").startswith("✕ ")
 
-        (folder / "aside").rename(store.path)
+        (folder / "aside").rename(store.folder)
         browser.wait_for_text("#verdict", "The store is open")
         assert "Tokens 0" in browser.text(".store")
         assert not browser.run("return document.title").startswith("✕ ")
 
 
-def test_the_age_of_a_store_grows(browser: Browser, site: Site, store: Store) -> None:
+def test_the_age_of_a_store_grows(browser: Browser, nginx: Nginx, store: Store) -> None:
     age = ".store [data-at]"
     store.heartbeat(time.time() - 10)
-    browser.open(site.url)
+    browser.open(nginx)
     wait_until(lambda: browser.text(age) == "13 s ago", lambda: browser.texts(".store"))
     wait_until(lambda: browser.text(age) == "14 s ago", "its age grows")
     assert "source last reached 1" in browser.figures()["Stores open"]
@@ -619,12 +480,11 @@ def test_the_age_of_a_store_grows(browser: Browser, site: Site, store: Store) ->
 
 
 def test_an_old_store_is_pointed_out(browser: Browser, folder: Path, store: Store) -> None:
-    with running(folder, f"server {{ listen 127.0.0.1:PORT; server_name a; location / {{ auth_pat a;"
-                         f" auth_pat_store {store.path}; }} }}") as site:
+    with Nginx(folder, with_page(one_server(store))) as nginx:
         store.heartbeat(time.time() - 200)
-        browser.open(site.url)
+        browser.open(nginx)
         browser.wait_for_text("#verdict", "The store is open, but not all is well")
-        assert browser.text("#problems") == f"{store.path}: its source was last reached more than a minute ago"
+        assert browser.text("#problems") == f"{store.folder}: its source was last reached more than a minute ago"
         assert browser.text(".store dl div").startswith("Heartbeat 3 min ")
 
         store.heartbeat(time.time())
@@ -632,14 +492,14 @@ def test_an_old_store_is_pointed_out(browser: Browser, folder: Path, store: Stor
         assert browser.text("#problems") == ""
 
 
-def test_it_says_that_nginx_is_gone_and_since_when_and_recovers(browser: Browser, site: Site) -> None:
-    browser.open(site.url)
-    site.request("/token", times=3)
+def test_it_says_that_nginx_is_gone_and_since_when_and_recovers(browser: Browser, nginx: Nginx) -> None:
+    browser.open(nginx)
+    nginx.request("/token", API, times=3)
     wait_until(lambda: browser.table("#statuses")["missing"]["Total"] == "3", "the requests are shown")
     assert browser.text("#silence") == ""
     assert browser.text("#live").startswith("live, as of ")
 
-    site.stop()
+    nginx.stop()
     browser.wait_for_text("#silence", "nginx does not answer. What you see is of ")
     last = browser.text("#live").removeprefix("not live, as of ")
     assert f"is of {last}, " in browser.text("#silence")
@@ -647,41 +507,39 @@ def test_it_says_that_nginx_is_gone_and_since_when_and_recovers(browser: Browser
     browser.wait_for_text("#silence", ", 5 s ago.")
     assert browser.table("#statuses")["missing"]["Total"] == "3"
 
-    site.start()
-    site.request("/token", times=2)
+    nginx.start()
+    nginx.request("/token", API, times=2)
     wait_until(lambda: browser.text("#silence") == "", "nginx answers again")
     wait_until(lambda: browser.table("#statuses")["missing"]["Total"] == "2", "the new requests are shown")
     assert browser.text("#live").startswith("live, as of ")
     assert browser.run("return window.stays")
 
 
-def test_it_says_that_nginx_answers_something_else(browser: Browser, site: Site) -> None:
-    browser.open(site.url)
-    site.stop()
-    site.start("deny all;")
+def test_it_says_that_nginx_answers_something_else(browser: Browser, nginx: Nginx, store: Store) -> None:
+    browser.open(nginx)
+    start_again(nginx, store, "deny all;")
     browser.wait_for_text("#silence", "nginx answers 403. What you see is of ")
-    site.stop()
-    site.start("error_page 403 =200 @other; deny all;")
+    start_again(nginx, store, "error_page 403 =200 @other; deny all;")
     browser.wait_for_text("#silence", "nginx answers")
 
 
-def test_fail_open_is_the_worst_of_news(browser: Browser, site: Site) -> None:
-    browser.open(site.url)
-    assert site.request("/fail-open", token="x" * 40, times=6) == 204
+def test_fail_open_is_the_worst_of_news(browser: Browser, nginx: Nginx) -> None:
+    browser.open(nginx)
+    assert nginx.request("/fail-open", API, headers=UNKNOWN.header, times=6) == 204
     wait_until(lambda: browser.figures()["Let in by fail-open"] == "6, 6 in the last minute", browser.figures)
     assert "6 requests let in unchecked by auth_pat_fail_open in the last minute" in browser.texts("#problems li")[0]
     assert browser.run("return document.querySelector('#headline').dataset.level") == "bad"
-    assert browser.table("#servers")["api.example.com"]["Fail-open"] == "6"
+    assert browser.table("#servers")[API]["Fail-open"] == "6"
 
 
-def test_dry_runs_have_a_chart_only_where_there_are_any(browser: Browser, site: Site) -> None:
+def test_dry_runs_have_a_chart_only_where_there_are_any(browser: Browser, nginx: Nginx) -> None:
     titles = "#charts .title"
-    browser.open(site.url)
+    browser.open(nginx)
     drawn = "return Array.from(document.querySelectorAll(arguments[0]), one => one.textContent)"
     assert browser.run(drawn, titles) == ["Refused, in 10 s", "Let in, in 10 s"]
     assert "Dry run" not in browser.table("#statuses")["missing"]
 
-    site.request("/dry-run", times=9)
+    nginx.request("/dry-run", API, times=9)
     wait_until(lambda: browser.run(drawn, titles)
                == ["Refused, in 10 s", "Dry run: would be refused, in 10 s", "Let in, in 10 s"],
                "there is a chart of dry runs")
@@ -691,10 +549,10 @@ def test_dry_runs_have_a_chart_only_where_there_are_any(browser: Browser, site: 
     assert browser.figures()["Dry run, last minute"].endswith("9 would have been refused")
 
 
-def test_the_charts_can_be_read_with_keyboard_and_pointer(browser: Browser, site: Site) -> None:
-    site.request("/token", times=3)
-    site.wait_for(missing=3)
-    browser.open(site.url)
+def test_the_charts_can_be_read_with_keyboard_and_pointer(browser: Browser, nginx: Nginx) -> None:
+    nginx.request("/token", API, times=3)
+    nginx.counted(missing=3)
+    browser.open(nginx)
     assert browser.text("#tip") == ""
 
     def press(key: str) -> None:
@@ -755,29 +613,29 @@ PALE = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read_in_light_and_dark(browser: Browser, site: Site, store: Store, scheme: str) -> None:
-    refuse_for_every_reason(site, store)
-    site.request("/dry-run", times=2)
-    site.request("/fail-open", token="x" * 40)
-    site.wait_for(store_error=11)
-    browser.open(site.url, scheme=scheme)
+def test_every_text_can_be_read_in_light_and_dark(browser: Browser, nginx: Nginx, store: Store, scheme: str) -> None:
+    refuse_for_every_reason(nginx, store)
+    nginx.request("/dry-run", API, times=2)
+    nginx.request("/fail-open", API, headers=UNKNOWN.header)
+    nginx.counted(store_error=11)
+    browser.open(nginx, scheme=scheme)
     red, green, blue = browser.run(
         "return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
     assert (red + green + blue > 600) == (scheme == "light")
     browser.run("document.querySelector('#cursor').focus()")
-    site.stop()
+    nginx.stop()
     browser.wait_for_text("#silence", "nginx does not answer")
     seen, pale = browser.run(PALE)
     assert seen > 150
     assert pale == []
 
 
-def test_a_narrow_page_does_not_scroll_sideways(browser: Browser, site: Site, store: Store) -> None:
-    refuse_for_every_reason(site, store)
-    site.request("/dry-run", times=2)
-    site.wait_for(store_error=10, missing=13)
+def test_a_narrow_page_does_not_scroll_sideways(browser: Browser, nginx: Nginx, store: Store) -> None:
+    refuse_for_every_reason(nginx, store)
+    nginx.request("/dry-run", API, times=2)
+    nginx.counted(store_error=10, missing=13)
     for width in (360, 700, 1000, 1440):
-        browser.open(site.url, width=width)
+        browser.open(nginx, width=width)
         assert browser.run("return innerWidth") == width
         # Nor is anything cut off but what scrolls by itself.
         assert browser.run("""
@@ -792,29 +650,29 @@ def test_hostile_names_do_no_harm(browser: Browser, folder: Path) -> None:
     name = "</script><script>alert(1)</script><!--"
     store = Store(folder / "a\"b'c<img src=x onerror=alert(1)>")
     server = f"""server {{ listen 127.0.0.1:PORT; server_name "{name}" harmless;
-                 location / {{ auth_pat a; auth_pat_store {quote(store.path)}; try_files /nowhere =204; }} }}"""
-    with running(folder, server) as site:
-        site.request("/", host="harmless")
-        site.wait_for(missing=1)
-        browser.open(site.url, width=360)
+                 location / {{ auth_pat a; auth_pat_store {quote(store.folder)}; try_files /nowhere =204; }} }}"""
+    with Nginx(folder, with_page(server)) as nginx:
+        nginx.request("/", "harmless")
+        nginx.counted(missing=1)
+        browser.open(nginx, width=360)
         assert browser.table("#servers")[name]["missing"] == "1"
-        assert browser.text(".store h3 .id") == str(store.path)
+        assert browser.text(".store h3 .id") == str(store.folder)
         assert browser.run("return [document.scripts.length, document.images.length]") == [2, 0]
         assert browser.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-        store.path.rename(folder / "aside")
-        browser.wait_for_text("#problems", f"{store.path}: ")
+        store.folder.rename(folder / "aside")
+        browser.wait_for_text("#problems", f"{store.folder}: ")
         assert browser.complaints() == []
-        assert browser.requested() == {site.url}
+        assert browser.requested() == {page_of(nginx)}
 
 
 def test_without_a_zone_it_says_so_and_shows_the_stores(browser: Browser, folder: Path, store: Store) -> None:
-    with running(folder, servers_for(store), zone="") as site:
-        browser.open(site.url)
+    with Nginx(folder, with_page(servers_for(store), zone="")) as nginx:
+        browser.open(nginx)
         assert "The configuration has no auth_pat_zone." in browser.text("#uncounted")
         browser.picture("without-zone")
         for part in ("#recent", "#by-status", "#by-token", "#by-server"):
             assert browser.text(part) == ""
-        assert f"{store.path} empty" in browser.texts(".store")[0] + browser.texts(".store")[1]
+        assert f"{store.folder} empty" in browser.texts(".store")[0] + browser.texts(".store")[1]
 
         store.issue()
         wait_until(lambda: any("Tokens 1 " in text for text in browser.texts(".store")), "the token is shown")
@@ -822,8 +680,8 @@ def test_without_a_zone_it_says_so_and_shows_the_stores(browser: Browser, folder
 
 
 def test_where_there_is_nothing_it_says_so(browser: Browser, folder: Path) -> None:
-    with running(folder, "") as site:
-        browser.open(site.url, scheme="dark")
+    with Nginx(folder, with_page("")) as nginx:
+        browser.open(nginx, scheme="dark")
         browser.picture("empty")
         assert browser.text("#verdict") == "There is no store"
         assert browser.text("#no-stores") == "No location has an auth_pat_store."
