@@ -99,13 +99,14 @@ public:
     /// the cursor of this report, and stays as it is if there is nothing to report. An older cursor does not confirm,
     /// and gets the same report again, with what has come since left for the next one. The texts are those of the
     /// table.
-    std::size_t report(std::uint32_t store, std::uint64_t &cursor, std::span<use, report_size> out) noexcept;
+    [[nodiscard]] std::size_t report(std::uint32_t store, std::uint64_t &cursor,
+                                     std::span<use, report_size> out) noexcept;
 
     /// How many tokens most_used() looks at, so that a large table does not hold its caller up.
     static constexpr std::uint32_t recent_size = 10'000;
 
     /// Fills `out` with those of the tokens used last that were used most since they are known, most used first.
-    std::size_t most_used(std::span<use> out) const noexcept;
+    [[nodiscard]] std::size_t most_used(std::span<use> out) const noexcept;
 
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
     [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }

@@ -110,7 +110,7 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 /// then shorter than it should be. What is not there the second time is not there.
 [[nodiscard]] bool has_failed(ngx_http_request_t *r, const ngx_http_complex_value_t &value) noexcept
 {
-    constexpr ngx_uint_t end = static_cast<ngx_uint_t>(-1);
+    constexpr auto end = static_cast<ngx_uint_t>(-1);
 
     for (const ngx_uint_t *index = value.flushes; index != nullptr && *index != end; index++) {
         ngx_http_variable_value_t &once = r->variables[*index];
@@ -229,7 +229,7 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
 /// Finds out about the token of a request. What can't be found out is a store_error.
 [[nodiscard]] verdict examine(ngx_http_request_t *r, const loc_conf &conf, decision &made) noexcept
 {
-    if (conf.pass_preflight && is_preflight(r)) {
+    if (conf.pass_preflight != 0 && is_preflight(r)) {
         return verdict::preflight;
     }
 
@@ -243,7 +243,7 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
         // Nobody has no scopes, so that where one is needed, a token is.
         const bool is_enough = std::all_of(made.request.required.begin(), made.request.required.end(),
                                            [](const scope_requirement &required) { return satisfies({}, required); });
-        return conf.optional && is_enough ? verdict::anonymous : verdict::missing;
+        return conf.optional != 0 && is_enough ? verdict::anonymous : verdict::missing;
     }
     if (presented.kind == credential_kind::malformed
         || (conf.prefix.len != 0 && !is_issued_form(presented.token, view(conf.prefix)))) {
@@ -311,7 +311,7 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
         made.has_record = false;
         made.fails_open = false;
         made.outcome = off || !has_realm ? verdict::store_error : examine(r, conf, made);
-        made.let_in = !off && (lets_in(made.outcome) || (conf.fail_open && made.fails_open));
+        made.let_in = !off && (lets_in(made.outcome) || (conf.fail_open != 0 && made.fails_open));
     }
 
     made.under_way = false;
@@ -555,7 +555,7 @@ struct countable {
 [[nodiscard]] countable describe(const decision &made) noexcept
 {
     const bool is_use = made.let_in && made.has_record;
-    return {made.outcome, made.let_in, made.conf->dry_run && !made.let_in, is_use ? made.conf->store : nullptr,
+    return {made.outcome, made.let_in, made.conf->dry_run != 0 && !made.let_in, is_use ? made.conf->store : nullptr,
             is_use ? made.token.id : std::string_view{}};
 }
 
@@ -595,13 +595,13 @@ void count(ngx_http_request_t *r, const decision &made, const std::optional<coun
     }
 
     const bool has_token = made.outcome != verdict::anonymous && made.outcome != verdict::preflight;
-    if (conf.recheck != nullptr && has_token && !conf.dry_run) {
+    if (conf.recheck != nullptr && has_token && conf.dry_run == 0) {
         enter(*conf.recheck, r, made);
     }
 
     // With `satisfy any`, a yes would settle it: others must be asked about somebody without a token, and a dry run
     // settles nothing.
-    return conf.dry_run || made.outcome == verdict::anonymous ? NGX_DECLINED : NGX_OK;
+    return conf.dry_run != 0 || made.outcome == verdict::anonymous ? NGX_DECLINED : NGX_OK;
 }
 
 [[nodiscard]] const loc_conf &conf_of(ngx_http_request_t *r) noexcept
@@ -646,7 +646,7 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     if (made->let_in) {
         return admit(r, *made);
     }
-    if (conf.dry_run) {
+    if (conf.dry_run != 0) {
         log_refusal(r, *made, ", dry run");
         take_back_headers(*made);
         return NGX_DECLINED;
@@ -666,7 +666,7 @@ bool recheck(ngx_http_request_t *r, decision &made) noexcept
 
     record token;
     const finding found = look_up(conf, made.key, made.request, allocate_once, &memory, token);
-    if (found.outcome == verdict::ok || (conf.fail_open && found.is_of_store)) {
+    if (found.outcome == verdict::ok || (conf.fail_open != 0 && found.is_of_store)) {
         return true;
     }
 

@@ -43,8 +43,8 @@ char *set_usage(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
 constexpr ngx_uint_t anywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 
 ngx_conf_enum_t preflight_values[] = {
-    {ngx_string("check"), false},
-    {ngx_string("pass"), true},
+    {ngx_string("check"), 0},
+    {ngx_string("pass"), 1},
     {ngx_null_string, 0},
 };
 

@@ -60,7 +60,7 @@ using value = std::optional<std::string_view>;
     }
 
     const std::string_view of = name(made.outcome);
-    if (made.let_in || !made.conf->dry_run) {
+    if (made.let_in || made.conf->dry_run == 0) {
         return of;
     }
 

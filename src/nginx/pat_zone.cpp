@@ -388,7 +388,7 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
 
     slab_of(zone).log_nomem = 0;
 
-    if (old == nullptr && !memory->shm.exists) {
+    if (old == nullptr && memory->shm.exists == 0) {
         if (make_contents(zone)) {
             return NGX_OK;
         }
