@@ -59,6 +59,7 @@ sub is_error {
     is(header($answer, 'Content-Type'), 'application/json', "$name: application/json");
     like($answer->{body}, qr/^\{"error":"\Q$error\E","message":"[^"]+"\}$/, "$name: $error");
     is(header($answer, 'Cache-Control'), 'no-store', "$name: not to be cached");
+    like(header($answer, 'X-Request-ID'), qr/^[0-9a-f]{32}$/, "$name: an id");
     return;
 }
 
@@ -129,6 +130,7 @@ is(sent($answer, 'X-Auth-Pat-Name') . sent($answer, 'X-Auth-Pat-Expires'), '',
 $answer = request('/v1/things');
 is_error($answer, 401, 'token_missing', 'no token');
 is(header($answer, 'WWW-Authenticate'), 'Bearer realm="api.referon.com"', 'no token: the challenge');
+my $refused_as = header($answer, 'X-Request-ID');
 
 $answer = request('/v1/things', bearer($foreign));
 is_error($answer, 401, 'token_invalid', 'unknown token');
@@ -291,8 +293,9 @@ like($answer->{body}, qr/^\{"id":"\Q$id\E","at":\d+,"from":"127\.0\.0\.1","count
 # ---- logs
 
 my $log = slurp("$folder/api.referon.com.access.log");
-like($log, qr{^127\.0\.0\.1 \[[^]]+\] "GET /v1/things HTTP/2\.0" 200 \d+ ok "\Q$id\E" [\d.]+ "curl[^"]*"$}m,
+like($log, qr{^127\.0\.0\.1 \[[^]]+\] "GET /v1/things HTTP/2\.0" 200 \d+ ok "\Q$id\E" [\d.]+ "curl[^"]*" [0-9a-f]{32}$}m,
     'the access log has status and id');
+like($log, qr{" 401 \d+ missing .* \Q$refused_as\E$}m, 'and the id that the client got with an error');
 like($log, qr{"GET /v1/things HTTP/2\.0" 401 \d+ missing "-"}, 'of refused requests, too');
 like($log, qr{ 401 \d+ revoked "pat_\w+"}, 'with the id of a revoked token');
 like($log, qr{ 429 \d+ ok "pat_\w+"}, 'and of one that is limited');

@@ -88,7 +88,9 @@ $answer = $site->request("$url/t", origin($app));
 is($answer->{status}, 401, 'no token: 401');
 ok(readable($answer, $app), 'the script may read the 401');
 like(header($answer, 'Access-Control-Expose-Headers'), qr/WWW-Authenticate/, 'and its challenge');
-like($answer->{body}, qr/^\{"error":"token_missing"/, 'which is JSON');
+like(header($answer, 'Access-Control-Expose-Headers'), qr/X-Request-ID/, 'and its id');
+like(header($answer, 'X-Request-ID'), qr/^[0-9a-f]{32}$/, 'which is there');
+like($answer->{body}, qr/^\{"error":"token_missing"/, 'and its body, which is JSON');
 is(header($answer, 'Vary'), 'Origin', 'and has Vary: Origin');
 
 my $busy = issue($store, '--subject', 'bob');

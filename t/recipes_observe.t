@@ -14,7 +14,10 @@ use Test::More;
 
 my $site = AuthPat::Site->new(recipes => ['json-log', 'prometheus'], listen => '0.0.0.0', change => { '192.0.2.20' => '127.0.0.20' });
 mkdir "$site->{root}/run/auth-pat" or die "$site->{root}/run/auth-pat: $!\n";
-my $upstream = AuthPat::Upstream->new(port => $site->port(8080));
+my $upstream = AuthPat::Upstream->new(port => $site->port(8080), answer => sub {
+    my ($status, $headers, $body) = AuthPat::Upstream::echo(@_);
+    return ($status, "${headers}X-Request-ID: the upstream's own\r\n", $body);
+});
 my $store    = make_store('api');
 $site->start;
 
@@ -56,8 +59,9 @@ is($answer->{body} =~ /^X-Request-ID: (.*)$/m ? $1 : '', $line->{request_id}, 'a
 like($line->{upstream}, qr/^127\.0\.0\.1:\d+$/, 'upstream');
 ok($json->encode([@$line{qw(status bytes duration expires_in)}]) =~ /^\[\d+,\d+,[\d.]+,\d+\]$/, 'numbers are numbers');
 
-($line) = logged('no token', "$url/t");
+($line, $answer) = logged('no token', "$url/t");
 is_deeply([@$line{qw(status token_status token_id subject expires_in)}], [401, 'missing', '', '', undef], 'no token: the values');
+is(header($answer, 'X-Request-ID'), $line->{request_id}, 'no token: the client gets the request\'s id');
 patctl($store, 'revoke', '--id', $id);
 ($line) = logged('a revoked token', "$url/t", bearer($alice));
 is_deeply([@$line{qw(status token_status token_id subject expires_in)}], [401, 'revoked', $id, '', undef],

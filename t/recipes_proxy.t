@@ -182,7 +182,7 @@ my $answer;
         $answer = $site->request("https://$at", bearer($token));
         is($answer->{status}, $status, "several-apis: $kind at $at: $status");
         is(sent($answer, 'X-Auth-Pat-Subject'), $subject{$token}, "several-apis: $kind at $at: its subject") if $status == 200;
-        ok(wait_for(sub { ($site->access_log($host) =~ / (\S+) "[^"]*" \S+ "[^"]*"\n\z/)[0] eq $why }, 3),
+        ok(wait_for(sub { ($site->access_log($host) =~ / (\S+) "[^"]*" \S+ "[^"]*" \S+\n\z/)[0] eq $why }, 3),
             "several-apis: $kind at $at: $why");
     }
     like(header($site->request('https://orders.referon.com/billing/t'), 'WWW-Authenticate'), qr/realm="billing\.referon\.com"/,
