@@ -7,7 +7,7 @@ use FindBin;
 BEGIN { push @INC, "$FindBin::Bin/lib" }
 use AuthPat;
 use AuthPat::Peer;
-use AuthPat::Server qw(wait_for);
+use AuthPat::Server qw(slurp wait_for);
 use AuthPat::Site qw(bearer header make_store);
 use JSON::PP qw(decode_json);
 use Test::More;
@@ -46,6 +46,26 @@ is($answer->{answer}{size}, 10, 'the message arrives');
 is($answer->{answer}{metadata}{'x-auth-pat-subject'}, 'alice', 'the service gets the subject, not what the client says');
 ok(!exists $answer->{answer}{metadata}{authorization}, 'and not the token');
 is(call('/referon.Admin/Echo', $admin)->{code}, 0, 'a service that needs a scope, with it: OK');
+
+# What the client makes up: one message of one byte, by a client that sends any header.
+my $message = scratch() . '/message';
+write_file($message, pack 'CNa', 0, 1, 'x');
+my @spoofed = map { ('-H', "$_: spoofed") } qw(X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host Forwarded X-Request-ID
+    X-Auth-Pat-Id X-Auth-Pat-Subject X-Auth-Pat-Name X-Auth-Pat-Scope X-Auth-Pat-Expires);
+$answer = $site->request('https://grpc.referon.com/referon.Demo/Echo', bearer($alice), @spoofed, '-H',
+    'Content-Type: application/grpc', '-H', 'TE: trailers', '--data-binary', "\@$message");
+my $metadata = decode_json(substr $answer->{body}, 5)->{metadata};
+is($metadata->{'x-real-ip'}, '127.0.0.1', 'the service gets the client\'s address');
+is($metadata->{'x-forwarded-proto'}, 'https', 'and the scheme');
+is_deeply([grep { $metadata->{$_} =~ /spoofed/ } sort keys %$metadata], [], 'and nothing of what the client made up');
+
+# The two lists of headers, for gRPC and for the rest. HTTP/2 has no Connection.
+my ($rest, $grpc) = map {
+    my $kind = $_;
+    [sort { $a cmp $b } grep { !/^Connection / } slurp("$AuthPat::ROOT/conf.d/snippets/auth-pat-$kind.conf") =~ /^${kind}_set_header (.*);$/mg];
+} qw(proxy grpc);
+ok(@$rest > 10, 'there is a list of headers');
+is_deeply($grpc, $rest, 'a gRPC service is told what other upstreams are');
 
 $answer = call('/referon.Demo/Refuse', $alice);
 is($answer->{code}, 9, 'an error of the service keeps its code');
