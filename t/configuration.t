@@ -78,7 +78,7 @@ mkdir "$scratch/empty" or die "$scratch/empty: $!\n";
 symlink $store, "$scratch/link" or die "$scratch/link: $!\n";
 
 repeat_each(2);
-plan tests => repeat_each() * 1435;
+plan tests => repeat_each() * 1445;
 
 no_long_string();
 run_tests();
@@ -3460,7 +3460,7 @@ auth_pat_require $arg_x 1;
 --- must_die
 --- suppress_stderr
 --- error_log
-"1" has no variable, so it would always be the same in
+"1" is not a variable: with other text it would never be empty or 0 in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -3476,7 +3476,7 @@ auth_pat_require $arg_x arg_x;
 --- must_die
 --- suppress_stderr
 --- error_log
-"arg_x" has no variable, so it would always be the same in
+"arg_x" is not a variable: with other text it would never be empty or 0 in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -3492,7 +3492,7 @@ auth_pat_require $arg_x "";
 --- must_die
 --- suppress_stderr
 --- error_log
-"" has no variable, so it would always be the same in
+"" is not a variable: with other text it would never be empty or 0 in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -3508,7 +3508,7 @@ auth_pat_require $arg_x "a b";
 --- must_die
 --- suppress_stderr
 --- error_log
-"a b" has no variable, so it would always be the same in
+"a b" is not a variable: with other text it would never be empty or 0 in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -3524,7 +3524,7 @@ auth_pat_require $arg_x Error=404;
 --- must_die
 --- suppress_stderr
 --- error_log
-"Error=404" has no variable, so it would always be the same in
+"Error=404" is not a variable: with other text it would never be empty or 0 in
 /conf/nginx.conf:
 --- no_error_log
 [alert]
@@ -4511,3 +4511,35 @@ GET /t
 [alert]
 [crit]
 [error]
+
+
+
+=== TEST 276: auth_pat_require with text beside the variable, 1
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require $arg_x=gold;
+--- must_die
+--- suppress_stderr
+--- error_log
+"$arg_x=gold" is not a variable: with other text it would never be empty or 0 in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]
+
+
+
+=== TEST 277: auth_pat_require with text beside the variable, 2
+--- http_config
+auth_pat_store $TEST_NGINX_STORE_MAIN;
+--- config
+auth_pat_require "$arg_x ";
+--- must_die
+--- suppress_stderr
+--- error_log
+"$arg_x " is not a variable: with other text it would never be empty or 0 in
+/conf/nginx.conf:
+--- no_error_log
+[alert]
+[crit]

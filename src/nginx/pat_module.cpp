@@ -509,6 +509,30 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
+/// Whether a text that nginx could compile consists of variables, as $name or ${name}, and of nothing else.
+[[nodiscard]] bool is_of_variables(std::string_view text) noexcept
+{
+    constexpr byte_set name_characters{"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"};
+
+    if (text.empty()) {
+        return false;
+    }
+    while (!text.empty()) {
+        if (!text.starts_with('$')) {
+            return false;
+        }
+        std::size_t length = 1;
+        if (text.starts_with("${")) {
+            length = text.find('}') + 1;
+        }
+        while (text[length - 1] != '}' && length < text.size() && name_characters.has(text[length])) {
+            length++;
+        }
+        text = tail(text, length);
+    }
+    return true;
+}
+
 char *set_require(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view error_parameter = "error=";
@@ -542,12 +566,13 @@ char *set_require(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
             continue;
         }
 
-        if (ngx_http_script_variables_count(&value) == 0) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" has no variable, so it would always be the same", &value);
-            return conf_error();
-        }
         auto *expression = push<ngx_http_complex_value_t>(added->values);
         if (expression == nullptr || !compile(cf, value, *expression)) {
+            return conf_error();
+        }
+        if (!is_of_variables(view(value))) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" is not a variable: with other text it would never be empty or 0", &value);
             return conf_error();
         }
     }

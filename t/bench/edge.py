@@ -68,8 +68,13 @@ def issue(store: Path) -> Issued:
     return Issued(answer["token"], answer["id"])
 
 
+def token(number: int) -> str:
+    """A token of make_store()."""
+    return f"bench-token-{number:08}"
+
+
 def make_store(path: Path, tokens: int = 0) -> None:
-    """Makes a store with this many tokens, which nobody can present: only digests are made up."""
+    """Makes a store with this many tokens, which token() names."""
     patctl(path, "init")
 
     command = [str(PATCTL), "--store", str(path), "import", "--strict", "-"]
@@ -77,7 +82,7 @@ def make_store(path: Path, tokens: int = 0) -> None:
         assert loading.stdin is not None
         for number in range(tokens):
             line = {
-                "digest": hashlib.sha256(b"token %d" % number).hexdigest(),
+                "digest": hashlib.sha256(token(number).encode()).hexdigest(),
                 "id": f"pat_{number:016}",
                 "subject": f"user:{number}",
                 "scopes": ["read"],
