@@ -136,7 +136,8 @@ install: all
 	install -D -m 644 scripts/systemd/pat-sync.service $(DESTDIR)$(PREFIX)/lib/systemd/system/pat-sync.service
 	install -D -m 644 scripts/systemd/pat-sync.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/pat-sync.conf
 	install -D -m 644 scripts/systemd/pat-sync.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pat-sync.conf
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat README.md docs/*.md
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat README.md
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/docs docs/*.md
 	install -d $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d
 	cp -R conf.d/. $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d/
 

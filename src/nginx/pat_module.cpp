@@ -634,7 +634,7 @@ char *set_zone(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     ngx_str_t size_text = to_ngx(tail(view(text), std::min(colon + 1, text.len)));
     const ssize_t size = ngx_parse_size(&size_text);
 
-    if (name.len == 0 || size_text.len == 0 || size == NGX_ERROR) {
+    if (name.len == 0 || view(name).find('=') != std::string_view::npos || size_text.len == 0 || size == NGX_ERROR) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                            "invalid zone \"%V\": it is given as name:size, like pat:10m, with a size in k or m", &text);
         return conf_error();

@@ -111,6 +111,7 @@ h2.sign { font-size: 1.25rem; line-height: 1.3; }
 .stale { --c: #ea580c; }
 .store_error { --c: #b91c1c; }
 .ok, .preflight, .anonymous { --c: var(--good); }
+.fail_open { --c: var(--bad); }
 
 @media (prefers-color-scheme: dark) {
     .missing { --c: #9aa3af; }
@@ -305,6 +306,7 @@ const LET_IN = {
     ok: 'a valid token',
     anonymous: 'no token, optional here',
     preflight: 'a CORS preflight',
+    fail_open: 'stale or store_error, let in',
 };
 const REASONS = Object.keys(REFUSED);
 const PASSES = Object.keys(LET_IN);
@@ -426,26 +428,17 @@ function tick() {
     }
 }
 
-// Sums. `counts` has a number for each status, a history 90 of them.
+// Sums. `counts` has a number for each status, a history 90 of them. What fail-open let in is not refused.
 
-const pick = (counts, names) => total(names.map(name => counts[name]));
-const lately = (history, names) => total(names.map(name => total(history[name])));
-const lastMinute = (history, names) => total(names.map(name => total(history[name].slice(-BUCKETS_OF_A_MINUTE))));
+const sum = (names, count) => total(names.map(count)) - (names === REASONS ? count('fail_open') : 0);
+const pick = (counts, names) => sum(names, name => counts[name] ?? 0);
+const lately = (history, names, buckets = BUCKETS) => sum(names, name => total(history[name]?.slice(-buckets) ?? []));
+const lastMinute = (history, names) => lately(history, names, BUCKETS_OF_A_MINUTE);
 
 // How long that is, as its last ten seconds are not over yet.
 function secondsOfLastMinute() {
     const { interval, end } = data.history;
     return (BUCKETS_OF_A_MINUTE - 1) * interval + Math.min(interval, Math.max(1, data.time - (end - interval)));
-}
-
-// What fail-open let through within a minute, as far as this page has been looking.
-let failOpenSeen = [];
-
-function failOpenLately() {
-    if (failOpenSeen.at(-1)?.count > data.fail_open) failOpenSeen = [];
-    failOpenSeen.push({ time: data.time, count: data.fail_open });
-    while (failOpenSeen[1]?.time <= data.time - 60) failOpenSeen.shift();
-    return data.fail_open - failOpenSeen[0].count;
 }
 
 // The state of everything
@@ -478,12 +471,12 @@ function showHeadline() {
     if (zone !== null) {
         const { requests, dry_run: dry } = data.history;
         const seconds = secondsOfLastMinute();
+        const unchecked = lastMinute(requests, ['fail_open']);
         const refused = lastMinute(requests, REASONS);
         const passed = lastMinute(requests, PASSES);
-        const faults = lastMinute(requests, ['stale', 'store_error']);
-        const unchecked = failOpenLately();
-        const most = REASONS.reduce((one, other) =>
-            lastMinute(requests, [other]) > lastMinute(requests, [one]) ? other : one);
+        const faults = ['stale', 'store_error'];
+        const surely = name => lastMinute(requests, [name]) - (faults.includes(name) ? unchecked : 0);
+        const most = REASONS.reduce((one, other) => surely(other) > surely(one) ? other : one);
 
         figures.unshift(
             { name: 'Refused, last minute', large: rate(refused, seconds), small: refused === 0 ? 'nothing'
@@ -499,9 +492,9 @@ function showHeadline() {
         if (unchecked > 0) {
             problems.unshift({ level: 'bad',
                 text: `${plural(unchecked, 'request')} let in unchecked by auth_pat_fail_open in the last minute` });
-        } else if (faults > 0) {
-            problems.push({ level: 'warn',
-                text: `${plural(faults, 'request')} in the last minute met a store that is stale or can’t be read` });
+        } else if (lastMinute(requests, faults) > 0) {
+            problems.push({ level: 'warn', text: `${plural(lastMinute(requests, faults), 'request')}`
+                + ' in the last minute met a store that is stale or can’t be read' });
         }
     }
 
@@ -538,7 +531,7 @@ function showHeadline() {
     });
 }
 
-// The charts: refusals as stacked bars, those of dry runs hatched, and what was let in as a line on a scale of its own
+// The charts: refusals as stacked bars, hatched if let in nevertheless, and what was let in as a line on its own scale
 
 const MARGIN = 46;
 let pointedAt = null;  // the ten seconds that the pointer or the keyboard is at
@@ -582,9 +575,11 @@ function drawBand({ title, history, names, height, hatched, line }, top, width, 
     }
     const below = sums.map(() => 0);
     const gap = edge(1) - edge(0) >= 4 ? 1 : 0;
-    const paths = names.map(name => stack(history[name], below, edge, y, gap));
-    band.append(...paths.map((d, at) => draw('path', { class: `bar ${names[at]}`, d })));
-    if (hatched) band.append(draw('path', { fill: 'url(#hatch)', d: paths.join('') }));
+    band.append(...names.map(name =>
+        draw('path', { class: `bar ${name}`, d: stack(history[name], below, edge, y, gap) })));
+    below.fill(0);
+    const d = hatched.map(name => stack(history[name], below, edge, y, gap)).join('');
+    if (d !== '') band.append(draw('path', { fill: 'url(#hatch)', d }));
     return band;
 }
 
@@ -593,12 +588,12 @@ function showCharts() {
     const { requests, dry_run: dry } = data.history;
     const width = find('charts').clientWidth;
     const edge = bucket => MARGIN + Math.round(bucket * (width - MARGIN) / BUCKETS);
-    // The gravest reasons are at the bottom.
+    // The gravest reasons are at the bottom: those that fail-open lets in.
     const names = REASONS.toReversed();
     const bands = [
-        { title: 'Refused, in 10 s', history: requests, names, height: 160 },
+        { title: 'Refused, in 10 s', history: requests, names, height: 160, hatched: ['fail_open'] },
         ...(lately(dry, REASONS) > 0
-            ? [{ title: 'Dry run: would be refused, in 10 s', history: dry, names, height: 70, hatched: true }] : []),
+            ? [{ title: 'Dry run: would be refused, in 10 s', history: dry, names, height: 70, hatched: names }] : []),
         { title: 'Let in, in 10 s', history: requests, names: PASSES, height: 50, line: true },
     ];
 
@@ -629,15 +624,22 @@ function showCharts() {
     showPointedAt(edge, width);
 }
 
+// What there is of each status, where `count` makes one number of a series.
+function linesOf(count) {
+    const { requests, dry_run: dry } = data.history;
+    return [
+        ...REASONS.map(name => ({ text: name, swatch: name, count: count(requests[name]) })),
+        { text: 'let in by fail-open', swatch: 'dry fail_open', count: count(requests.fail_open) },
+        ...REASONS.map(name => ({ text: `${name}, dry run`, swatch: `dry ${name}`, count: count(dry[name]) })),
+    ].filter(({ count }) => count > 0);
+}
+
 // What was counted in the ten seconds that are pointed at, or in the last ones for those who only hear it.
 function showPointedAt(edge, width) {
-    const { requests, dry_run: dry } = data.history;
+    const { requests } = data.history;
     const at = pointedAt ?? BUCKETS - 1;
-    const lines = [
-        { text: `${clock(timeOf(at))} – ${at === BUCKETS - 1 ? 'now' : clock(timeOf(at + 1))}` },
-        ...REASONS.map(name => ({ text: name, swatch: name, count: requests[name][at] })),
-        ...REASONS.map(name => ({ text: `${name}, dry run`, swatch: `dry ${name}`, count: dry[name][at] })),
-    ].filter(({ count }) => count !== 0);
+    const lines = [{ text: `${clock(timeOf(at))} – ${at === BUCKETS - 1 ? 'now' : clock(timeOf(at + 1))}` },
+        ...linesOf(series => series[at])];
     if (lines.length === 1) lines.push({ text: 'nothing refused' });
     lines.push({ text: 'let in', swatch: 'ok', count: total(PASSES.map(name => requests[name][at])) });
 
@@ -678,18 +680,10 @@ function watchCursor() {
 }
 
 function showLegend() {
-    const { requests, dry_run: dry } = data.history;
-    const refused = lately(requests, REASONS);
-    const entries = [];
-    for (const name of REASONS) {
-        const count = lately(requests, [name]);
-        if (count > 0) entries.push({ swatch: name, text: `${name} ${number(count)} (${share(count, refused)})` });
-    }
-    if (refused === 0) entries.push({ swatch: '', text: 'Nothing was refused in the last 15 minutes.' });
-    for (const name of REASONS) {
-        const count = lately(dry, [name]);
-        if (count > 0) entries.push({ swatch: `dry ${name}`, text: `${name}, dry run ${number(count)}` });
-    }
+    const all = total(REASONS.map(name => lately(data.history.requests, [name])));
+    const entries = linesOf(total).map(({ text, swatch, count }) =>
+        ({ swatch, text: `${text} ${number(count)}${swatch in REFUSED ? ` (${share(count, all)})` : ''}` }));
+    if (all === 0) entries.unshift({ swatch: '', text: 'Nothing was refused in the last 15 minutes.' });
     show(find('legend'), entries, () => {
         const [swatch, words] = [make('span'), make('span')];
         return [make('li', {}, swatch, words), entry => {
@@ -731,12 +725,12 @@ function showStatuses() {
 
     set(table.caption.firstChild,
         `Requests in the last minute, the last 15 minutes, and since ${calendar(data.zone.since)}.`
-        + (data.fail_open > 0 ? ' Fail-open let some of the stale and store_error in.' : '')
+        + (data.fail_open > 0 ? ' Refused is without what fail-open let in.' : '')
         + (withClosed ? ' Closed: let in, and closed while running (auth_pat_recheck).' : ''));
     showHeads(table, ['Status', 'Trend', '1 min', '15 min', 'Total',
         ...(withDry ? ['Dry run'] : []), ...(withClosed ? ['Closed'] : [])]);
-    const groups = [['Refused', REFUSED], ['Let in', LET_IN]].map(([title, meanings]) => [
-        { title, counts: countsOf(Object.keys(meanings)) },
+    const groups = [['Refused', REFUSED, REASONS], ['Let in', LET_IN, PASSES]].map(([title, meanings, names]) => [
+        { title, counts: countsOf(names) },
         ...Object.entries(meanings).map(([name, meaning]) =>
             ({ name, meaning, counts: countsOf([name]), history: history[name] })),
     ]);
@@ -758,8 +752,7 @@ function showServers() {
             ['Closed', server => pick(server.closed, REASONS)],
         ].filter(([, count]) => servers.some(server => count(server) > 0)),
     ];
-    set(table.caption.firstChild, servers.length === 0 ? 'No server has auth_pat.' : `Since ${calendar(zone.since)}.`
-        + (data.fail_open > 0 ? ' Fail-open: let in nevertheless.' : ''));
+    set(table.caption.firstChild, servers.length === 0 ? 'No server has auth_pat.' : `Since ${calendar(zone.since)}.`);
     table.tHead.hidden = servers.length === 0;
     showHeads(table, ['Server', 'Share refused', ...columns.map(([name]) => name)]);
     const rows = servers.map(server => ({ name: server.name, counts: columns.map(([, count]) => count(server)) }));
@@ -839,6 +832,7 @@ function showAll(answer) {
     const seen = data.time - Date.now() / 1000;
     if (seen > clockAhead || seen < clockAhead - 2) clockAhead = seen;
     const counted = data.zone !== null;
+    if (counted) for (const one of [data, data.history, ...data.servers]) one.requests.fail_open = one.fail_open;
     set(find('about'), `${location.host} · nginx ${data.nginx}`
         + (counted ? ` · zone ${data.zone.name}, ${bytes(data.zone.size)}` : ''));
     find('uncounted').hidden = counted;
