@@ -22,7 +22,6 @@ my $upstream = AuthPat::Upstream->new(port => $site->port(8080), answer => sub {
     return ('500 Oops', $headers, $body) if $head =~ m{^\S+ /fails};
     return ('200 OK', "${headers}Cache-Control: private\r\n", $body) if $head =~ m{^\S+ /private};
     return ('200 OK', "${headers}Set-Cookie: session=1\r\n", $body) if $head =~ m{^\S+ /session};
-    return ('200 OK', "${headers}Vary: Accept-Language\r\n", $body) if $head =~ m{^\S+ /varies};
     return ('200 OK', $headers, $body);
 });
 my $mirrored = AuthPat::Upstream->new(port => $site->port(8090), arrived => sub { write_file(scratch() . '/mirrored', $_[1]) });
@@ -71,12 +70,29 @@ my $answer;
     is(sent($answer, 'X-Auth-Pat-Scope'), 'api:read admin', 'cache: of which the upstream is told');
     is($ask->('/t', bearer($alice), '-I'), 'HIT ', 'cache: HEAD comes from the cache, too');
 
-    unlike($answer->{body}, qr/^X-Auth-Pat-(?:Id|Name|Expires)|^Authorization|^Cookie|^X-Forwarded-For/mi,
-        'cache: the upstream is told nothing that the key does not have');
-    $ask->('/u', bearer(token('carol', @read, '--name', 'laptop')), map { ('-H', "$_: x") } 'Cookie', 'X-Auth-Pat-Id',
-        'X-Auth-Pat-Name', 'X-Forwarded-For', 'X-Auth-Pat-Expires');
-    unlike($answer->{body}, qr/^X-Auth-Pat-(?:Id|Name|Expires)|^Authorization|^Cookie|^X-Forwarded-For/mi,
-        'cache: also where the token or the client has more');
+    # What the key has, an id of the request, and nothing else.
+    my @told = ('Host: cache.referon.com', 'X-Auth-Pat-Scope: api:read', 'X-Auth-Pat-Subject: carol', 'X-Forwarded-Proto: https',
+        'X-Request-ID: …');
+    my @made_up = map { ('-H', "$_: made-up") } qw(Accept Accept-Encoding Accept-Language Cookie Forwarded If-None-Match
+        Origin Referer User-Agent X-Auth-Pat-Claim-Plan X-Auth-Pat-Expires X-Auth-Pat-Id X-Auth-Pat-Name X-Auth-Pat-Scope
+        X-Auth-Pat-Subject X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Proto X-HTTP-Method-Override
+        X-Original-URL X-Real-IP X-Request-ID X-Whatever);
+    my $carol = token('carol', @read, '--name', 'laptop');
+    for my $case (
+        ['headers'                       => @made_up],
+        ['headers, HTTP/1.1'             => '--http1.1', @made_up],
+        ['a body'                        => '-X', 'GET', '--data-binary', 'made-up'],
+        ['a body without a length'       => '-X', 'GET', '--data-binary', 'made-up', '-H', 'Content-Length:'],
+        ['a body in chunks'              => '-X', 'GET', '--data-binary', 'made-up', '--http1.1', '-H', 'Transfer-Encoding: chunked'],
+    ) {
+        my ($name, @options) = @$case;
+        is($ask->('/u?' . $count++, bearer($carol), @options), 'MISS carol', "cache: $name of the client's");
+        my (undef, @got) = split /\n/, $answer->{body} =~ s/^(X-Request-ID: )[0-9a-f]{32}$/$1…/mr;
+        is_deeply([sort { $a cmp $b } @got], [sort { $a cmp $b } @told, '', 'body: 0 bytes'],
+            "cache: $name: the upstream is told what the key has, and nothing else") or diag explain \@got;
+    }
+    is($ask->('/u?0', bearer($carol), '-H', 'X-Forwarded-Host: evil.example', '-H', 'X-Request-ID: evil'), 'HIT carol',
+        'cache: who makes up more gets the same answer');
 
     # Subjects, scopes and addresses that look the same when they are written one behind the other.
     for my $pair (
@@ -107,11 +123,30 @@ my $answer;
         $ask->($path, bearer($bob));
         is($ask->($path, bearer($bob)), 'MISS bob', "cache: $path is not kept");
     }
-    $ask->('/t', bearer($bob), '-d', 'x');
-    unlike(header($answer, 'X-Cache-Status'), qr/HIT/, 'cache: POST is not answered from the cache');
-    is($ask->('/varies', bearer($bob), '-H', 'Accept-Language: de'), 'MISS bob', 'cache: an answer that varies');
-    is($ask->('/varies', bearer($bob), '-H', 'Accept-Language: en'), 'MISS bob', 'cache: is another for another language');
-    is($ask->('/varies', bearer($bob), '-H', 'Accept-Language: en'), 'HIT bob', 'cache: and then kept');
+
+    # What goes past it.
+    my $writer = token('bob', @read, '--scope', 'api:write');
+    is($ask->('/w', bearer($writer)), 'MISS bob', 'cache: GET of a client that may write');
+    for my $method (qw(POST PUT DELETE OPTIONS)) {
+        is($ask->('/w', bearer($writer), '-X', $method, '-d', 'hello', '-H', 'If-Match: "x"'), ' bob', "cache: $method goes past the cache");
+        like($answer->{body}, qr{^$method /w HTTP}, "cache: $method: the upstream gets it");
+        like($answer->{body}, qr/^body: 5 bytes$/m, "cache: $method: with its body");
+        is(sent($answer, 'If-Match') . sent($answer, 'Content-Type'), '"x"application/x-www-form-urlencoded', "cache: $method: and its headers");
+        is(sent($answer, 'Authorization'), '', "cache: $method: but not the token");
+    }
+    for my $case (
+        [401, 'token_missing', 'without a token'],
+        [403, 'scope_denied',  'without the scope to write', bearer($bob)],
+        [401, 'token_revoked', 'with a revoked token', bearer($alice)],
+    ) {
+        my ($status, $error, $name, @options) = @$case;
+        $ask->('/w', @options, '-d', 'hello');
+        is($answer->{status}, $status, "cache: POST $name: $status");
+        like($answer->{body}, qr/^\{"error":"$error"/, "cache: POST $name: $error");
+        like(header($answer, 'WWW-Authenticate'), qr/^Bearer realm="cache\.referon\.com"/, "cache: POST $name: the challenge");
+    }
+    ok(wait_for(sub { $site->access_log('cache.referon.com') =~ m{"POST /w HTTP/2\.0" 401 \d+ revoked } }, 3), 'cache: the log has it');
+    is($ask->('/w', bearer($writer)), 'HIT bob', 'cache: what is kept is still there');
     unlike(`grep -rla '$bob' $site->{root}/cache`, qr/./, 'cache: no token is in the cache');
 }
 
