@@ -57,6 +57,30 @@ my $wanted = AuthPat::Site->new(recipes => \@recipes)->{files};
 is_deeply(\%seen, $wanted, 'every file of conf.d is loaded by one of these');
 is_deeply([grep { !$replaced{$_} } sort keys %replaced], [], 'all that the tests replace is somewhere in conf.d');
 
+# Each location that passes a request on decides about the headers of the client: by the snippet, or by passing none. What
+# it sets besides must not be there twice: nginx would send both.
+for my $file (grep { !m{^snippets/} } sort keys %$wanted) {
+    my $path = "$AuthPat::ROOT/conf.d/" . ($file =~ /^(?:00-auth-pat|api\.referon\.com)\.conf$/ ? '' : 'recipes/') . $file;
+    my $text = slurp($path) =~ s/^ *#.*\n//mgr;
+    for my $server ($text =~ /^server \{\n(.*?)^\}/msg) {
+        my $around = $server =~ s/^    location .*?^    \}\n//msgr;
+        my @locations = $server =~ /^    location (.*?^    \})/msg;
+        for my $location (grep { /^ *(?:proxy|grpc)_pass /m } @locations) {
+            my ($name) = $location =~ /^(.*?) \{/;
+            my ($kind) = $location =~ /^ *(proxy|grpc)_pass /m;
+            my $headers = join '', grep { /^ *${kind}_set_header /m || m{/auth-pat-$kind\.conf;} || /^ *${kind}_pass_request_headers / }
+                map { "$_\n" } split /\n/, $location;
+            $headers ||= $around;
+            like($headers, qr{include conf\.d/snippets/auth-pat-$kind\.conf;|${kind}_pass_request_headers off;},
+                "$file, location $name: passes the headers of the snippet, or none of the client's");
+            $headers =~ s{^ *include (conf\.d/snippets/auth-pat-$kind\.conf);}{slurp("$AuthPat::ROOT/$1")}me;
+            my %times;
+            $times{lc $1}++ while $headers =~ /^ *${kind}_set_header (\S+) (?!"";)/mg;
+            is_deeply([grep { $times{$_} > 1 } sort keys %times], [], "$file, location $name: and none is set twice");
+        }
+    }
+}
+
 # They are inert where they are.
 my $inert = AuthPat::Site->new;
 ok(!grep({ /recipes/ } keys %{ ($inert->dump)[1] }), 'conf.d/*.conf does not include recipes/');
