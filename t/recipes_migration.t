@@ -78,6 +78,8 @@ is(sent($answer, 'X-Auth-Pat-Subject'), 'alice', '1, dry run: and that of a good
 is(sent(ask(@key, bearer($revoked)), 'X-Auth-Pat-Subject'), '', '1, dry run: not that of a bad one');
 is(sent($answer, 'X-API-Key') . sent($answer, 'Authorization'), '', '1, dry run: and neither key nor token');
 
+unlike(join("\n", $checker->requests), qr/^Authorization/m, '1, dry run: the checker sees no token');
+
 # ---- 2: either
 
 $site->stop;
@@ -157,5 +159,35 @@ is($answer->{status}, 401, '3, tokens only, a legacy key: 401');
 like($answer->{body}, qr/Authorization: Bearer/, '3, tokens only, a legacy key: says what to send');
 is_counted('401 missing', '3, tokens only, a legacy key');
 is(ask(@key, bearer($revoked))->{status}, 401, '3, tokens only, a revoked token: 401');
+
+# ---- a legacy scheme in the Authorization header: 1 and 2 have a line for it
+
+$site->stop;
+$checker->stop;
+$checker = AuthPat::Upstream->new(port => $site->port(8070), answer => sub {
+    my ($head) = @_;
+    return ('200 OK', "X-Legacy-User: old-alice\r\n", '') if $head =~ /^Authorization: Basic YTpi$/m;
+    return ('401 Unauthorized', "WWW-Authenticate: Basic\r\n", '');
+});
+my @basic = ('-H', 'Authorization: Basic YTpi');
+my $line  = 'proxy_set_header Authorization $http_authorization;';
+for my $case (
+    ['1-dry-run', 401, 'missing_dry_run'],
+    ['2-either',  200, 'missing'],
+) {
+    my ($stage, $token_status, $cause) = @$case;
+    unlink glob "$site->{root}/conf/conf.d/migration-*.conf";
+    $site->configure(recipes => ["migration-$stage"], change => { "# $line" => $line });
+    $site->start;
+    $answer = ask(@basic);
+    is($answer->{status}, 200, "$stage, Authorization is the legacy scheme's: 200");
+    is(sent($answer, 'X-Legacy-User'), 'old-alice', "$stage, Authorization is the legacy scheme's: its user");
+    is(sent($answer, 'Authorization'), '', "$stage, Authorization is the legacy scheme's: the upstream does not get it");
+    is_counted("200 $cause", "$stage, Authorization is the legacy scheme's");
+    is(ask('-H', 'Authorization: Basic d3Jvbmc=')->{status}, 401, "$stage, Authorization is the legacy scheme's, and wrong: 401");
+    is(ask()->{status}, 401, "$stage, Authorization is the legacy scheme's, nothing: 401");
+    is(ask(bearer($alice))->{status}, $token_status, "$stage, Authorization is the legacy scheme's, a token: $token_status");
+    $site->stop;
+}
 
 done_testing();
