@@ -8,7 +8,7 @@ from types import TracebackType
 
 from websockets.legacy.server import WebSocketServerProtocol, serve
 
-EVENT = b"data: tick\n\n"
+EVENT = b"data: " + b"tick" * 100 + b"\n\n"
 
 
 class Upstream:
@@ -55,7 +55,7 @@ class Upstream:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            if head.startswith(b"GET /silence"):
+            if b" /silence " in head.split(b"\r\n")[0]:
                 await reader.read()  # until the other side closes
                 return
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
