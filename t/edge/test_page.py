@@ -28,7 +28,7 @@ SCREENSHOTS = os.environ.get("AUTH_PAT_SCREENSHOTS")
 
 REASONS = ("missing", "malformed", "unknown", "revoked", "expired", "not_yet_valid", "address_denied", "scope_denied",
            "require_denied", "stale", "store_error")
-PASSES = ("ok", "anonymous", "preflight")
+PASSES = ("ok", "anonymous", "preflight", "fail_open")
 
 API = "api.example.com"
 UPLOAD = "upload.example.com"
@@ -187,9 +187,12 @@ def servers_for(store: Store, upstream: int = 9) -> str:
         }}"""
 
 
-def one_server(store: Store) -> str:
-    return f"""server {{ listen 127.0.0.1:PORT; server_name a;
-               location / {{ auth_pat a; auth_pat_store {quote(store.folder)}; }} }}"""
+def one_server(store: Store, directives: str = "") -> str:
+    return f"""server {{ listen 127.0.0.1:PORT; server_name {API};
+               location / {{ auth_pat a; auth_pat_store {quote(store.folder)}; {directives} }} }}"""
+
+
+FAILS_OPEN = "auth_pat_fail_open on; auth_pat_max_age 1m; try_files /nowhere =204;"
 
 
 @pytest.fixture
@@ -250,8 +253,9 @@ def number(count: int) -> str:
 
 
 def status_rows(status: Record) -> Table:
-    """What the table of statuses should be."""
-    history = status["history"]["requests"]
+    """What the table of statuses should be, where nothing failed open."""
+    history = {**status["history"]["requests"], "fail_open": status["history"]["fail_open"]}
+    requests = {**status["requests"], "fail_open": status["fail_open"]}
     with_dry_run = any(status["dry_run"].values())
     with_closed = any(status["closed"].values())
 
@@ -260,12 +264,12 @@ def status_rows(status: Record) -> Table:
             "Trend": "",
             "1 min": number(sum(sum(history[name][-6:]) for name in names)),
             "15 min": number(sum(sum(history[name]) for name in names)),
-            "Total": number(sum(status["requests"][name] for name in names)),
+            "Total": number(sum(requests[name] for name in names)),
         }
         if with_dry_run:
-            cells["Dry run"] = number(sum(status["dry_run"][name] for name in names))
+            cells["Dry run"] = number(sum(status["dry_run"].get(name, 0) for name in names))
         if with_closed:
-            cells["Closed"] = number(sum(status["closed"][name] for name in names))
+            cells["Closed"] = number(sum(status["closed"].get(name, 0) for name in names))
         return cells
 
     return {"Refused": row(REASONS), **{name: row((name,)) for name in REASONS},
@@ -346,7 +350,7 @@ def test_its_numbers_are_those_of_the_json(browser: Browser, folder: Path, store
         browser.picture("narrow")
 
 
-def test_its_headline_tells_how_much_is_refused_in_the_last_minute(browser: Browser, nginx: Nginx, store: Store) -> None:
+def test_its_figures_tell_how_much_is_refused_in_the_last_minute(browser: Browser, nginx: Nginx, store: Store) -> None:
     token = store.issue()
     nginx.request("/token", API, headers=token.header, times=150)
     nginx.request("/token", API, headers=UNKNOWN.header, times=30)
@@ -523,13 +527,58 @@ def test_it_says_that_nginx_answers_something_else(browser: Browser, nginx: Ngin
     browser.wait_for_text("#silence", "nginx answers")
 
 
-def test_fail_open_is_the_worst_of_news(browser: Browser, nginx: Nginx) -> None:
-    browser.open(nginx)
-    assert nginx.request("/fail-open", API, headers=UNKNOWN.header, times=6) == 204
-    wait_until(lambda: browser.figures()["Let in by fail-open"] == "6, 6 in the last minute", browser.figures)
-    assert "6 requests let in unchecked by auth_pat_fail_open in the last minute" in browser.texts("#problems li")[0]
-    assert browser.run("return document.querySelector('#headline').dataset.level") == "bad"
-    assert browser.table("#servers")[API]["Fail-open"] == "6"
+def test_fail_open_is_the_worst_of_news_from_the_first_look(browser: Browser, folder: Path, store: Store) -> None:
+    with Nginx(folder, with_page(one_server(store, FAILS_OPEN))) as nginx:
+        assert nginx.request("/", API, headers=store.issue().header, times=6) == 204
+        nginx.counted(stale=6)
+        browser.open(nginx)
+        assert browser.text("#verdict") == "Requests are let in unchecked"
+        assert browser.text("#problems") == "6 requests let in unchecked by auth_pat_fail_open in the last minute"
+        assert browser.figures()["Let in by fail-open"] == "6, 6 in the last minute"
+        assert browser.run("return document.querySelector('#headline').dataset.level") == "bad"
+        assert browser.run("return document.title").startswith("✕ ")
+
+
+def test_what_failed_open_more_than_a_minute_ago_is_no_news(browser: Browser, folder: Path, store: Store) -> None:
+    with Nginx(folder, with_page(one_server(store, FAILS_OPEN))) as nginx:
+        nginx.request("/", API, headers=store.issue().header, times=6)
+        nginx.counted(stale=6)
+        browser.open(nginx)
+        # Until nginx is asked again, it is as if a minute had gone by.
+        verdict, figures, legend = browser.run("""
+            const later = structuredClone(data);
+            for (const series of [later.history.fail_open, ...Object.values(later.history.requests)]) {
+                series.splice(0, 6);
+                series.push(0, 0, 0, 0, 0, 0);
+            }
+            showAll(later);
+            return ['verdict', 'figures', 'legend'].map(id => document.getElementById(id).innerText)""")
+        assert verdict == "The store is open"
+        assert "in the last minute" not in figures
+        assert "let in by fail-open 6" in legend
+
+
+def test_what_fails_open_is_let_in_and_not_refused(browser: Browser, nginx: Nginx) -> None:
+    nginx.request("/fail-open", API, headers=UNKNOWN.header, times=6)
+    nginx.request("/token", API, times=2)
+    nginx.counted(store_error=6, missing=2)
+    browser.open(nginx, scheme="dark")
+    figures = browser.figures()
+    assert figures["Refused, last minute"].endswith("/min, 2, 25 % of requests; most: missing")
+    assert figures["Let in, last minute"].endswith("/min, 6 requests")
+
+    rows = browser.table("#statuses")
+    assert {name: row["15 min"] for name, row in rows.items() if row["15 min"] != "0"} == {
+        "Refused": "2", "missing": "2", "store_error": "6", "Let in": "6", "fail_open": "6"}
+    assert all(row["Total"] == row["15 min"] for row in rows.values())
+    assert {name: text for name, text in browser.table("#servers")[API].items() if text != "0"} == {
+        "Share refused": "25 %", "Let in": "6", "Refused": "2", "missing": "2", "store_error": "6", "Fail-open": "6"}
+
+    assert browser.texts("#legend li") == ["missing 2 (25 %)", "store_error 6 (75 %)", "let in by fail-open 6"]
+    assert browser.run("return document.querySelectorAll('#charts path[fill=\"url(#hatch)\"]').length") == 1
+    assert "2 requests refused, 6 let in" in browser.run(
+        "return document.querySelector('#charts svg').getAttribute('aria-label')")
+    browser.picture("fail-open")
 
 
 def test_dry_runs_have_a_chart_only_where_there_are_any(browser: Browser, nginx: Nginx) -> None:
