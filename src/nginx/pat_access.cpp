@@ -688,15 +688,16 @@ void close_request(ngx_http_request_t *r, const decision &made, bool is_news) no
         log_refusal(r, made, ", closing its request");
     }
 
-    // As `return 444` does: the connection, or the stream, ends at once, and the access log has the status that was
-    // sent, or 444. What is cleaned up first, like a connection to an upstream, must not end the request by itself
-    // (ngx_http_request_handler() terminates in the same way).
 #if (NGX_HTTP_V2 || NGX_COMPAT)
     if (r->stream != nullptr) {
         // nginx leaves the end of a stream in the queue as long as other streams go on.
         ngx_post_event(r->stream->connection->connection->write, &ngx_posted_events);
     }
 #endif
+
+    // As `return 444` does: the connection, or the stream, ends at once, and the access log has the status that was
+    // sent, or 444. What is cleaned up first, like a connection to an upstream, must not end the request by itself
+    // (ngx_http_request_handler() terminates in the same way).
     r->main->count++;
     ngx_http_finalize_request(r, NGX_HTTP_CLOSE);
     ngx_http_run_posted_requests(connection);
