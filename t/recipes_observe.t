@@ -9,6 +9,7 @@ use AuthPat;
 use AuthPat::Server qw(slurp wait_for);
 use AuthPat::Site qw(bearer header make_store);
 use AuthPat::Upstream;
+use IO::Socket::SSL;
 use JSON::PP;
 use Test::More;
 
@@ -29,10 +30,10 @@ my $json  = JSON::PP->new->utf8;
 
 my $lines = 0;
 
-# The line of a request, decoded.
+# The line of a request, decoded. The request may be code.
 sub logged {
     my ($name, @request) = @_;
-    my $answer = $site->request(@request);
+    my $answer = ref $request[0] ? $request[0]->() : $site->request(@request);
     my @all;
     wait_for(sub { (@all = split /\n/, $site->access_log('logged.referon.com')) > $lines }, 3);
     is(scalar @all, ++$lines, "$name: one line");
@@ -72,9 +73,33 @@ patctl($store, \qq({"op":"heartbeat","at":$reached}\n), 'apply');
 ok(5 <= $line->{store_age} && $line->{store_age} < 60, 'a store with a source: store_age is a number') or diag $line->{store_age};
 ($line) = logged('quotes in the path', "$url/a%22b%5C%0A%7B", '-H', "Referer: $url/?token=$alice", '-H', "Cookie: pat=$alice");
 is($line->{path}, "/a\"b\\\n{", 'quotes in the path: as they are');
+
+# HTTP/2: a client that goes in the middle of its first headers, and gets no answer.
+($line) = logged('half a request', sub {
+    my $socket = IO::Socket::SSL->new(PeerAddr => '127.0.0.1', PeerPort => $site->port(443), SSL_verify_mode => 0,
+        SSL_hostname => 'logged.referon.com', SSL_alpn_protocols => ['h2'], Timeout => 5) or die "connect: $SSL_ERROR\n";
+    my $settings = pack 'H*', '000000' . '04' . '00' . '00000000';
+    my $ping     = pack 'H*', '000008' . '06' . '00' . '00000000' . '6e6f7720676f2e2e';
+    my $headers  = pack 'H*', '000014' . '01' . '04' . '00000001';
+    print {$socket} join '', "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", $settings, $ping, $headers, "\x82\x87\x84";
+    local $SIG{ALRM} = sub { die "no answer to a ping\n" };
+    alarm 10;
+    my $got = '';
+    1 while $got !~ /now go\.\./ && sysread $socket, $got, 4096, length $got;    # nginx has read what was sent
+    alarm 0;
+    $socket->close;
+});
+ok(exists $line->{status} && !defined $line->{status}, 'half a request: the status is null');
+
 unlike($site->access_log('logged.referon.com'), qr/\Q${\ substr $alice, 0, 20}/, 'no token is in the log, wherever the client put it');
 
 # ---- prometheus
+
+# When alerts come, by their names.
+sub alerts {
+    my ($text) = @_;
+    return map { /^alert: (\w+)\n *(.*)\n *(.*)/ ? ($1 => "$2 $3") : () } $text =~ /^ *- (alert: \w+\n *expr: .*\n *for: .*)$/mg;
+}
 
 $answer = $site->request('http://metrics.referon.com:9146/metrics');
 is($answer->{status}, 200, 'metrics: 200');
@@ -86,9 +111,7 @@ ok(wait_for(sub {
 like($answer->{body}, qr/^auth_pat_store_up\{store="\Q$store\E"\} 1$/m, 'metrics: of the store');
 unlike($answer->{body}, qr/\Q${\ substr $alice, 0, 20}/, 'metrics: no token');
 
-my $has_promtool = grep { -x "$_/promtool" } split /:/, $ENV{PATH};
-SKIP: {
-    skip 'promtool is needed', 3 if !$has_promtool;
+{
     write_file(scratch() . '/metrics', $answer->{body});
     is(system("promtool check metrics < ${\scratch()}/metrics >${\scratch()}/promtool 2>&1"), 0, 'metrics: promtool takes them')
         or diag slurp(scratch() . '/promtool');
@@ -104,9 +127,14 @@ SKIP: {
         is(system("promtool check $what ${\scratch()}/$what.yml >${\scratch()}/promtool 2>&1"), 0, "metrics: promtool takes the example of $what")
             or diag slurp(scratch() . '/promtool');
         while ($text =~ /\b(auth_pat_\w+)/g) {
-                like($answer->{body}, qr/^$1\{/m, "metrics: $1, which the example of $what names, is there");
+            like($answer->{body}, qr/^$1\{/m, "metrics: $1, which the example of $what names, is there");
         }
     }
+
+    # An alert is the same here and in docs/operations.md.
+    my %alert = alerts($rules =~ s/^#     //mgr);
+    my %documented = alerts(slurp("$AuthPat::ROOT/docs/operations.md"));
+    is_deeply(\%alert, { map { ($_ => $documented{$_}) } keys %alert }, 'metrics: docs/operations.md has these alerts');
 }
 
 is($site->request('http://metrics.referon.com:9146/metrics', '--interface', '127.0.0.20')->{status}, 200, 'metrics: Prometheus may read them');
