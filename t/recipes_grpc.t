@@ -121,7 +121,7 @@ patctl($store, 'revoke', '--subject', 'carol');
 my $last;
 wait_for(sub { my $line = $watch->line(5) // return 1; $last = $line; return $line =~ /"code"/ }, 10);
 $answer = decode_json($last);
-ok($answer->{code}, "it ends after the revocation of its token: $answer->{code}, $answer->{details}");
+is($answer->{code}, 13, 'it ends after the revocation of its token: INTERNAL') or diag $answer->{details};
 like($site->log, qr/closed|revoked/, 'the error log has it');
 ok(wait_for(sub { $site->access_log('grpc.referon.com') =~ m{/referon\.Demo/Watch HTTP/2\.0" \d+ \d+ revoked } }, 3),
     'the access log has it');
