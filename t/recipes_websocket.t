@@ -12,7 +12,8 @@ use AuthPat::Site qw(bearer header make_store);
 use JSON::PP qw(decode_json);
 use Test::More;
 
-my $site  = AuthPat::Site->new(recipes => ['websocket']);
+# Three sockets at once instead of twenty.
+my $site  = AuthPat::Site->new(recipes => ['websocket'], change => { 'limit_conn websocket_open 20' => 'limit_conn websocket_open 3' });
 my $peer  = "$FindBin::Bin/recipes/websocket_peer.py";
 my $store = make_store('api');
 $site->start;
@@ -89,6 +90,22 @@ for my $origin ('https://evil.example', 'https://app.referon.com.evil.example', 
 }
 is((open_socket('/cookie-socket', 'Origin=https://app.referon.com'))[1]{status}, 401, 'from our own page without the cookie: 401');
 like($site->access_log('socket.referon.com'), qr/ 403 \d+ require_denied /, 'the log says why');
+
+# ---- nothing else is there, and not without end
+
+for my $path ('/', '/index.html', '/socketxyz', '/socket/', '/cookie-socketxyz') {
+    my $there = $site->request("https://socket.referon.com$path", '--http1.1', '-H', "Sec-WebSocket-Protocol: bearer, $alice");
+    is($there->{status}, 404, "$path: 404");
+    like($there->{body}, qr/^\{"error":"not_found"/, "$path: as JSON");
+}
+
+my $dave = token('dave');
+my @open = map { (open_socket('/socket', 'offer=bearer ' . ($_ == 2 ? token('dave') : $dave)))[0] } 1 .. 3;
+is((open_socket('/socket', "offer=bearer $dave"))[1]{status}, 429, 'a subject has a limit of open sockets: 429');
+my @erin = open_socket('/socket', 'offer=bearer ' . token('erin'));
+is($erin[1]{status}, 101, 'another subject has one of its own');
+pop(@open)->stop;
+ok(wait_for(sub { (open_socket('/socket', "offer=bearer $dave"))[1]{status} == 101 }, 10), 'one that was closed does not count');
 
 # ---- a revocation while sockets are open
 
