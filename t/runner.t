@@ -278,6 +278,8 @@ for my $signal (qw(INT TERM ALRM)) {
     kill $signal => $test;
     waitpid $test, 0;
     isnt($?, 0, "SIG$signal: the test fails");
+    my $deadline = time + 20;
+    sleep 0.02 until !is_alive($nginx) || time > $deadline;    # it may outlive the test for a moment
     ok(!is_alive($nginx), "SIG$signal: nginx is stopped");
 }
 
