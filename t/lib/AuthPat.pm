@@ -131,8 +131,7 @@ sub on_request {
 sub serve {
     my ($listener) = @_;
     $SIG{PIPE} = 'IGNORE';
-    $SIG{TERM} = sub { require POSIX; POSIX::_exit(0) };
-    $SIG{INT}  = 'DEFAULT';
+    $SIG{$_} = 'DEFAULT' for qw(TERM INT);    # a handler in Perl would wait for accept() to return
 
     while (my $client = $listener->accept) {
         my $request = <$client> // next;
