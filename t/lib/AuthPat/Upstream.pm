@@ -46,7 +46,7 @@ sub echo {
 sub run {
     my ($self, $listener) = @_;
     $SIG{CHLD} = 'IGNORE';
-    $SIG{TERM} = sub { POSIX::_exit(0) };
+    $SIG{TERM} = 'DEFAULT';    # a handler in Perl would wait for accept() to return
     while (1) {
         my $client = $listener->accept or next;
         my $pid = fork // next;
