@@ -12,7 +12,9 @@ use AuthPat::Site qw(bearer header make_store);
 use JSON::PP qw(decode_json);
 use Test::More;
 
-my $site  = AuthPat::Site->new(recipes => ['grpc']);
+# /referon.Closed/ is not in the recipe: a 403 that is not about the token.
+my $site  = AuthPat::Site->new(recipes => ['grpc'], change => {
+    '    # A service that needs a scope.' => "location /referon.Closed/ { deny all; grpc_pass grpc://127.0.0.1:1; }\n" });
 my $peer  = "$FindBin::Bin/recipes/grpc_peer.py";
 my $store = make_store('api');
 $site->start;
@@ -89,6 +91,10 @@ is($answer->{details}, 'the access token is not valid: revoked', 'and why');
 $answer = call('/referon.Admin/Echo', $alice);
 is($answer->{code}, 7, 'without the scope: PERMISSION_DENIED');
 is($answer->{details}, 'the access token does not allow this: scope_denied', 'and why');
+
+$answer = call('/referon.Closed/Echo', $alice);
+is($answer->{code}, 7, 'what nginx itself denies: PERMISSION_DENIED');
+is($answer->{details}, 'this is not allowed', 'and nothing about the token');
 
 $answer = decode_json(AuthPat::Peer->new($peer, 'calls', @to, '/referon.Demo/Echo', token('bob'))->line(25) // '{}');
 is($answer->{code}, 8, 'too many requests: RESOURCE_EXHAUSTED');
