@@ -6,19 +6,10 @@ use AuthPat;
 use Test::Nginx::Socket;
 use IO::Socket::INET;
 
-our %token = map { $_ => "the-token-of-$_-00001" } qw(alice expired revoked early remote damaged);
-my $tokens = join "\n",
-    qq({"token":"$token{alice}","id":"id-alice","subject":"alice","name":"of alice","scopes":["read"],"claims":{"plan":"pro"}}),
-    qq({"token":"$token{expired}","id":"id-expired","subject":"expired","expires_at":1600000000}),
-    qq({"token":"$token{revoked}","id":"id-revoked","subject":"revoked","revoked_at":1600000000}),
-    qq({"token":"$token{early}","id":"id-early","subject":"early","not_before":4000000000}),
-    qq({"token":"$token{remote}","id":"id-remote","subject":"remote","cidrs":["192.0.2.0/24"]}),
-    qq({"token":"$token{damaged}","id":"id-damaged","subject":"damaged"}), '';
-
-our %store;
+our (%token, %store);
 for my $name (qw(main damaged removed garbled)) {
     $store{$name} = new_store($name);
-    patctl($store{$name}, \$tokens, 'import', '--plaintext', '--strict', '-');
+    %token = import_each_kind($store{$name}, damaged => '"subject":"damaged"');
 }
 store_path('missing');
 write_file(scratch() . '/htpasswd', "bob:{PLAIN}secret\n");

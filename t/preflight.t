@@ -7,14 +7,7 @@ use Test::Nginx::Socket;
 
 our $store = new_store('main');
 store_path('missing');
-our %token = map { $_ => "the-token-of-$_-00001" } qw(alice expired revoked early remote);
-patctl($store, \join("\n",
-    qq({"token":"$token{alice}","id":"id-alice","subject":"alice","name":"of alice","scopes":["read"],"claims":{"plan":"pro"}}),
-    qq({"token":"$token{expired}","id":"id-expired","subject":"expired","expires_at":1600000000}),
-    qq({"token":"$token{revoked}","id":"id-revoked","subject":"revoked","revoked_at":1600000000}),
-    qq({"token":"$token{early}","id":"id-early","subject":"early","not_before":4000000000}),
-    qq({"token":"$token{remote}","id":"id-remote","subject":"remote","cidrs":["192.0.2.0/24"]}), ''),
-    'import', '--plaintext', '--strict', '-');
+our %token = import_each_kind($store);
 write_file(scratch() . '/htpasswd', "bob:{PLAIN}secret\n");
 
 our $basic   = 'Authorization: Basic Ym9iOnNlY3JldA==';    # bob:secret

@@ -6,17 +6,10 @@ use AuthPat;
 use Test::Nginx::Socket;
 
 our $store = new_store('main');
-our %token = map { $_ => "the-token-of-$_-00001" } qw(gold plain odd expired revoked early remote scoped);
-my $claims = '"claims":{"plan":"gold"}';
-patctl($store, \join("\n",
-    qq({"token":"$token{gold}","id":"id-gold","subject":"gold","name":"of gold","scopes":["read"],$claims}),
-    qq({"token":"$token{plain}","id":"id-plain","subject":"plain"}),
-    qq({"token":"$token{odd}","id":"id-odd","subject":"odd","claims":{"nil":"0","nils":"00","empty":"","blank":" 0"}}),
-    qq({"token":"$token{expired}","id":"id-expired","subject":"expired","expires_at":1600000000}),
-    qq({"token":"$token{revoked}","id":"id-revoked","subject":"revoked","revoked_at":1600000000}),
-    qq({"token":"$token{early}","id":"id-early","subject":"early","not_before":4000000000}),
-    qq({"token":"$token{remote}","id":"id-remote","subject":"remote","cidrs":["192.0.2.0/24"]}), ''),
-    'import', '--plaintext', '--strict', '-');
+our %token = import_each_kind($store,
+    gold  => '"subject":"gold","name":"of gold","scopes":["read"],"claims":{"plan":"gold"}',
+    plain => '"subject":"plain"',
+    odd   => '"subject":"odd","claims":{"nil":"0","nils":"00","empty":"","blank":" 0"}');
 write_file(scratch() . '/htpasswd', "bob:{PLAIN}secret\n");
 
 our $basic = 'Authorization: Basic Ym9iOnNlY3JldA==';    # bob:secret

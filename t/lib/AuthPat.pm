@@ -29,7 +29,7 @@ use IO::Socket::UNIX;
 use IPC::Open3 qw(open3);
 use Symbol qw(gensym);
 
-our @EXPORT = qw(new_store store_path issue patctl on_request write_file scratch);
+our @EXPORT = qw(new_store store_path issue import_each_kind patctl on_request write_file scratch);
 
 our $ROOT   = dirname(dirname(dirname(abs_path(__FILE__))));
 our $PATCTL = $ENV{PATCTL} // "$ROOT/build/patctl";
@@ -82,6 +82,24 @@ sub issue {
     my $token = patctl($store, 'issue', @arguments);
     chomp $token;
     return $token;
+}
+
+# Imports a token that is good, alice's, and one for each reason to refuse one that the store holds; and more, by name and
+# further fields as JSON. Returns the tokens by name; the id of one is "id-" and its name.
+sub import_each_kind {
+    my ($store, %more) = @_;
+    my %fields = (
+        alice   => '"subject":"alice","name":"of alice","scopes":["read"],"claims":{"plan":"pro"}',
+        expired => '"subject":"expired","expires_at":1600000000',
+        revoked => '"subject":"revoked","revoked_at":1600000000',
+        early   => '"subject":"early","not_before":4000000000',
+        remote  => '"subject":"remote","cidrs":["192.0.2.0/24"]',
+        %more,
+    );
+    my %token = map { $_ => "the-token-of-$_-00001" } keys %fields;
+    patctl($store, \join('', map { qq({"token":"$token{$_}","id":"id-$_",$fields{$_}}\n) } sort keys %fields),
+        'import', '--plaintext', '--strict', '-');
+    return %token;
 }
 
 # Runs patctl on a store and returns what it prints; dies where it fails. A first argument that is a reference to a
