@@ -32,12 +32,21 @@ _GAUGES = {
     "pat_sync_heartbeat_timestamp_seconds": "The heartbeat of the store.",
 }
 
+# Why the heartbeat can stand still although the source answers.
+_HOLDS = {
+    "unnumbered": "changes that no edge gets",
+    "triggers": "the triggers of the tables are not as they should be",
+    "unproven": "an answer that is not known to be fresh",
+    "removal": "a snapshot that would remove more than was agreed to",
+}
+
 
 class Metrics(Collector):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counters = dict.fromkeys(_COUNTERS, 0)
         self._gauges = dict.fromkeys(_GAUGES, 0.0)
+        self._holds = dict.fromkeys(_HOLDS, False)
         self._snapshot = {"read": 0, "written": 0, "to_write": 0}
         self._lag_changes: int | None = None
         self._last_success: float | None = None
@@ -51,6 +60,11 @@ class Metrics(Collector):
 
     def set(self, name: str, value: float) -> None:
         self._gauges[name] = value
+
+    def hold(self, reason: str, is_held: bool) -> None:
+        """Whether the heartbeat stands still for one of the reasons of `_HOLDS`."""
+        assert reason in _HOLDS
+        self._holds[reason] = is_held
 
     def set_snapshot(self, stage: str, tokens: int) -> None:
         self._snapshot[stage] = tokens
@@ -71,6 +85,15 @@ class Metrics(Collector):
             yield CounterMetricFamily(name, text, value=self._counters[name])
         for name, text in _GAUGES.items():
             yield GaugeMetricFamily(name, text, value=self._gauges[name])
+
+        held = GaugeMetricFamily(
+            "pat_sync_heartbeat_held",
+            "Whether the heartbeat stands still for this reason, although the source answers.",
+            labels=["reason"],
+        )
+        for reason, is_held in self._holds.items():
+            held.add_metric([reason], is_held)
+        yield held
 
         snapshot = GaugeMetricFamily(
             "pat_sync_snapshot_tokens", "Progress of the last snapshot, in tokens.", labels=["stage"]

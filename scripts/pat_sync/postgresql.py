@@ -156,9 +156,8 @@ class PostgresqlSource(Source):
         if behind < 0:
             return Probe(f"answers; the store is {-behind} changes ahead of it", False)
         text = f"answers; the store is {behind} changes behind"
-        if look.unnumbered:
-            return Probe(f"answers; {_UNNUMBERED}", False)
-        return Probe(text, behind == 0, look.position, position.seq, look.is_standby)
+        problems = (_UNNUMBERED,) if look.unnumbered else ()
+        return Probe(text, behind == 0, look.position, position.seq, look.is_standby, problems)
 
     def follow(self, applier: Applier, once: bool) -> None:
         with failures(), closing(self._connect()) as connection:
@@ -222,6 +221,7 @@ class PostgresqlSource(Source):
                 log.warning("the source is a standby at change %d, before the store's %d: waiting", look.position, held)
             self._lags = lags
             self._unnumbered = look.unnumbered
+            self._metrics.hold("unnumbered", look.unnumbered)
             if look.unnumbered and time.monotonic() >= self._next_reminder:
                 self._next_reminder = time.monotonic() + _REMIND_SECONDS
                 log.error("%s", _UNNUMBERED)

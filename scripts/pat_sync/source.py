@@ -28,6 +28,8 @@ class Probe:
     position: int | None = None
     reached: int | None = None
     is_standby: bool = False
+    # What is wrong with the source besides, so that the heartbeat stands still; each with what to do.
+    problems: tuple[str, ...] = ()
 
 
 class Source(ABC):

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
             report["is_current"] = probe.is_current
             if not probe.is_current:
                 problems.append("the store is behind its source")
+            problems += probe.problems
         except SourceFailed as error:
             report["source_answers"] = False
             report["source_text"] = f"does not answer: {scrub(str(error))}"
@@ -90,7 +92,7 @@ def _probe(settings: Settings, source: Source, stats: dict[str, Any], is_running
         probe = source.probe(_store(again))
         if probe.reached is not None and first.position is not None and probe.reached >= first.position:
             text = "answers; the store has what it had a moment ago, and follows"
-            return Probe(text, True, probe.position, probe.reached, probe.is_standby)
+            return replace(probe, text=text, is_current=True)
     return probe
 
 

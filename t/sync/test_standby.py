@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 from network import Network
-from servers import Database, PostgreSQL, new_database, prepare, wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, make_another_snapshot_due, once
+from servers import Database, PostgreSQL, free_port, new_database, prepare, wait_until
+from sidecar import PAT_SYNC, PatSync, Store, environment, make_another_snapshot_due, once, scrape, value
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.1")
 
@@ -215,8 +215,13 @@ def test_the_heartbeat_of_a_standby_follows_what_it_receives(cluster: Cluster, s
 
 
 def test_changes_without_a_number_are_told(database: Database, store: Store) -> None:
-    with PatSync("--source", database.url("edge"), "--store", store.folder, *FAST) as sync:
+    port = free_port()
+    held = 'pat_sync_heartbeat_held{reason="unnumbered"}'
+    with PatSync(
+        "--source", database.url("edge"), "--store", store.folder, "--metrics-listen", f"127.0.0.1:{port}", *FAST
+    ) as sync:
         wait_until(lambda: status(database.url("edge"), store).returncode == 0, "all is well")
+        assert value(scrape(port), held) == 0
         with database.connect() as connection:
             connection.execute("ALTER TABLE pat.token DISABLE TRIGGER USER")
             put(database, "a")
@@ -229,13 +234,15 @@ def test_changes_without_a_number_are_told(database: Database, store: Store) -> 
             wait_until(lambda: time.monotonic() > started + 1.5, "heartbeats that might come")
             assert store.stats()["heartbeat"] <= heartbeat + 1
             assert len(sync.find("without a number")) == 1
+            assert value(scrape(port), held) == 1
             done = status(database.url("edge"), store)
             assert done.returncode == 1
             assert "pat.number_changes()" in done.stdout
-            assert "wrong:" in done.stdout.splitlines()[-1]
+            assert "wrong: the source has changes without a number" in done.stdout
             connection.execute("SELECT pat.number_changes()")
         wait_until(lambda: store.tokens() == {"a": "ok", "b": "ok"}, "all")
         wait_until(lambda: status(database.url("edge"), store).returncode == 0, "all is well")
+        assert value(scrape(port), held) == 0
 
 
 # The last: the primary does not come back.
