@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
 import ipaddress
 import os
 import re
@@ -9,9 +11,10 @@ import shutil
 import socket
 import stat
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import configargparse  # type: ignore[import]
@@ -96,20 +99,17 @@ def read(arguments: list[str]) -> Settings:
     """Ends the process with EXIT_USAGE if the options are wrong, and raises if a value can't be used."""
     _refuse_secrets_of(arguments)
 
-    options = _parser().parse_args(arguments)
+    options, file = _parse(arguments)
     if not options.source or not options.store:
         raise ConfigurationError(f"no --{'store' if options.source else 'source'} is given")
-    files = [DEFAULT_FILE, *([Path(options.config)] if options.config else [])]
-    for path in filter(Path.is_file, files):
-        _require_trusted(path)
     for path in (options.patctl, options.ca_file, options.client_cert, options.client_key):
         if path is not None and path.is_file():
-            _require_trusted(path)
+            _require_trusted(path, _stat(path))
     _check_source(options.source, options.insecure_http)
     if options.usage_url is not None:
         _check_usage_url(options.usage_url, options.source, options.insecure_http)
-    for path in filter(Path.is_file, files):
-        _check_file(path, options.source)
+    if file is not None and _has_secret(options.source) and options.source in file.text:
+        _require_private(file.path, "it has a password, and ")
 
     if (options.client_cert is None) != (options.client_key is None):
         raise ConfigurationError("--client-cert and --client-key belong together")
@@ -146,19 +146,88 @@ def read(arguments: list[str]) -> Settings:
     )
 
 
+@dataclass(frozen=True)
+class _File:
+    """A configuration file, and what it says."""
+
+    path: Path
+    text: str
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, _File | None]:
+    """The options, and the one configuration file that they come from, if there is one."""
+    # The parser would add a file that is named to the default one. So the name is found first, and it is given the text.
+    named, _ = _parser(None).parse_known_args(arguments, config_file_contents="")
+    file = _find_file(named.config)
+    parser = _parser(None if file is None else file.path)
+    return parser.parse_args(arguments, config_file_contents="" if file is None else file.text), file
+
+
+def _find_file(name: str | None) -> _File | None:
+    """The file that is named, which must be there, or else the default one."""
+    if name == "":
+        raise ConfigurationError("--config names no file; --config /dev/null does without one")
+    path = DEFAULT_FILE if name is None else Path(name)
+    try:
+        with path.open(encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                _require_trusted(path, status)
+            return _File(path, file.read())
+    except UnicodeDecodeError:
+        raise ConfigurationError(f'"{path}" is not UTF-8') from None
+    except OSError as error:
+        if name is None and isinstance(error, FileNotFoundError):
+            return None
+        raise NotReady(f'"{path}" can\'t be read: {error.strerror}') from None
+
+
+class _FileParser(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        self._path = path
+
+    def parse(self, stream: Iterable[str]) -> dict[str, Any]:
+        """What two platforms have in one file, by mistake or in sections, would be mixed up: a name comes once."""
+        items: dict[str, Any] = {}
+        for number, line in enumerate(stream, 1):
+            place = f'"{self._path}", line {number}'
+            try:
+                found = super().parse([line])
+            except configargparse.ConfigFileParserException:
+                raise configargparse.ConfigFileParserException(f'{place} is not of the form "name = value"') from None
+            for name, value in found.items():
+                name = name.lstrip("-")
+                if name in items:
+                    raise configargparse.ConfigFileParserException(f'{place}: "{name}" is given twice')
+                if name == "config":
+                    raise configargparse.ConfigFileParserException(f"{place}: one file counts, so it names no other")
+                items[name] = value
+        return items
+
+
 class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: object) -> NoReturn:
         """The message may quote a line of the configuration file."""
-        print(f"pat-sync: {log.scrub(message)}; see pat-sync --help", file=sys.stderr)
-        sys.exit(EXIT_BROKEN if message.startswith("Unable to open config file") else EXIT_USAGE)
+        print(f"pat-sync: {log.scrub(str(message))}; see pat-sync --help", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
 
 
-def _parser() -> _Parser:
+class _Once(argparse.Action):
+    """An option that may be given once."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "it is given twice, and one file counts")
+        setattr(namespace, self.dest, values)
+
+
+def _parser(file: Path | None) -> _Parser:
     parser = _Parser(
         prog="pat-sync",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        default_config_files=[str(DEFAULT_FILE)],
+        config_file_parser_class=functools.partial(_FileParser, file),
         auto_env_var_prefix="PAT_SYNC_",
         add_env_var_help=False,
         add_config_file_help=False,
@@ -167,7 +236,7 @@ def _parser() -> _Parser:
     add = parser.add_argument
     add("command", nargs="?", choices=["run", "status"], default="run", help='what to do; "run" if it is left out')
     add("--json", action="store_true", help='"status" prints one JSON object')
-    add("--config", is_config_file=True, metavar="FILE", help=f"configuration file; {DEFAULT_FILE} if it exists")
+    add("--config", action=_Once, metavar="FILE", help=f"the configuration file; {DEFAULT_FILE} if none is named")
     add("--source", metavar="URL", help="postgresql://…, https://…, or file:///…")
     add("--store", type=Path, metavar="DIR", help="folder of the store")
     add("--patctl", type=Path, metavar="FILE", help="the program patctl; beside pat-sync, or in PATH")
@@ -283,12 +352,6 @@ def _edge(name: str) -> str:
     return name
 
 
-def _check_file(path: Path, source: str) -> None:
-    """A password in it is for the eyes of pat-sync alone."""
-    if _has_secret(source) and source in path.read_text(errors="replace"):
-        _require_private(path, "it has a password, and ")
-
-
 def _metrics_address(text: str | None, allow_remote: bool) -> tuple[str, int] | None:
     if text is None:
         return None
@@ -303,9 +366,8 @@ def _metrics_address(text: str | None, allow_remote: bool) -> tuple[str, int] | 
     return host, int(port)
 
 
-def _require_trusted(path: Path) -> None:
+def _require_trusted(path: Path, status: os.stat_result) -> None:
     """Who can change it decides what tokens are valid, or what program is run."""
-    status = _stat(path)
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(f'"{path}": others can change it; chmod go-w "{path}"')
     if status.st_uid not in (0, os.geteuid()):
@@ -329,7 +391,7 @@ def _read_secret(path: Path | None) -> str | None:
     if path is None:
         return None
     if path.is_file():
-        _require_trusted(path)
+        _require_trusted(path, _stat(path))
     _require_private(path)
     try:
         lines = path.read_text().splitlines()

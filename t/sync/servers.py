@@ -26,6 +26,11 @@ POSTGRESQL_BIN = Path(os.environ.get("POSTGRESQL_BIN", "/usr/lib/postgresql/15/b
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+# What libpq and patctl would take from the environment, or from the home of who runs the tests.
+for _name in [name for name in os.environ if name.startswith(("PG", "PAT_STORE", "PAT_PEPPER", "PAT_SYNC"))]:
+    del os.environ[_name]
+os.environ["PGPASSFILE"] = "/nonexistent"
+
 
 # Nothing here takes so long, even on a busy machine.
 DEADLINE = 30.0

@@ -92,8 +92,9 @@ def make_another_snapshot_due(store: Store) -> None:
 
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
-    """Nothing of the environment of the tests reaches pat-sync but PATH."""
-    return {"PATH": os.environ["PATH"], "PAT_SYNC_PATCTL": PATCTL, **(more or {})}
+    """Nothing of this host reaches pat-sync but PATH: no configuration, nor what is in a home, as .pgpass."""
+    own = {"PAT_SYNC_CONFIG": os.devnull, "PAT_SYNC_PATCTL": PATCTL, "HOME": "/nonexistent"}
+    return {"PATH": os.environ["PATH"], **own, **(more or {})}
 
 
 class PatSync:

@@ -96,7 +96,7 @@ def test_wrong_options_are_told_with_status_2(arguments: list[str], cause: str) 
         (["--token-file", "/nowhere"], '"/nowhere" can\'t be read'),
         (["--client-cert", "/nowhere", "--client-key", "/nowhere"], '"/nowhere" can\'t be read'),
         (["--patctl", "/nowhere"], '"/nowhere" is no program'),
-        (["--config", "/nowhere"], "Unable to open config file"),
+        (["--config", "/nowhere"], '"/nowhere" can\'t be read'),
     ],
 )
 def test_what_may_be_there_later_is_told_with_status_3(arguments: list[str], cause: str) -> None:
