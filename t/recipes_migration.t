@@ -51,7 +51,7 @@ my %asked;
 sub is_counted {
     my ($what, $name) = @_;
     my $wanted = ++$asked{$what};
-    ok(wait_for(sub { counted($what) >= $wanted }, 3), "$name: \"$what\" is counted");
+    ok(wait_for(sub { counted($what) >= $wanted }), "$name: \"$what\" is counted");
     return;
 }
 

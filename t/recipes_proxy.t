@@ -145,7 +145,7 @@ my $answer;
         like($answer->{body}, qr/^\{"error":"$error"/, "cache: POST $name: $error");
         like(header($answer, 'WWW-Authenticate'), qr/^Bearer realm="cache\.referon\.com"/, "cache: POST $name: the challenge");
     }
-    ok(wait_for(sub { $site->access_log('cache.referon.com') =~ m{"POST /w HTTP/2\.0" 401 \d+ revoked } }, 3), 'cache: the log has it');
+    ok(wait_for(sub { $site->access_log('cache.referon.com') =~ m{"POST /w HTTP/2\.0" 401 \d+ revoked } }), 'cache: the log has it');
     is($ask->('/w', bearer($writer)), 'HIT bob', 'cache: what is kept is still there');
     unlike(`grep -rla '$bob' $site->{root}/cache`, qr/./, 'cache: no token is in the cache');
 }
@@ -171,10 +171,10 @@ my $answer;
     $answer = $site->request("$url/things?page=2", bearer($alice), '-d', 'hello', '-H', 'X-Auth-Pat-Id: pat_admin');
     is($answer->{status}, 200, 'mirror: a good token: 200');
     like($answer->{body}, qr/^body: 5 bytes$/m, 'mirror: the upstream gets the body');
-    ok(wait_for(sub { $mirrored->requests == 1 }, 5), 'mirror: the test system gets a copy');
+    ok(wait_for(sub { $mirrored->requests == 1 }), 'mirror: the test system gets a copy');
     my ($copy) = $mirrored->requests;
     like($copy, qr{^POST /things\?page=2 HTTP/1\.1$}m, 'mirror: with method, path and query');
-    ok(wait_for(sub { slurp(scratch() . '/mirrored') eq '5' }, 5), 'mirror: and the body');
+    ok(wait_for(sub { slurp(scratch() . '/mirrored') eq '5' }), 'mirror: and the body');
     like($copy, qr/^X-Auth-Pat-Subject: mirror:alice$/m, 'mirror: and the identity');
     like($copy, qr/^X-Mirrored: 1$/m, 'mirror: and a mark');
     unlike($copy, qr/^Authorization|\Q$alice\E|admin/m, 'mirror: but not the token, nor what the client says about itself');
@@ -185,7 +185,7 @@ my $answer;
     is($site->request("$url/things")->{status}, 401, 'mirror: no token: 401');
     is($site->request("$url/_mirror", bearer($alice))->{status}, 404, 'mirror: nobody gets there from outside');
     is($site->request("$url/last", bearer($alice))->{status}, 200, 'mirror: another good one');
-    ok(wait_for(sub { grep { m{/last} } $mirrored->requests }, 5), 'mirror: is copied');
+    ok(wait_for(sub { grep { m{/last} } $mirrored->requests }), 'mirror: is copied');
     is(scalar $mirrored->requests, 2, 'mirror: of what was refused there was no copy');
 
     $mirrored->stop;
@@ -217,7 +217,7 @@ my $answer;
         $answer = $site->request("https://$at", bearer($token));
         is($answer->{status}, $status, "several-apis: $kind at $at: $status");
         is(sent($answer, 'X-Auth-Pat-Subject'), $subject{$token}, "several-apis: $kind at $at: its subject") if $status == 200;
-        ok(wait_for(sub { ($site->access_log($host) =~ / (\S+) "[^"]*" \S+ "[^"]*" \S+\n\z/)[0] eq $why }, 3),
+        ok(wait_for(sub { ($site->access_log($host) =~ / (\S+) "[^"]*" \S+ "[^"]*" \S+\n\z/)[0] eq $why }),
             "several-apis: $kind at $at: $why");
     }
     like(header($site->request('https://orders.referon.com/billing/t'), 'WWW-Authenticate'), qr/realm="billing\.referon\.com"/,
@@ -228,7 +228,7 @@ my $answer;
     for my $name (sort keys %id) {
         my ($other) = grep { $_ ne $name } keys %id;
         my $usage;
-        ok(wait_for(sub { ($usage = $site->request("http://localhost:8082/usage/$name?after=0")->{body}) =~ /"\Q$id{$name}\E"/ }, 5),
+        ok(wait_for(sub { ($usage = $site->request("http://localhost:8082/usage/$name?after=0")->{body}) =~ /"\Q$id{$name}\E"/ }),
             "several-apis: the usage of $name has its token");
         unlike($usage, qr/\Q$id{$other}\E/, "several-apis: and not that of $other");
     }

@@ -31,6 +31,9 @@ sub json { my ($text) = @_; return JSON::PP->new->utf8->decode($text) }
 
 sub members { my ($of) = @_; return ref $of eq 'HASH' ? join ' ', sort keys %$of : $of // 'null' }
 
+# The age of the store that was reached at that time, when nginx answered.
+sub is_age { my ($age) = @_; return $age >= 100 && $age <= time - $at }
+
 sub guarded { my ($code) = @_; return sub { my ($text) = @_; my $got = eval { $code->($text) }; return $got // "$@\n$text" } }
 
 # The names of all members, each object once.
@@ -50,7 +53,7 @@ our $of_stores = guarded(sub {
             $value =~ s{.*/}{} if $_ eq 'path';
             $value = 'TIME' if $_ eq 'heartbeat' && $value =~ /^\d{10}$/;
             "$_=$value" } grep { exists $one->{$_} } qw(path open problem state heartbeat tokens revoked map_bytes)))
-            . (exists $one->{age} ? ' age=' . (defined $one->{age} ? $one->{age} >= 100 && $one->{age} < 1000 ? 'RIGHT' : $one->{age} : 'null') : '')
+            . (exists $one->{age} ? ' age=' . (defined $one->{age} ? is_age($one->{age}) ? 'RIGHT' : $one->{age} : 'null') : '')
             . "\n";
     } @{ $status->{stores} };
 });
@@ -72,7 +75,7 @@ our $families = guarded(sub {
     return join "\n", (grep { !$seen{$_}++ } @lines), '';
 });
 
-our $of_fed = guarded(sub { return join '', map { s{="[^"]*/(\w+)"}{="$1"}r =~ s/ \d{10}$/ TIME/r =~ s/ 1\d\d$/ 1XX/r } $_[0] =~ /^auth_pat_store_(?:up|heartbeat\w+|age\w+).*\n/mg });
+our $of_fed = guarded(sub { return join '', map { s{="[^"]*/(\w+)"}{="$1"}r =~ s/ \d{10}$/ TIME/r =~ s/ (\d{3,})$/is_age($1) ? ' RIGHT' : ' WRONG'/er } $_[0] =~ /^auth_pat_store_(?:up|heartbeat\w+|age\w+).*\n/mg });
 
 # Without the server that Test::Nginx may add.
 our $of_servers = guarded(sub {
@@ -319,7 +322,7 @@ auth_pat_store_up{store="fed"} 1
 auth_pat_store_up{store="missing"} 0
 auth_pat_store_up{store="main"} 1
 auth_pat_store_heartbeat_timestamp_seconds{store="fed"} TIME
-auth_pat_store_age_seconds{store="fed"} 1XX
+auth_pat_store_age_seconds{store="fed"} RIGHT
 --- suppress_stderr
 --- no_error_log
 [alert]

@@ -278,8 +278,8 @@ $server->stop;
         $sum{ $_->{id} } += $_->{count} for @{ $report->{lines} };
         $after = $report->{cursor};
         ($sum{'main:a'} // 0) >= 20 && ($sum{'main:b'} // 0) >= 20;
-    }, 4);
-    is_deeply \%sum, { 'main:a' => 20, 'main:b' => 20 }, 'what several workers see adds up, within about a second';
+    });
+    is_deeply \%sum, { 'main:a' => 20, 'main:b' => 20 }, 'what several workers see adds up';
     use_token($workers, $main, 'c', 20);
     $workers->reload or die 'no reload: ' . $workers->log;
     wait_for(sub {
@@ -287,7 +287,7 @@ $server->stop;
         $sum{ $_->{id} } += $_->{count} for @{ $report->{lines} };
         $after = $report->{cursor};
         ($sum{'main:c'} // 0) >= 20;
-    }, 4);
+    });
     is $sum{'main:c'}, 20, 'and nothing is lost with workers that end';
     $workers->stop;
 }

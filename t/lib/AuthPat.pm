@@ -46,6 +46,9 @@ if (!defined $ENV{TEST_NGINX_LOAD_MODULES} && !$is_static) {
 }
 -x $PATCTL or die "$PATCTL is missing: run make first\n";
 
+# In seconds, for an answer on a machine that has other work. None of the tests waits so long where all is right.
+$ENV{TEST_NGINX_TIMEOUT} //= 60;
+
 my $owner   = $$;
 my $scratch = tempdir('auth-pat-XXXXXX', TMPDIR => 1, CLEANUP => 1);
 chmod 0755, $scratch or die "chmod $scratch: $!\n";

@@ -9,7 +9,7 @@ package AuthPat::Server;
 #     my $server = AuthPat::Server->new(http => 'server { listen 127.0.0.1:$PORT; location = /t { … } }');
 #     $server->start;
 #     my $answer = $server->get('/t', "Authorization: Bearer $token");     # {status, headers, body}
-#     wait_for(sub { $server->get('/t')->{status} == 503 }, 5);
+#     wait_for(sub { $server->get('/t')->{status} == 503 });
 #
 # $PORT, $PORT2 and $ROOT in a configuration are free ports and the folder of this server. It is stopped by the ids of
 # its processes when the test program ends, also where it dies.
@@ -31,10 +31,13 @@ $SIG{$_} //= sub { exit 130 } for qw(INT TERM HUP);    # so that what was starte
 my @servers;
 my $count = 0;
 
-# True as soon as the condition is; false if it is not within the time in seconds.
+# In seconds, for what comes soon on a machine that has nothing else to do. A test only takes as long where it fails.
+my $patience = 60;
+
+# True as soon as the condition is; false if it does not become so.
 sub wait_for {
-    my ($condition, $seconds) = @_;
-    my $deadline = time + ($seconds // 5);
+    my ($condition) = @_;
+    my $deadline = time + $patience;
     while (1) {
         my $value = $condition->();
         return $value if $value;
@@ -89,7 +92,8 @@ sub fds_of {
     return \%open;
 }
 
-# main, http: configuration; workers: their number (1); single: master_process off; user: of the workers.
+# main, http: configuration; workers: their number (1); single: master_process off; user: of the workers; run_by: a command
+# that runs nginx.
 sub new {
     my ($class, %self) = @_;
     my $self = bless { workers => 1, main => '', http => '', %self }, $class;
@@ -128,7 +132,7 @@ my ($binary) = grep { -x } $AuthPat::NGINX =~ m{/} ? $AuthPat::NGINX : map { "$_
 
 sub command {
     my ($self, @arguments) = @_;
-    return ($binary, '-p', $self->{root}, '-c', "$self->{root}/conf/nginx.conf", '-e',
+    return (@{ $self->{run_by} // [] }, $binary, '-p', $self->{root}, '-c', "$self->{root}/conf/nginx.conf", '-e',
         "$self->{root}/logs/error.log", @arguments);
 }
 
@@ -159,7 +163,7 @@ sub start {
     waitpid $pid, 0;
     die "nginx does not start: ", slurp("$self->{root}/logs/start"), $self->log if $?;
 
-    wait_for(sub { $self->pid && $self->{single} || $self->workers == $self->{workers} }, 10)
+    wait_for(sub { $self->pid && $self->{single} || $self->workers == $self->{workers} })
         or die "nginx does not come up: ", $self->log;
     $self->{seen}{ $self->pid } = 1;
     return $self;
@@ -194,7 +198,7 @@ sub reload {
     $self->signal('HUP');
     return wait_for(sub {
         $self->workers == $self->{workers} && !grep { $old{$_} } children_of($self->pid);
-    }, 20);
+    });
 }
 
 sub log {
@@ -206,38 +210,39 @@ sub log_size { my ($self) = @_; return -s "$self->{root}/logs/error.log" // 0 }
 
 # The log has a line like this behind that place, soon.
 sub logged {
-    my ($self, $pattern, $from, $seconds) = @_;
-    return wait_for(sub { $self->log($from) =~ $pattern }, $seconds // 3);
+    my ($self, $pattern, $from) = @_;
+    return wait_for(sub { $self->log($from) =~ $pattern });
 }
 
-# Stops nginx by the ids of its processes, first politely.
+# Stops nginx by the ids of its processes, first politely. False if that was not enough.
 sub stop {
     my ($self) = @_;
     my @masters = grep { is_alive($_) && slurp("/proc/$_/cmdline") =~ /nginx/ } keys %{ $self->{seen} };
     my @workers = map { children_of($_) } @masters;
 
-    for my $try ([TERM => 3], [KILL => 3]) {
-        my ($signal, $seconds) = @$try;
+    my $last;
+    for my $signal (qw(TERM KILL)) {
+        $last = $signal;
         kill $signal => grep { is_alive($_) } @masters;
-        last if wait_for(sub { !grep { is_alive($_) } @masters, @workers }, $seconds);
+        last if wait_for(sub { !grep { is_alive($_) } @masters, @workers });
         kill $signal => grep { is_alive($_) } @workers;
     }
     $self->{seen} = {};
-    return;
+    return $last eq 'TERM';
 }
 
 # ---- a client
 
 sub connect {
     my ($self, $port) = @_;
-    return IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port // $self->{port}, Timeout => 5,
+    return IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port // $self->{port}, Timeout => $patience,
         Proto => 'tcp');
 }
 
 # Reads until the pattern matches what has come in so far, the other side closes, or the time is up.
 sub read_until {
     my ($socket, $pattern, $seconds) = @_;
-    my $deadline = time + ($seconds // 5);
+    my $deadline = time + ($seconds // $patience);
     my $text = '';
     my $select = IO::Select->new($socket);
     while ($text !~ $pattern) {

@@ -42,6 +42,8 @@ sub make_store {
 
 # recipes: names of those to be copied. without: files of conf.d to be left out. http: configuration that is read before
 # conf.d. listen: the address where nginx listens for what is for all addresses. change: further text to be replaced.
+# keeps_count: no bucket of limit_req loses a request while a test runs, so that its limit is reached by the same request
+# on a machine of any speed.
 sub new {
     my ($class, %self) = @_;
     return $class->SUPER::new(recipes => [], without => [], listen => '127.0.0.1', ports => {}, change => {}, %self);
@@ -93,6 +95,7 @@ sub adapt {
     $replace->('socket',      qr{unix:/run\b},                        sub { "unix:$root/run" });
     $replace->('pepper',      qr{/etc/nginx/pepper},                  sub { "$root/pepper" });
     $replace->('interval',    qr/\bauth_pat_recheck \d+s;/,           sub { 'auth_pat_recheck 300ms;' });
+    $replace->('rate',        qr{\brate=\K\d+r/[sm]\b},            sub { '1r/m' }) if $self->{keeps_count};
     for my $what (sort keys %{ $self->{change} }) {
         $replace->($what, qr/\Q$what\E/, sub { $self->{change}{$what} });
     }
@@ -180,7 +183,7 @@ sub request {
     my ($scheme, $host, $port) = $url =~ m{^(https?)://([^/:]+)(?::(\d+))?};
     $port //= $scheme eq 'https' ? 443 : 80;
     my $to = "$host:$port:127.0.0.1:" . $self->port($port);
-    my @command = ('curl', '-q', '-sk', '--max-time', 30, '--noproxy', '*', '--connect-to', $to, '-D', $head, '-o', $body,
+    my @command = ('curl', '-q', '-sk', '--max-time', 120, '--noproxy', '*', '--connect-to', $to, '-D', $head, '-o', $body,
         '-w', '%{http_code} %{size_upload} %{http_version}\n', @options, $url);
 
     open my $curl, '-|', @command or die "curl: $!\n";
