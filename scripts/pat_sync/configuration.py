@@ -55,6 +55,7 @@ class Settings:
     poll_interval: float
     heartbeat_interval: float
     query_timeout: float
+    pooler: str
     settle: float
     ca_file: Path | None
     client_cert: Path | None
@@ -130,6 +131,7 @@ def read(arguments: list[str]) -> Settings:
         poll_interval=options.poll_interval,
         heartbeat_interval=options.heartbeat_interval,
         query_timeout=options.query_timeout,
+        pooler=options.pooler,
         settle=options.settle,
         ca_file=options.ca_file,
         client_cert=options.client_cert,
@@ -245,6 +247,7 @@ def _parser(file: Path | None) -> _Parser:
     add("--poll-interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks; %(default)s")
     add("--heartbeat-interval", type=_seconds, default=5.0, metavar="S", help="seconds; %(default)s")
     add("--query-timeout", type=_seconds, default=10.0, metavar="S", help="for the source to answer; %(default)s")
+    add("--pooler", choices=["transaction", "session"], default="transaction", help="mode of a pooler; %(default)s")
     add("--settle", type=_seconds, default=1.0, metavar="S", help="a file must be unchanged for it; %(default)s")
     add("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
     add("--client-cert", type=Path, metavar="FILE", help="certificate to show to the source")

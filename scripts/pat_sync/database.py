@@ -1,4 +1,9 @@
-"""Connections to PostgreSQL: how they are made, and that nothing waits on them for longer than it may."""
+"""Connections to PostgreSQL: how they are made, and that nothing waits on them for longer than it may.
+
+A pooler may be on the way, as PgBouncer, that gives each transaction another server. So a connection leaves no state on
+the server behind it: no prepared statements, no settings but for a transaction, no LISTEN (unless the pooler's mode is
+known to be "session").
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,19 @@ import re
 import selectors
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready
 
 from pat_sync.configuration import Settings, is_loopback
-from pat_sync.errors import ConfigurationError, SourceFailed, describe
+from pat_sync.errors import ConfigurationError, SourceFailed, Stopped, describe
 from pat_sync.log import hide, log
 from pat_sync.pulse import Pulse
 
@@ -37,7 +43,18 @@ _CONNECTION = {
     "client_encoding": "UTF8",
 }
 
+# What a pooler's message wants to be done about it.
+_POOLER_HELP = {
+    "statement pooling mode": "a snapshot is read in one transaction: give this login pool_mode = transaction or session",
+    "query_wait_timeout": "no server became free in the pooler: raise its pool_size",
+    "unsupported startup parameter": "take it out of the source and of PGOPTIONS, or let the pooler ignore it",
+}
+
 T = TypeVar("T")
+
+
+class NoAnswer(psycopg.OperationalError):
+    """Nothing came within `query_timeout`."""
 
 
 class Connection(psycopg.Connection[TupleRow]):
@@ -45,7 +62,10 @@ class Connection(psycopg.Connection[TupleRow]):
 
     pulse: Pulse
     query_timeout: float
+    # Whether a pooler is on the way.
+    is_pooled = False
     was_notified = False
+    _listens_to: str | None = None
 
     # Optional, as in the base.
     def wait(self, gen: PQGen[T], timeout: Optional[float] = None) -> T:
@@ -56,7 +76,7 @@ class Connection(psycopg.Connection[TupleRow]):
                 while (ready := self._poll(wanted)) is None:
                     self.pulse.beat()
                     if time.monotonic() >= deadline:
-                        raise psycopg.OperationalError(f"no answer within {self.query_timeout:g} seconds")
+                        raise NoAnswer(f"no answer within {self.query_timeout:g} seconds")
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: T = end.value
@@ -71,10 +91,31 @@ class Connection(psycopg.Connection[TupleRow]):
 
     def ask(self, query: str, parameters: Any = None) -> TupleRow:
         """The one row that a query gives."""
-        row = self.execute(query, parameters, prepare=True).fetchone()
+        row = self.ask_for_row(query, parameters)
         if row is None:
             raise SourceFailed("a query that gives one row gave none")
         return row
+
+    def ask_for_row(self, query: str, parameters: Any = None) -> TupleRow | None:
+        """The first row that a query gives, in a transaction of its own if there is none."""
+        # A little earlier than the wait here ends, so that the server is done with the query, too. Both are one message,
+        # and so one transaction, after which the limit is gone.
+        limit = f"SET LOCAL statement_timeout = {int(900 * self.query_timeout)}"
+        cursor = self.execute(f"{limit}; {query}", parameters)
+        cursor.nextset()
+        return cursor.fetchone()
+
+    def listen(self, channel: str) -> None:
+        self.add_notify_handler(lambda _: setattr(self, "was_notified", True))
+        self.execute(f"LISTEN {channel}")
+        self._listens_to = channel
+
+    def close(self) -> None:
+        """Who gets the server next from a pooler does not listen."""
+        if self._listens_to is not None and self.is_pooled and self.info.transaction_status == TransactionStatus.IDLE:
+            with suppress(psycopg.Error, Stopped):
+                self.execute(f"UNLISTEN {self._listens_to}")
+        super().close()
 
     def wait_for_notification(self, seconds: float) -> bool:
         """Also ends, with False, when the pulse is woken."""
@@ -87,12 +128,23 @@ class Connection(psycopg.Connection[TupleRow]):
 
 
 def connect(parameters: dict[str, str], pulse: Pulse, query_timeout: float) -> Connection:
-    connection = Connection.connect(make_conninfo(**parameters), autocommit=True)
+    # Parameters become a part of the query's text, as what is prepared stays on a server.
+    connection = Connection.connect(
+        make_conninfo(**parameters), autocommit=True, prepare_threshold=None, cursor_factory=psycopg.ClientCursor
+    )
     assert isinstance(connection, Connection)
     connection.pulse = pulse
     connection.query_timeout = query_timeout
-    # A little earlier than the wait here ends, so that the server is done with the query, too.
-    connection.execute(f"SET statement_timeout = {int(900 * query_timeout)}")
+    try:
+        # A pooler makes the process id up that it gives to its clients.
+        (connection.is_pooled,) = connection.ask("SELECT pg_backend_pid() <> %s", (connection.info.backend_pid,))
+        if connection.is_pooled:
+            # Where it gives each statement another server, this is refused.
+            connection.execute("BEGIN")
+            connection.execute("ROLLBACK")
+    except BaseException:
+        connection.close()
+        raise
     pulse.beat()
     return connection
 
@@ -102,7 +154,11 @@ def failures() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise SourceFailed(error.diag.message_primary or describe(error)) from None
+        text = error.diag.message_primary or describe(error)
+        for part, help_text in _POOLER_HELP.items():
+            if part in text:
+                text = f"{text}: {help_text}"
+        raise SourceFailed(text) from None
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pat_sync.applier import Applier
 from pat_sync.configuration import Settings
-from pat_sync.database import Connection, connect, failures, parameters_of
+from pat_sync.database import Connection, NoAnswer, connect, failures, parameters_of
 from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
@@ -49,6 +49,14 @@ _UNNUMBERED = (
 
 # Where much was deleted and not vacuumed, a page of a snapshot takes long.
 _SNAPSHOT_PATIENCE = 6
+
+# For how long a pooler may have no server for a second connection, while the first one has one.
+_POOLER_PATIENCE = 3.0
+
+_POOL_OF_ONE = (
+    "the pooler has no second server for this login: a snapshot is read through one connection while changes are read"
+    " through another; raise its pool_size to at least 2 for each pat-sync, and 3 with --usage-url"
+)
 
 # A time that makes no heartbeat newer; to leave it out would mean "now".
 _UNKNOWN = 1.0
@@ -129,6 +137,8 @@ class PostgresqlSource(Source):
         self._poll_interval = settings.poll_interval
         self._query_timeout = settings.query_timeout
         self._parameters = parameters_of(settings)
+        self._may_listen_through_pooler = settings.pooler == "session"
+        self._has_told_of_pooler = False
 
         # Why the next thing is a snapshot.
         self._wanted: str | None = None
@@ -164,8 +174,7 @@ class PostgresqlSource(Source):
             is_standby = bool(connection.ask("SELECT pg_is_in_recovery()")[0])
             freshness = _Freshness() if is_standby else None
             if not is_standby:
-                connection.add_notify_handler(lambda _: setattr(connection, "was_notified", True))
-                connection.execute("LISTEN pat_changes")
+                self._listen(connection)
             self._next_look = 0.0
             self._lags = False
 
@@ -198,6 +207,17 @@ class PostgresqlSource(Source):
                             raise SourceFailed(_UNNUMBERED)
                         return
                 must_read = connection.wait_for_notification(max(0.0, self._next_look - time.monotonic()))
+
+    def _listen(self, connection: Connection) -> None:
+        if not connection.is_pooled or self._may_listen_through_pooler:
+            connection.listen("pat_changes")
+        elif not self._has_told_of_pooler:
+            self._has_told_of_pooler = True
+            log.info(
+                "a pooler is on the way to the source, and NOTIFY may not come through: changes are looked for every"
+                " %g s; with a pooler in session mode, set --pooler session",
+                self._poll_interval,
+            )
 
     # --- where the source is ---
 
@@ -316,9 +336,8 @@ class PostgresqlSource(Source):
             if position is not None and position.seq >= look.horizon:
                 self._send_revocations(connection, applier, position.seq)
 
-        with closing(self._connect(_SNAPSHOT_PATIENCE)) as reader:
-            reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            at = time.time()
+        at = time.time()
+        with closing(self._connect_reader(connection)) as reader:
             start = _look(reader, None)
             if start.epoch != look.epoch:
                 raise SourceFailed("its epoch changed while a snapshot was begun")
@@ -327,7 +346,7 @@ class PostgresqlSource(Source):
                     f"a second connection finds it at change {start.position}, before {least}: it leads to another"
                     " server, which lags"
                 )
-            last = reader.execute(_LAST_CHANGE, (start.position, start.horizon)).fetchone()
+            last = reader.ask_for_row(_LAST_CHANGE, (start.position, start.horizon))
             self._position = Position(start.position, last[0] if last is not None else "")
 
             applier.begin_snapshot(epoch, start.position)
@@ -353,8 +372,28 @@ class PostgresqlSource(Source):
         self._wanted = None
         log.info("the snapshot was read: %d tokens, up to change %d", sent, start.position)
 
-    def _connect(self, patience: int = 1) -> Connection:
-        return connect(self._parameters, self._pulse, patience * self._query_timeout)
+    def _connect(self) -> Connection:
+        return connect(self._parameters, self._pulse, self._query_timeout)
+
+    def _connect_reader(self, other: Connection) -> Connection:
+        """A connection that sees one state of the database, while the other one goes on."""
+        patience = min(self._query_timeout, _POOLER_PATIENCE) if other.is_pooled else self._query_timeout
+        usual, other.query_timeout = other.query_timeout, patience
+        reader: Connection | None = None
+        try:
+            reader = connect(self._parameters, self._pulse, patience)
+            reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            if other.is_pooled:
+                other.ask("SELECT 1")
+        except BaseException as error:
+            if reader is not None:
+                reader.close()
+            if other.is_pooled and isinstance(error, NoAnswer):
+                raise SourceFailed(_POOL_OF_ONE) from None
+            raise
+        other.query_timeout = usual
+        reader.query_timeout = _SNAPSHOT_PATIENCE * self._query_timeout
+        return reader
 
 
 # --- queries ---

@@ -1,0 +1,106 @@
+"""A real PgBouncer in a temporary folder, before a PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from servers import LOGINS, Connection, Database, PostgreSQL, free_port, wait_until
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") or "pgbouncer"
+
+
+class PgBouncer:
+    """It gives a login and database at most `size` servers. What a client leaves behind on one, the next one gets."""
+
+    def __init__(self, server: PostgreSQL, mode: str, size: int = 4) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pat-pb-", dir="/tmp"))
+        self.folder.chmod(0o755)
+        self._server = server
+        self._mode = mode
+        self._size = size
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> PgBouncer:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+        shutil.rmtree(self.folder)
+
+    def start(self) -> None:
+        for _ in range(5):
+            self.port = self.port or free_port()
+            if self._start_once():
+                return
+            self.port = 0
+        raise RuntimeError(f"PgBouncer does not start: {(self.folder / 'log').read_text()[-2000:]}")
+
+    def _start_once(self) -> bool:
+        (self.folder / "users").write_text("".join(f'"{login}" ""\n' for login in [*LOGINS, "postgres"]))
+        (self.folder / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host=127.0.0.1 port={self._server.port}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = trust\nauth_file = {self.folder / 'users'}\n"
+            f"pool_mode = {self._mode}\ndefault_pool_size = {self._size}\nserver_reset_query =\n"
+        )
+        # It refuses to run as root.
+        user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+        with (self.folder / "log").open("wb") as log:
+            process = subprocess.Popen([PGBOUNCER, str(self.folder / "pgbouncer.ini")], user=user,
+                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self._process = process
+
+        def answers() -> bool:
+            with suppress(psycopg.OperationalError):
+                self.connect("postgres", "postgres").close()
+                return True
+            return process.poll() is not None
+
+        wait_until(answers, "PgBouncer answers")
+        return process.poll() is None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+            self._process = None
+
+    def connect(self, user: str, dbname: str, **options: Any) -> Connection:
+        return psycopg.connect(host="127.0.0.1", port=self.port, user=user, dbname=dbname, **options)
+
+    def url(self, database: Database, role: str = "edge") -> str:
+        return f"postgresql://{role}@127.0.0.1:{self.port}/{database.name}"
+
+    def states(self, database: Database, servers: int, role: str = "edge") -> set[tuple[Any, ...]]:
+        """What so many clients find on as many servers, which they have at the same time."""
+        clients = [self.connect(role, database.name, prepare_threshold=None) for _ in range(servers)]
+        try:
+            # Each is in a transaction from here on.
+            return {
+                client.execute(
+                    "SELECT pg_backend_pid(), current_setting('statement_timeout'), current_setting('lock_timeout'),"
+                    " (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_listening_channels()),"
+                    " (SELECT count(*) FROM pg_cursors), current_setting('search_path'),"
+                    " (SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory')"
+                ).fetchone()
+                or ()
+                for client in clients
+            }
+        finally:
+            for client in clients:
+                client.close()
