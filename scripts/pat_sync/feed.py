@@ -5,12 +5,13 @@ from __future__ import annotations
 import email.utils
 import json
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import requests
 
@@ -46,6 +47,26 @@ _LONGEST_RETRY_AFTER = 300.0
 _LONGEST_WAIT = 30.0
 
 
+# What a request has in its query, so that no cache has an answer to it, and an answer in this header field.
+_NONCE = "nonce"
+_NONCE_FIELD = "Pat-Nonce"
+
+# A Date has whole seconds: for so long, the same one may come again.
+_DATE_SECONDS = 2.0
+
+# A time that makes no heartbeat newer; to leave it out would mean "now".
+_UNKNOWN = 1.0
+
+# How often something that lasts is logged.
+_REMIND_SECONDS = 60.0
+
+
+_NOT_FRESH = (
+    "the heartbeat stands still: what the feed answers is not known to be fresh: {};"
+    " have no cache on the way, and the feed send the nonce of the request back"
+)
+
+
 class _NeedsSnapshot(Exception):
     """The feed can't go on from the store's cursor; the text says why."""
 
@@ -62,6 +83,47 @@ class _Line:
         return self.fields.get("op")
 
 
+class _Freshness:
+    """Whether an answer is known to have been made for its request. A cache may answer, and not say so.
+
+    A feed that repeats the nonce of a request proves it. Of one that never does, an answer that no cache has marked
+    (Age) and that is younger by the feed's own clock than all before is taken for fresh.
+    """
+
+    def __init__(self) -> None:
+        self.is_proven = False
+        # What speaks against the last answer, if anything does. Neither this nor a proof: it is too early to tell.
+        self.doubt: str | None = None
+        self._has_echo = False
+        self._newest = float("-inf")
+        self._newest_seen_at = 0.0
+
+    def judge(self, answer: requests.Response, nonce: str) -> None:
+        self.is_proven = False
+        self.doubt = None
+        echo = answer.headers.get(_NONCE_FIELD)
+        if echo is not None or self._has_echo:
+            self._has_echo = True
+            self.is_proven = echo == nonce
+            if echo is None:
+                self.doubt = f"it has no {_NONCE_FIELD}, and answers before had one"
+            elif not self.is_proven:
+                self.doubt = f"its {_NONCE_FIELD} is that of another request, so a cache has answered"
+            return
+
+        age = answer.headers.get("Age", "0").strip()
+        at = _time(answer.headers.get("Date", ""))
+        if age.strip("0"):
+            self.doubt = f'its Age is "{age}", so a cache has answered'
+        elif at is None:
+            self.doubt = f"it has neither {_NONCE_FIELD} nor Date"
+        elif at > self._newest:
+            self.is_proven = self._newest > float("-inf")
+            self._newest, self._newest_seen_at = at, time.monotonic()
+        elif at < self._newest or time.monotonic() - self._newest_seen_at >= _DATE_SECONDS:
+            self.doubt = f'its Date, "{answer.headers["Date"]}", is not later than one before'
+
+
 class FeedSource(Source):
     def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> None:
         self._url = settings.source
@@ -73,6 +135,9 @@ class FeedSource(Source):
         self._wanted: str | None = None
         # Nothing but a snapshot was received since the last failure to go on.
         self._has_only_snapshot = False
+        self._freshness = _Freshness()
+        self._is_held = False
+        self._next_reminder = 0.0
 
         self._patience = web.Patience(pulse)
         self._session = web.Session(self._patience, "application/jsonl", settings.ca_file)
@@ -90,11 +155,13 @@ class FeedSource(Source):
         if not _is_of_a_feed(store.epoch, store.cursor):
             return Probe("is not asked: what the store holds is not from a feed, and a snapshot is due", False)
         with web.failures(), closing(self._ask_changes(store.epoch, store.cursor, 0)) as answer:
+            doubt = self._freshness.doubt
+            problems = () if doubt is None else (_NOT_FRESH.format(doubt),)
             match answer.status_code:
                 case 204 | 304:
-                    return Probe("answers; the store has everything", True)
+                    return Probe("answers; the store has everything", True, problems=problems)
                 case 200 if _epoch(answer) == store.epoch:
-                    return Probe("answers; it has changes that the store has not", False)
+                    return Probe("answers; it has changes that the store has not", False, problems=problems)
                 case 200 | 410 | 412:
                     return Probe("answers; it does not continue what the store holds, and a snapshot is due", False)
             raise _refusal(answer)
@@ -124,15 +191,37 @@ class FeedSource(Source):
                 continue
             self._has_only_snapshot = False
 
+            self._hold()
             if is_all:
-                applier.current(at, even_if_early=once)
+                applier.current(at if self._freshness.is_proven else None, even_if_early=once)
                 if once:
                     applier.settle()
+                    self._end_once()
                     return
             if applier.cursor == cursor and wait > 0:
                 # A feed that does not wait is asked no more often than this.
                 self._pulse.sleep(self._poll_interval - (time.monotonic() - asked))
             wait = self._wait if is_all or applier.cursor == cursor else 0.0
+
+    def _hold(self) -> None:
+        """Tells of an answer that is not known to be fresh, and of the first one that is."""
+        doubt = self._freshness.doubt
+        if doubt is not None:
+            self._is_held = True
+            if time.monotonic() >= self._next_reminder:
+                self._next_reminder = time.monotonic() + _REMIND_SECONDS
+                log.error("%s", _NOT_FRESH.format(doubt))
+        elif self._freshness.is_proven and self._is_held:
+            self._is_held = False
+            self._next_reminder = 0.0
+            log.info("what the feed answers is fresh again")
+        self._metrics.hold("unproven", self._is_held)
+
+    def _end_once(self) -> None:
+        if self._freshness.doubt is not None:
+            raise SourceFailed(_NOT_FRESH.format(self._freshness.doubt))
+        if not self._freshness.is_proven:
+            log.info("no heartbeat yet: of a feed without %s, only the next answer can be known to be fresh", _NONCE_FIELD)
 
     def _why_snapshot(self, applier: Applier) -> str | None:
         if not applier.epoch or not applier.cursor:
@@ -158,7 +247,12 @@ class FeedSource(Source):
                 case 410:
                     raise _NeedsSnapshot(f'the feed does not know the cursor "{applier.cursor}" any more')
                 case 412:
-                    raise _NeedsSnapshot(f'the feed has another epoch than the store, "{applier.epoch}"')
+                    raise _NeedsSnapshot(
+                        f'the feed has another epoch than the store, "{applier.epoch}"'
+                        if answer.headers.get("ETag") != f'"{applier.epoch}"'
+                        else f'the feed answers 412 and has the epoch of the store, "{applier.epoch}": does If-Match reach'
+                        " it, or does a proxy that caches take it out?"
+                    )
             raise _refusal(answer)
 
     def _pass_on(self, applier: Applier, answer: requests.Response) -> bool:
@@ -209,8 +303,9 @@ class FeedSource(Source):
             if type(seq) is not int or not 0 <= seq < 1 << 63:
                 raise SourceFailed("snapshot_begin has no seq from 0 to 9223372036854775807")
 
+            self._hold()
             applier.begin_snapshot(epoch, seq)
-            self._send_snapshot(applier, lines, at)
+            self._send_snapshot(applier, lines, at if self._freshness.is_proven else _UNKNOWN)
         self._wanted = None
         self._has_only_snapshot = True
 
@@ -245,7 +340,8 @@ class FeedSource(Source):
         return self._get({"after": cursor, "wait": f"{wait:g}"}, {"If-Match": f'"{epoch}"'}, wait + self._timeout)
 
     def _get(self, query: dict[str, str], headers: dict[str, str], timeout: float) -> requests.Response:
-        url = web.with_query(self._url, query)
+        nonce = secrets.token_hex(16)
+        url = web.with_query(self._url, {**query, _NONCE: nonce})
         connect_timeout = min(self._timeout, web.LONGEST_CONNECT)
         for _ in range(_MOST_REDIRECTS + 1):
             # The connection is made by then, which has a limit of its own.
@@ -256,6 +352,8 @@ class FeedSource(Source):
             self._pulse.beat()
             if answer.status_code not in _REDIRECTS:
                 web.check_encoding(answer)
+                if answer.status_code in (200, 204, 304):
+                    self._freshness.judge(answer, nonce)
                 return answer
             answer.close()
             try:
@@ -265,6 +363,8 @@ class FeedSource(Source):
                 raise SourceFailed("it redirects to something that is no URL") from None
             if not is_same:
                 raise SourceFailed(f'it redirects to another server, "{redact(url)}"')
+            if _NONCE not in parse_qs(urlsplit(url).query):
+                url = web.with_query(url, {_NONCE: nonce})
         raise SourceFailed(f"more than {_MOST_REDIRECTS} redirects")
 
     def _lines(self, answer: requests.Response) -> Iterator[_Line]:
@@ -334,6 +434,15 @@ def _epoch(answer: requests.Response) -> str:
     return tag[1:-1]
 
 
+def _time(date: str) -> float | None:
+    """What a date of HTTP says, if it is one."""
+    try:
+        parts = email.utils.parsedate_tz(date)
+        return None if parts is None else email.utils.mktime_tz(parts)
+    except (ValueError, OverflowError):
+        return None
+
+
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
@@ -350,8 +459,8 @@ def _refusal(answer: requests.Response) -> SourceFailed:
     if answer.status_code in (429, 503) and wait:
         if re.fullmatch("[0-9]+", wait):
             seconds = float(wait)
-        elif (date := email.utils.parsedate_tz(wait)) is not None:
-            seconds = max(0.0, email.utils.mktime_tz(date) - time.time())
+        elif (date := _time(wait)) is not None:
+            seconds = max(0.0, date - time.time())
     return SourceFailed(
         f"it answers {answer.status_code} {answer.reason}{help_text}",
         None if seconds is None else min(seconds, _LONGEST_RETRY_AFTER),

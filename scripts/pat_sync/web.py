@@ -45,8 +45,15 @@ class Session(requests.Session):
             self.mount(scheme, _Adapter(patience))
         # Neither proxies nor credentials (.netrc) nor certificates from the environment.
         self.trust_env = False
-        # Not compressed: some bytes could become more than fits into memory.
-        self.headers.update({"Accept": accept, "Accept-Encoding": "identity", "User-Agent": "pat-sync"})
+        # Not compressed: some bytes could become more than fits into memory. And from no cache that keeps to HTTP.
+        self.headers.update(
+            {
+                "Accept": accept,
+                "Accept-Encoding": "identity",
+                "Cache-Control": "no-cache, no-store",
+                "User-Agent": "pat-sync",
+            }
+        )
         if ca_file is not None:
             self.verify = str(ca_file)
 

@@ -50,7 +50,10 @@ def _run(*arguments: str | Path) -> None:
 class Feed:
     """Cursors are the numbers of changes, as text. A fault takes the next request instead, and is given its handler."""
 
-    def __init__(self, authority: Authority | None = None, protocol: str = "HTTP/1.0") -> None:
+    def __init__(self, authority: Authority | None = None, protocol: str = "HTTP/1.0", echoes: bool = True) -> None:
+        self.echoes = echoes
+        # What an answer says instead of the time.
+        self.date: Callable[[], str] | None = None
         self.epoch = "one"
         self.changes: list[Line] = []
         self.oldest = 0
@@ -165,12 +168,18 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, body: str = "", **headers: str) -> None:
         self.send_response(status)
         self.send_header("ETag", f'"{self.feed.epoch}"')
+        nonce = parse_qs(urlsplit(self.path).query).get("nonce")
+        if self.feed.echoes and nonce is not None:
+            self.send_header("Pat-Nonce", nonce[0])
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         if status not in (204, 304):
             self.send_header("Content-Length", str(len(body.encode())))
         self.end_headers()
         self.wfile.write(body.encode())
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return self.feed.date() if self.feed.date else super().date_time_string(timestamp)  # type: ignore[arg-type]
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -1,0 +1,270 @@
+"""A heartbeat says that the feed has answered, and not a cache."""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import pytest
+from feed_server import Feed
+from servers import DEADLINE, free_port, wait_until
+from sidecar import PAT_SYNC, PatSync, Store, environment, once, scrape
+
+NGINX = shutil.which(os.environ.get("TEST_NGINX_BINARY", "nginx"), path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+
+FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.2", "--query-timeout", "5")
+HELD = 'pat_sync_heartbeat_held{reason="unproven"}'
+STANDS_STILL = "error: the heartbeat stands still: what the feed answers is not known to be fresh: "
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+class Cache:
+    """An nginx that keeps answers for a minute, whatever they or the requests say."""
+
+    def __init__(self, feed: Feed, key: str, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/feed"
+        temporary = " ".join(
+            f"{kind}_temp_path {folder}/temp;" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        (folder / "nginx.conf").write_text(f"""
+            {"user root;" if os.geteuid() == 0 else ""}
+            daemon off;
+            pid {folder}/pid;
+            events {{ worker_connections 64; }}
+            http {{
+                {temporary}
+                proxy_cache_path {folder}/cache keys_zone=answers:1m;
+                log_format cache '$upstream_cache_status $status';
+                access_log {folder}/log cache;
+                server {{
+                    listen 127.0.0.1:{self.port};
+                    location / {{
+                        proxy_pass http://{urlsplit(feed.url).netloc};
+                        proxy_cache answers;
+                        proxy_cache_key {key};
+                        proxy_cache_valid 200 204 60s;
+                        # What nginx takes out where it caches.
+                        proxy_set_header If-Match $http_if_match;
+                        proxy_ignore_headers Cache-Control Expires Vary;
+                    }}
+                }}
+            }}""")
+
+    def __enter__(self) -> Cache:
+        command = [NGINX, "-p", self._folder, "-c", self._folder / "nginx.conf", "-e", self._folder / "error.log"]
+        self._process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+
+        def answers() -> bool:
+            assert self._process.poll() is None, (self._folder / "error.log").read_text()
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        wait_until(answers, "nginx answers")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(DEADLINE)
+
+    def hits(self) -> int:
+        """How often it has answered itself."""
+        return (self._folder / "log").read_text().count("HIT")
+
+
+def follow(url: str, store: Store, *arguments: str) -> PatSync:
+    return PatSync("--source", url, "--store", store.folder, *FAST, *arguments)
+
+
+def status(url: str, store: Store) -> subprocess.CompletedProcess[str]:
+    command = [PAT_SYNC, "status", "--source", url, "--store", str(store.folder), *FAST]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment())
+
+
+def heartbeat(store: Store) -> int:
+    return store.stats()["heartbeat"] or 0
+
+
+def wait_for_heartbeat(store: Store) -> None:
+    before = heartbeat(store)
+    wait_until(lambda: heartbeat(store) > max(before, 1), "a heartbeat")
+
+
+@pytest.mark.parametrize("echoes", [True, False])
+def test_a_cache_has_no_answer_to_a_request(echoes: bool, store: Store, tmp_path: Path) -> None:
+    """As long as it goes by the query."""
+    with Feed(echoes=echoes) as feed, Cache(feed, "$request_uri", tmp_path / "cache") as cache:
+        feed.put("a")
+        with follow(cache.url, store):
+            wait_for_heartbeat(store)
+            feed.revoke("a")
+            wait_until(lambda: store.tokens() == {"a": "revoked"}, "the revocation")
+            wait_for_heartbeat(store)
+        nonces = [query["nonce"] for query, _ in feed.requests]
+        assert len(set(nonces)) == len(nonces)
+        assert all(len(nonce) >= 16 for nonce in nonces)
+        assert all("no-store" in headers["cache-control"] for _, headers in feed.requests)
+        assert cache.hits() == 0
+
+
+@pytest.mark.parametrize("key", ["$uri", "$uri$arg_after"])
+def test_a_cache_that_knows_no_query_moves_no_heartbeat(key: str, store: Store, tmp_path: Path) -> None:
+    port = free_port()
+    with Feed() as feed, Cache(feed, key, tmp_path / "cache") as cache:
+        feed.put("a")
+        with follow(cache.url, store, "--metrics-listen", f"127.0.0.1:{port}") as sync:
+            wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
+            hits = cache.hits()
+            wait_until(lambda: cache.hits() >= hits + 2, "answers of the cache")
+            feed.revoke("a")
+            revoked_at = time.time()
+            wait_until(lambda: time.time() > revoked_at + 2, "two seconds")
+            hits = cache.hits()
+            wait_until(lambda: cache.hits() >= hits + 2, "answers of the cache")
+            # As it has not arrived yet, nothing says that the store is younger.
+            assert store.tokens() == {"a": "ok"}
+            assert heartbeat(store) <= revoked_at
+            if key != "$uri":
+                cause = "its Pat-Nonce is that of another request, so a cache has answered"
+                sync.wait_for_line(STANDS_STILL + cause)
+                assert f"{HELD} 1.0" in scrape(port)
+                shown = status(cache.url, store)
+                assert shown.returncode == 1
+                assert f"wrong: the heartbeat stands still: what the feed answers is not known to be fresh: {cause}" in (
+                    shown.stdout
+                )
+
+
+def test_a_snapshot_of_a_cache_moves_no_heartbeat(store: Store, tmp_path: Path) -> None:
+    with Feed() as feed, Cache(feed, "$uri$arg_after", tmp_path / "cache") as cache:
+        feed.put("a")
+        other = Store(tmp_path / "other")
+        assert once("--source", cache.url, "--store", other.folder).returncode == 0
+        assert other.stats()["heartbeat"] > 1
+        feed.put("b")
+        with follow(cache.url, store) as sync:
+            sync.wait_for_line(STANDS_STILL)
+            wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
+            assert heartbeat(store) <= 1
+        done = once("--source", cache.url, "--store", store.folder)
+        assert done.returncode == 1
+        assert "is that of another request, so a cache has answered" in done.stderr.splitlines()[-1]
+
+
+# --- feeds that do not send the nonce back ---
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    with Feed(echoes=False) as made:
+        made.put("a")
+        yield made
+
+
+@pytest.mark.parametrize("offset", [0, -100_000_000, 100_000_000])
+def test_a_clock_that_is_wrong_stops_nothing(offset: int, feed: Feed, store: Store) -> None:
+    feed.date = lambda: email.utils.formatdate(time.time() + offset, usegmt=True)
+    with follow(feed.url, store) as sync:
+        wait_for_heartbeat(store)
+        wait_for_heartbeat(store)
+        assert not sync.find("stands still")
+
+
+def test_the_first_answer_proves_nothing(feed: Feed, store: Store) -> None:
+    """Which is no failure: it may be as fresh as it looks."""
+    assert once("--source", feed.url, "--store", store.folder, *FAST).returncode == 0
+    done = once("--source", feed.url, "--store", store.folder, *FAST)
+    assert done.returncode == 0
+    assert "info: no heartbeat yet: of a feed without Pat-Nonce, only the next answer can be known" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("date", "cause"),
+    [
+        (email.utils.formatdate(0, usegmt=True), 'its Date, "Thu, 01 Jan 1970 00:00:00 GMT", is not later than one before'),
+        ("tomorrow", "it has neither Pat-Nonce nor Date"),
+        ("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", "it has neither Pat-Nonce nor Date"),
+        ("", "it has neither Pat-Nonce nor Date"),
+    ],
+)
+def test_a_date_that_does_not_move_moves_no_heartbeat(date: str, cause: str, feed: Feed, store: Store) -> None:
+    port = free_port()
+    with follow(feed.url, store, "--metrics-listen", f"127.0.0.1:{port}") as sync:
+        wait_for_heartbeat(store)
+        assert f"{HELD} 0.0" in scrape(port)
+        feed.date = lambda: date
+        sync.wait_for_line(STANDS_STILL + cause)
+        before = heartbeat(store)
+        assert f"{HELD} 1.0" in scrape(port)
+        # Changes go on, and each second brings several looks.
+        feed.revoke("a")
+        wait_until(lambda: store.tokens() == {"a": "revoked"}, "the revocation")
+        held_at = time.time()
+        wait_until(lambda: time.time() > held_at + 1.5, "more answers")
+        assert heartbeat(store) == before
+        assert len(sync.find("stands still")) == 1
+
+        feed.date = None
+        wait_for_heartbeat(store)
+        sync.wait_for_line("info: what the feed answers is fresh again")
+        wait_until(lambda: f"{HELD} 0.0" in scrape(port), "that nothing holds the heartbeat")
+
+
+@pytest.mark.parametrize("age", ["58", "1", "-1", "0, 3", "nonsense"])
+def test_an_answer_with_an_age_moves_no_heartbeat(age: str, feed: Feed, store: Store) -> None:
+    with follow(feed.url, store) as sync:
+        wait_for_heartbeat(store)
+        feed.faults.extend([lambda handler: handler.answer(204, Age=age)] * 10_000)
+        sync.wait_for_line(f'{STANDS_STILL}its Age is "{age}", so a cache has answered')
+        before = heartbeat(store)
+        held_at = time.time()
+        wait_until(lambda: time.time() > held_at + 1.5, "more answers")
+        assert heartbeat(store) == before
+        feed.faults.clear()
+        wait_for_heartbeat(store)
+    feed.faults.append(lambda handler: handler.answer(204, Age=age))
+    done = once("--source", feed.url, "--store", store.folder)
+    assert done.returncode == 1
+    assert f'its Age is "{age}"' in done.stderr.splitlines()[-1]
+
+
+def test_an_age_of_nothing_is_none(feed: Feed, store: Store) -> None:
+    feed.faults.extend([lambda handler: handler.answer(204, Age="0")] * 10_000)
+    feed.faults.insert(0, lambda handler: handler.send_snapshot())
+    with follow(feed.url, store):
+        wait_for_heartbeat(store)
+
+
+def test_a_feed_that_has_sent_the_nonce_back_must_go_on(feed: Feed, store: Store) -> None:
+    """A cache may have answers of the time before it did."""
+    feed.echoes = True
+    with follow(feed.url, store) as sync:
+        wait_for_heartbeat(store)
+        feed.echoes = False
+        sync.wait_for_line(f"{STANDS_STILL}it has no Pat-Nonce, and answers before had one")
+        feed.echoes = True
+        wait_for_heartbeat(store)
+
+
+def test_a_redirect_keeps_the_nonce(feed: Feed, store: Store) -> None:
+    feed.echoes = True
+    feed.faults.append(lambda handler: handler.answer(307, Location="/elsewhere"))
+    done = once("--source", feed.url, "--store", store.folder)
+    assert done.returncode == 0
+    assert feed.requests[0][0]["nonce"] == feed.requests[1][0]["nonce"]
+    assert heartbeat(store) > 1
