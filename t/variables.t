@@ -648,16 +648,18 @@ depends on a variable that it sets itself
 
 
 === TEST 25: the decision that let a request in is remembered when a filter ends it, even if the token is revoked meanwhile
+--- http_config
+proxy_cache_path $TEST_NGINX_SCRATCH/cache keys_zone=pages:1m;
 --- config
 location = /page.html {
     auth_pat API;
-    auth_request /revoke-changing;
+    proxy_cache pages;
+    proxy_cache_key $request_id;
+    proxy_cache_valid 200 1m;
+    proxy_pass http://unix:$TEST_NGINX_CONTROL:/revoke-changing;
     add_header X-Told "$auth_pat_status/$auth_pat_subject" always;
 }
-location ~ ^/(?:revoke|restore)-changing { proxy_pass http://unix:$TEST_NGINX_CONTROL; }
---- user_files
->>> page.html
-page
+location = /restore-changing { proxy_pass http://unix:$TEST_NGINX_CONTROL; }
 --- request eval
 ["GET /page.html", "GET /restore-changing", "GET /page.html", "GET /page.html", "GET /restore-changing"]
 --- more_headers eval

@@ -20,32 +20,17 @@ namespace {
 /// A store that can't be read is tried again each second, so a client need not wait for longer.
 constexpr std::string_view retry_after_seconds = "1";
 
+/// Of a request that nginx has answered before the access phase.
+constexpr decision no_decision = [] {
+    decision made{};
+    made.never_made = true;
+    return made;
+}();
+
 /// Marks the decision in the list of the request's pool, and ends it with the request.
 void end_decision(void *data) noexcept
 {
     leave(static_cast<decision *>(data)->place);
-}
-
-/// The decision that was made for this request before, if any. An internal redirect wipes the request's contexts, but
-/// not its pool (ngx_http_realip_module finds its own in the same way).
-[[nodiscard]] decision *find_decision(ngx_http_request_t *r) noexcept
-{
-    auto *made = static_cast<decision *>(ngx_http_get_module_ctx(r, ngx_http_auth_pat_module));
-
-    if (made == nullptr && (r->internal || r->filter_finalize)) {
-        for (ngx_pool_cleanup_t *cleanup = r->pool->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
-            if (cleanup->handler == end_decision) {
-                made = static_cast<decision *>(cleanup->data);
-                ngx_http_set_ctx(r, made, ngx_http_auth_pat_module);
-                if (r->filter_finalize) {  // which has thrown the headers of the response away
-                    made->challenge = nullptr;
-                    made->retry_after = nullptr;
-                }
-                break;
-            }
-        }
-    }
-    return made;
 }
 
 [[nodiscard]] decision *make_room(ngx_http_request_t *r) noexcept
@@ -66,6 +51,17 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return ngx_palloc(static_cast<ngx_pool_t *>(pool), size);
 }
 
+[[nodiscard]] bool has_two_authorizations(const ngx_http_request_t *r) noexcept
+{
+    std::size_t count = 0;
+    for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
+        for (const ngx_table_elt_t &header : std::span{static_cast<ngx_table_elt_t *>(part->elts), part->nelts}) {
+            count += view({header.key.len, header.lowcase_key}) == "authorization" ? 1 : 0;
+        }
+    }
+    return count > 1;
+}
+
 /// What the client presented. False if there is no memory.
 [[nodiscard]] bool read_credential(ngx_http_request_t *r, const loc_conf &conf, credential &out) noexcept
 {
@@ -84,8 +80,10 @@ void *allocate_record(void *pool, std::size_t size) noexcept
         return true;
     }
 
-    // There is one at most: nginx refuses a request with two of them.
-    if (r->headers_in.authorization == nullptr) {
+    // There is one at most: nginx refuses a request with two of them. But its error page may be guarded.
+    if (r->internal && has_two_authorizations(r)) {
+        out = {credential_kind::malformed, {}};
+    } else if (r->headers_in.authorization == nullptr) {
         out = {credential_kind::none, {}};
     } else {
         out = parse_authorization(view(r->headers_in.authorization->value));
@@ -285,6 +283,25 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
     return true;
 }
 
+/// Refuses who was let in, but lacks what else is required. Here our variables may be asked for: they have the values
+/// that they will have if this holds.
+void demand_required(ngx_http_request_t *r, decision &made) noexcept
+{
+    ngx_int_t status;
+    const bool is_known = check_required(r, *made.conf, status);
+    if (is_known && status == 0) {
+        return;
+    }
+    made.let_in = false;
+    made.require_status = status;
+    if (!is_known) {
+        made.outcome = verdict::store_error;
+    } else if (lets_in(made.outcome)) {
+        made.outcome = verdict::require_denied;
+    }
+    forget_variables(r);
+}
+
 /// Validation can be turned off by the value of the realm, too.
 [[nodiscard]] bool turns_off(const loc_conf &conf, const ngx_str_t &realm) noexcept
 {
@@ -308,6 +325,7 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
         made.conf = &conf;
         made.off = off;
         made.enforced = enforced && !off;
+        made.at = ngx_current_msec;
         made.has_record = false;
         made.fails_open = false;
         made.outcome = off || !has_realm ? verdict::store_error : examine(r, conf, made);
@@ -329,20 +347,8 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
         return false;
     }
 
-    // Here our variables may be asked for: they have the values that they will have if this holds.
     if (conf.require != nullptr && made.let_in && made.outcome != verdict::preflight && !off) {
-        ngx_int_t status;
-        const bool is_known = check_required(r, conf, status);
-        if (!is_known || status != 0) {
-            made.let_in = false;
-            made.require_status = status;
-            if (!is_known) {
-                made.outcome = verdict::store_error;
-            } else if (lets_in(made.outcome)) {
-                made.outcome = verdict::require_denied;
-            }
-            forget_variables(r);
-        }
+        demand_required(r, made);
     }
     return true;
 }
@@ -604,9 +610,68 @@ void count(ngx_http_request_t *r, const decision &made, const std::optional<coun
     return conf.dry_run != 0 || made.outcome == verdict::anonymous ? NGX_DECLINED : NGX_OK;
 }
 
+/// Does what follows from a decision: counts it, and lets the request in or refuses it. Without a realm it could not be
+/// made. Inline, as every request comes here.
+[[nodiscard, gnu::always_inline]] inline ngx_int_t
+conclude(ngx_http_request_t *r, decision &made, const std::optional<countable> &before, const ngx_str_t *realm) noexcept
+{
+    leave(made.place);
+    if (counters *counts = counters_of(r)) {
+        count(r, made, before, *counts);
+    }
+
+    if (made.let_in) {
+        return admit(r, made);
+    }
+    if (made.conf->dry_run != 0) {
+        log_refusal(r, made, ", dry run");
+        take_back_headers(made);
+        return NGX_DECLINED;
+    }
+    return realm != nullptr ? refuse(r, made, view(*realm)) : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+/// The same for a decision that was changed after the access phase. Another module than this one may have let the
+/// request in, too, but is not asked again.
+[[nodiscard]] ngx_int_t conclude_again(ngx_http_request_t *r, decision &made, const countable &before) noexcept
+{
+    forget_variables(r);
+
+    ngx_str_t realm;
+    const bool has_realm = ngx_http_complex_value(r, made.conf->realm, &realm) == NGX_OK;
+    const ngx_int_t status = conclude(r, made, before, has_realm ? &realm : nullptr);
+    return status == NGX_ERROR ? NGX_HTTP_INTERNAL_SERVER_ERROR : status;
+}
+
 [[nodiscard]] const loc_conf &conf_of(ngx_http_request_t *r) noexcept
 {
     return *static_cast<const loc_conf *>(ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module));
+}
+
+/// A tunnel (CONNECT, since nginx 1.31) is not one request, and its credentials are those for a proxy
+/// (Proxy-Authorization): no token can stand for what goes through it.
+[[nodiscard]] ngx_int_t refuse_tunnel(ngx_http_request_t *r, const loc_conf &conf) noexcept
+{
+    ngx_str_t realm;
+    if (ngx_http_complex_value(r, conf.realm, &realm) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (turns_off(conf, realm)) {
+        return NGX_DECLINED;
+    }
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "\"auth_pat\" refuses CONNECT%s",
+                  conf.dry_run != 0 ? ", dry run" : "");
+    return conf.dry_run != 0 ? NGX_DECLINED : NGX_HTTP_NOT_ALLOWED;
+}
+
+/// Whether nginx could not make sense of the request, and has refused it without asking any phase. Its error page is
+/// answered as one.
+[[nodiscard]] bool is_refused_by_nginx(const ngx_http_request_t *r) noexcept
+{
+    const auto status = static_cast<ngx_int_t>(r->err_status);
+    const bool is_unread = r->valid_location == 0 && r->internal == 0;  // the second is for `rewrite … break`
+    return is_unread || status == NGX_HTTP_BAD_REQUEST
+           || (status >= NGX_HTTP_REQUEST_HEADER_TOO_LARGE && status <= NGX_HTTP_TO_HTTPS);
 }
 
 }  // namespace
@@ -617,6 +682,10 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
 
     if (conf.realm == nullptr) {
         return NGX_DECLINED;
+    }
+
+    if (r->method == NGX_HTTP_CONNECT) {
+        return refuse_tunnel(r, conf);
     }
 
     // A decision that a variable asked for before this phase does not count: the token, the address and the scopes that
@@ -638,20 +707,64 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
         return NGX_DECLINED;
     }
 
-    leave(made->place);
-    if (counters *counts = counters_of(r)) {
-        count(r, *made, before, *counts);
+    return conclude(r, *made, before, is_made ? &realm : nullptr);
+}
+
+decision *find_kept_decision(ngx_http_request_t *r) noexcept
+{
+    for (ngx_pool_cleanup_t *cleanup = r->pool->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
+        if (cleanup->handler == end_decision) {
+            auto *made = static_cast<decision *>(cleanup->data);
+            ngx_http_set_ctx(r, made, ngx_http_auth_pat_module);
+            if (r->filter_finalize) {  // which has thrown the headers of the response away
+                made->challenge = nullptr;
+                made->retry_after = nullptr;
+            }
+            return made;
+        }
+    }
+    return nullptr;
+}
+
+ngx_int_t decide_again(ngx_http_request_t *r, decision &made) noexcept
+{
+    const loc_conf &conf = *made.conf;
+    const countable before = describe(made);
+
+    const finding found = look_up(conf, made.key, made.request, allocate_record, r->pool, made.token);
+    if (found.is_of_store || found.problem) {
+        log_store(r->connection->log, conf, found);
     }
 
-    if (made->let_in) {
-        return admit(r, *made);
+    made.at = ngx_current_msec;
+    made.has_record = found.found;
+    made.fails_open = found.is_of_store;
+    made.outcome = found.outcome;
+    made.let_in = lets_in(made.outcome) || (conf.fail_open != 0 && made.fails_open);
+
+    // In another location, where a redirect has led, what is required may have another value.
+    if (conf.require != nullptr && made.let_in && &conf == &conf_of(r)) {
+        forget_variables(r);
+        demand_required(r, made);
     }
-    if (conf.dry_run != 0) {
-        log_refusal(r, *made, ", dry run");
-        take_back_headers(*made);
-        return NGX_DECLINED;
+    return conclude_again(r, made, before);
+}
+
+ngx_int_t recheck_or_refuse(ngx_http_request_t *r, decision &made) noexcept
+{
+    const countable before = describe(made);
+
+    made.at = ngx_current_msec;
+    return recheck(r, made) ? NGX_OK : conclude_again(r, made, before);
+}
+
+ngx_int_t handle_log(ngx_http_request_t *r) noexcept
+{
+    if (ngx_http_get_module_ctx(r, ngx_http_auth_pat_module) == nullptr && r == r->main && find_decision(r) == nullptr
+        && conf_of(r).realm != nullptr) {
+        ngx_http_set_ctx(r, const_cast<decision *>(&no_decision), ngx_http_auth_pat_module);
     }
-    return is_made ? refuse(r, *made, view(realm)) : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    return NGX_OK;
 }
 
 bool recheck(ngx_http_request_t *r, decision &made) noexcept
@@ -703,18 +816,6 @@ void close_request(ngx_http_request_t *r, const decision &made, bool is_news) no
     ngx_http_run_posted_requests(connection);
 }
 
-#if (nginx_version < 1023000)
-ngx_int_t take_back_challenge(ngx_http_request_t *r) noexcept
-{
-    const auto *made = static_cast<const decision *>(ngx_http_get_module_ctx(r, ngx_http_auth_pat_module));
-
-    if (made != nullptr && made->challenge != nullptr && !r->error_page) {
-        made->challenge->hash = 0;
-    }
-    return NGX_DECLINED;
-}
-#endif
-
 const decision *current_decision(ngx_http_request_t *r) noexcept
 {
     r = r->main;
@@ -726,8 +827,11 @@ const decision *current_decision(ngx_http_request_t *r) noexcept
         made->was_asked_for = true;
         return nullptr;
     }
-    if (made != nullptr && (made->enforced || made->conf == &conf)) {
+    if (made != nullptr && (made->enforced || made->never_made || made->conf == &conf)) {
         return made;
+    }
+    if (is_refused_by_nginx(r)) {
+        return &no_decision;
     }
     if (made == nullptr && (made = make_room(r)) == nullptr) {
         return nullptr;

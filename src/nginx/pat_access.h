@@ -14,11 +14,13 @@ struct decision {
     bool enforced;         ///< in the access phase, so that it counts until the next one that is
     bool under_way;        ///< it is being made; who asks for it now would decide about itself
     bool was_asked_for;    ///< while it was under way
+    bool never_made;       ///< and never will be: nginx has answered before the access phase
     bool has_record;
     bool let_in;      ///< by the outcome, or in spite of it (auth_pat_fail_open)
     bool fails_open;  ///< the outcome comes from the store, and not from the token
     verdict outcome;
     ngx_int_t require_status;  ///< of the answer, if the outcome is require_denied
+    ngx_msec_t at;             ///< when it was made; ngx_current_msec of that time
     record token;              ///< if `has_record`; the token may be expired, revoked, or not sufficient
     token_key key;             ///< of what was presented
     facts request;
@@ -30,6 +32,28 @@ struct decision {
 /// The handler of the access phase.
 ngx_int_t handle_access(ngx_http_request_t *r) noexcept;
 
+/// Finds the decision of a request whose contexts were wiped, if it has one. Its pool is still there
+/// (ngx_http_realip_module finds its own in the same way).
+[[nodiscard]] decision *find_kept_decision(ngx_http_request_t *r) noexcept;
+
+/// The decision that was made for this request before, if any. An internal redirect wipes the request's contexts.
+[[nodiscard]] inline decision *find_decision(ngx_http_request_t *r) noexcept
+{
+    auto *made = static_cast<decision *>(ngx_http_get_module_ctx(r, ngx_http_auth_pat_module));
+    return made == nullptr && (r->internal || r->filter_finalize) ? find_kept_decision(r) : made;
+}
+
+/// Decides again about a request that was let in for its token, since it has waited. A status if it is refused after
+/// all, which is what the access phase would have answered.
+[[nodiscard]] ngx_int_t decide_again(ngx_http_request_t *r, decision &made) noexcept;
+
+/// The same for a request that is to be looked at many times. Nothing but a refusal changes the decision.
+[[nodiscard]] ngx_int_t recheck_or_refuse(ngx_http_request_t *r, decision &made) noexcept;
+
+/// A handler of the log phase, to be called before those that write logs: what was not decided by then is not decided
+/// for a log.
+ngx_int_t handle_log(ngx_http_request_t *r) noexcept;
+
 /// Looks again at the token of a request that was let in and is not over. False if it is not to go on; the decision
 /// then says why.
 [[nodiscard]] bool recheck(ngx_http_request_t *r, decision &made) noexcept;
@@ -38,15 +62,9 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept;
 /// waits for a file or for the lock of a cache entry (r->blocked); `is_news` is false if that was told before.
 void close_request(ngx_http_request_t *r, const decision &made, bool is_news) noexcept;
 
-#if (nginx_version < 1023000)
-/// A handler of the precontent phase: takes back the challenge of a request that was let in. nginx does so by itself,
-/// but before 1.23 for one header only, which auth_basic may have put in the place of ours.
-ngx_int_t take_back_challenge(ngx_http_request_t *r) noexcept;
-#endif
-
 /// The decision that counts for a variable: the one that was enforced last, or else one made now for the location the
-/// request is in. For a subrequest it is that of the main request. nullptr if there is no memory, or if what is asked
-/// for is part of what the decision is made from.
+/// request is in; `never_made` says that there is none. For a subrequest it is that of the main request. nullptr if
+/// there is no memory, or if what is asked for is part of what the decision is made from.
 [[nodiscard]] const decision *current_decision(ngx_http_request_t *r) noexcept;
 
 }  // namespace pat::ngx

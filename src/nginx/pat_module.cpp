@@ -4,6 +4,7 @@
 #include "core/pat_policy.h"
 #include "core/pat_token.h"
 #include "nginx/pat_access.h"
+#include "nginx/pat_parked.h"
 #include "nginx/pat_recheck.h"
 #include "nginx/pat_registry.h"
 #include "nginx/pat_status.h"
@@ -870,18 +871,22 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
 {
     auto *core = static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
 
-    auto *handler = push<ngx_http_handler_pt>(core->phases[NGX_HTTP_ACCESS_PHASE].handlers);
-    if (handler == nullptr) {
-        return NGX_ERROR;
-    }
-    *handler = handle_access;
+    const auto add_handler = [&](ngx_http_phases phase, ngx_http_handler_pt handler) {
+        auto *added = push<ngx_http_handler_pt>(core->phases[phase].handlers);
+        if (added != nullptr) {
+            *added = handler;
+        }
+        return added;
+    };
 
-#if (nginx_version < 1023000)
-    if ((handler = push<ngx_http_handler_pt>(core->phases[NGX_HTTP_PRECONTENT_PHASE].handlers)) == nullptr) {
+    auto *log = add_handler(NGX_HTTP_LOG_PHASE, handle_log);
+    if (log == nullptr || add_handler(NGX_HTTP_ACCESS_PHASE, handle_access) == nullptr
+        || add_handler(NGX_HTTP_PRECONTENT_PHASE, handle_precontent) == nullptr) {
         return NGX_ERROR;
     }
-    *handler = take_back_challenge;
-#endif
+    // Of this phase, nginx calls the first first.
+    std::rotate(begin<ngx_http_handler_pt>(core->phases[NGX_HTTP_LOG_PHASE].handlers), log, log + 1);
+    add_body_filter();
 
     const main_conf &conf = main_conf_of(cf);
     if (conf.zone != nullptr && !are_short_enough(cf, conf.stores)) {

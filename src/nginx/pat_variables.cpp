@@ -58,6 +58,9 @@ using value = std::optional<std::string_view>;
     if (made.off) {
         return "off";
     }
+    if (made.never_made) {
+        return "-";
+    }
 
     const std::string_view of = name(made.outcome);
     if (made.let_in || made.conf->dry_run == 0) {

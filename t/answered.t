@@ -1,0 +1,196 @@
+# Requests that nginx answers before the access phase: nobody was let in, so the log names nobody. And CONNECT, which no
+# token opens.
+
+use strict;
+use warnings;
+use FindBin;
+BEGIN { push @INC, "$FindBin::Bin/lib" }
+use AuthPat;
+use AuthPat::Http2 qw(headers listen_http2 open_http2 read_frames);
+use AuthPat::Server qw(slurp wait_for);
+use AuthPat::Upstream;
+use Test::More;
+
+my $store = new_store('main');
+my $token = issue($store, '--subject', 'alice', '--name', 'laptop', '--claim', 'plan=pro');
+my $good  = "Authorization: Bearer $token";
+
+my $http2 = listen_http2('$PORT2');
+my $has_tunnel = `strings -a \$(command -v $AuthPat::NGINX) 2>/dev/null || cat \$(command -v $AuthPat::NGINX)` =~ /tunnel_pass/;
+my $upstream_port = AuthPat::Server::free_port();
+my $tunnel = $has_tunnel ? "tunnel_pass 127.0.0.1:$upstream_port;" : 'try_files /nowhere =204;';
+my $location_port = AuthPat::Server::free_port();
+my $open_port     = AuthPat::Server::free_port();
+my $guarded_port  = AuthPat::Server::free_port();
+my $shut_port     = AuthPat::Server::free_port();
+my $dry_port      = AuthPat::Server::free_port();
+
+my $server = AuthPat::Server->new(http => <<"END");
+client_header_timeout 1s;
+large_client_header_buffers 2 1k;
+auth_pat_store $store;
+limit_req_zone \$auth_pat_id zone=token:1m rate=1r/m;
+limit_req_zone \$binary_remote_addr zone=address:1m rate=1r/m;
+limit_req_status 429;
+log_format who '\$status \$auth_pat_status "\$auth_pat_id" "\$auth_pat_subject" "\$auth_pat_name" "\$auth_pat_claim_plan"';
+server {
+    listen 127.0.0.1:\$PORT;
+    $http2
+    access_log \$ROOT/logs/access.log who;
+    auth_pat API;
+    add_header X-Told "told:\$auth_pat_status/\$auth_pat_subject." always;
+    location = /t        { add_header X-Told ""; try_files /nowhere =204; }
+    location = /return   { add_header X-Told ""; return 200 "nothing"; }
+    location = /says     { add_header X-Told ""; return 200 "told:\$auth_pat_status/\$auth_pat_subject."; }
+    location = /if       { add_header X-Told ""; if (\$auth_pat_subject = alice) { return 403; } try_files /nowhere =204; }
+    location = /444      { return 444; }
+    location = /limited  { add_header X-Told ""; limit_req zone=token; try_files /nowhere =204; }
+    location = /broken   { add_header X-Told ""; rewrite ^ /elsewhere break; limit_req zone=token; try_files /nowhere =204; }
+    location = /address  { add_header X-Told ""; limit_req zone=address; try_files /nowhere =204; }
+    location = /off      { auth_pat off; try_files /nowhere =204; }
+}
+server {
+    listen 127.0.0.1:$location_port;
+    access_log \$ROOT/logs/access.log who;
+    error_page 400 \@page;
+    location \@page { return 400 "told:\$auth_pat_status/\$auth_pat_subject."; }
+    location / { auth_pat API; try_files /nowhere =204; }
+}
+server {
+    listen 127.0.0.1:$guarded_port;
+    access_log \$ROOT/logs/access.log who;
+    auth_pat API;
+    error_page 400 /page;
+    location = /page { root \$ROOT/html; }
+}
+server {
+    listen 127.0.0.1:$shut_port;
+    auth_pat API;
+    location / { $tunnel }
+}
+server {
+    listen 127.0.0.1:$open_port;
+    location / { $tunnel }
+}
+server {
+    listen 127.0.0.1:$dry_port;
+    auth_pat API;
+    auth_pat_dry_run on;
+    location / { $tunnel }
+}
+END
+write_file("$server->{root}/html/page", "the page\n");
+my $upstream = AuthPat::Upstream->new(port => $upstream_port);
+$server->start;
+
+sub head {
+    my ($line, @headers) = @_;
+    return join "\r\n", $line, 'Host: localhost', @headers, '', '';
+}
+
+# What an exchange has the access log say.
+sub logged_by {
+    my ($exchange) = @_;
+    my $log = "$server->{root}/logs/access.log";
+    my $from = -s $log // 0;
+    $exchange->();
+    wait_for(sub { substr(slurp($log), $from) =~ /\n/ }, 10);
+    return substr(slurp($log), $from) =~ s/\n\z//r;
+}
+
+my $nobody = '- "-" "-" "-" "-"';
+my $first = logged_by(sub { is $server->status('/t', $good), 204, 'a good token' });
+my ($id) = $first =~ /^204 ok "([^"]+)" "alice" "laptop" "pro"$/;
+ok $id, 'is named in the log' or BAIL_OUT($first);
+
+my %unread = (
+    'two Authorization headers'      => [400, head('GET /t HTTP/1.1', $good, $good)],
+    'another one that is good'       => [400, head('GET /t HTTP/1.1', 'Authorization: Basic eDp5', $good)],
+    'a header that is too large'     => [400, head('GET /t HTTP/1.1', $good, 'X-Large: ' . 'x' x 2000)],
+    'a bad Content-Length'           => [400, head('GET /t HTTP/1.1', $good, 'Content-Length: ten')],
+    'two Content-Lengths'            => [400, head('POST /t HTTP/1.1', $good, 'Content-Length: 1', 'Content-Length: 1')],
+    'a length and chunks'            => [400, head('POST /t HTTP/1.1', $good, 'Content-Length: 1', 'Transfer-Encoding: chunked')],
+    'an unknown Transfer-Encoding'   => [501, head('POST /t HTTP/1.1', $good, 'Transfer-Encoding: zip')],
+    'a second Host'                  => [400, head('GET /t HTTP/1.1', $good, 'Host: other')],
+    'TRACE'                          => [405, head('TRACE /t HTTP/1.1', $good)],
+    'headers that never end'         => [408, "GET /t HTTP/1.1\r\nHost: localhost\r\n$good\r\n"],
+    'a bad request line'             => [400, "GET\r\n\r\n"],
+);
+for my $what (sort keys %unread) {
+    my ($status, $request) = @{ $unread{$what} };
+    for my $port ($server->{port}, $location_port) {
+        my $answer;
+        # nginx has no named location for a request without a path.
+        my $logged = $port == $location_port && $what =~ /line/ ? 500 : $status;
+        is logged_by(sub { $answer = AuthPat::Server::exchange($server->connect($port), $request) }), "$logged $nobody",
+            "$what: the log names nobody, port $port";
+        unlike $answer->{headers} . $answer->{body}, qr/told:(?!-\/\.)/, "$what: nor does the answer";
+    }
+}
+{
+    my $two = $unread{'two Authorization headers'}[1];
+    my $answer;
+    logged_by(sub { $answer = AuthPat::Server::exchange($server->connect($location_port), $two) });
+    is $answer->{body}, 'told:-/.', 'an error page of such a request knows nobody';
+    my $line = logged_by(sub { $answer = AuthPat::Server::exchange($server->connect($guarded_port), $two) });
+    is $line, "401 malformed $nobody" =~ s/ - / /r, 'one that is guarded takes none of two tokens';
+    unlike $answer->{body}, qr/the page/, 'and is not shown';
+}
+
+for my $case (
+    ['return that asks nothing',       '/return',  200, $nobody],
+    ['444',                            '/444',     444, $nobody],
+    ['a limit by address, at first',   '/address', 204, qq(ok "$id" "alice" "laptop" "pro")],
+    ['a limit by address',             '/address', 429, $nobody],
+    ['return that tells the verdict',  '/says',    200, qq(ok "$id" "alice" "laptop" "pro")],
+    ['if that looks at the subject',   '/if',      403, qq(ok "$id" "alice" "laptop" "pro")],
+    ['a limit by token, at first',     '/limited', 204, qq(ok "$id" "alice" "laptop" "pro")],
+    ['a limit by token',               '/limited', 429, qq(ok "$id" "alice" "laptop" "pro")],
+    ['a limit behind rewrite … break', '/broken',  429, qq(ok "$id" "alice" "laptop" "pro")],
+    ['a location with auth_pat off',   '/off',     204, 'off "-" "-" "-" "-"'],
+) {
+    my ($what, $path, $status, $line) = @$case;
+    my $answer;
+    is logged_by(sub { $answer = $server->get($path, $good) }), "$status $line", "$what: the log";
+    is $answer->{body}, 'told:ok/alice.', "$what: the answer" if $path eq '/says';
+}
+
+SKIP: {
+    skip 'nginx with HTTP/2 is needed', 2 if !$http2;
+    my $socket = $server->connect($server->{port2});
+    open_http2($socket);
+    my @token = (authorization => "Bearer $token");
+    is logged_by(sub { syswrite $socket, headers(1, 'GET', '/t', end => 1, more => \@token); read_frames($socket, undef, 1) }),
+        qq(204 ok "$id" "alice" "laptop" "pro"), 'HTTP/2: a good token is named';
+    is logged_by(sub { syswrite $socket, headers(3, 'GET', '/t', end => 1, more => [@token, @token]); read_frames($socket, undef, 1) }),
+        "400 $nobody", 'HTTP/2: two Authorization headers, and the log names nobody';
+}
+
+# ---- CONNECT
+
+sub tunnel {
+    my ($port, @headers) = @_;
+    my $socket = $server->connect($port);
+    my $answer = AuthPat::Server::exchange($socket, join "\r\n", "CONNECT 127.0.0.1:$upstream_port HTTP/1.1",
+        "Host: 127.0.0.1:$upstream_port", @headers, '', '');
+    syswrite $socket, head("GET /through-$port HTTP/1.1") if $answer->{status} == 200;
+    AuthPat::Server::read_until($socket, qr/bytes/) if $answer->{status} == 200;
+    return $answer->{status};
+}
+
+for my $headers ([$good], [], ["Proxy-Authorization: Bearer $token"], [$good, "Proxy-Authorization: Bearer $token"]) {
+    my $status = tunnel($shut_port, @$headers);
+    ok $status == 405 || !$has_tunnel && $status == 400, "CONNECT is refused under auth_pat (@$headers)" or diag $status;
+}
+is grep({ /through-$shut_port/ } $upstream->requests), 0, 'and nothing goes through';
+SKIP: {
+    skip 'nginx 1.31 is needed', 3 if !$has_tunnel;
+    is tunnel($open_port), 200, 'a tunnel without auth_pat is one';
+    is tunnel($dry_port), 200, 'a dry run refuses none';
+    ok $server->logged(qr/"auth_pat" refuses CONNECT, dry run/), 'but says so';
+    ok $server->logged(qr/"auth_pat" refuses CONNECT(?!, dry)/), 'as the log does of a refusal';
+}
+
+ok $server->log !~ /\[(?:alert|emerg)\]|signal \d/, 'nothing broke' or diag $server->log;
+
+done_testing;
