@@ -72,7 +72,7 @@ void show_record(const context &with, const digest &of, const record &token, out
     list.add("scopes", printable(token.scopes));
     list.add("addresses", ranges);
     for_each_claim(token,
-                   [&](const claim &one) { list.add("claim", std::string{one.name} + '=' + printable(one.value)); });
+                   [&](const claim &one) { list.add("claim", printable(one.name) + '=' + printable(one.value)); });
     list.add("issued", show_time(token.issued_at, with.now));
     list.add("not before", show_time(token.not_before, with.now));
     list.add("expires", token.expires_at != 0 ? show_time(token.expires_at, with.now) : "never");

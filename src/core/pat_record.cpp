@@ -151,14 +151,6 @@ private:
     std::byte *at_;
 };
 
-bool has_control(std::string_view text) noexcept
-{
-    return std::any_of(text.begin(), text.end(), [](char c) {
-        const auto byte = static_cast<unsigned char>(c);
-        return byte < 0x20 || byte == 0x7f;
-    });
-}
-
 bool is_time(std::int64_t time) noexcept
 {
     return time >= 0 && time <= max_time;
@@ -486,7 +478,7 @@ encoded encode(std::span<const std::byte> key, const tombstone &from, record_buf
 
 codec_error validate(const record &from) noexcept
 {
-    if (from.id.empty() || from.id.size() > max_id_length || !id_characters.has_all(from.id)) {
+    if (!is_id(from.id)) {
         return codec_error::id;
     }
     if (from.subject.empty() || from.subject.size() > max_subject_length || has_control(from.subject)) {
@@ -509,6 +501,19 @@ codec_error validate(const record &from) noexcept
         return codec_error::time;
     }
     return codec_error::none;
+}
+
+bool has_control(std::string_view text) noexcept
+{
+    return std::any_of(text.begin(), text.end(), [](char c) {
+        const auto byte = static_cast<unsigned char>(c);
+        return byte < 0x20 || byte == 0x7f;
+    });
+}
+
+bool is_id(std::string_view text) noexcept
+{
+    return !text.empty() && text.size() <= max_id_length && id_characters.has_all(text);
 }
 
 bool is_scope(std::string_view text) noexcept

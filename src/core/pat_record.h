@@ -199,6 +199,13 @@ using record_buffer = std::array<std::byte, max_record_length>;
 /// lower case, digits and `_`, each once. Times: 0 or later, at most year 9999.
 [[nodiscard]] codec_error validate(const record &from) noexcept;
 
+/// Whether `text` has a control character, which may end a header or a line of a log. `validate` lets none in; a store
+/// that somebody else wrote may have one in any text of a record.
+[[nodiscard]] bool has_control(std::string_view text) noexcept;
+
+/// True if `text` can be the id of a token.
+[[nodiscard]] bool is_id(std::string_view text) noexcept;
+
 /// True if `text` is one scope-token of RFC 6749, section 3.3.
 [[nodiscard]] bool is_scope(std::string_view text) noexcept;
 

@@ -385,7 +385,7 @@ void log_refusal(ngx_http_request_t *r, const decision &made, const char *conseq
     } else if (why == nullptr) {
         return;
     } else if (made.has_record) {
-        const ngx_str_t id = to_ngx(made.token.id);
+        const ngx_str_t id = to_ngx(is_id(made.token.id) ? made.token.id : "?");
         ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "access token \"%V\" %s%s", &id, why, consequence);
     } else {
         ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "access token %s%s", why, consequence);

@@ -169,8 +169,9 @@ void write_zone(reply &to, const status &from) noexcept
        ",\"lost_uses\":", usage.lost_uses, ",\"cursor\":", usage.cursor, ",\"top\":[");
     for (const use &one : figures.most_used) {
         std::array<u_char, NGX_INET6_ADDRSTRLEN> text;
-        to(&one == figures.most_used.data() ? "" : ",", "{\"id\":\"", one.id, "\",\"uses\":", one.count,
-           ",\"last_at\":", one.at, ",\"last_from\":\"", text_of(one.from, text), "\"}");
+        to(&one == figures.most_used.data() ? "{\"id\":" : ",{\"id\":");
+        to.write_string(one.id);
+        to(",\"uses\":", one.count, ",\"last_at\":", one.at, ",\"last_from\":\"", text_of(one.from, text), "\"}");
     }
     to("]},");
 }
@@ -555,8 +556,9 @@ ngx_int_t handle_usage(ngx_http_request_t *r) noexcept
     reply answer{r};
     for (const use &one : uses) {
         std::array<u_char, NGX_INET6_ADDRSTRLEN> text;
-        answer("{\"id\":\"", one.id, "\",\"at\":", one.at, ",\"from\":\"", text_of(one.from, text),
-               "\",\"count\":", one.count, "}\n");
+        answer("{\"id\":");
+        answer.write_string(one.id);
+        answer(",\"at\":", one.at, ",\"from\":\"", text_of(one.from, text), "\",\"count\":", one.count, "}\n");
     }
     answer("{\"cursor\":", cursor, "}\n");
     return answer.send("application/x-ndjson");

@@ -1,6 +1,7 @@
 #include "nginx/pat_variables.h"
 
 #include "core/pat_bytes.h"
+#include "core/pat_record.h"
 #include "nginx/pat_access.h"
 #include "store/pat_reader.h"
 
@@ -33,6 +34,13 @@ using value = std::optional<std::string_view>;
     v->no_cacheable = 0;
     v->not_found = 0;
     return NGX_OK;
+}
+
+/// A text of a record; empty if it is not one that the writer lets in. Somebody who can write the store must not be
+/// able to write headers and lines of logs, too.
+[[nodiscard]] value checked(std::string_view text) noexcept
+{
+    return has_control(text) ? std::nullopt : value{text};
 }
 
 /// Writes a number into memory of the request; empty if there is none.
@@ -82,7 +90,7 @@ using value = std::optional<std::string_view>;
         return status_of(r, made);
     }
     if (wanted == field::id && !made.off && made.has_record) {
-        return made.token.id;
+        return is_id(made.token.id) ? value{made.token.id} : std::nullopt;
     }
     if (!identifies(made)) {
         return std::nullopt;
@@ -93,9 +101,9 @@ using value = std::optional<std::string_view>;
     switch (wanted) {
     case field::status:
     case field::id: break;
-    case field::subject: return token.subject;
-    case field::name: return token.name;
-    case field::scope: return token.scopes;
+    case field::subject: return checked(token.subject);
+    case field::name: return checked(token.name);
+    case field::scope: return checked(token.scopes);
     case field::expires: return token.expires_at == 0 ? std::nullopt : number(r, token.expires_at);
     case field::expires_in: return token.expires_at == 0 ? std::nullopt : number(r, token.expires_at - ngx_time());
     }
@@ -120,8 +128,9 @@ ngx_int_t get_claim(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr
     }
 
     const std::string_view variable = view(*reinterpret_cast<const ngx_str_t *>(data));
-    return answer(v, identifies(*made) ? find_claim(made->token, tail(variable, claim_variable_prefix.size()))
-                                       : std::nullopt);
+    const value claim =
+        identifies(*made) ? find_claim(made->token, tail(variable, claim_variable_prefix.size())) : std::nullopt;
+    return answer(v, claim ? checked(*claim) : std::nullopt);
 }
 
 /// How long ago the source of the location's store was reached, whether or not a token is looked at there.

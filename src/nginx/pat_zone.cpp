@@ -178,7 +178,11 @@ void merge(zone_worker &worker) noexcept
         worker.has_counts = false;
     }
 
-    worker.uses.drain([&](const use &uses) { contents.usage->add(uses); });
+    worker.uses.drain([&](const use &uses) {
+        if (is_id(uses.id)) {  // as a record has one that patctl wrote
+            contents.usage->add(uses);
+        }
+    });
     contents.usage->count_lost(worker.lost_uses);
     worker.lost_uses = 0;
 }
