@@ -19,11 +19,12 @@
 -- position is the highest number in the caller's snapshot. An edge whose cursor is below horizon may have missed
 -- deletions that are forgotten by now, and needs a snapshot.
 --
--- unnumbered says that there are changes without a number, which were made with triggers off. The edges don't get them,
--- and must not claim to be up to date until pat.number_changes() was called.
+-- unnumbered says that there are changes without a number, which no edge gets: pat.number_found() numbers them. triggers
+-- names the triggers that are not as they must be, so that a change may escape. As long as there is one or the other, no
+-- edge must claim to be up to date.
 DO $$
 BEGIN
-    IF (SELECT pronargs = 0 AND cardinality(proallargtypes) = 5 FROM pg_proc
+    IF (SELECT pronargs = 0 AND cardinality(proallargtypes) < 7 FROM pg_proc
         WHERE oid = to_regprocedure('pat.source()')) THEN
         DROP FUNCTION pat.source();
     END IF;
@@ -31,7 +32,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION pat.source(OUT epoch text, OUT "position" bigint, OUT horizon bigint, OUT key_id text,
-    OUT is_standby boolean, OUT unnumbered boolean)
+    OUT is_standby boolean, OUT unnumbered boolean, OUT triggers text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -61,8 +62,30 @@ BEGIN
     "position" := pat.position();
     horizon := history.horizon;
     key_id := encode(history.key_id, 'hex');
-    unnumbered := EXISTS (SELECT FROM pat.token WHERE seq IS NULL)
+    unnumbered := EXISTS (SELECT FROM pat.token WHERE NOT is_numbered)
         OR EXISTS (SELECT FROM pat.tombstone WHERE seq IS NULL);
+    triggers := (SELECT string_agg(format('%s on pat.%s', wrong.name, wrong.relation), ', '
+                                   ORDER BY wrong.relation, wrong.name)
+                 FROM pat.wrong_triggers() AS wrong);
+END
+$$;
+
+-- What has no number, up to 500 digests of it, which get one when this transaction commits, on a primary: until then
+-- nothing is locked, nor after that. What another transaction is changing, or has prepared, is left out. So what is
+-- returned by this call and not by the next one has got its number.
+CREATE OR REPLACE FUNCTION pat.number_found()
+RETURNS bytea[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+DECLARE
+    found bytea[];
+BEGIN
+    found := ARRAY(SELECT digest FROM pat.token WHERE NOT is_numbered
+                   UNION SELECT digest FROM pat.tombstone WHERE seq IS NULL ORDER BY digest LIMIT 500);
+    IF cardinality(found) > 0 AND current_setting('transaction_read_only') = 'off' THEN
+        INSERT INTO pat.request DEFAULT VALUES;
+    END IF;
+    RETURN found;
 END
 $$;
 
@@ -194,7 +217,7 @@ $$;
 
 -- The address that a text is, or NULL: nginx says "unix:" of a client on a local socket.
 CREATE OR REPLACE FUNCTION pat.to_address(text text)
-RETURNS inet LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
+RETURNS inet LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
 AS $$
 BEGIN
     RETURN to_address.text::inet;
@@ -212,6 +235,9 @@ $$;
 -- that can't be are left out: with an id that is not known, with a time or a count that is none, or with a backslash,
 -- which no id and no address has. uses is json because jsonb would refuse all for one string with a NUL in it.
 --
+-- All that it locks, it locks when the transaction commits: an edge that does not end its transaction holds up nobody. A
+-- login has at most 1,000 edges: a further one takes the place of the one that has reported nothing for longest.
+--
 -- An edge that dies or loses its connection goes on from pat.last_batch(). That is safe if a number always means the same
 -- uses: a report that is on its way, and comes late, is recorded once, by itself or by its repetition.
 DROP FUNCTION IF EXISTS pat.record_use(text, bigint, jsonb);
@@ -222,13 +248,13 @@ AS $$
 #variable_conflict use_column
 DECLARE
     -- What float8 has room for.
-    number CONSTANT text COLLATE "C" := '^[0-9]{1,20}([.][0-9]{1,30})?([eE][+]?[0-9]{1,2})?$';
-    recorded integer;
+    number_form CONSTANT text COLLATE "C" := '^[0-9]{1,20}([.][0-9]{1,30})?([eE][+]?[0-9]{1,2})?$';
+    ids text[];
+    used_at timestamptz[];
+    used_from inet[];
+    times bigint[];
 BEGIN
-    -- The edge forgets what it has reported, so a crash must not undo it.
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    PERFORM pat.make_durable();
 
     IF record_use.batch IS NULL OR json_typeof(record_use.uses) IS DISTINCT FROM 'array' THEN
         RAISE EXCEPTION 'a report of use has a number and a JSON array'
@@ -236,37 +262,35 @@ BEGIN
                 HINT = 'For example [{"id": "pat_1", "at": 1798761600, "count": 3}].';
     END IF;
 
-    INSERT INTO pat.edge AS known (login, name, batch, reported_at)
-    VALUES (session_user, record_use.edge, record_use.batch, now())
-    ON CONFLICT (login, name) DO UPDATE SET batch = excluded.batch, reported_at = now()
-        WHERE known.batch < excluded.batch;
-    IF NOT FOUND THEN
+    IF EXISTS (SELECT FROM pat.edge
+               WHERE login = session_user AND name = record_use.edge AND batch >= record_use.batch)
+        OR EXISTS (SELECT FROM pat.use_report AS report
+                   WHERE login = session_user AND report.edge = record_use.edge
+                     AND report.batch >= record_use.batch) THEN
         RETURN 0;
     END IF;
 
-    -- In the order of ids, so that two edges never wait for each other. A clock that is ahead doesn't count.
-    --
-    -- Each CASE asks before it converts: in a WHERE, the order would be the planner's.
-    INSERT INTO pat.token_use AS known (id, last_used_at, last_used_from, uses)
-        SELECT id, max(used_at), (array_agg(used_from ORDER BY used_at DESC))[1], sum(times)
-        FROM (SELECT used ->> 'id' AS id,
-                     least(to_timestamp((used ->> 'at')::double precision), now()) AS used_at,
-                     greatest(least(coalesce((used ->> 'count')::double precision, 1), 1000000), 1)::bigint AS times,
-                     pat.to_address(used ->> 'from') AS used_from
-              FROM (SELECT CASE WHEN json_typeof(element) = 'object' AND strpos(element::text, '\') = 0 THEN element END
-                    FROM json_array_elements(record_use.uses) AS element) AS objects (used)
-              WHERE CASE WHEN json_typeof(used -> 'id') = 'string' AND json_typeof(used -> 'at') = 'number'
-                              AND used ->> 'at' ~ number AND coalesce(used ->> 'count' ~ number, true)
-                         THEN (used ->> 'at')::double precision BETWEEN 1 AND 253402300799 END) AS good
-        WHERE EXISTS (SELECT FROM pat.token WHERE token.id = good.id)
-        GROUP BY id ORDER BY id COLLATE "C"
-    ON CONFLICT (id) DO UPDATE SET
-        last_used_from = CASE WHEN excluded.last_used_at >= known.last_used_at THEN excluded.last_used_from
-                              ELSE known.last_used_from END,
-        last_used_at = greatest(known.last_used_at, excluded.last_used_at),
-        uses = least(known.uses::numeric + excluded.uses, 9223372036854775807);
-    GET DIAGNOSTICS recorded = ROW_COUNT;
-    RETURN recorded;
+    -- A clock that is ahead doesn't count. Each CASE asks before it converts: in a WHERE, the order would be the planner's.
+    SELECT array_agg(id), array_agg(latest), array_agg(latest_from), array_agg(sum)
+    INTO ids, used_at, used_from, times
+    FROM (SELECT id, max(at) AS latest, (array_agg(address ORDER BY at DESC))[1] AS latest_from, sum(number)::bigint
+          FROM (SELECT used ->> 'id' AS id,
+                       least(to_timestamp((used ->> 'at')::double precision), now()) AS at,
+                       greatest(least(coalesce((used ->> 'count')::double precision, 1), 1000000), 1)::bigint AS number,
+                       pat.to_address(used ->> 'from') AS address
+                FROM (SELECT CASE WHEN json_typeof(element) = 'object' AND strpos(element::text, E'\\') = 0
+                                  THEN element END
+                      FROM json_array_elements(record_use.uses) AS element) AS objects (used)
+                WHERE CASE WHEN json_typeof(used -> 'id') = 'string' AND json_typeof(used -> 'at') = 'number'
+                                AND used ->> 'at' ~ number_form AND coalesce(used ->> 'count' ~ number_form, true)
+                           THEN (used ->> 'at')::double precision BETWEEN 1 AND 253402300799 END) AS good
+          WHERE EXISTS (SELECT FROM pat.token WHERE token.id = good.id)
+          GROUP BY id) AS sums;
+
+    INSERT INTO pat.use_report (login, edge, batch, ids, used_at, used_from, times)
+    VALUES (session_user, record_use.edge, record_use.batch, coalesce(ids, '{}'), coalesce(used_at, '{}'),
+            coalesce(used_from, '{}'), coalesce(times, '{}'));
+    RETURN coalesce(cardinality(ids), 0);
 END
 $$;
 
@@ -369,9 +393,10 @@ $$;
 
 -- Makes a token and returns it with its id. This is the only time that it can be seen: the table has its digest alone.
 -- With a digest, the caller has made the token, and NULL is returned for it. expires_at => NULL makes one that does not
--- expire; without any, it expires in 90 days. An empty list of cidrs means every address.
+-- expire; without any, it expires in 90 days (in hours, for how long a day is depends on the caller's TimeZone). An empty
+-- list of cidrs means every address.
 CREATE OR REPLACE FUNCTION pat.issue(subject text, name text DEFAULT '', scopes text[] DEFAULT '{}',
-    expires_at timestamptz DEFAULT now() + interval '90 days', cidrs text[] DEFAULT '{}',
+    expires_at timestamptz DEFAULT now() + interval '2160 hours', cidrs text[] DEFAULT '{}',
     not_before timestamptz DEFAULT NULL, claims jsonb DEFAULT '{}', prefix text DEFAULT 'ropat_',
     pepper bytea DEFAULT NULL, digest bytea DEFAULT NULL, INOUT id text DEFAULT NULL, OUT token text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
@@ -430,7 +455,7 @@ $$;
 -- not longer than it would have been.
 CREATE OR REPLACE FUNCTION pat.rotate(INOUT id text, overlap interval DEFAULT '24 hours', pepper bytea DEFAULT NULL,
     digest bytea DEFAULT NULL, prefix text DEFAULT 'ropat_', new_id text DEFAULT NULL, OUT token text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -528,7 +553,7 @@ $$;
 -- again, in another transaction, until it returns 0.
 CREATE OR REPLACE FUNCTION pat.purge(before timestamptz, keep_tombstones interval DEFAULT '30 days',
     at_most integer DEFAULT 1000)
-RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -564,30 +589,35 @@ $$;
 -- For operators
 ---------------------------------------------------------------------------------------------------------------------
 
--- Numbers the changes that were made with triggers off, and returns how many they are: see pat.source(). A token whose
--- change kept its number is not among them, so call pat.new_epoch() after that.
+-- Numbers all changes that have no number, made with triggers off or with pat.notify = off, and returns how many they
+-- are. It waits for who is changing one of them.
 CREATE OR REPLACE FUNCTION pat.number_changes()
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
     tokens bytea[];
     tombstones bytea[];
+    digest bytea;
 BEGIN
     -- The rows before the clock, as all who change a token do.
-    tokens := ARRAY(SELECT digest FROM pat.token WHERE seq IS NULL ORDER BY digest FOR NO KEY UPDATE);
-    tombstones := ARRAY(SELECT digest FROM pat.tombstone WHERE seq IS NULL ORDER BY digest FOR NO KEY UPDATE);
+    tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered ORDER BY token.digest FOR NO KEY UPDATE);
+    tombstones := ARRAY(SELECT tombstone.digest FROM pat.tombstone WHERE seq IS NULL
+                        ORDER BY tombstone.digest FOR NO KEY UPDATE);
     IF cardinality(tokens) + cardinality(tombstones) > 0 THEN
-        LOCK TABLE pat.clock IN EXCLUSIVE MODE;
         PERFORM pat.begin_numbering();
-        UPDATE pat.token SET seq = nextval('pat.seq') WHERE digest = ANY (tokens) AND seq IS NULL;
-        UPDATE pat.tombstone SET seq = nextval('pat.seq') WHERE digest = ANY (tombstones) AND seq IS NULL;
+        FOREACH digest IN ARRAY tombstones LOOP
+            PERFORM pat.number_tombstone(digest);
+        END LOOP;
+        FOREACH digest IN ARRAY tokens LOOP
+            PERFORM pat.number_token(digest);
+        END LOOP;
     END IF;
     RETURN cardinality(tokens) + cardinality(tombstones);
 END
 $$;
 
 -- Has every edge take a snapshot, and returns the new epoch: after the tables were put back in any way that
--- pat.source() can't notice, after changes with triggers off, or if an edge is suspected to be wrong.
+-- pat.source() can't notice, after deletions with triggers off, or if an edge is suspected to be wrong.
 CREATE OR REPLACE FUNCTION pat.new_epoch()
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -631,6 +661,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pat FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
     pat.source(),
+    pat.number_found(),
     pat.changes(bigint, integer, boolean),
     pat.snapshot(bytea, integer),
     pat.continues(bigint, text),

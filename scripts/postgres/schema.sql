@@ -11,16 +11,26 @@
 --
 -- The lock is one on a table: transactions of any isolation level can wait for it (where a counter in a row would fail
 -- REPEATABLE READ), and only who may write the table can hold it (which is not so for advisory locks). What other
--- transactions have open does not matter, unless they have asked for their numbers early (SET CONSTRAINTS ALL
--- IMMEDIATE). A number that is missing belonged to a transaction that was rolled back. Others wait while a transaction
--- numbers its changes, about 40 µs for each: import many tokens in portions of some hundreds.
+-- transactions have open does not matter: SET CONSTRAINTS brings no number earlier, see pat.is_early(). A number that
+-- is missing belonged to a transaction that was rolled back. Others wait while a transaction numbers its changes, about
+-- 60 µs for each: import many tokens in portions of some hundreds.
 --
 -- The triggers fire in sessions with session_replication_role = replica as well. So a subscriber of logical
 -- replication gives numbers of its own, which are good for its edges: publish pat.token alone, for it makes its own
--- tombstones, too. What is changed with triggers that are off (ALTER TABLE … DISABLE TRIGGER, pg_restore
--- --disable-triggers) has no number, or still that of what was there before, which nothing can notice, and no edge
--- learns of it. After changes with triggers off: install.sql (for ENABLE TRIGGER does not bring ENABLE ALWAYS back),
--- SELECT pat.number_changes(), and SELECT pat.new_epoch().
+-- tombstones, too.
+--
+-- Triggers can be off (ALTER TABLE … DISABLE TRIGGER, pg_restore --disable-triggers), and ENABLE TRIGGER does not bring
+-- ENABLE ALWAYS back. So each row says by itself whether the numbering has seen it as it is:
+--
+--     numbered_hash = what the numbering saw   is_numbered = (numbered_hash = hash of the row), generated and stored
+--
+-- PostgreSQL computes is_numbered whatever the triggers' state is. A change that has no number yet is found through an
+-- index that is empty otherwise, and numbered by the next look of an edge (pat.number_found()) or by an operator
+-- (pat.number_changes()). That is also how the changes of transactions get their numbers that ask for none: with
+-- pat.notify = off, which PREPARE TRANSACTION needs. What neither notices: a deletion with triggers off, or a row put
+-- back together with its old number and hash. "pat-sync compare" finds both, and pat.new_epoch() repairs them.
+--
+-- What a caller can set (SET, ALTER ROLE … SET) decides nothing but what pat.notify is for.
 
 CREATE SCHEMA IF NOT EXISTS pat AUTHORIZATION pat_owner;
 
@@ -40,13 +50,13 @@ GRANT USAGE ON SCHEMA pat TO pat_edge, pat_platform;
 
 -- Says what is wrong with a token that an edge would reject: the rules are those of docs/store-format.md. One function
 -- instead of a constraint for each rule, because it can give a hint, and because it is evaluated for every row that
--- gets its number.
+-- gets its number. Its strings with a backslash are E'…', which standard_conforming_strings does not change.
 CREATE OR REPLACE FUNCTION pat.check_token(digest bytea, id text, subject text, name text, scopes text[], cidrs cidr[],
     issued_at timestamptz, not_before timestamptz, expires_at timestamptz, revoked_at timestamptz, claims jsonb)
 RETURNS boolean LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
-    control CONSTANT text := '[\u0001-\u001f\u007f]';
+    control CONSTANT text := E'[\\u0001-\\u001f\\u007f]';
     scope_list text COLLATE "C" := array_to_string(scopes, ' ', '');
     length integer := 64 + octet_length(id) + octet_length(subject) + octet_length(name) + octet_length(scope_list);
     claim record;
@@ -64,7 +74,7 @@ BEGIN
         problem := 'a name has at most 255 bytes, and no control characters';
     ELSIF cardinality(scopes) > 0
         AND (array_ndims(scopes) <> 1
-             OR scope_list !~ '^[\u0021\u0023-\u005b\u005d-\u007e]+( [\u0021\u0023-\u005b\u005d-\u007e]+)*$'
+             OR scope_list !~ E'^[\\u0021\\u0023-\\u005b\\u005d-\\u007e]+( [\\u0021\\u0023-\\u005b\\u005d-\\u007e]+)*$'
              OR cardinality(string_to_array(scope_list, ' ')) <> cardinality(scopes)) THEN
         problem := 'a scope has one or more printable ASCII characters, and no space, quotation mark or backslash';
         hint := 'One element for each scope: ARRAY[''read'', ''write''].';
@@ -109,6 +119,74 @@ BEGIN
 END
 $$;
 
+-- Says what is wrong with a new token, or with what an old one is to become. It is no part of the constraint: a row that
+-- was good once can always be revoked, deleted and numbered.
+CREATE OR REPLACE FUNCTION pat.check_new(subject text, scopes text[], claims jsonb)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    problem text;
+    hint text;
+    bad text;
+BEGIN
+    IF jsonb_typeof(claims) = 'object' THEN
+        bad := (SELECT key FROM jsonb_each_text(claims) WHERE value COLLATE "C" ~ '^ | $' LIMIT 1);
+    END IF;
+    IF check_new.subject COLLATE "C" ~ '^ | $' THEN
+        problem := format('the subject "%s" begins or ends with a blank', check_new.subject);
+        hint := 'Upstreams get it without the blank, as another subject: leave the blank out.';
+    ELSIF bad IS NOT NULL THEN
+        problem := format('the value of the claim "%s" begins or ends with a blank', bad);
+        hint := 'Upstreams get it without the blank: leave it out.';
+    ELSE
+        bad := (SELECT scope FROM unnest(scopes) AS scope WHERE scope COLLATE "C" ~ ',|^{|^[^{]*}$' LIMIT 1);
+        IF bad IS NOT NULL THEN
+            problem := format('the scope "%s" looks like a list of scopes', bad);
+            hint := format('One element for each scope: ARRAY[%s].', (
+                SELECT string_agg(quote_literal(part), ', ') FROM unnest(string_to_array(btrim(bad, '{}'), ',')) AS part));
+        END IF;
+    END IF;
+
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION '%', problem
+            USING ERRCODE = 'check_violation', HINT = hint, SCHEMA = 'pat', TABLE = 'token';
+    END IF;
+END
+$$;
+
+-- A part of each hash that another database does not have, so that a row which is brought from there together with its
+-- number and hash is found. Of the schema, and not of a table: a generated column can't look into one.
+DO $$
+BEGIN
+    IF to_regprocedure('pat.salt()') IS NULL THEN
+        EXECUTE format('CREATE FUNCTION pat.salt() RETURNS text LANGUAGE sql IMMUTABLE AS %L',
+                       format('SELECT %L::text', gen_random_uuid()));
+    END IF;
+END
+$$;
+
+-- What the numbering knows a token by: SHA-256 of all that an edge gets, line by line, and of the number. Nothing in a
+-- row has a control character. Each value is written in a way that no setting and no version changes: times as the
+-- eight bytes of microseconds that PostgreSQL sends (in hex, "-" for NULL), addresses and JSON as their types print
+-- them. To change this text means to number all tokens anew.
+CREATE OR REPLACE FUNCTION pat.content_hash(digest bytea, id text, subject text, name text, scopes text[],
+    cidrs cidr[], issued_at timestamptz, not_before timestamptz, expires_at timestamptz, revoked_at timestamptz,
+    claims jsonb, seq bigint)
+RETURNS bytea LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    RETURN sha256(convert_to(
+        pat.salt() || chr(10) || encode(digest, 'hex') || chr(10) || id || chr(10) || subject || chr(10) || name
+            || chr(10) || array_to_string(scopes, ' ') || chr(10) || array_to_string(cidrs, ' ')
+            || chr(10) || encode(timestamptz_send(issued_at), 'hex')
+            || chr(10) || coalesce(encode(timestamptz_send(not_before), 'hex'), '-')
+            || chr(10) || coalesce(encode(timestamptz_send(expires_at), 'hex'), '-')
+            || chr(10) || coalesce(encode(timestamptz_send(revoked_at), 'hex'), '-')
+            || chr(10) || claims::text || chr(10) || seq,
+        'UTF8'));
+END
+$$;
+
 CREATE SEQUENCE IF NOT EXISTS pat.seq AS bigint NO CYCLE;
 
 -- The lock. It has no rows, so that nobody else has a reason to lock it.
@@ -143,10 +221,40 @@ CREATE TABLE IF NOT EXISTS pat.token (
     revoked_at  timestamptz,
     claims      jsonb NOT NULL DEFAULT '{}',
     replaced_by text COLLATE "C",                     -- the id that pat.rotate() gave; no matter of the edges
-    seq         bigint,                               -- NULL only inside the transaction that made the change
+    seq         bigint,                               -- NULL until the change has a number
+    numbered_hash   bytea,                            -- pat.content_hash() as of when it got the number
+    numbered_digest bytea,                            -- and its digest then: an edge may still have it under that
+    is_numbered boolean NOT NULL GENERATED ALWAYS AS (
+        seq IS NOT NULL AND numbered_hash IS NOT DISTINCT FROM pat.content_hash(
+            digest, id, subject, name, scopes, cidrs, issued_at, not_before, expires_at, revoked_at, claims, seq)) STORED,
     CONSTRAINT token_check CHECK (pat.check_token(digest, id, subject, name, scopes, cidrs, issued_at, not_before,
                                                   expires_at, revoked_at, claims))
 );
+
+-- Of an earlier version: what has a number was seen by the numbering as it is. The table is written anew, twice, and
+-- all who want to write wait for that, about 20 s for a million tokens.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pat.token'::regclass AND attname = 'is_numbered') THEN
+        ALTER TABLE pat.token
+            ADD COLUMN numbered_hash bytea GENERATED ALWAYS AS (
+                CASE WHEN seq IS NOT NULL THEN pat.content_hash(digest, id, subject, name, scopes, cidrs, issued_at,
+                    not_before, expires_at, revoked_at, claims, seq) END) STORED,
+            ADD COLUMN numbered_digest bytea GENERATED ALWAYS AS (
+                CASE WHEN seq IS NOT NULL THEN digest END) STORED;
+        ALTER TABLE pat.token
+            ALTER COLUMN numbered_hash DROP EXPRESSION,
+            ALTER COLUMN numbered_digest DROP EXPRESSION;
+        ALTER TABLE pat.token
+            ADD COLUMN is_numbered boolean NOT NULL GENERATED ALWAYS AS (
+                seq IS NOT NULL AND numbered_hash IS NOT DISTINCT FROM pat.content_hash(digest, id, subject, name,
+                    scopes, cidrs, issued_at, not_before, expires_at, revoked_at, claims, seq)) STORED;
+        DROP TRIGGER IF EXISTS token_number ON pat.token;
+        DROP TRIGGER IF EXISTS tombstone_number ON pat.tombstone;
+        DROP INDEX IF EXISTS pat.token_unnumbered;
+    END IF;
+END
+$$;
 
 -- What was deleted, for edges that still have it.
 CREATE TABLE IF NOT EXISTS pat.tombstone (
@@ -162,6 +270,25 @@ CREATE TABLE IF NOT EXISTS pat.token_use (
     last_used_from inet,
     uses           bigint NOT NULL
 ) WITH (fillfactor = 70);
+
+-- A report of use on its way into the two tables around this one, until the end of its transaction: so no row of these
+-- is locked for longer than a commit takes, however long an edge keeps its transaction open.
+CREATE TABLE IF NOT EXISTS pat.use_report (
+    id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    login name NOT NULL,
+    edge  text COLLATE "C" NOT NULL CHECK (octet_length(edge) BETWEEN 1 AND 255),
+    batch bigint NOT NULL,
+    ids       text[] NOT NULL,          -- these four: one element for each token
+    used_at   timestamptz[] NOT NULL,
+    used_from inet[] NOT NULL,
+    times     bigint[] NOT NULL
+);
+
+-- What edges want done at the end of their transactions, which is to number what was found.
+CREATE TABLE IF NOT EXISTS pat.request (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+
+-- Has no rows: see pat.is_early().
+CREATE TABLE IF NOT EXISTS pat.probe (is_early boolean);
 
 -- How far each edge has reported use, by the login that it uses: no other login has a say in that.
 CREATE TABLE IF NOT EXISTS pat.edge (
@@ -217,11 +344,26 @@ $$;
 CREATE OR REPLACE FUNCTION pat.before_token()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
+DECLARE
+    white_space CONSTANT text := E' \t\n\x0b\f\r';
 BEGIN
     IF TG_OP = 'INSERT' THEN
+        NEW.name := btrim(NEW.name, white_space);
+        PERFORM pat.check_new(NEW.subject, NEW.scopes, NEW.claims);
         PERFORM pat.lock_subject(NEW.subject, false);
         NEW.seq := NULL;
+        NEW.numbered_hash := NULL;
+        NEW.numbered_digest := NULL;
         RETURN NEW;
+    END IF;
+
+    IF NEW.name <> OLD.name THEN
+        NEW.name := btrim(NEW.name, white_space);
+    END IF;
+    IF (NEW.subject, NEW.scopes, NEW.claims) IS DISTINCT FROM (OLD.subject, OLD.scopes, OLD.claims) THEN
+        PERFORM pat.check_new(CASE WHEN NEW.subject <> OLD.subject THEN NEW.subject END,
+                              CASE WHEN NEW.scopes <> OLD.scopes THEN NEW.scopes END,
+                              CASE WHEN NEW.claims <> OLD.claims THEN NEW.claims END);
     END IF;
 
     IF NEW.subject <> OLD.subject OR (NEW.revoked_at IS NULL AND OLD.revoked_at IS NOT NULL) THEN
@@ -261,16 +403,62 @@ BEGIN
 END
 $$;
 
--- What is to be done once in a transaction before it numbers its changes.
+CREATE OR REPLACE FUNCTION pat.tell_early()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'early' USING ERRCODE = 'PAT01';
+END
+$$;
+
+-- Whether a trigger named at_commit fires because of SET CONSTRAINTS … IMMEDIATE, and not because the transaction
+-- commits. Then it puts itself off again: who holds pat.clock must be about to commit, and nobody must be able to
+-- change synchronous_commit after it. What tells is another trigger of that name, which fires at once or not at all.
+CREATE OR REPLACE FUNCTION pat.is_early()
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
+AS $$
+BEGIN
+    INSERT INTO pat.probe DEFAULT VALUES;
+    RAISE EXCEPTION 'not early' USING ERRCODE = 'PAT02';
+EXCEPTION
+    WHEN SQLSTATE 'PAT01' THEN
+        RETURN true;
+    WHEN SQLSTATE 'PAT02' THEN
+        RETURN false;
+END
+$$;
+
+-- An edge must not act on what a crash can still undo.
+CREATE OR REPLACE FUNCTION pat.make_durable()
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+END
+$$;
+
+-- What is to be done once in a transaction before it numbers changes.
 CREATE OR REPLACE FUNCTION pat.begin_numbering()
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
     highest bigint;
-    timeline_now text := left(pg_walfile_name(pg_current_wal_lsn()), 8);
+    timeline_now text;
 BEGIN
-    -- Logical replication and partial restores leave the sequence behind. SERIALIZABLE does not look: that would count
-    -- as a conflict with every other writer.
+    -- A transaction that gives numbers can't be prepared, for it would hold the clock until COMMIT PREPARED. PostgreSQL
+    -- refuses it because of the NOTIFY below; this is for the hint, where the statement can be told from its text.
+    IF current_query() ~* E'^(\\s|/\\*([^*]|\\*[^/])*\\*/|--[^\\n]*\\n)*prepare\\s+transaction\\s[^;]*;?\\s*$' THEN
+        RAISE EXCEPTION 'a transaction that has changed tokens can''t be prepared as long as it notifies the edges'
+            USING ERRCODE = 'feature_not_supported',
+                HINT = 'SET LOCAL pat.notify = off, or ALTER ROLE … SET pat.notify = off: the edges then find the'
+                    ' change when they look next, at most a second after COMMIT PREPARED.';
+    END IF;
+
+    LOCK TABLE pat.clock IN EXCLUSIVE MODE;
+
+    -- Logical replication and partial restores leave the sequence behind.
     IF current_setting('transaction_isolation') <> 'serializable' THEN
         highest := pat.position();
         IF (SELECT last_value FROM pat.seq) < highest THEN
@@ -279,41 +467,140 @@ BEGIN
     END IF;
 
     -- The first change after a standby has become the primary: see pat.source().
+    timeline_now := left(pg_walfile_name(pg_current_wal_lsn()), 8);
     IF timeline_now <> (SELECT timeline FROM pat.history) THEN
         UPDATE pat.history SET timeline = timeline_now;
     END IF;
 
-    -- An edge must not act on what a crash can still undo.
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
+    PERFORM pat.make_durable();
 
     -- Always the same payload: PostgreSQL sends it once for each transaction.
     PERFORM pg_notify('pat_changes', '');
 END
 $$;
 
--- Runs when the transaction commits (or at SET CONSTRAINTS), once for each row that has no number yet.
+-- Gives the token a number if it needs one: a row that was changed twice has its number already, one that was deleted
+-- again is not there. If its digest was changed, with triggers off, the edges are told to forget the old one.
+CREATE OR REPLACE FUNCTION pat.number_token(digest bytea)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    former bytea;
+    number bigint;
+BEGIN
+    SELECT numbered_digest INTO former FROM pat.token WHERE token.digest = number_token.digest AND NOT is_numbered;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF former <> number_token.digest AND NOT EXISTS (SELECT FROM pat.token WHERE token.digest = former) THEN
+        number := nextval('pat.seq');
+        INSERT INTO pat.tombstone (digest, seq) VALUES (former, number)
+        ON CONFLICT (digest) DO UPDATE SET deleted_at = excluded.deleted_at, seq = excluded.seq;
+    END IF;
+
+    number := nextval('pat.seq');
+    UPDATE pat.token SET seq = number, numbered_digest = digest, numbered_hash = pat.content_hash(
+        digest, id, subject, name, scopes, cidrs, issued_at, not_before, expires_at, revoked_at, claims, number)
+    WHERE token.digest = number_token.digest;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION pat.number_tombstone(digest bytea)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    UPDATE pat.tombstone SET seq = nextval('pat.seq')
+    WHERE tombstone.digest = number_tombstone.digest AND tombstone.seq IS NULL;
+END
+$$;
+
+-- Runs when the transaction commits, once for each row that has no number yet. With pat.notify = off, the row keeps none
+-- until it is found: that is for transactions that are to be prepared, which must not hold the clock.
 CREATE OR REPLACE FUNCTION pat.number_change()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
-    transaction text;
+    has_numbered boolean := false;
 BEGIN
-    LOCK TABLE pat.clock IN EXCLUSIVE MODE;
+    -- If this transaction gave the last number that there is, all is done that comes before. SERIALIZABLE does not look:
+    -- that would count as a conflict with every other writer.
+    IF current_setting('transaction_isolation') <> 'serializable' THEN
+        IF TG_TABLE_NAME = 'token' THEN
+            has_numbered := EXISTS (
+                SELECT FROM pat.token
+                WHERE seq = (SELECT last_value FROM pat.seq) AND token.xmin = pg_current_xact_id()::xid);
+        ELSE
+            has_numbered := EXISTS (
+                SELECT FROM pat.tombstone
+                WHERE seq = (SELECT last_value FROM pat.seq) AND tombstone.xmin = pg_current_xact_id()::xid);
+        END IF;
+    END IF;
 
-    transaction := pg_current_xact_id()::text;
-    IF current_setting('pat.numbering', true) IS DISTINCT FROM transaction THEN
+    IF NOT has_numbered THEN
+        IF pat.is_early() THEN
+            SET CONSTRAINTS pat.at_commit DEFERRED;
+            -- Fires this trigger again.
+            IF TG_TABLE_NAME = 'token' THEN
+                UPDATE pat.token SET seq = NULL WHERE digest = NEW.digest AND seq IS NULL;
+            ELSE
+                UPDATE pat.tombstone SET seq = NULL WHERE digest = NEW.digest AND seq IS NULL;
+            END IF;
+            RETURN NULL;
+        ELSIF lower(current_setting('pat.notify', true)) IN ('off', 'false', 'no', '0') THEN
+            PERFORM pat.make_durable();
+            RETURN NULL;
+        END IF;
         PERFORM pat.begin_numbering();
-        PERFORM set_config('pat.numbering', transaction, true);
     END IF;
 
-    -- A row that was changed twice has its number already, one that was deleted again is not there.
     IF TG_TABLE_NAME = 'token' THEN
-        UPDATE pat.token SET seq = nextval('pat.seq') WHERE digest = NEW.digest AND seq IS NULL;
+        PERFORM pat.number_token(NEW.digest);
     ELSE
-        UPDATE pat.tombstone SET seq = nextval('pat.seq') WHERE digest = NEW.digest AND seq IS NULL;
+        PERFORM pat.number_tombstone(NEW.digest);
     END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Numbers some of what has no number, when the transaction that asked for it commits: until then it holds nothing. A row
+-- that can't be written as it is, because it got around the rules, is left for pat.number_changes() to tell of.
+CREATE OR REPLACE FUNCTION pat.number_request()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
+AS $$
+DECLARE
+    tokens bytea[];
+    tombstones bytea[];
+    digest bytea;
+BEGIN
+    IF pat.is_early() THEN
+        SET CONSTRAINTS pat.at_commit DEFERRED;
+        UPDATE pat.request SET id = DEFAULT WHERE id = NEW.id;
+        RETURN NULL;
+    END IF;
+    DELETE FROM pat.request WHERE id = NEW.id;
+
+    -- The rows before the clock, as all who change a token do. What somebody else is changing is left to them, or to
+    -- the next look.
+    tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered
+                    ORDER BY token.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
+    tombstones := ARRAY(SELECT tombstone.digest FROM pat.tombstone WHERE seq IS NULL
+                        ORDER BY tombstone.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
+    IF cardinality(tokens) + cardinality(tombstones) = 0 THEN
+        RETURN NULL;
+    END IF;
+    -- Whatever pat.notify is: its NOTIFY is what keeps an edge from preparing this transaction.
+    PERFORM pat.begin_numbering();
+    FOREACH digest IN ARRAY tombstones LOOP
+        PERFORM pat.number_tombstone(digest);
+    END LOOP;
+    FOREACH digest IN ARRAY tokens LOOP
+        BEGIN
+            PERFORM pat.number_token(digest);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'the token with the digest % gets no number: %', encode(digest, 'hex'), SQLERRM;
+        END;
+    END LOOP;
     RETURN NULL;
 END
 $$;
@@ -327,6 +614,96 @@ BEGIN
 END
 $$;
 
+-- Adds a report of use to what is known, when the transaction that brought it commits.
+CREATE OR REPLACE FUNCTION pat.add_use()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    most_edges CONSTANT integer := 1000;
+    is_new boolean;
+BEGIN
+    IF pat.is_early() THEN
+        SET CONSTRAINTS pat.at_commit DEFERRED;
+        UPDATE pat.use_report SET batch = batch WHERE id = NEW.id;
+        RETURN NULL;
+    END IF;
+    DELETE FROM pat.use_report WHERE id = NEW.id;
+
+    -- The edge forgets what it has reported, so a crash must not undo it.
+    PERFORM pat.make_durable();
+    -- Nobody listens. It is so that nobody can prepare this transaction and keep the rows below locked.
+    PERFORM pg_notify('pat_use', '');
+
+    INSERT INTO pat.edge AS known (login, name, batch, reported_at) VALUES (NEW.login, NEW.edge, NEW.batch, now())
+    ON CONFLICT (login, name) DO UPDATE SET batch = excluded.batch, reported_at = now()
+        WHERE known.batch < excluded.batch
+    RETURNING known.xmax = 0 INTO is_new;
+    IF is_new IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF is_new THEN
+        DELETE FROM pat.edge WHERE login = NEW.login AND name IN (
+            SELECT name FROM pat.edge WHERE login = NEW.login
+            ORDER BY reported_at DESC, name <> NEW.edge, name OFFSET most_edges);
+    END IF;
+
+    -- In the order of ids, so that two edges never wait for each other.
+    INSERT INTO pat.token_use AS known (id, last_used_at, last_used_from, uses)
+        SELECT * FROM unnest(NEW.ids, NEW.used_at, NEW.used_from, NEW.times) AS used (id, at, used_from, times)
+        WHERE EXISTS (SELECT FROM pat.token WHERE token.id = used.id)
+        ORDER BY id COLLATE "C"
+    ON CONFLICT (id) DO UPDATE SET
+        last_used_from = CASE WHEN excluded.last_used_at >= known.last_used_at THEN excluded.last_used_from
+                              ELSE known.last_used_from END,
+        last_used_at = greatest(known.last_used_at, excluded.last_used_at),
+        uses = least(known.uses::numeric + excluded.uses, 9223372036854775807);
+    RETURN NULL;
+END
+$$;
+
+-- The triggers as they must be, in the words in which PostgreSQL tells them: pat.source() compares.
+CREATE OR REPLACE FUNCTION pat.wanted_triggers()
+RETURNS TABLE (relation text, name text, definition text)
+LANGUAGE sql STABLE
+AS $$
+    VALUES
+        ('token', 'token_before', 'CREATE TRIGGER token_before BEFORE INSERT OR UPDATE ON pat.token'
+            ' FOR EACH ROW EXECUTE FUNCTION pat.before_token()'),
+        ('token', 'token_after', 'CREATE TRIGGER token_after AFTER INSERT OR DELETE ON pat.token'
+            ' FOR EACH ROW EXECUTE FUNCTION pat.after_token()'),
+        ('token', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON pat.token'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.seq IS NULL))'
+            ' EXECUTE FUNCTION pat.number_change()'),
+        ('token', 'token_truncate', 'CREATE TRIGGER token_truncate BEFORE TRUNCATE ON pat.token'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION pat.refuse_truncate()'),
+        ('tombstone', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON pat.tombstone'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.seq IS NULL))'
+            ' EXECUTE FUNCTION pat.number_change()'),
+        ('tombstone', 'tombstone_truncate', 'CREATE TRIGGER tombstone_truncate BEFORE TRUNCATE ON pat.tombstone'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION pat.refuse_truncate()'),
+        ('probe', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON pat.probe'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.tell_early()'),
+        ('request', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON pat.request'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.number_request()'),
+        ('use_report', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON pat.use_report'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.add_use()')
+$$;
+
+-- Those that are not as they must be. What PostgreSQL tells depends on the search path.
+CREATE OR REPLACE FUNCTION pat.wrong_triggers()
+RETURNS TABLE (relation text, name text, definition text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT * FROM pat.wanted_triggers() AS wanted
+        WHERE NOT EXISTS (SELECT FROM pg_trigger
+                          WHERE tgrelid = to_regclass('pat.' || wanted.relation) AND tgname = wanted.name
+                            AND tgenabled = 'A' AND pg_get_triggerdef(oid) = wanted.definition);
+END
+$$;
+
 -- Only what is missing: looking at the table, even CREATE INDEX IF NOT EXISTS waits for all who write.
 --
 -- The indexes on seq are partial, and not only because rows begin without a number: a column of a plain unique index is
@@ -336,45 +713,50 @@ DECLARE
     wanted record;
 BEGIN
     FOR wanted IN SELECT * FROM (VALUES
-        ('token', 'token_seq', 'CREATE UNIQUE INDEX token_seq ON pat.token (seq) WHERE seq IS NOT NULL'),
-        ('token', 'token_revoked_seq',
+        ('token_seq', 'CREATE UNIQUE INDEX token_seq ON pat.token (seq) WHERE seq IS NOT NULL'),
+        ('token_revoked_seq',
          'CREATE INDEX token_revoked_seq ON pat.token (seq) WHERE revoked_at IS NOT NULL AND seq IS NOT NULL'),
-        ('token', 'token_unnumbered', 'CREATE INDEX token_unnumbered ON pat.token (seq) WHERE seq IS NULL'),
-        ('token', 'token_subject', 'CREATE INDEX token_subject ON pat.token (subject)'),
-        ('tombstone', 'tombstone_seq',
-         'CREATE UNIQUE INDEX tombstone_seq ON pat.tombstone (seq) WHERE seq IS NOT NULL'),
-        ('tombstone', 'tombstone_unnumbered',
-         'CREATE INDEX tombstone_unnumbered ON pat.tombstone (seq) WHERE seq IS NULL'),
-
-        ('token', 'token_before', 'CREATE TRIGGER token_before BEFORE INSERT OR UPDATE ON pat.token'
-            ' FOR EACH ROW EXECUTE FUNCTION pat.before_token()'),
-        ('token', 'token_after', 'CREATE TRIGGER token_after AFTER INSERT OR DELETE ON pat.token'
-            ' FOR EACH ROW EXECUTE FUNCTION pat.after_token()'),
-        ('token', 'token_number', 'CREATE CONSTRAINT TRIGGER token_number AFTER INSERT OR UPDATE ON pat.token'
-            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.seq IS NULL)'
-            ' EXECUTE FUNCTION pat.number_change()'),
-        ('token', 'token_truncate', 'CREATE TRIGGER token_truncate BEFORE TRUNCATE ON pat.token'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION pat.refuse_truncate()'),
-        ('tombstone', 'tombstone_number', 'CREATE CONSTRAINT TRIGGER tombstone_number'
-            ' AFTER INSERT OR UPDATE ON pat.tombstone'
-            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.seq IS NULL)'
-            ' EXECUTE FUNCTION pat.number_change()'),
-        ('tombstone', 'tombstone_truncate', 'CREATE TRIGGER tombstone_truncate BEFORE TRUNCATE ON pat.tombstone'
-            ' FOR EACH STATEMENT EXECUTE FUNCTION pat.refuse_truncate()')) AS list (relation, name, definition)
+        ('token_found', 'CREATE INDEX token_found ON pat.token (digest) WHERE NOT is_numbered'),
+        ('token_subject', 'CREATE INDEX token_subject ON pat.token (subject)'),
+        ('tombstone_seq', 'CREATE UNIQUE INDEX tombstone_seq ON pat.tombstone (seq) WHERE seq IS NOT NULL'),
+        ('tombstone_unnumbered', 'CREATE INDEX tombstone_unnumbered ON pat.tombstone (seq) WHERE seq IS NULL')
+        ) AS list (name, definition)
     LOOP
-        IF to_regclass('pat.' || wanted.name) IS NULL
-            AND NOT EXISTS (SELECT FROM pg_trigger
-                            WHERE tgrelid = ('pat.' || wanted.relation)::regclass AND tgname = wanted.name) THEN
+        IF to_regclass('pat.' || wanted.name) IS NULL THEN
             EXECUTE wanted.definition;
         END IF;
     END LOOP;
 
-    FOR wanted IN
-        SELECT tgrelid::regclass AS relation, tgname AS name FROM pg_trigger
-        WHERE tgrelid IN ('pat.token'::regclass, 'pat.tombstone'::regclass) AND NOT tgisinternal AND tgenabled <> 'A'
-    LOOP
-        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', wanted.relation, wanted.name);
+    FOR wanted IN SELECT * FROM pat.wrong_triggers() LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON pat.%I', wanted.name, wanted.relation);
+        EXECUTE wanted.definition;
+        EXECUTE format('ALTER TABLE pat.%I ENABLE ALWAYS TRIGGER %I', wanted.relation, wanted.name);
     END LOOP;
+    IF EXISTS (SELECT FROM pat.wrong_triggers()) THEN
+        RAISE EXCEPTION 'this version of PostgreSQL tells triggers in other words than pat.wanted_triggers() knows'
+            USING ERRCODE = 'feature_not_supported', HINT = 'Please report it.';
+    END IF;
+END
+$$;
+
+-- Tokens of before pat.check_new(). They stay, and can be revoked, deleted and numbered.
+DO $$
+DECLARE
+    most_named CONSTANT integer := 100;
+    found bigint;
+    ids text;
+BEGIN
+    SELECT count(*), string_agg(id, ', ' ORDER BY number) FILTER (WHERE number <= most_named) INTO found, ids
+    FROM (SELECT id, row_number() OVER (ORDER BY id) AS number FROM pat.token
+          WHERE subject COLLATE "C" ~ '^ | $'
+             OR (claims <> '{}' AND EXISTS (SELECT FROM jsonb_each_text(claims) WHERE value COLLATE "C" ~ '^ | $'))
+         ) AS odd;
+    IF found > 0 THEN
+        RAISE WARNING 'tokens: %, whose subject, or the value of a claim, begins or ends with a blank: %', found,
+            ids || CASE WHEN found > most_named THEN ', …' ELSE '' END
+            USING HINT = 'The edges refuse those with such a subject, and upstreams get such a claim without the blank.'
+                ' Issue others in their place, then revoke each of these: SELECT pat.revoke(id).';
+    END IF;
 END
 $$;
 

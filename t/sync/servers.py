@@ -258,16 +258,23 @@ class PostgreSQL:
         return self._psql(["-f", "-"], sql, dbname, user)
 
     def install(self, dbname: str, *, user: str = "postgres") -> str:
-        return self._psql(["-f", str(INSTALL_SQL)], "", dbname, user)
+        """What it warned of."""
+        return self._run_psql(["-f", str(INSTALL_SQL)], "", dbname, user).stderr
 
     def dump(self, dbname: str, *options: str) -> str:
         return self._run("pg_dump", *options, "--dbname", self.url("postgres", dbname))
 
     def _psql(self, arguments: list[str], sql: str, dbname: str, user: str) -> str:
+        return self._run_psql(arguments, sql, dbname, user).stdout
+
+    def _run_psql(
+        self, arguments: list[str], sql: str, dbname: str, user: str
+    ) -> subprocess.CompletedProcess[str]:
         # As the user of the tests, who can read the repository.
         done = subprocess.run([POSTGRESQL_BIN / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url(user, dbname),
                                *arguments], input=sql, capture_output=True, text=True, timeout=120)
-        return self._output("psql", done)
+        self._output("psql", done)
+        return done
 
     def _run(self, program: str, *arguments: str, input: str = "") -> str:
         """Runs a program of PostgreSQL's as the user of the server."""
@@ -297,8 +304,8 @@ class Database:
     def url(self, role: str) -> str:
         return self.server.url(role, self.name)
 
-    def install(self, user: str = "postgres") -> None:
-        self.server.install(self.name, user=user)
+    def install(self, user: str = "postgres") -> str:
+        return self.server.install(self.name, user=user)
 
     def psql(self, sql: str, user: str = "postgres") -> str:
         return self.server.psql(sql, dbname=self.name, user=user)

@@ -78,7 +78,11 @@ def load_fast(connection: Connection, count: int) -> None:
     connection.execute("ALTER TABLE pat.token DISABLE TRIGGER USER")
     load(connection, count)
     connection.execute("UPDATE pat.token SET seq = nextval('pat.seq') WHERE seq IS NULL")
-    connection.execute("ALTER TABLE pat.token ENABLE TRIGGER USER")
+    connection.execute(
+        "UPDATE pat.token SET numbered_digest = digest, numbered_hash = pat.content_hash(digest, id, subject, name, scopes,"
+        " cidrs, issued_at, not_before, expires_at, revoked_at, claims, seq) WHERE NOT is_numbered")
+    for name in ("token_before", "token_after", "at_commit", "token_truncate"):
+        connection.execute(f"ALTER TABLE pat.token ENABLE ALWAYS TRIGGER {name}")
     connection.execute("VACUUM ANALYZE pat.token")
 
 
@@ -161,6 +165,12 @@ class PatSync:
 def once(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [PAT_SYNC, "--once", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(env))
+
+
+def pat_sync(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command of it, as status."""
+    command = [PAT_SYNC, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
 
 
 def scrape(port: int) -> str:

@@ -1,0 +1,192 @@
+"""What a caller can set decides nothing: neither what the functions do, nor whether an edge learns of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Json
+from servers import Connection, Database, PostgreSQL, new_database
+from test_postgres import changes, issue, number_found, one, pairs, snapshot, source
+
+# Settings that any login can change, each with a value that is not the usual one.
+HOSTILE: dict[str, dict[str, str]] = {
+    "strings": {
+        "standard_conforming_strings": "off", "backslash_quote": "off", "escape_string_warning": "off",
+        "array_nulls": "off", "transform_null_equals": "on", "quote_all_identifiers": "on", "bytea_output": "escape",
+        "xmlbinary": "hex", "xmloption": "document", "client_encoding": "UTF8", "gin_fuzzy_search_limit": "1",
+        "default_text_search_config": "simple"},
+    "numbers and times": {
+        "DateStyle": "SQL, DMY", "IntervalStyle": "sql_standard", "TimeZone": "America/New_York",
+        "extra_float_digits": "-15", "lc_numeric": "C", "lc_time": "C", "lc_monetary": "C"},
+    "names": {"search_path": "pg_temp, pat", "row_security": "off", "check_function_bodies": "off"},
+    "transactions": {
+        "synchronous_commit": "off", "default_transaction_isolation": "repeatable read", "commit_siblings": "0",
+        "default_transaction_deferrable": "on", "client_min_messages": "error", "vacuum_freeze_min_age": "0"},
+    "plans": {
+        "plan_cache_mode": "force_custom_plan", "jit": "on", "enable_indexscan": "off", "enable_seqscan": "off",
+        "enable_nestloop": "off", "constraint_exclusion": "on", "work_mem": "64kB", "from_collapse_limit": "1",
+        "geqo": "off", "default_toast_compression": "pglz"},
+    "ours": {"pat.numbering": "1", "pat.notify": "maybe"},
+}
+HOSTILE["all"] = {name: value for group in HOSTILE.values() for name, value in group.items()}
+
+
+def run_all(shop: Connection, edge: Connection, owner: Connection) -> list[Any]:
+    """Every function, and what it says, but for what is random or a time of day."""
+    said: list[Any] = []
+    shop.execute("SELECT pat.issue('ann', %s, ARRAY['a:b', 'c'], cidrs => ARRAY['192.0.2.0/24', '2001:db8::1'],"
+                 " claims => %s, id => 't1')", ("na\\me", '{"plan": "pro", "a": ""}'))
+    # These two end on the other side of a change of clocks, whenever this runs.
+    for n, days in ((5, 182), (6, 240)):
+        shop.execute("SELECT pat.issue('cleo', id => %s, expires_at => now() + %s * interval '24 hours')", (f"t{n}", days))
+        said.append(one(shop, "SELECT id FROM pat.rotate(%s, overlap => '200 days', new_id => %s)", f"t{n}", f"t{n}b"))
+    for n in (2, 3):
+        shop.execute("SELECT pat.issue('bob', not_before => '2030-03-01 00:00:00+00', expires_at => '2031-01-01 00:00:00+00',"
+                     " id => %s, digest => sha256(%s))", (f"t{n}", bytes([n])))
+    said.append(one(shop, "SELECT id FROM pat.rotate('t1', overlap => '1 day', new_id => 't4')"))
+    said.append(one(shop, "SELECT pat.revoke('t2')"))
+    said.append(one(shop, "SELECT pat.revoke('t2')"))
+    bads: list[dict[str, Any]] = [{"scopes": ["a\\b"]}, {"subject": "a\x01"}, {"subject": "a "}, {"scopes": ["a,b"]}, {"name": "\x7f"}]
+    for bad in bads:
+        with pytest.raises(psycopg.errors.CheckViolation):
+            issue(shop, **{"subject": "ann", **bad})
+    shop.execute("SET default_transaction_isolation = 'read committed'")
+    said.append(one(shop, "SELECT pat.revoke_subject('bob')"))
+    said.append(one(shop, "SELECT pat.purge(now() - interval '1 hour')"))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        owner.execute("INSERT INTO pat.token (digest, id, subject) VALUES ('x', 'x', 'x')")
+    uses = [{"id": "t1", "at": 1700000000, "from": "192.0.2.1", "count": 2}, {"id": "t1", "at": 1, "from": "unix:"},
+            {"id": "\\", "at": 1}]
+    said.append(one(edge, "SELECT pat.record_use('e', 7, %s)", Json(uses)))
+    said.append(one(edge, "SELECT pat.record_use('e', 7, %s)", Json(uses)))
+    said.append(one(edge, "SELECT pat.last_batch('e')"))
+    said.append(source(edge)[1:])
+    said.append(number_found(edge))
+    for seq, digest, line in changes(edge):
+        change = json.loads(line)
+        lifetime = change.get("expires_at", 0) - change["issued_at"]
+        times = {name: change.pop(name, None) is None for name in ("issued_at", "revoked_at", "expires_at")}
+        said.append((seq, {**change, "digest": ""}, times, 0 if "not_before" in change else round(lifetime / 60)))
+        assert one(edge, "SELECT pat.continues(%s, %s)", seq, digest.hex()[:16]) is True
+    said.append(len(changes(edge, 0, only_revocations=True)))
+    said.append(len(snapshot(edge)))
+    said.append(pairs(shop, "SELECT id, status || uses FROM pat.tokens"))
+    # Whoever writes the row again, its hash is the same.
+    owner.execute("ALTER TABLE pat.token DISABLE TRIGGER ALL; UPDATE pat.token SET replaced_by = replaced_by")
+    said.append(one(owner, "SELECT count(*) FROM pat.token WHERE NOT is_numbered"))
+    return said
+
+
+@pytest.fixture(scope="module")
+def usual(server: PostgreSQL) -> list[Any]:
+    with new_database(server, "pat_usual") as database, database.connect("shop") as shop, \
+            database.connect("edge") as edge, database.connect() as owner:
+        return run_all(shop, edge, owner)
+
+
+@pytest.mark.parametrize("settings", HOSTILE.values(), ids=HOSTILE)
+def test_every_function_does_the_same_whatever_is_set(
+    database: Database, usual: list[Any], settings: dict[str, str]
+) -> None:
+    with database.connect("shop") as shop, database.connect("edge") as edge, database.connect() as owner:
+        for connection in (shop, edge, owner):
+            for name, value in settings.items():
+                # Versions differ in what there is.
+                if "." in name or one(connection, "SELECT count(*) FROM pg_settings WHERE name ILIKE %s", name):
+                    connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        assert run_all(shop, edge, owner) == usual
+
+
+def test_a_session_that_ends_at_its_first_error_has_none(database: Database) -> None:
+    options = "-c exit_on_error=on"
+    with database.connect("shop", options=options) as shop, database.connect("edge", options=options) as edge:
+        token_id, _ = issue(shop)
+        assert one(edge, "SELECT pat.record_use('e', 1, %s)", Json([{"id": token_id, "at": 1, "from": "unix:"}])) == 1
+        assert one(shop, "SELECT pat.revoke(%s)", token_id) is True
+        assert source(edge).position == 2
+
+
+@pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
+def test_whatever_the_isolation_an_edge_is_woken_and_numbers_count_on(database: Database, level: str) -> None:
+    with database.connect("shop") as shop, database.connect("edge") as edge:
+        shop.execute("SELECT set_config('default_transaction_isolation', %s, false)", (level,))
+        received: list[psycopg.Notify] = []
+        edge.add_notify_handler(received.append)
+        edge.execute("LISTEN pat_changes")
+        for n in range(1, 4):
+            with shop.transaction():
+                # What said once that all was done for this transaction.
+                shop.execute("SELECT set_config('pat.numbering', pg_current_xact_id()::text, true)")
+                issue(shop)
+            edge.execute("SELECT 1")
+            assert len(received) == n and source(edge).position == n
+
+
+def test_a_sequence_that_fell_behind_catches_up_whatever_is_set(database: Database) -> None:
+    with database.connect("shop") as shop, database.connect("edge") as edge, database.connect() as owner:
+        for _ in range(3):
+            issue(shop)
+        owner.execute("SELECT setval('pat.seq', 1)")
+        with shop.transaction():
+            shop.execute("SELECT set_config('pat.numbering', pg_current_xact_id()::text, true)")
+            issue(shop)
+        assert source(edge).position == 4
+
+
+# --- what an edge can hold up ---
+
+
+def report(edge: Connection, name: str, batch: int, *ids: str) -> int:
+    uses = Json([{"id": id, "at": 1700000000} for id in ids])
+    return int(one(edge, "SELECT pat.record_use(%s, %s, %s)", name, batch, uses))
+
+
+@pytest.mark.parametrize("login", ["edge", "postgres"])
+def test_an_open_report_holds_up_nobody(database: Database, login: str) -> None:
+    with database.connect("shop", options="-c statement_timeout=20s") as shop, \
+            database.connect("edge", autocommit=False) as slow, \
+            database.connect(login, options="-c statement_timeout=20s") as quick:
+        ids = [issue(shop)[0] for _ in range(3)]
+        assert report(slow, "slow", 1, *ids) == 3
+        for _ in range(2):
+            slow.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        assert report(quick, "quick", 1, *ids) == 3
+        shop.execute("SELECT pat.revoke(%s)", (ids[0],))
+        with database.connect(options="-c statement_timeout=20s") as owner:
+            owner.execute("UPDATE pat.token SET revoked_at = now() - interval '1 day' WHERE id = %s", (ids[0],))
+        assert one(shop, "SELECT pat.purge(now() - interval '1 hour')") == 1
+        assert pairs(shop, "SELECT id, uses FROM pat.tokens") == {ids[1]: 1, ids[2]: 1}
+        slow.commit()
+        assert pairs(shop, "SELECT id, uses FROM pat.tokens") == {ids[1]: 2, ids[2]: 2}
+        assert one(quick, "SELECT pat.last_batch('quick')") == 1
+
+
+def test_a_batch_that_two_report_at_once_counts_once(database: Database) -> None:
+    with database.connect("shop") as shop, database.connect("edge", autocommit=False) as a, \
+            database.connect("edge", autocommit=False) as b:
+        token_id, _ = issue(shop)
+        for connection in (a, b):
+            report(connection, "e", 1, token_id)
+            assert report(connection, "e", 1, token_id) == 0
+        a.commit()
+        b.commit()
+        assert one(shop, "SELECT uses FROM pat.tokens") == 1
+
+
+def test_a_login_has_no_more_edges_than_it_may(database: Database) -> None:
+    with database.connect("edge") as edge, database.connect() as owner:
+        report(owner, "of another login", 1)
+        for first in (1, 701):
+            edge.execute("SELECT count(pat.record_use('edge' || n, 1, '[]')) FROM generate_series(%s::int, %s::int) AS n",
+                         (first, first + 699))
+        names = {name for name, in owner.execute("SELECT name FROM pat.edge WHERE login = 'edge'").fetchall()}
+        assert len(names) == 1000 and {f"edge{n}" for n in range(701, 1401)} <= names
+        assert one(owner, "SELECT count(*) FROM pat.edge") == 1001
+        assert one(owner, "SELECT count(*) FROM pat.use_report") == 0
+        # One that is there takes nobody's place.
+        report(edge, "edge1400", 2)
+        assert one(owner, "SELECT count(*) FROM pat.edge") == 1001
+        assert one(edge, "SELECT pat.last_batch('edge1400')") == 2
