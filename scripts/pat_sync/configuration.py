@@ -38,7 +38,7 @@ _DESCRIPTION = """\
 Keeps the store of tokens that nginx reads equal to a source: a PostgreSQL database, an HTTP feed, or a file."""
 
 _EPILOG = """\
-"pat-sync status" says whether all is well. Each option can also be a line "name = value" in the configuration file, or
+"pat-sync status" says whether all is well, "pat-sync compare" whether the store equals a database. Each option can also be a line "name = value" in the configuration file, or
 an environment variable, as PAT_SYNC_SOURCE. Exit status: 0 done or stopped, 1 failed (--once) or not well (status), 2
 wrong usage or configuration, 3 something that it needs is not there, or it is stuck. See docs/pat-sync.md."""
 
@@ -236,8 +236,8 @@ def _parser(file: Path | None) -> _Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("command", nargs="?", choices=["run", "status"], default="run", help='what to do; "run" if it is left out')
-    add("--json", action="store_true", help='"status" prints one JSON object')
+    add("command", nargs="?", choices=["run", "status", "compare"], default="run", help='what to do; "run" if left out')
+    add("--json", action="store_true", help='"status" and "compare" print one JSON object')
     add("--config", action=_Once, metavar="FILE", help=f"the configuration file; {DEFAULT_FILE} if none is named")
     add("--source", metavar="URL", help="postgresql://…, https://…, or file:///…")
     add("--store", type=Path, metavar="DIR", help="folder of the store")

@@ -43,6 +43,10 @@ def main(arguments: list[str]) -> int:
         usage = _make_usage(settings, pulse, metrics)
         if settings.command == "status":
             return EXIT_OK if print_status(settings, source, usage) else EXIT_FAILED
+        if settings.command == "compare":
+            from pat_sync.compare import print_comparison
+
+            return EXIT_OK if print_comparison(settings, source) else EXIT_FAILED
         if settings.metrics_listen is not None:
             try:
                 metrics.serve(*settings.metrics_listen)

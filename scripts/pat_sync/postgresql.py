@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+
+import psycopg
 
 from pat_sync.applier import Applier
 from pat_sync.configuration import Settings
@@ -17,7 +20,7 @@ from pat_sync.pulse import Pulse
 from pat_sync.source import Probe, Source, Store
 
 _LOOK = """
-    SELECT s.epoch, s."position", s.horizon, s.key_id, s.is_standby, s.unnumbered,
+    SELECT s.epoch, s."position", s.horizon, s.key_id, s.is_standby, s.unnumbered, s.triggers,
         CASE WHEN s."position" >= %(seq)s::bigint AND %(prefix)s::text <> ''
             THEN pat.continues(%(seq)s::bigint, %(prefix)s::text) ELSE true END
     FROM pat.source() AS s
@@ -40,12 +43,34 @@ _SNAPSHOT = r"""
     FROM pat.snapshot(%s::bytea, %s::integer)
 """
 
+# The same for a comparison: digests, numbers and ids.
+_NUMBERS = """
+    SELECT array_agg(digest ORDER BY digest), array_agg((change::json ->> 'seq')::bigint ORDER BY digest),
+        array_agg(change::json ->> 'id' ORDER BY digest)
+    FROM pat.snapshot(%s::bytea, %s::integer)
+"""
+
+# Asked with the digest before, so that it is the first.
+_IS_THERE = "SELECT count(*) FROM pat.snapshot(%s::bytea, 1) WHERE digest = %s::bytea"
+
 # The change with the highest number, unless it was a deletion that is forgotten.
 _LAST_CHANGE = "SELECT left(encode(digest, 'hex'), 16) FROM pat.changes(greatest(%s::bigint - 1, %s::bigint), 1)"
 
+# What it returns once and not again has got its number in between, if there was room for all of it.
+_NUMBER_FOUND = "SELECT pat.number_found()"
+_MOST_FOUND = 500
+
 _UNNUMBERED = (
-    "the source has changes without a number, made with triggers off, which no edge gets: call pat.number_changes()"
+    "the source has changes without a number, made with triggers off or with pat.notify = off, which no edge gets: call"
+    " pat.number_changes(); if that waits, see pg_prepared_xacts"
 )
+_TRIGGERS = (
+    "triggers of the source are not as they must be, so that a change may escape: {}; run install.sql, then see with"
+    " pat-sync compare whether a deletion has escaped"
+)
+
+# A change that has no number for so long is a problem: others number it at their next look, or it is being changed again.
+_UNNUMBERED_PATIENCE = 3.0
 
 # Where much was deleted and not vacuumed, a page of a snapshot takes long.
 _SNAPSHOT_PATIENCE = 6
@@ -82,6 +107,43 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A token, as far as it is compared."""
+
+    digest: bytes
+    seq: int
+    id: str
+    # Revoked or denied on this host, whatever the source says.
+    is_local: bool = False
+
+
+class Snapshot:
+    """What the source holds, as of one moment."""
+
+    def __init__(self, connection: Connection, batch: int) -> None:
+        self._connection = connection
+        self._batch = batch
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        look = _look(connection, None)
+        self.epoch = look.epoch
+        self.position = look.position
+
+    def rows(self) -> Iterator[Row]:
+        """In the order of digests."""
+        after = b""
+        while True:
+            with failures():
+                digests, numbers, ids = self._connection.ask(_NUMBERS, (after, self._batch))
+            if digests is None:
+                return
+            yield from map(Row, digests, numbers, ids)
+            after = digests[-1]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@dataclass(frozen=True)
 class _Look:
     """What pat.source() says."""
 
@@ -91,6 +153,7 @@ class _Look:
     key_id: str | None
     is_standby: bool
     unnumbered: bool
+    triggers: str | None
     continues: bool
 
 
@@ -146,8 +209,13 @@ class PostgresqlSource(Source):
         self._position = Position(0, "")
         self._next_look = 0.0
         self._lags = False
+        # Whether a change that was there before the last look is not known to have a number, and since when.
         self._unnumbered = False
-        self._next_reminder = 0.0
+        self._unnumbered_since = 0.0
+        self._has_more_unnumbered = False
+        # What keeps the heartbeat where it is, by its reason, and when it is to be logged again.
+        self._held: dict[str, str] = {}
+        self._next_reminder: dict[str, float] = {}
 
     def want_snapshot(self, reason: str, is_too_old: bool) -> None:
         # That one was too old never means that the source went back: only a look at a primary can tell.
@@ -157,17 +225,37 @@ class PostgresqlSource(Source):
         with failures(), closing(self._connect()) as connection:
             position = Position.parse(store.cursor)
             look = _look(connection, position)
+            stays_unnumbered = look.unnumbered and _stays_unnumbered(connection)
         _check_key(look, store.key_id)
+        problems: tuple[str, ...] = ()
+        if look.triggers is not None:
+            problems += (_TRIGGERS.format(look.triggers),)
+        if stays_unnumbered:
+            problems += (_UNNUMBERED,)
         if _base(store.epoch) != look.epoch:
-            return Probe("answers; it has another epoch than the store, and a snapshot is due", False)
+            text = "answers; it has another epoch than the store, and a snapshot is due"
+            return Probe(text, False, problems=problems)
         if position is None or not look.continues:
-            return Probe("answers; it does not continue what the store holds, and a snapshot is due", False)
+            text = "answers; it does not continue what the store holds, and a snapshot is due"
+            return Probe(text, False, problems=problems)
         behind = look.position - position.seq
         if behind < 0:
-            return Probe(f"answers; the store is {-behind} changes ahead of it", False)
+            return Probe(f"answers; the store is {-behind} changes ahead of it", False, problems=problems)
         text = f"answers; the store is {behind} changes behind"
-        problems = (_UNNUMBERED,) if look.unnumbered else ()
         return Probe(text, behind == 0, look.position, position.seq, look.is_standby, problems)
+
+    def open_snapshot(self) -> Snapshot:
+        """For a comparison. Raises SourceFailed."""
+        with failures():
+            connection = self._connect()
+            connection.query_timeout *= _SNAPSHOT_PATIENCE
+            return Snapshot(connection, self._batch)
+
+    def has(self, digest: bytes) -> bool:
+        """Whether there is such a token now. Raises SourceFailed."""
+        before = (int.from_bytes(digest, "big") - 1).to_bytes(32, "big") if any(digest) else b""
+        with failures(), closing(self._connect()) as connection:
+            return bool(connection.ask(_IS_THERE, (before, digest))[0])
 
     def follow(self, applier: Applier, once: bool) -> None:
         with failures(), closing(self._connect()) as connection:
@@ -200,11 +288,12 @@ class PostgresqlSource(Source):
                     known_at = known_at if is_standby else read_at
                     must_read = False
                 if (looks or has_read) and not self._lags:
-                    applier.current(None if self._unnumbered else known_at, even_if_early=once)
-                    if once:
+                    is_held = self._unnumbered or "triggers" in self._held
+                    applier.current(None if is_held else known_at, even_if_early=once)
+                    if once and not self._has_more_unnumbered:
                         applier.settle()
-                        if self._unnumbered:
-                            raise SourceFailed(_UNNUMBERED)
+                        if is_held:
+                            raise SourceFailed(self._held.get("triggers", _UNNUMBERED))
                         return
                 must_read = connection.wait_for_notification(max(0.0, self._next_look - time.monotonic()))
 
@@ -226,8 +315,8 @@ class PostgresqlSource(Source):
         has_snapshot = False
         while True:
             position = Position.parse(applier.cursor)
-            look = _look(connection, position)
-            self._next_look = time.monotonic() + self._poll_interval
+            look = self._number_found(connection, position, _look(connection, position))
+            self._next_look = time.monotonic() + (0 if self._has_more_unnumbered else self._poll_interval)
             _check_key(look, applier.opened.key_id)
 
             acknowledged = Position.parse(applier.acknowledged)
@@ -240,11 +329,9 @@ class PostgresqlSource(Source):
             if lags and not self._lags:
                 log.warning("the source is a standby at change %d, before the store's %d: waiting", look.position, held)
             self._lags = lags
-            self._unnumbered = look.unnumbered
-            self._metrics.hold("unnumbered", look.unnumbered)
-            if look.unnumbered and time.monotonic() >= self._next_reminder:
-                self._next_reminder = time.monotonic() + _REMIND_SECONDS
-                log.error("%s", _UNNUMBERED)
+            stays = self._unnumbered and time.monotonic() >= self._unnumbered_since + _UNNUMBERED_PATIENCE
+            self._hold("unnumbered", _UNNUMBERED if stays else None)
+            self._hold("triggers", None if look.triggers is None else _TRIGGERS.format(look.triggers))
             if lags:
                 return look
 
@@ -258,6 +345,33 @@ class PostgresqlSource(Source):
             has_snapshot = True
             least = max(look.position, held if is_same and not wanted[1] else 0)
             self._take_snapshot(connection, applier, look, position if is_same else None, least, *wanted)
+
+    def _number_found(self, connection: Connection, position: Position | None, look: _Look) -> _Look:
+        """Has the source number what was found without a number, and looks again."""
+        was_unnumbered, self._unnumbered = self._unnumbered, False
+        self._has_more_unnumbered = False
+        if look.unnumbered:
+            found = _number_found(connection)
+            again = _look(connection, position)
+            left = _number_found(connection) if again.unnumbered else set()
+            # Others may have been added meanwhile. They count at the next look.
+            self._unnumbered = found is None or left is None or len(found) == _MOST_FOUND or not found.isdisjoint(left)
+            self._has_more_unnumbered = left is not None and len(left) == _MOST_FOUND and again.position > look.position
+            look = again
+        if self._unnumbered and not was_unnumbered:
+            self._unnumbered_since = time.monotonic()
+        return look
+
+    def _hold(self, reason: str, text: str | None) -> None:
+        """What keeps the heartbeat where it is for this reason, which is logged again and again; or that nothing does."""
+        self._metrics.hold(reason, text is not None)
+        if text is None:
+            self._held.pop(reason, None)
+        else:
+            self._held[reason] = text
+            if time.monotonic() >= self._next_reminder.get(reason, 0.0):
+                self._next_reminder[reason] = time.monotonic() + _REMIND_SECONDS
+                log.error("%s", text)
 
     def _why_snapshot(
         self, look: _Look, applier: Applier, position: Position | None, held: int
@@ -367,7 +481,7 @@ class PostgresqlSource(Source):
                     break
 
         # How old a standby is, only looks at it tell.
-        is_known = not (look.is_standby or start.is_standby or start.unnumbered)
+        is_known = not (look.is_standby or start.is_standby or start.unnumbered or start.triggers)
         applier.end_snapshot(b"", str(self._position), at if is_known else _UNKNOWN)
         self._wanted = None
         log.info("the snapshot was read: %d tokens, up to change %d", sent, start.position)
@@ -401,7 +515,34 @@ class PostgresqlSource(Source):
 
 def _look(connection: Connection, position: Position | None) -> _Look:
     position = position or Position(0, "")
-    return _Look(*connection.ask(_LOOK, {"seq": position.seq, "prefix": position.prefix}))
+    try:
+        return _Look(*connection.ask(_LOOK, {"seq": position.seq, "prefix": position.prefix}))
+    except psycopg.errors.UndefinedColumn:
+        raise SourceFailed("its schema pat is of an older version: run install.sql there") from None
+
+
+def _number_found(connection: Connection) -> set[bytes] | None:
+    """What has no number, for which it is asked now; None if that failed, which must not keep changes from flowing."""
+    try:
+        return set(connection.ask(_NUMBER_FOUND)[0])
+    except psycopg.Error as error:
+        # One of the server, after which the connection is good.
+        if error.sqlstate is None or connection.closed:
+            raise
+        return None
+
+
+def _stays_unnumbered(connection: Connection) -> bool:
+    """Whether what has no number gets none although it is asked for."""
+    first = _number_found(connection)
+    deadline = time.monotonic() + _UNNUMBERED_PATIENCE
+    while True:
+        left = _number_found(connection)
+        if first is not None and left is not None and first.isdisjoint(left):
+            return False
+        if time.monotonic() >= deadline:
+            return True
+        time.sleep(0.1)
 
 
 def _changes(connection: Connection, after: int, limit: int, only_revocations: bool = False) -> _Page:

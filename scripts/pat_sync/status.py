@@ -40,7 +40,7 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
     problems: list[str] = []
     report: dict[str, Any] = {"store": str(settings.store), "source": settings.source_name}
 
-    stats = _stats(settings, problems)
+    stats = read_stats(settings, problems)
     report["running"] = is_running = _is_followed(settings.store)
     if not is_running:
         problems.append("no pat-sync is running for this store: systemctl start pat-sync, and see its log")
@@ -86,7 +86,7 @@ def _probe(settings: Settings, source: Source, stats: dict[str, Any], is_running
     deadline = time.monotonic() + patience
     while is_running and not probe.is_current and time.monotonic() < deadline:
         time.sleep(0.25)
-        again = _stats(settings, [])
+        again = read_stats(settings, [])
         if again is None:
             break
         probe = source.probe(_store(again))
@@ -100,7 +100,8 @@ def _store(stats: dict[str, Any]) -> Store:
     return Store(stats["state"], stats["epoch"], stats["cursor"], stats.get("key_id"))
 
 
-def _stats(settings: Settings, problems: list[str]) -> dict[str, Any] | None:
+def read_stats(settings: Settings, problems: list[str]) -> dict[str, Any] | None:
+    """What patctl says of the store."""
     done = subprocess.run(
         [settings.patctl, "stats", "--json", "--store", settings.store], capture_output=True, text=True, check=False
     )

@@ -215,17 +215,19 @@ def test_the_heartbeat_of_a_standby_follows_what_it_receives(cluster: Cluster, s
 
 
 def test_changes_without_a_number_are_told(database: Database, store: Store) -> None:
+    """By an edge that can't have them numbered, as on a standby."""
     port = free_port()
     held = 'pat_sync_heartbeat_held{reason="unnumbered"}'
+    source = f"{database.url('edge')}?options=-c%20default_transaction_read_only%3Don"
     with PatSync(
-        "--source", database.url("edge"), "--store", store.folder, "--metrics-listen", f"127.0.0.1:{port}", *FAST
+        "--source", source, "--store", store.folder, "--metrics-listen", f"127.0.0.1:{port}", *FAST
     ) as sync:
-        wait_until(lambda: status(database.url("edge"), store).returncode == 0, "all is well")
+        wait_until(lambda: status(source, store).returncode == 0, "all is well")
         assert value(scrape(port), held) == 0
         with database.connect() as connection:
             connection.execute("ALTER TABLE pat.token DISABLE TRIGGER USER")
             put(database, "a")
-            connection.execute("ALTER TABLE pat.token ENABLE TRIGGER USER")
+            database.install()
             sync.wait_for_line("error: the source has changes without a number")
             heartbeat = store.stats()["heartbeat"]
             put(database, "b")
@@ -235,13 +237,14 @@ def test_changes_without_a_number_are_told(database: Database, store: Store) -> 
             assert store.stats()["heartbeat"] <= heartbeat + 1
             assert len(sync.find("without a number")) == 1
             assert value(scrape(port), held) == 1
-            done = status(database.url("edge"), store)
+            done = status(source, store)
             assert done.returncode == 1
-            assert "pat.number_changes()" in done.stdout
             assert "wrong: the source has changes without a number" in done.stdout
-            connection.execute("SELECT pat.number_changes()")
-        wait_until(lambda: store.tokens() == {"a": "ok", "b": "ok"}, "all")
-        wait_until(lambda: status(database.url("edge"), store).returncode == 0, "all is well")
+            # The next look of an edge that may write numbers them.
+            other = Store(store.folder.parent / "other")
+            assert once("--source", database.url("edge"), "--store", other.folder).returncode == 0
+        wait_until(lambda: store.tokens() == other.tokens() == {"a": "ok", "b": "ok"}, "all")
+        wait_until(lambda: status(source, store).returncode == 0, "all is well")
         assert value(scrape(port), held) == 0
 
 

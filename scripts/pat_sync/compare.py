@@ -1,0 +1,147 @@
+"""`pat-sync compare`: whether the store holds what the database holds, token by token.
+
+It finds what no edge can notice by following: a deletion that was made with triggers off, and a row that was put back
+together with its number. Within an epoch, a number stands for a token as it was then, so digests and numbers say it all.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from pat_sync.configuration import Settings
+from pat_sync.errors import ConfigurationError, SourceFailed
+from pat_sync.log import scrub
+from pat_sync.postgresql import Position, PostgresqlSource, Row
+from pat_sync.source import Source
+from pat_sync.status import read_stats
+
+# For how long a store may be behind: what has just changed is on its way.
+_PATIENCE = 10.0
+
+# So many tokens of each kind are named.
+_MOST_NAMED = 100
+
+
+class _StoreFailed(Exception):
+    pass
+
+
+@dataclass
+class _Difference:
+    """Tokens that are wrong in the same way."""
+
+    name: str
+    count: int = 0
+    ids: list[str] = field(default_factory=list)
+
+    def add(self, row: Row) -> None:
+        self.count += 1
+        if len(self.ids) < _MOST_NAMED:
+            self.ids.append(row.id)
+
+
+def print_comparison(settings: Settings, source: Source) -> bool:
+    """Whether they are equal."""
+    if not isinstance(source, PostgresqlSource):
+        raise ConfigurationError("only a source postgresql:// is compared: the others send all tokens by themselves")
+    only_in_store = _Difference("only_in_store")
+    only_in_source = _Difference("only_in_source")
+    different = _Difference("different")
+    compared = 0
+    problems: list[str] = []
+    try:
+        with closing(source.open_snapshot()) as snapshot:
+            problem = _wait_for(settings, snapshot.epoch, snapshot.position)
+            if problem is None:
+                missing: list[Row] = []
+                for ours, theirs in _merge(_exported(settings), snapshot.rows()):
+                    compared += 1
+                    if theirs is None:
+                        assert ours is not None
+                        # It may be newer than the snapshot, or be kept for a revocation on this host.
+                        if ours.seq <= snapshot.position and not ours.is_local:
+                            only_in_store.add(ours)
+                    elif ours is None:
+                        missing.append(theirs)
+                    elif ours.seq != theirs.seq and ours.seq <= snapshot.position and not ours.is_local:
+                        different.add(theirs)
+            else:
+                problems.append(problem)
+        if problem is None:
+            # It may have been deleted since.
+            for row in missing:
+                if source.has(row.digest):
+                    only_in_source.add(row)
+    except SourceFailed as error:
+        problems.append(f"the source can't be read: {scrub(str(error))}")
+    except _StoreFailed as error:
+        problems.append(str(error))
+
+    differences = [only_in_store, only_in_source, different]
+    if any(difference.count for difference in differences):
+        problems.append("they differ: SELECT pat.new_epoch() in the source has each edge take a snapshot, which repairs it")
+    if settings.as_json:
+        named = {difference.name: difference.ids for difference in differences}
+        print(json.dumps({"compared": compared, **named, "problems": problems}))
+    else:
+        print(f"tokens compared: {compared}")
+        for difference in differences:
+            text = difference.name.replace("_", " ")
+            for id in difference.ids:
+                print(f"{text}: {id}")
+            if difference.count > len(difference.ids):
+                print(f"{text}: {difference.count - len(difference.ids)} more")
+        for problem in problems:
+            print(f"wrong: {problem}")
+        if not problems:
+            print("the store equals the source")
+    return not problems
+
+
+def _wait_for(settings: Settings, epoch: str, position: int) -> str | None:
+    """Until the store has what the snapshot has; what is wrong if it does not get there."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        problems: list[str] = []
+        stats = read_stats(settings, problems)
+        if stats is None:
+            return problems[0]
+        reached = Position.parse(stats["cursor"])
+        if stats["epoch"].partition("#")[0] == epoch and reached is not None and reached.seq >= position:
+            return None
+        if time.monotonic() >= deadline:
+            return "the store is behind its source, and can't be compared: see pat-sync status"
+        time.sleep(0.2)
+
+
+def _exported(settings: Settings) -> Iterator[Row]:
+    """What the store holds, in the order of digests."""
+    command = [str(settings.patctl), "export", "--store", str(settings.store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as export:
+        assert export.stdout is not None
+        for line in export.stdout:
+            record = json.loads(line)
+            is_local = "local_revoked_at" in record or "denied" in record
+            yield Row(bytes.fromhex(record["digest"]), record.get("seq", 0), record["id"], is_local)
+    if export.returncode != 0:
+        raise _StoreFailed("the store can't be read as a whole: see patctl verify")
+
+
+def _merge(ours: Iterator[Row], theirs: Iterator[Row]) -> Iterator[tuple[Row | None, Row | None]]:
+    """Pairs of equal digests, and what has no counterpart, of two lists that are in their order."""
+    a, b = next(ours, None), next(theirs, None)
+    while a is not None or b is not None:
+        if b is None or (a is not None and a.digest < b.digest):
+            yield a, None
+            a = next(ours, None)
+        elif a is None or b.digest < a.digest:
+            yield None, b
+            b = next(theirs, None)
+        else:
+            yield a, b
+            a, b = next(ours, None), next(theirs, None)
