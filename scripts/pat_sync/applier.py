@@ -29,6 +29,9 @@ _OPENING_SECONDS = 30.0
 # For how long it may say nothing while it owes an answer.
 _SILENCE_SECONDS = 120.0
 
+# How long the end of its standard error may come after its own.
+_LAST_WORDS_SECONDS = 1.0
+
 _PIPE_SIZE = 1 << 20
 
 
@@ -78,6 +81,8 @@ class Applier:
         self._silent_from = time.monotonic()
         self._waiting_for_disk = False
         self._closing = False
+        # The last line of its standard error, which says why it ended.
+        self._last_words = ""
         # Lines that could not be used, but for those that an answer was owed for.
         self.rejected = 0
 
@@ -239,12 +244,18 @@ class Applier:
             for _ in stream:
                 pass
         status = self._process.wait()
-        self._fail(ApplierFailed(f"it ended by signal {-status}" if status < 0 else f"it ended with status {status}"))
+        if status < 0:
+            self._fail(ApplierFailed(f"it ended by signal {-status}"))
+            return
+        self._threads[1].join(_LAST_WORDS_SECONDS)
+        said = f": {self._last_words}" if self._last_words else ""
+        self._fail(ApplierFailed(f"it ended with status {status}{said}"))
 
     def _read_errors(self, stream: IO[bytes]) -> None:
         for line in stream:
             text = line.decode(errors="replace").strip().removeprefix("patctl: ")
             if text:
+                self._last_words = text
                 log.warning("patctl: %s", text)
 
     def _fail(self, failure: ApplierFailed) -> None:

@@ -53,6 +53,10 @@ class Engine:
                     return self._follow(applier)
                 finally:
                     applier.close()
+            except SourceFailed as error:
+                # With --once. patctl has ended by now, so this is the last line.
+                log.error('source "%s" failed: %s', self._settings.source_name, error)
+                return False
             except ApplierFailed as error:
                 if self._settings.once and not self._may_repeat(error):
                     log.error("patctl failed: %s", error)
@@ -86,8 +90,7 @@ class Engine:
             except SourceFailed as error:
                 self._metrics.set("pat_sync_source_up", 0)
                 if self._settings.once:
-                    log.error('source "%s" failed: %s', self._settings.source_name, error)
-                    return False
+                    raise
                 self._metrics.count("pat_sync_reconnects")
                 seconds = self._source_backoff.failed()
                 if error.retry_after is not None:

@@ -39,6 +39,14 @@ _CHUNK = 1 << 16
 # Of what goes into a header and a URL.
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
+_CONTENT_TYPES = ("application/jsonl", "application/x-ndjson")
+_CHARSETS = ("utf-8", "utf8", "us-ascii")
+
+# What goes on without end is not waited for: answers in a row without changes, snapshots with --once, bytes of nothing.
+_MOST_EMPTY = 100
+_MOST_SNAPSHOTS = 3
+_MOST_BLANK = 1 << 16
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _LONGEST_RETRY_AFTER = 300.0
@@ -135,6 +143,8 @@ class FeedSource(Source):
         self._wanted: str | None = None
         # Nothing but a snapshot was received since the last failure to go on.
         self._has_only_snapshot = False
+        # How many answers in a row had no changes, and did not say that there are no more.
+        self._empty = 0
         self._freshness = _Freshness()
         self._is_held = False
         self._next_reminder = 0.0
@@ -168,11 +178,19 @@ class FeedSource(Source):
 
     def follow(self, applier: Applier, once: bool) -> None:
         wait = 0.0
+        snapshots = 0
+        self._empty = 0
+        # The cursors since the store last had everything.
+        passed: set[str] = set()
         while True:
             applier.check()
             self._pulse.beat()
             reason = self._why_snapshot(applier)
             if reason is not None:
+                snapshots += 1
+                if once and snapshots > _MOST_SNAPSHOTS:
+                    raise SourceFailed(f"{reason}, and {_MOST_SNAPSHOTS} snapshots did not help")
+                passed.clear()
                 with web.failures():
                     self._take_snapshot(applier, reason)
                 wait = 0.0
@@ -181,6 +199,7 @@ class FeedSource(Source):
             at = time.time()
             asked = time.monotonic()
             cursor = applier.cursor
+            passed.add(cursor)
             try:
                 with web.failures():
                     is_all = self._read(applier, wait)
@@ -198,7 +217,13 @@ class FeedSource(Source):
                     applier.settle()
                     self._end_once()
                     return
-            if applier.cursor == cursor and wait > 0:
+            if is_all:
+                passed.clear()
+            elif applier.cursor in passed:
+                raise SourceFailed(f'its cursors go round: "{applier.cursor}" comes again, and there is still more')
+            if self._empty > _MOST_EMPTY:
+                raise SourceFailed(f"{_MOST_EMPTY} answers in a row have no changes, and say that there is more")
+            if (applier.cursor == cursor and wait > 0) or self._empty > 0:
                 # A feed that does not wait is asked no more often than this.
                 self._pulse.sleep(self._poll_interval - (time.monotonic() - asked))
             wait = self._wait if is_all or applier.cursor == cursor else 0.0
@@ -260,17 +285,25 @@ class FeedSource(Source):
         if epoch != applier.epoch:
             raise _NeedsSnapshot(f'the feed has another epoch, "{epoch}"')
 
-        is_all = False
+        is_all: bool | None = None
+        asked_with = applier.cursor
         changes: list[bytes] = []
         size = 0
+        is_empty = True
+        has_changes = False
         for line in self._lines(answer):
+            is_empty = False
             if line.op == "commit":
                 cursor = _text(line, "cursor", _LONGEST_CURSOR)
-                after = line.fields.get("after", applier.cursor)
+                after = _text(line, "after", _LONGEST_CURSOR) if "after" in line.fields else applier.cursor
                 if after != applier.cursor:
                     raise _NeedsSnapshot(f'the feed went on from "{after}", and the store is at "{applier.cursor}"')
+                more = line.fields.get("more", True)
+                if not isinstance(more, bool):
+                    raise SourceFailed(f"line {line.number} of the answer: more is neither true nor false")
                 applier.commit(b"".join(changes), cursor)
-                is_all = line.fields.get("more") is False
+                is_all = not more
+                has_changes = has_changes or bool(changes)
                 changes.clear()
                 size = 0
             elif _is_of(line, "put", "revoke", "delete"):
@@ -280,8 +313,13 @@ class FeedSource(Source):
                     raise SourceFailed(f"more than {_MOST_BEFORE_COMMIT >> 20} MB of changes come without a commit")
             else:
                 raise SourceFailed(f'line {line.number} of the answer: "{line.op}" has no place among changes')
-        if changes or applier.cursor == "":
+        if is_empty:
+            raise SourceFailed("its answer of status 200 is empty: if there is nothing, the status is 204")
+        if changes or is_all is None:
             raise SourceFailed("the answer ends without a commit")
+        if applier.cursor == asked_with and not is_all:
+            raise SourceFailed(f'its answer leads nowhere: the cursor is still "{asked_with}", and there is more')
+        self._empty = 0 if has_changes or is_all else self._empty + 1
         return is_all
 
     # --- snapshots ---
@@ -352,6 +390,8 @@ class FeedSource(Source):
             self._pulse.beat()
             if answer.status_code not in _REDIRECTS:
                 web.check_encoding(answer)
+                if answer.status_code == 200:
+                    _check_type(answer)
                 if answer.status_code in (200, 204, 304):
                     self._freshness.judge(answer, nonce)
                 return answer
@@ -370,6 +410,7 @@ class FeedSource(Source):
     def _lines(self, answer: requests.Response) -> Iterator[_Line]:
         """Whole lines that are not blank."""
         number = 0
+        blank = 0
         rest = b""
         left = 0
         self._patience.begin(self._timeout)
@@ -384,6 +425,10 @@ class FeedSource(Source):
                     break
                 if text.strip():
                     yield _Line(number, text + b"\n", _fields(text))
+                    continue
+                blank += len(text) + 1
+                if blank > _MOST_BLANK:
+                    raise SourceFailed(f"the answer has more than {_MOST_BLANK} bytes of blank lines")
             else:
                 text = rest
             if len(text) > _LONGEST_LINE:
@@ -404,6 +449,18 @@ def _fields(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def _check_type(answer: requests.Response) -> None:
+    """Of what says nothing about itself, the lines tell."""
+    content_type, _, parameters = answer.headers.get("Content-Type", _CONTENT_TYPES[0]).partition(";")
+    charset = re.search(r'charset\s*=\s*"?([^";\s]*)', parameters, re.IGNORECASE)
+    if content_type.strip().lower() not in _CONTENT_TYPES:
+        answer.close()
+        raise SourceFailed(f'it answers with "{content_type.strip()}" and not with {_CONTENT_TYPES[0]}: is the URL right?')
+    if charset is not None and charset[1].lower() not in _CHARSETS:
+        answer.close()
+        raise SourceFailed(f'its answer is in "{charset[1]}" and not in UTF-8')
 
 
 def _is_of(line: _Line, *ops: str) -> bool:

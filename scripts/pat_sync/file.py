@@ -47,6 +47,10 @@ class _Version:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+# How often, with --once, a file may change while it is waited for.
+_MOST_CHANGES = 10
+
+
 class _BadFile(Exception):
     """This version of the file can't be used."""
 
@@ -66,6 +70,7 @@ class FileSource(Source):
         # The version that the store has, and the one that was found bad.
         self._good: _Version | None = None
         self._bad: _Version | None = None
+        self._cause = ""
 
     def want_snapshot(self, reason: str, is_too_old: bool) -> None:
         self._wanted = reason
@@ -84,16 +89,18 @@ class FileSource(Source):
     def follow(self, applier: Applier, once: bool) -> None:
         # What the store has is only known for the patctl that is running.
         self._good = None
+        changes = 0
         while True:
             applier.check()
             at = time.time()
             with self._open() as file:
                 version = _Version.of(file)
-                if version == self._bad and once:
-                    raise SourceFailed(f'"{self._path}" can\'t be used')
                 if version not in (self._good, self._bad) or self._wanted is not None:
                     self._pulse.sleep(self._settle)
                     if _Version.of(file) != version or not self._is_still(version):
+                        changes += 1
+                        if once and changes > _MOST_CHANGES:
+                            raise SourceFailed(f'"{self._path}" is being written to: replace it by renaming')
                         continue
                     self._take(applier, file, version)
                     at = min(at, time.time())
@@ -103,7 +110,7 @@ class FileSource(Source):
                     applier.settle()
                     return
             elif once:
-                raise SourceFailed(f'"{self._path}" can\'t be used')
+                raise SourceFailed(f'"{self._path}" is not used: {self._cause}')
             self._pulse.sleep(self._poll_interval)
 
     @contextmanager
@@ -131,6 +138,7 @@ class FileSource(Source):
             self._send(applier, file, content, version, at)
         except _BadFile as error:
             self._bad = version
+            self._cause = str(error)
             log.error('"%s" is not used, and the tokens of before stay: %s', self._path, error)
             return
         self._good = version

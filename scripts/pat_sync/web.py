@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from pat_sync.errors import SourceFailed, describe
@@ -68,8 +69,8 @@ def with_query(url: str, query: dict[str, str]) -> str:
 
 
 def check_encoding(answer: requests.Response) -> None:
-    encoding = answer.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
+    encoding = answer.headers.get("Content-Encoding", "")
+    if encoding.strip().lower() not in ("", "identity"):
         answer.close()
         raise SourceFailed(f'its answer has the encoding "{encoding}", which was not asked for')
 
@@ -79,8 +80,10 @@ def failures() -> Iterator[None]:
     """What requests raises has the whole URL in its text; the first cause of it says enough."""
     try:
         yield
-    except requests.exceptions.RequestException as error:
+    except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
         first = _first_cause(error)
+        if isinstance(first, http.client.IncompleteRead):
+            raise SourceFailed("its answer was cut off") from None
         if isinstance(first, ssl.SSLCertVerificationError):
             raise SourceFailed(f"its certificate is not accepted: {first.verify_message}") from None
         if isinstance(error, requests.exceptions.SSLError):
@@ -147,6 +150,12 @@ class _Adapter(HTTPAdapter):
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
         super().__init__()
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        # An answer that is shorter than its Content-Length is an error.
+        resp.enforce_content_length = True
+        answer: requests.Response = super().build_response(req, resp)  # type: ignore[no-untyped-call]
+        return answer
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)  # type: ignore[no-untyped-call]
