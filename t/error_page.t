@@ -34,7 +34,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 190;
+plan tests => repeat_each() * 195;
 
 no_long_string();
 run_tests();
@@ -338,6 +338,32 @@ location @key {
 [$main::any, $main::any, main::once('WWW-Authenticate', 'Bearer realm="Key", error.*revoked"')]
 --- raw_response_headers_unlike eval
 [$main::a_challenge, $main::a_challenge, qr/realm="API"/]
+--- no_error_log
+[crit]
+[alert]
+
+
+
+=== TEST 12: a page is challenged with where the location has pages of pages, as it is elsewhere
+--- config
+location = /t {
+    auth_pat API;
+    recursive_error_pages on;
+    error_page 401 /page;
+    try_files /nowhere =204;
+}
+location = /page { auth_pat off; set $who $auth_pat_status; }
+--- user_files
+>>> page
+the page
+--- request eval
+["GET /t"]
+--- error_code eval
+[401]
+--- raw_response_headers_like eval
+[main::once('WWW-Authenticate', 'Bearer realm="API"')]
+--- response_body_like eval
+['the page']
 --- no_error_log
 [crit]
 [alert]

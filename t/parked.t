@@ -149,6 +149,24 @@ for my $way ([@length], [@chunked]) {
     ok !-e "$server->{root}/html/dav/file", 'and writes no file';
 }
 {
+    # Of an unbuffered upload, the upstream has what comes at once: it is looked at each second in which something does.
+    my $path  = '/unbuffered' . ++$count;
+    my $token = new_token();
+    my $socket = $server->connect;
+    my $part  = "5\r\nfirst\r\n";
+    syswrite $socket, head("POST $path", bearer($token), @chunked) . $part;
+    ok wait_for(sub { asked($path) }, 10), "$path: the upstream has the request";
+    revoke();
+    my $answer;
+    wait_for(sub {
+        local $SIG{PIPE} = 'IGNORE';
+        syswrite $socket, $part;
+        $answer = AuthPat::Server::read_until($socket, qr/\r\n\r\n/, 0.1);
+    }, 10);
+    like $answer, qr/^HTTP\/1.1 401/, "$path: is ended before its body is";
+    like $answer, $challenge, "$path: with the reason";
+}
+{
     my $token = new_token('--expires-in', '1s');
     my $end = time + 1;
     my $answer = slow_upload('/buffered/expiry', $token, sub { wait_for(sub { time > $end }, 5) }, @length);

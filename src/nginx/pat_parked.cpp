@@ -58,18 +58,19 @@ ngx_int_t filter_body(ngx_http_request_t *r, ngx_chain_t *in) noexcept
 ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
 {
     auto *made = static_cast<decision *>(ngx_http_get_module_ctx(r, ngx_http_auth_pat_module));
-    if (made == nullptr) {
+
+    // What another location demanded counts no more, and what it told, the answer of an error page still does.
+    if (made == nullptr || made->conf != ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module)) {
         return NGX_DECLINED;
     }
 
     // With `satisfy any`, another module has let the request in. nginx takes a challenge back by itself, but only what
     // r->headers_out.www_authenticate points at, which auth_basic may have put in the place of ours.
-    if (made->challenge != nullptr && !r->error_page) {
+    if (made->challenge != nullptr) {
         made->challenge->hash = 0;
     }
 
-    // What a location demanded that a redirect has left counts no more.
-    if (age_of(*made) == 0 || made->conf != ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module)) {
+    if (age_of(*made) == 0) {
         return NGX_DECLINED;
     }
     const ngx_int_t status = decide_again(r, *made);

@@ -102,7 +102,8 @@ def free_port() -> int:
 
 
 class Nginx:
-    """An nginx with the locations /bare and /pat, which differ only in auth_pat, and /upload, which waits for a body."""
+    """An nginx with the locations /bare and /pat, which differ only in auth_pat, the same with /body behind them, which
+    read a body, and /upload, which waits for one."""
 
     def __init__(
         self,
@@ -141,6 +142,9 @@ class Nginx:
                     location = /worker {{ return 200 $pid; }}
                     location = /bare {{ empty_gif; }}
                     location = /pat {{ auth_pat bench; empty_gif; }}
+                    location = /bare/body {{ mirror /nowhere; empty_gif; }}
+                    location = /pat/body {{ auth_pat bench; mirror /nowhere; empty_gif; }}
+                    location = /nowhere {{ return 204; }}
                     location = /upload {{ auth_pat bench; client_body_timeout 1h; proxy_pass http://127.0.0.1:1; }}
                 }}
             }}"""
