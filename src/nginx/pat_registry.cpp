@@ -19,6 +19,8 @@ struct slot {
     ngx_uint_t references;
     store::reader reader;
     store::fault logged;  ///< what was last written to the log about it
+    ngx_uint_t pause;     ///< seconds from one try to the next, of a store whose opening is held up
+    ngx_uint_t pausing;   ///< seconds until the next try
     ngx_str_t path;       ///< behind the slot
     std::size_t map_size;
 };
@@ -85,12 +87,21 @@ void report(slot &one, const store::fault &problem, ngx_log_t *log) noexcept
 /// Looks after one store: opens it, or sees that what is open is still right.
 void tend(slot &one, unsigned wait_ms, ngx_log_t *log) noexcept
 {
+    constexpr ngx_uint_t longest_pause = 16;
+
     if (one.reader.is_open()) {
         one.reader.maintain();
+    } else if (one.pausing > 0) {
+        one.pausing--;
     } else if (is_open_elsewhere(one.path)) {
         one.reader.refuse({store::fault_kind::same_store_twice});
     } else {
-        (void) one.reader.open(reinterpret_cast<const char *>(one.path.data), one.map_size, wait_ms);
+        const store::fault problem =
+            one.reader.open(reinterpret_cast<const char *>(one.path.data), one.map_size, wait_ms);
+
+        // The worker stands still for that long, and may have other stores and sites.
+        one.pause = problem.kind == store::fault_kind::stalled ? ngx_min(2 * one.pause + 1, longest_pause) : 0;
+        one.pausing = one.pause;
     }
 
     report(one, one.reader.is_open() ? store::fault{} : one.reader.problem(), log);
@@ -105,7 +116,7 @@ void maintain(ngx_event_t *event) noexcept
     ngx_add_timer(event, maintenance_interval);
 }
 
-[[nodiscard]] slot *make_slot(const store_conf &store, ngx_log_t *log) noexcept
+[[nodiscard]] slot *make_slot(const store_conf &store, unsigned wait_ms, ngx_log_t *log) noexcept
 {
     void *memory = ngx_alloc(sizeof(slot) + store.path.len + 1, log);
     if (memory == nullptr) {
@@ -120,7 +131,7 @@ void maintain(ngx_event_t *event) noexcept
     one->next = slots;
     slots = one;
 
-    tend(*one, open_wait_ms, log);
+    tend(*one, wait_ms, log);
     return one;
 }
 
@@ -160,14 +171,22 @@ bool is_serving() noexcept
 
 ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
 {
+    // One wait for all: a worker that starts may have other sites to serve.
+    ngx_time_update();
+    const ngx_msec_t begun_at = ngx_current_msec;
+
     for (auto **store = begin<store_conf *>(conf.stores); store != end<store_conf *>(conf.stores); store++) {
+        ngx_time_update();
+        const ngx_msec_t waited = ngx_min(ngx_current_msec - begun_at, open_wait_ms);
+        const unsigned wait_ms = ngx_max(open_wait_ms - static_cast<unsigned>(waited), store::reopen_wait_ms);
+
         ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cycle->pool, 0);
         if (cleanup == nullptr) {
             return NGX_ERROR;
         }
 
         slot *one = find((*store)->path);
-        if (one == nullptr && (one = make_slot(**store, cycle->log)) == nullptr) {
+        if (one == nullptr && (one = make_slot(**store, wait_ms, cycle->log)) == nullptr) {
             return NGX_ERROR;
         }
 

@@ -1,17 +1,16 @@
 #include "store/pat_environment.h"
 
 #include "core/pat_bytes.h"
-#include "store/pat_trap.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
-#include <ctime>
+#include <span>
 
 #include <fcntl.h>
 #include <lmdb.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -26,10 +25,12 @@ namespace lmdb_header {
 constexpr std::size_t page_header_length = 16;
 constexpr std::size_t magic = page_header_length;
 constexpr std::size_t version = magic + 4;
-constexpr std::size_t page_size = version + 4 + 8 + 8;
+constexpr std::size_t map_size = version + 4 + 8;
+constexpr std::size_t page_size = map_size + 8;
 constexpr std::size_t free_root = page_size + 40;
 constexpr std::size_t main_root = free_root + 48;
-constexpr std::size_t transaction = main_root + 8 + 8;
+constexpr std::size_t last_page = main_root + 8;
+constexpr std::size_t transaction = last_page + 8;
 constexpr std::size_t length = transaction + 8;
 
 constexpr std::uint32_t right_magic = 0xBEEFC0DE;
@@ -40,28 +41,11 @@ constexpr std::size_t max_page_size = 65536;
 
 static_assert(sizeof(std::size_t) == 8, "the header of an LMDB file is read as a 64-bit machine writes it");
 
-/// A file descriptor that is closed when it goes out of scope.
-class descriptor {
-public:
-    explicit descriptor(int fd) noexcept : fd_{fd} {}
-    descriptor(const descriptor &) = delete;
-    descriptor &operator=(const descriptor &) = delete;
-    ~descriptor()
-    {
-        if (fd_ >= 0) {
-            ::close(fd_);
-        }
-    }
-
-    [[nodiscard]] int get() const noexcept { return fd_; }
-
-private:
-    int fd_;
-};
-
 struct meta_page {
     std::size_t page_size = lmdb_header::min_page_size;
     std::array<std::uint64_t, 2> roots{};  ///< page numbers, of the tree of free pages and of the main one
+    std::uint64_t map_size = 0;
+    std::uint64_t last_page = 0;
     std::uint64_t transaction = 0;
 };
 
@@ -86,6 +70,8 @@ fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
     out.page_size = load_le<std::uint32_t>(&bytes[lmdb_header::page_size]);
     out.roots = {load_le<std::uint64_t>(&bytes[lmdb_header::free_root]),
                  load_le<std::uint64_t>(&bytes[lmdb_header::main_root])};
+    out.map_size = load_le<std::uint64_t>(&bytes[lmdb_header::map_size]);
+    out.last_page = load_le<std::uint64_t>(&bytes[lmdb_header::last_page]);
     out.transaction = load_le<std::uint64_t>(&bytes[lmdb_header::transaction]);
 
     if (!std::has_single_bit(out.page_size) || out.page_size < lmdb_header::min_page_size
@@ -95,37 +81,20 @@ fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
     return {};
 }
 
-file_identity identity_of(const struct stat &info) noexcept
+/// The numbers that the next files to be opened will get.
+std::array<int, 3> next_descriptors(int any) noexcept
 {
-    return {info.st_dev, info.st_ino};
-}
-
-bool leads_to(const file_path &path, const file_identity &file) noexcept
-{
-    struct stat info;
-    return stat(path.text(), &info) == 0 && identity_of(info) == file;
+    std::array<int, 3> result;
+    for (int &fd : result) {
+        fd = fcntl(any, F_DUPFD_CLOEXEC, 0);
+    }
+    for (const int fd : result) {
+        ::close(fd);
+    }
+    return result;
 }
 
 }  // namespace
-
-bool file_path::set(const char *folder, const char *file) noexcept
-{
-    return join(folder, "/") && join(text_.data(), file);
-}
-
-bool file_path::join(const char *before, const char *after) noexcept
-{
-    const std::size_t length = std::strlen(before);
-    const std::size_t more = std::strlen(after);
-
-    if (length + more >= text_.size()) {
-        return false;
-    }
-
-    std::memmove(text_.data(), before, length);
-    std::memcpy(text_.data() + length, after, more + 1);
-    return true;
-}
 
 fault check_library() noexcept
 {
@@ -140,31 +109,34 @@ fault check_library() noexcept
     return {};
 }
 
-fault check_data_file(const char *path) noexcept
+fault check_data_file(int fd, std::size_t map_size) noexcept
 {
-    const descriptor file{::open(path, O_RDONLY | O_CLOEXEC)};
-    if (file.get() < 0) {
-        return from_errno(errno);
-    }
-
     meta_page first;
-    if (const fault problem = read_meta_page(file.get(), 0, first)) {
+    if (const fault problem = read_meta_page(fd, 0, first)) {
         return problem;
     }
 
     meta_page second;
-    if (const fault problem = read_meta_page(file.get(), first.page_size, second)) {
+    if (const fault problem = read_meta_page(fd, first.page_size, second)) {
         return problem;
     }
 
     struct stat info;
-    if (fstat(file.get(), &info) != 0) {
+    if (fstat(fd, &info) != 0) {
         return from_errno(errno);
     }
 
     const meta_page &newest = first.transaction > second.transaction ? first : second;
     if (newest.page_size != first.page_size) {
         return {fault_kind::damaged};
+    }
+
+    // LMDB takes whatever the file asks for; and of both pages, as a commit may come to the other one.
+    const std::size_t limit = std::max(map_size, max_map_size);
+    for (const meta_page *page : {&first, &second}) {
+        if (page->map_size > limit || page->last_page >= limit / newest.page_size) {
+            return {fault_kind::damaged};
+        }
     }
 
     // Not the last page: LMDB leaves pages at the end unwritten that a transaction took and gave back. What else is
@@ -179,78 +151,68 @@ fault check_data_file(const char *path) noexcept
     return {};
 }
 
-fault open_lock::acquire(const char *folder, unsigned wait_ms) noexcept
-{
-    constexpr unsigned step_ms = 1;
-
-    file_path path;
-    if (!path.set(folder, open_lock_file)) {
-        return from_errno(ENAMETOOLONG);
-    }
-
-    fd_ = ::open(path.text(), O_RDONLY | O_CLOEXEC);
-    if (fd_ < 0) {
-        return from_errno(errno);
-    }
-
-    for (unsigned waited = 0; flock(fd_, LOCK_EX | LOCK_NB) != 0; waited += step_ms) {
-        if (errno != EWOULDBLOCK && errno != EINTR) {
-            return from_errno(errno);
-        }
-        if (waited >= wait_ms) {
-            return {fault_kind::busy};
-        }
-        constexpr timespec step{0, step_ms * 1000000L};
-        nanosleep(&step, nullptr);
-    }
-    return {};
-}
-
-open_lock::~open_lock()
-{
-    if (fd_ >= 0) {
-        ::close(fd_);
-    }
-}
-
 fault environment::open(const char *folder, open_mode mode, std::size_t map_size, unsigned wait_ms) noexcept
 {
     close();
+    map_size_ = map_size;
 
     if (const fault problem = check_library()) {
         return problem;
     }
-    if (!data_path_.set(folder, data_file) || !lock_path_.set(folder, lock_file)) {
-        return from_errno(ENAMETOOLONG);
+
+    fault problem = open_files(folder, mode, wait_ms);
+    if (!problem) {
+        trap::install();
+        const fault cut_short = bounded(wait_ms, [&] { problem = open_environment(folder, mode); });
+        problem = cut_short ? cut_short : problem;
     }
 
-    open_lock lock;
-    if (const fault problem = lock.acquire(folder, wait_ms)) {
-        const bool has_data = faccessat(AT_FDCWD, data_path_.text(), F_OK, AT_EACCESS) == 0;
-        return problem.kind == fault_kind::absent && has_data ? fault{fault_kind::no_lock_file, problem.code} : problem;
-    }
-    if (const fault problem = check_data_file(data_path_.text())) {
-        return problem;
-    }
-
-    // A reader leaves the making of files to the writer, but mdb_env_open() would make lock.mdb (reader rule 10).
-    if (mode == open_mode::read && faccessat(AT_FDCWD, lock_path_.text(), R_OK | W_OK, AT_EACCESS) != 0) {
-        return {errno == EROFS ? fault_kind::read_only : fault_kind::no_lock_file, errno};
-    }
-
-    trap::install();
-
-    fault problem;
-    if (!trap::run([&] { problem = open_environment(folder, mode, map_size); })) {
-        problem = {fault_kind::damaged};
-    }
     if (problem) {
         close();
+    } else {
+        files_.end_opening();
     }
     return problem;
 }
 
-fault environment::open_environment(const char *folder, open_mode mode, std::size_t map_size) noexcept
+/// Opens the files that LMDB will open again, and looks at them first.
+fault environment::open_files(const char *folder, open_mode mode, unsigned wait_ms) noexcept
+{
+    if (const fault problem = files_.open(folder, mode, wait_ms)) {
+        return problem;
+    }
+
+    struct stat data;
+    struct statvfs file_system;
+    if (fstat(files_.data(), &data) != 0 || fstatvfs(files_.data(), &file_system) != 0) {
+        return from_errno(errno);
+    }
+
+    // What is shorter than the two pages of a header was left by a creation that was interrupted, and LMDB refuses it.
+    if (mode == open_mode::create && data.st_size < 2 * sysconf(_SC_PAGESIZE)) {
+        if (data.st_size != 0 && ftruncate(files_.data(), 0) != 0) {
+            return from_errno(errno);
+        }
+    } else if (const fault problem = check_data_file(files_.data(), map_size_)) {
+        return problem;
+    }
+
+    if (const fault problem = files_.open_lock(mode)) {
+        return problem;
+    }
+    if ((file_system.f_flag & ST_RDONLY) != 0) {
+        return {fault_kind::read_only};
+    }
+
+    struct stat lock;
+    if (fstat(files_.lock(), &lock) != 0) {
+        return from_errno(errno);
+    }
+    return lock.st_size > max_lock_file_size ? fault{fault_kind::bad_lock_file} : fault{};
+}
+
+/// Runs in a trap.
+fault environment::open_environment(const char *folder, open_mode mode) noexcept
 {
     int code = mdb_env_create(&env_);
     if (code != 0) {
@@ -258,42 +220,32 @@ fault environment::open_environment(const char *folder, open_mode mode, std::siz
         return from_lmdb(code);
     }
 
+    const std::array<int, 3> next = next_descriptors(files_.data());
     if ((code = mdb_env_set_assert(env_, trap::failed_assertion)) != 0
-        || (code = mdb_env_set_mapsize(env_, map_size)) != 0 || (code = mdb_env_set_maxreaders(env_, max_readers)) != 0
+        || (code = mdb_env_set_mapsize(env_, map_size_)) != 0 || (code = mdb_env_set_maxreaders(env_, max_readers)) != 0
         || (code = mdb_env_open(env_, folder, MDB_NOTLS | (mode == open_mode::read ? MDB_RDONLY : 0), data_file_mode))
                != 0) {
         return from_lmdb(code);
     }
 
-    int fd;
-    struct stat info;
-    struct statvfs file_system;
-    if ((code = mdb_env_get_fd(env_, &fd)) != 0) {
-        return from_lmdb(code);
+    // LMDB opens by path: data.mdb, twice to write, and lock.mdb. They must be the files that were looked at.
+    unsigned data_files = 0;
+    unsigned lock_files = 0;
+    for (const int fd : std::span{next}.first(mode == open_mode::read ? 2 : 3)) {
+        const auto file = identify(fd);
+        data_files += file == files_.data_identity() ? 1 : 0;
+        lock_files += file == files_.lock_identity() ? 1 : 0;
     }
-    if (fstat(fd, &info) != 0 || fstatvfs(fd, &file_system) != 0) {
-        return from_errno(errno);
-    }
-    if ((file_system.f_flag & ST_RDONLY) != 0) {
-        return {fault_kind::read_only};
-    }
-    data_ = identity_of(info);
-
-    if (const fault problem = check_length(fd)) {
-        return problem;
+    if (lock_files != 1 || data_files != (mode == open_mode::read ? 1 : 2) || !files_.are_in_place()) {
+        return {fault_kind::replaced};
     }
 
-    if (stat(lock_path_.text(), &info) != 0) {
-        return from_errno(errno);
-    }
-    lock_ = identity_of(info);
-
-    return {};
+    return check_length();
 }
 
 /// That the file is as long as its last page says, but for free pages at its end, which LMDB does not write if a
 /// transaction took and gave them back. Runs in a trap.
-fault environment::check_length(int fd) const noexcept
+fault environment::check_length() const noexcept
 {
     constexpr int max_tries = 3;  // a commit may just be published, or never be
     for (int tries = 0; tries < max_tries; tries++) {
@@ -302,7 +254,7 @@ fault environment::check_length(int fd) const noexcept
         struct stat file;
         mdb_env_info(env_, &info);
         mdb_env_stat(env_, &tree);
-        if (fstat(fd, &file) != 0) {
+        if (fstat(files_.data(), &file) != 0) {
             return from_errno(errno);
         }
 
@@ -318,17 +270,24 @@ fault environment::check_length(int fd) const noexcept
             return from_lmdb(code);
         }
 
-        constexpr MDB_dbi free_pages = 0;  // LMDB, mdb_stat.c: each value is a count and that many page numbers
+        // More than a store has, unless somebody made it so that this does not end. What is missing then is found out
+        // when it is read.
+        constexpr unsigned max_steps = 1U << 20;
+        unsigned steps = 0;
+
+        constexpr MDB_dbi free_pages = 0;  // LMDB, mdb_stat.c: a count and that many page numbers, the highest first
         std::size_t missing = info.me_last_pgno + 1 - pages;
         const bool is_same_commit = mdb_txn_id(transaction) == info.me_last_txnid;
         if (is_same_commit && (code = mdb_cursor_open(transaction, free_pages, &cursor)) == 0) {
             MDB_val key;
             MDB_val value;
-            while (missing != 0 && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+            while (missing != 0 && steps < max_steps && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
                 const auto *list = static_cast<const std::size_t *>(value.mv_data);
-                for (std::size_t i = 1; i < value.mv_size / sizeof *list && i <= list[0]; i++) {
-                    missing -= list[i] >= pages && list[i] <= info.me_last_pgno ? 1 : 0;
+                const std::size_t length = std::min(value.mv_size / sizeof *list, list[0] + 1);
+                for (std::size_t i = 1; i < length && list[i] >= pages && steps < max_steps; i++, steps++) {
+                    missing -= list[i] <= info.me_last_pgno ? 1 : 0;
                 }
+                steps++;
             }
             mdb_cursor_close(cursor);
         }
@@ -338,7 +297,7 @@ fault environment::check_length(int fd) const noexcept
             if (code != 0 && code != MDB_NOTFOUND) {
                 return from_lmdb(code);
             }
-            return missing == 0 ? fault{} : fault{fault_kind::truncated};
+            return missing == 0 || steps >= max_steps ? fault{} : fault{fault_kind::truncated};
         }
     }
     return {};
@@ -346,13 +305,18 @@ fault environment::check_length(int fd) const noexcept
 
 void environment::close() noexcept
 {
-    if (env_ == nullptr) {
-        return;
+    if (env_ != nullptr) {
+        // Closing clears our slots in lock.mdb, which is mapped, too. If that fails there is nothing left to free.
+        (void) trap::run([this] { mdb_env_close(env_); });
+        env_ = nullptr;
     }
+    files_.close();
+}
 
-    // Closing clears our slots in lock.mdb, which is mapped, too. If that fails there is nothing left to free.
-    (void) trap::run([this] { mdb_env_close(env_); });
+void environment::abandon() noexcept
+{
     env_ = nullptr;
+    files_.abandon();
 }
 
 int environment::begin_reading(MDB_txn *&out) const noexcept
@@ -367,16 +331,19 @@ int environment::begin_reading(MDB_txn *&out) const noexcept
     return mdb_txn_begin(env_, nullptr, MDB_RDONLY, &out);
 }
 
+fault environment::grow() noexcept
+{
+    if (const fault problem = check_data_file(files_.data(), map_size_)) {
+        return problem;
+    }
+    return from_lmdb(mdb_env_set_mapsize(env_, 0));
+}
+
 std::size_t environment::last_commit() const noexcept
 {
     MDB_envinfo info;
     mdb_env_info(env_, &info);
     return info.me_last_txnid;
-}
-
-bool environment::files_are_in_place() const noexcept
-{
-    return leads_to(data_path_, data_) && leads_to(lock_path_, lock_);
 }
 
 }  // namespace pat::store

@@ -15,10 +15,17 @@ const char *message(fault of) noexcept
     case fault_kind::no_lock_file:
         return "lock.mdb or open.lock is missing, or lock.mdb not writable: readers must be in the store's group "
                "(\"patctl init --group\")";
+    case fault_kind::not_regular:
+        return "a file of the store is a link, or no regular file: remove it, or put a backup in place of the folder";
+    case fault_kind::bad_lock_file:
+        return "lock.mdb is not LMDB's: end all processes that have the store open, and remove it";
     case fault_kind::read_only: return "the store is on a read-only file system, where LMDB can't lock";
-    case fault_kind::busy:
-        return "others are opening the store (open.lock is taken), or a process with the same PID in another PID "
-               "namespace reads it";
+    case fault_kind::busy: return "others are opening the store: open.lock is taken";
+    case fault_kind::stalled: return "the store did not open in time: a process holds a lock in lock.mdb";
+    case fault_kind::other_namespace:
+        return "a process of another PID namespace has the store open: share one (Kubernetes: shareProcessNamespace: "
+               "true; Compose: pid: \"service:...\")";
+    case fault_kind::no_namespace: return "the PID namespace can't be told: mount /proc where this process runs";
     case fault_kind::bad_library:
         return "this release of LMDB can't be used: 0.9.26 to 0.9.31 lose their mutexes, 1.0 has another file format";
     case fault_kind::not_a_store: return "data.mdb is not a store of nginx-auth-pat";
@@ -46,6 +53,10 @@ const char *detail(fault of) noexcept
 {
     if (of.code == 0) {
         return "";
+    }
+    if (of.kind == fault_kind::not_regular) {
+        constexpr const char *files[] = {"data.mdb", "lock.mdb", "open.lock"};
+        return files[of.code - 1];
     }
     if (of.kind == fault_kind::bad_record) {
         return message(static_cast<codec_error>(of.code)).data();

@@ -12,8 +12,13 @@ enum class fault_kind : std::uint8_t {
     absent,            ///< there is no store at that path
     denied,            ///< the operating system refused a call
     no_lock_file,      ///< lock.mdb or open.lock is missing, or lock.mdb is not writable
+    not_regular,       ///< a file is a link or no regular file; `code` says which: 1 data.mdb, 2 lock.mdb, 3 open.lock
+    bad_lock_file,     ///< lock.mdb can't be LMDB's
     read_only,         ///< the file system is mounted read-only, where LMDB would silently drop its locks
     busy,              ///< others kept open.lock for longer than we may wait
+    stalled,           ///< LMDB waited for a lock in lock.mdb for longer than we may wait
+    other_namespace,   ///< a process of another PID namespace has the store open
+    no_namespace,      ///< the PID namespace can't be told, as /proc is not there
     bad_library,       ///< this LMDB release is known to lose its mutexes, or has another file format
     not_a_store,       ///< data.mdb is not an LMDB file, or has no meta record
     newer_lmdb,        ///< data.mdb was written by LMDB 1.0 or later

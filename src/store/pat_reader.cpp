@@ -5,8 +5,24 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 namespace pat::store {
+
+namespace {
+
+/// What requests may wait, in all, for a store to be opened again, before maintain() looks at it. To open it takes a
+/// millisecond, unless somebody sees to it that it takes longer.
+constexpr std::int64_t max_reopening_ms = 100;
+
+std::int64_t now_ms() noexcept
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * std::int64_t{1000} + now.tv_nsec / 1'000'000;
+}
+
+}  // namespace
 
 fault reader::open(const char *folder, std::size_t map_size, unsigned wait_ms) noexcept
 {
@@ -14,6 +30,7 @@ fault reader::open(const char *folder, std::size_t map_size, unsigned wait_ms) n
 
     folder_ = folder;
     map_size_ = map_size;
+    reopening_ms_ = 0;
 
     problem_ = environment_.open(folder, open_mode::read, map_size, wait_ms);
     if (problem_) {
@@ -37,8 +54,8 @@ fault reader::open(const char *folder, std::size_t map_size, unsigned wait_ms) n
         end();
     };
 
-    if (!trap::run(start)) {
-        problem_ = {fault_kind::damaged};
+    if (const fault cut_short = environment::bounded(wait_ms, start)) {
+        problem_ = cut_short;
     }
 
     if (problem_) {
@@ -66,9 +83,18 @@ void reader::refuse(fault why) noexcept
     problem_ = why;
 }
 
-void reader::reopen() noexcept
+/// Opens the store again, within a request, or closes it if that has taken too long already: this worker serves other
+/// sites, too.
+void reader::reopen(fault why) noexcept
 {
+    if (reopening_ms_ >= max_reopening_ms) {
+        refuse(why);
+        return;
+    }
+
+    const std::int64_t begun_at = now_ms() - reopening_ms_;
     (void) open(folder_, map_size_, reopen_wait_ms);
+    reopening_ms_ = now_ms() - begun_at;
 }
 
 /// Begins a transaction on the newest commit, with `meta_` up to date. Runs in a trap.
@@ -83,7 +109,9 @@ fault reader::begin() noexcept
         int code = mdb_txn_renew(transaction_);
 
         if (code == MDB_MAP_RESIZED) {  // rule 7
-            mdb_env_set_mapsize(environment_.get(), 0);
+            if (const fault problem = environment_.grow()) {
+                return problem;
+            }
             code = mdb_txn_renew(transaction_);
         }
         if (code != 0) {
@@ -181,12 +209,12 @@ lookup_result reader::lookup(const hasher &by, const token_key &token, allocator
 
     if (!trap::run(body)) {
         // The environment is not to be used again, but another one may serve the tokens on pages that are whole.
-        reopen();
+        reopen({fault_kind::damaged});
         return {{fault_kind::damaged}};
     }
 
     if (result.problem.kind == fault_kind::replaced) {
-        reopen();
+        reopen(result.problem);
         if (!is_open()) {
             return {problem_};
         }
@@ -255,17 +283,15 @@ void reader::maintain() noexcept
     if (!is_open()) {
         return;
     }
+    reopening_ms_ = 0;
 
     if (!environment_.files_are_in_place()) {  // rule 5
-        reopen();
+        (void) open(folder_, map_size_, reopen_wait_ms);
         return;
     }
 
     fault problem;
     const auto body = [&] {
-        int dead;
-        mdb_reader_check(environment_.get(), &dead);
-
         meta_transaction_ = no_transaction;  // whoever overwrote the file may have left the transaction id as it was
         if ((problem = begin())) {
             return;

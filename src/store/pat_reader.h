@@ -65,8 +65,8 @@ public:
     /// The heartbeat as of the newest commit that this reader has looked at, which maintain() does; 0 if there is none.
     [[nodiscard]] std::int64_t heartbeat() const noexcept { return is_open() ? meta_.heartbeat : 0; }
 
-    /// To be called about once a second while the store is open: notices that the files were replaced, and frees the
-    /// reader slots of processes that died. It leaves a store closed that is better opened again a second later.
+    /// To be called about once a second while the store is open: notices that the files were replaced. It
+    /// leaves a store closed that is better opened again a second later.
     void maintain() noexcept;
 
     /// Whether the store was made with this hasher, by its meta record as of now.
@@ -86,7 +86,7 @@ private:
                 lookup_result &result) noexcept;
     template <typename Body>
     fault read(const Body &body) noexcept;
-    void reopen() noexcept;
+    void reopen(fault why) noexcept;
 
     static constexpr std::size_t no_transaction = ~std::size_t{0};
 
@@ -97,6 +97,7 @@ private:
 
     const char *folder_ = nullptr;
     std::size_t map_size_ = 0;
+    std::int64_t reopening_ms_ = 0;  ///< that requests have waited for it to be opened again
 
     meta meta_;  ///< rule 11: decoded again when the transaction id has changed, and by maintain()
     std::size_t meta_transaction_ = no_transaction;

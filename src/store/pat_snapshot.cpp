@@ -36,7 +36,8 @@ fault snapshot::open(const char *folder, std::size_t map_size) noexcept
         }
         problem = code == 0 ? read_meta(transaction_, database_, meta_bytes_, meta_) : from_lmdb(code);
     };
-    return trap::run(start) ? problem : fault{fault_kind::damaged};
+    const fault cut_short = environment::bounded(command_wait_ms, start);
+    return cut_short ? cut_short : problem;
 }
 
 void snapshot::close() noexcept

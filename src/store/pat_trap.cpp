@@ -1,5 +1,7 @@
 #include "store/pat_trap.h"
 
+#include <unistd.h>
+
 namespace pat::store::trap {
 
 state current;
@@ -16,7 +18,7 @@ trapped_signal trapped_signals[] = {{SIGBUS, {}}, {SIGSEGV, {}}};
 void on_fault(int number, siginfo_t *info, void *) noexcept
 {
     if (current.armed != 0) {
-        siglongjmp(current.out, 1);
+        siglongjmp(current.out, static_cast<int>(outcome::fault));
     }
 
     // Not ours: the instruction is run again, under the action that was there before. kill(2) must send it again.
@@ -27,6 +29,17 @@ void on_fault(int number, siginfo_t *info, void *) noexcept
     }
     if (info->si_code <= 0) {
         raise(number);
+    }
+}
+
+/// Of all signals with a number that is the same everywhere, the one that nobody has a use for. It is ours only while a
+/// deadline lives.
+constexpr int deadline_signal = SIGVTALRM;
+
+void on_deadline(int) noexcept
+{
+    if (current.armed != 0) {
+        siglongjmp(current.out, static_cast<int>(outcome::late));
     }
 }
 
@@ -50,7 +63,42 @@ void install() noexcept
 void failed_assertion(MDB_env *, const char *) noexcept
 {
     if (current.armed != 0) {
-        siglongjmp(current.out, 1);
+        siglongjmp(current.out, static_cast<int>(outcome::fault));
+    }
+}
+
+deadline::deadline(unsigned limit_ms) noexcept
+{
+    struct sigaction action {};
+    action.sa_handler = on_deadline;
+    action.sa_flags = SA_NODEFER;
+    sigemptyset(&action.sa_mask);
+    if (sigaction(deadline_signal, &action, &previous_) != 0) {
+        return;
+    }
+
+    // To this thread: nginx's thread pools have threads of their own.
+    struct sigevent event {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = deadline_signal;
+    event._sigev_un._tid = gettid();
+    is_set_ = timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0;
+    if (!is_set_) {
+        sigaction(deadline_signal, &previous_, nullptr);
+        return;
+    }
+
+    // Again and again: the first signal may come just before the trap is armed.
+    constexpr long again_ns = 50'000'000;
+    const struct itimerspec when = {{0, again_ns}, {limit_ms / 1000, limit_ms % 1000 * 1'000'000L}};
+    timer_settime(timer_, 0, &when, nullptr);
+}
+
+deadline::~deadline()
+{
+    if (is_set_) {
+        timer_delete(timer_);
+        sigaction(deadline_signal, &previous_, nullptr);
     }
 }
 

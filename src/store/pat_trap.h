@@ -2,6 +2,7 @@
 
 #include <csetjmp>
 #include <csignal>
+#include <ctime>
 
 struct MDB_env;
 
@@ -13,8 +14,17 @@ struct MDB_env;
 ///     mdb_env_set_assert(env, trap::failed_assertion);
 ///     if (!trap::run([&] { … })) { … }        the map is not to be used again
 ///
+/// Opening a store also takes locks that others may hold for ever (lock.mdb's, and those on it). run_for() gives up
+/// waiting for them.
+///
 /// One thread only. What runs in a trap has no destructors that matter: after a fault they are not called.
 namespace pat::store::trap {
+
+enum class outcome : unsigned char {
+    done,
+    fault,  ///< a page that can't be, or past the end of the file
+    late,   ///< the time was up
+};
 
 struct state {
     sigjmp_buf out;
@@ -22,6 +32,20 @@ struct state {
 };
 
 extern state current;
+
+/// A timer whose signal leaves the trap that is armed when the time is up, while it lives.
+class deadline {
+public:
+    explicit deadline(unsigned limit_ms) noexcept;
+    deadline(const deadline &) = delete;
+    deadline &operator=(const deadline &) = delete;
+    ~deadline();
+
+private:
+    timer_t timer_{};
+    struct sigaction previous_ {};
+    bool is_set_ = false;
+};
 
 /// Takes over SIGBUS and SIGSEGV; those that come from elsewhere are left to who had them before.
 void install() noexcept;
@@ -44,6 +68,24 @@ template <typename Body>
     current.armed = 0;
 
     return true;
+}
+
+/// The same, for at most `limit_ms` milliseconds. What is cut short must be waiting: for a lock, or for a file to open.
+template <typename Body>
+[[nodiscard]] inline outcome run_for(unsigned limit_ms, const Body &body) noexcept
+{
+    const deadline limit{limit_ms};
+
+    if (const int reason = sigsetjmp(current.out, 0); reason != 0) {
+        current.armed = 0;
+        return static_cast<outcome>(reason);
+    }
+
+    current.armed = 1;
+    body();
+    current.armed = 0;
+
+    return outcome::done;
 }
 
 }  // namespace pat::store::trap

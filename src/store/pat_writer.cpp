@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <string_view>
 
 #include <dirent.h>
@@ -19,38 +20,18 @@ namespace pat::store {
 
 namespace {
 
-/// Sets the mode as it stands here, whatever the umask, and the group; only where it differs, as only the owner may.
-fault set_access(const char *path, mode_t mode, std::optional<gid_t> group) noexcept
-{
-    struct stat info;
-    if (stat(path, &info) != 0) {
-        return from_errno(errno);
-    }
-    if (group && info.st_gid != *group && chown(path, static_cast<uid_t>(-1), *group) != 0) {
-        return from_errno(errno);
-    }
-    if ((info.st_mode & 07777) != mode && chmod(path, mode) != 0) {
-        return from_errno(errno);
-    }
-    return {};
-}
-
 /// True if the folder has nothing in it but what an interrupted creation may have left, which starts with open.lock.
 bool may_become_a_store(const char *folder) noexcept
 {
-    file_path data;
-    file_path opening;
-    if (!data.set(folder, data_file) || !opening.set(folder, open_lock_file)
-        || (access(data.text(), F_OK) == 0 && access(opening.text(), F_OK) != 0)) {
-        return false;
-    }
-
-    DIR *entries = opendir(folder);
+    const int fd = ::open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *entries = fd < 0 ? nullptr : fdopendir(fd);
     if (entries == nullptr) {
+        ::close(fd);
         return false;
     }
 
-    bool may = true;
+    bool may = faccessat(fd, data_file, F_OK, AT_SYMLINK_NOFOLLOW) != 0
+               || faccessat(fd, open_lock_file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
     while (const dirent *entry = readdir(entries)) {
         const std::string_view file{entry->d_name};
         may = may && (file == "." || file == ".." || file == data_file || file == lock_file || file == open_lock_file);
@@ -60,98 +41,9 @@ bool may_become_a_store(const char *folder) noexcept
     return may;
 }
 
-/// Makes what a store's folder holds, as far as it is not there, with the right modes and group.
-fault make_files(const char *folder, std::optional<gid_t> group, std::size_t map_size) noexcept
-{
-    file_path data;
-    file_path lock;
-    file_path opening;
-    if (!data.set(folder, data_file) || !lock.set(folder, lock_file) || !opening.set(folder, open_lock_file)) {
-        return from_errno(ENAMETOOLONG);
-    }
-
-    const int fd = ::open(opening.text(), O_RDWR | O_CREAT | O_CLOEXEC, open_lock_mode);
-    if (fd < 0) {
-        return from_errno(errno);
-    }
-    ::close(fd);
-
-    open_lock guard;
-    if (const fault problem = guard.acquire(folder, command_wait_ms)) {
-        return problem;
-    }
-
-    // What is shorter than the two pages of a header was left by a creation that was interrupted, and LMDB refuses it.
-    bool has_header = false;
-    if (struct stat info; stat(data.text(), &info) == 0) {
-        has_header = info.st_size >= 2 * sysconf(_SC_PAGESIZE);
-        if (!has_header && truncate(data.text(), 0) != 0) {
-            return from_errno(errno);
-        }
-    }
-    if (has_header) {
-        if (const fault problem = check_data_file(data.text())) {
-            return problem;
-        }
-    }
-
-    if (!has_header || access(lock.text(), F_OK) != 0) {
-        if (const fault problem = check_library()) {
-            return problem;
-        }
-
-        MDB_env *fresh;
-        int code = mdb_env_create(&fresh);
-        if (code != 0) {
-            return from_lmdb(code);
-        }
-        if ((code = mdb_env_set_mapsize(fresh, map_size)) == 0
-            && (code = mdb_env_set_maxreaders(fresh, max_readers)) == 0) {
-            code = mdb_env_open(fresh, folder, 0, data_file_mode);
-        }
-        mdb_env_close(fresh);
-        if (code != 0) {
-            return from_lmdb(code);
-        }
-    }
-
-    struct {
-        const char *path;
-        mode_t mode;
-    } const wanted[] = {
-        {folder, folder_mode},
-        {data.text(), data_file_mode},
-        {lock.text(), lock_file_mode},
-        {opening.text(), open_lock_mode},
-    };
-    for (const auto &[path, mode] : wanted) {
-        if (const fault problem = set_access(path, mode, group)) {
-            return problem;
-        }
-    }
-    return {};
-}
-
-/// Makes the contents of a file, and the entries of the folder it lies in, durable.
-fault flush(const char *file, const char *folder) noexcept
-{
-    for (const char *path : {file, folder}) {
-        const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0) {
-            return from_errno(errno);
-        }
-        const int failed = fsync(fd) != 0 ? errno : 0;
-        ::close(fd);
-        if (failed != 0) {
-            return from_errno(failed);
-        }
-    }
-    return {};
-}
-
-/// Copies the environment in `from` to the folder `to`. A child does it: LMDB copies with two threads, so that a trap
+/// Copies the environment in `from` to the file `to`. A child does it: LMDB copies with two threads, so that a trap
 /// can't stop it at a damaged page, which then ends the child alone.
-fault copy_compacted(const char *from, const char *to, std::size_t map_size) noexcept
+fault copy_compacted(const char *from, int to, std::size_t map_size) noexcept
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) {
@@ -170,7 +62,7 @@ fault copy_compacted(const char *from, const char *to, std::size_t map_size) noe
         environment original;
         fault problem = original.open(from, open_mode::read, map_size, command_wait_ms);
         if (!problem) {
-            problem = from_lmdb(mdb_env_copy2(original.get(), to, MDB_CP_COMPACT));
+            problem = from_lmdb(mdb_env_copyfd2(original.get(), to, MDB_CP_COMPACT));
         }
         original.close();
         _exit(write(ends[1], &problem, sizeof problem) == sizeof problem ? 0 : 1);
@@ -189,13 +81,39 @@ fault copy_compacted(const char *from, const char *to, std::size_t map_size) noe
     return problem;
 }
 
-/// Removes a folder that make_files() filled.
+/// Fills a folder that is new with a copy of a store, durably.
+fault fill_with_copy(const char *from, const char *to, std::optional<gid_t> group, std::size_t map_size) noexcept
+{
+    const descriptor folder{::open(to, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+    if (folder.get() < 0) {
+        return from_errno(errno);
+    }
+    const descriptor data{
+        openat(folder.get(), data_file, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, data_file_mode)};
+    if (data.get() < 0) {
+        return from_errno(errno);
+    }
+    if (const fault problem = copy_compacted(from, data.get(), map_size)) {
+        return problem;
+    }
+
+    environment copy;
+    fault problem = copy.open(to, open_mode::create, map_size, command_wait_ms);
+    if (!problem) {
+        problem = copy.files().set_access(group);
+    }
+    if (!problem && (fsync(data.get()) != 0 || fsync(folder.get()) != 0)) {
+        problem = from_errno(errno);
+    }
+    return problem;
+}
+
+/// Removes a folder that fill_with_copy() was to fill.
 void remove_files(const char *folder) noexcept
 {
+    const descriptor fd{::open(folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
     for (const char *file : {data_file, lock_file, open_lock_file}) {
-        if (file_path path; path.set(folder, file)) {
-            unlink(path.text());
-        }
+        unlinkat(fd.get(), file, 0);
     }
     rmdir(folder);
 }
@@ -463,17 +381,18 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
     if (!may_become_a_store(folder)) {
         return {fault_kind::not_empty};
     }
-    if (const fault problem = make_files(folder, group, map_size)) {
-        return problem;
-    }
 
     writer fresh;
-    if (const fault problem = fresh.environment_.open(folder, open_mode::write, map_size, command_wait_ms)) {
+    fault problem = fresh.environment_.open(folder, open_mode::create, map_size, command_wait_ms);
+    if (!problem) {
+        problem = fresh.environment_.files().set_access(group);
+    }
+    if (problem) {
         return problem;
     }
 
     transaction scope;
-    if (const fault problem = fresh.begin(scope)) {
+    if ((problem = fresh.begin(scope))) {
         return problem;
     }
     if (scope.has_meta_) {
@@ -499,21 +418,14 @@ fault writer::backup(const char *from, const char *to, std::size_t map_size) noe
     }
 
     file_path partial;
-    file_path data;
-    if (!partial.join(to, ".partial") || !data.set(partial.text(), data_file)) {
+    if (!partial.join(to, ".partial")) {
         return from_errno(ENAMETOOLONG);
     }
     if (mkdir(partial.text(), folder_mode) != 0) {
         return from_errno(errno);
     }
 
-    fault problem = copy_compacted(from, partial.text(), map_size);
-    if (!problem) {
-        problem = make_files(partial.text(), info.st_gid, map_size);
-    }
-    if (!problem) {
-        problem = flush(data.text(), partial.text());
-    }
+    fault problem = fill_with_copy(from, partial.text(), info.st_gid, map_size);
     if (!problem && rename(partial.text(), to) != 0) {
         problem = from_errno(errno);
     }
@@ -529,21 +441,9 @@ fault writer::open(const char *folder, std::size_t map_size) noexcept
         return problem;
     }
 
-    file_path lock;
-    if (!lock.set(folder, lock_file)) {
-        return from_errno(ENAMETOOLONG);
-    }
-
-    // LMDB has just made lock.mdb, if it was missing, with the mode of data.mdb.
-    struct stat info;
-    if (stat(lock.text(), &info) == 0 && info.st_uid == geteuid()) {
-        if (const fault problem = set_access(lock.text(), lock_file_mode, std::nullopt)) {
-            return problem;
-        }
-    }
-
-    if (const int code = mdb_reader_check(environment_.get(), nullptr); code != 0) {
-        return from_lmdb(code);
+    // It has just been made, if it was missing.
+    if (const fault problem = environment_.files().set_lock_file_mode()) {
+        return problem;
     }
 
     // Rule 3: taking the writer's lock publishes a commit that its owner was killed over.
@@ -559,11 +459,20 @@ fault writer::open(const char *folder, std::size_t map_size) noexcept
 
 fault writer::begin(transaction &scope) noexcept
 {
-    int code = scope.trapped([&] { return mdb_txn_begin(environment_.get(), nullptr, 0, &scope.handle_); });
+    // Rule 9: LMDB's own lock is in lock.mdb, which others may write, and knows its owner by a PID.
+    if (const fault problem = environment_.files().begin_writing()) {
+        return problem;
+    }
+
+    int code = scope.trapped([&] {
+        clear_dead_readers();
+        return mdb_txn_begin(environment_.get(), nullptr, 0, &scope.handle_);
+    });
     if (code != 0) {
         if (scope.is_broken_) {
             abort(scope);
         }
+        environment_.files().end_writing();
         return from_lmdb(code);
     }
 
@@ -598,7 +507,19 @@ fault writer::commit(transaction &scope) noexcept
         abort(scope);
     }
     scope.handle_ = nullptr;
+    environment_.files().end_writing();
     return from_lmdb(code);
+}
+
+/// Frees the slots of readers that died, which keep pages from being used again (rule 3). At most once a second, as it
+/// asks for the lock of each process that reads.
+void writer::clear_dead_readers() noexcept
+{
+    const std::time_t now = std::time(nullptr);
+    if (now != cleared_at_) {
+        cleared_at_ = now;
+        mdb_reader_check(environment_.get(), nullptr);
+    }
 }
 
 void writer::abort(transaction &scope) noexcept
@@ -614,6 +535,7 @@ void writer::abort(transaction &scope) noexcept
         environment_.abandon();
     }
     scope.handle_ = nullptr;
+    environment_.files().end_writing();
 }
 
 }  // namespace pat::store

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <optional>
 
 #include <sys/types.h>
@@ -133,8 +134,10 @@ private:
     fault begin(transaction &scope) noexcept;
     fault commit(transaction &scope) noexcept;
     void abort(transaction &scope) noexcept;
+    void clear_dead_readers() noexcept;
 
     environment environment_;
+    std::time_t cleared_at_ = 0;
 };
 
 }  // namespace pat::store

@@ -203,7 +203,25 @@ bool appears(const path &at)
     return waited_ms < deadline_ms;
 }
 
-void two_readers_with_one_pid_in_different_pid_namespaces_are_told_apart(void **)
+/// Opens a store as a reader or a writer, tells so with a folder, and closes it when there is another one.
+bool hold(const path &store, store::open_mode mode, const path &is_open, const path &may_close)
+{
+    auto *held = new store::environment;
+    const bool good = !held->open(store.text, mode, map_size, 1000) && mkdir(is_open.text, 0700) == 0;
+    const bool closes = good && appears(may_close);
+    held->close();
+    return closes;
+}
+
+store::fault try_to_open(const path &store, store::open_mode mode)
+{
+    auto *tried = new store::environment;
+    const store::fault problem = tried->open(store.text, mode, map_size, 1000);
+    tried->close();
+    return problem;
+}
+
+void reader_rule_12_a_store_is_open_in_one_pid_namespace_only(void **)
 {
     if (!in_child_if_permitted([](bool &permitted) {
             permitted = unshare(CLONE_NEWPID) == 0;
@@ -215,35 +233,119 @@ void two_readers_with_one_pid_in_different_pid_namespaces_are_told_apart(void **
 
     const path store = make_store();
     put(store, 1);
-    const path is_open = folder / "is-open";
-    const path may_close = folder / "may-close";
+    int round = 0;
+    for (const store::open_mode first : {store::open_mode::read, store::open_mode::write}) {
+        for (const store::open_mode second : {store::open_mode::read, store::open_mode::write}) {
+            for (const bool first_is_inside : {true, false}) {
+                char name[32];
+                std::snprintf(name, sizeof name, "is-open-%d", round);
+                const path is_open = folder / name;
+                std::snprintf(name, sizeof name, "may-close-%d", round);
+                const path may_close = folder / name;
+                round++;
 
-    const pid_t first = start_in_pid_namespace([&] {
-        auto *reader = new store::reader;
-        return !reader->open(store.text, map_size, 1000) && mkdir(is_open.text, 0700) == 0 && appears(may_close)
-               && look(*reader, 2).right && (reader->close(), true);
-    });
-    assert_true(appears(is_open));
+                const auto holds = [&] { return hold(store, first, is_open, may_close); };
+                const auto is_refused = [&] {
+                    const store::fault problem = try_to_open(store, second);
+                    return problem.kind == fault_kind::other_namespace
+                           && std::string_view{store::message(problem)}.find("shareProcessNamespace")
+                                  != std::string_view::npos;
+                };
+                const pid_t holder = first_is_inside ? start_in_pid_namespace(holds) : start_child(holds);
+                assert_true(appears(is_open));
 
-    // The second has the same PID, 1, so LMDB could not tell whose slot is whose.
-    const pid_t second = start_in_pid_namespace([&] {
-        auto *reader = new store::reader;
-        const store::fault problem = reader->open(store.text, map_size, 1000);
-        return problem.kind == fault_kind::busy && look(*reader, 1).problem.kind == fault_kind::busy
-               && std::string_view{store::message(problem)}.find("PID namespace") != std::string_view::npos;
+                // Another one of its own namespace is let in, and one of a third namespace is not.
+                const int same =
+                    first_is_inside ? 0 : status_of(start_child([&] { return !try_to_open(store, second); }));
+                const int other =
+                    status_of(first_is_inside ? start_child(is_refused) : start_in_pid_namespace(is_refused));
+                const int third = status_of(start_in_pid_namespace(is_refused));
+
+                assert_int_equal(mkdir(may_close.text, 0700), 0);
+                assert_int_equal(status_of(holder), 0);
+                assert_int_equal(same, 0);
+                assert_int_equal(other, 0);
+                assert_int_equal(third, 0);
+
+                // When it has gone, it is another one's turn.
+                const auto is_let_in = [&] { return !try_to_open(store, second); };
+                assert_int_equal(status_of(start_in_pid_namespace(is_let_in)), 0);
+                assert_int_equal(status_of(start_child(is_let_in)), 0);
+            }
+        }
+    }
+}
+
+void reader_rule_12_a_reader_that_was_killed_in_another_pid_namespace_is_forgotten(void **)
+{
+    const path store = make_store();
+    if (status_of(start_in_pid_namespace([] { return true; })) != 0) {
+        print_message("PID namespaces are not permitted here\n");
+        skip();
+    }
+    assert_int_not_equal(status_of(start_in_pid_namespace([&] {
+                             auto *leaked = new store::environment;
+                             if (leaked->open(store.text, store::open_mode::read, map_size, 1000)) {
+                                 return true;
+                             }
+                             _exit(1);
+                         })),
+                         0);
+    put(store, 1);
+}
+
+void reader_rule_12_without_proc_a_store_is_not_opened(void **)
+{
+    const path store = make_store();
+    const bool was_permitted = in_child_if_permitted([&](bool &permitted) {
+        permitted = unshare(CLONE_NEWNS) == 0 && mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0
+                    && mount("none", "/proc", "tmpfs", 0, nullptr) == 0;
+        const store::fault problem = try_to_open(store, store::open_mode::read);
+        return problem.kind == fault_kind::no_namespace && problem.code == ENOENT;
     });
-    const int second_status = status_of(second);
-    put(store, 2);
-    assert_int_equal(mkdir(may_close.text, 0700), 0);
+    if (!was_permitted) {
+        print_message("mounting is not permitted here\n");
+        skip();
+    }
+}
+
+/// A member of the store's group can give LMDB's own lock back, which lies in lock.mdb.
+void writer_rule_9_two_writers_are_kept_apart_without_the_lock_in_lock_mdb(void **)
+{
+    const path store = make_store();
+    const path has_begun = folder / "has-begun";
+    const path may_end = folder / "may-end";
+
+    const pid_t first = start_child([&] {
+        store::writer writer;
+        return !writer.open(store.text, map_size) && !writer.update([&](store::transaction &change) {
+            const token_text text = token(1);
+            const store::fault problem = change.put(plain(text.text), record_of(text));
+            return mkdir(has_begun.text, 0700) == 0 && appears(may_end) ? problem : store::fault{fault_kind::lmdb};
+        });
+    });
+    assert_true(appears(has_begun));
+
+    constexpr off_t writers_mutex_at = 64;
+    const char free_mutex[4] = {};
+    patch(store / "lock.mdb", writers_mutex_at, free_mutex, sizeof free_mutex);
+    const pid_t second = start_child([&] {
+        store::writer writer;
+        return !writer.open(store.text, map_size) && !writer.update([&](store::transaction &change) {
+            const token_text text = token(2);
+            return access(may_end.text, F_OK) == 0 ? change.put(plain(text.text), record_of(text))
+                                                   : store::fault{fault_kind::replaced};
+        });
+    });
+    usleep(100000);  // if it went on, it would find that it may not
+    assert_int_equal(mkdir(may_end.text, 0700), 0);
     assert_int_equal(status_of(first), 0);
-    assert_int_equal(second_status, 0);
+    assert_int_equal(status_of(second), 0);
 
-    // When the first has gone, it is the second's turn.
-    assert_int_equal(status_of(start_in_pid_namespace([&] {
-                         auto *reader = new store::reader;
-                         return !reader->open(store.text, map_size, 1000) && look(*reader, 2).right;
-                     })),
-                     0);
+    store::reader *reader = open_reader(store);
+    assert_found(*reader, 1);
+    assert_found(*reader, 2);
+    delete reader;
 }
 
 /// On disks of one page, of two and so on, which leave off everything that creating does.
@@ -549,7 +651,10 @@ int main()
         store_test(reader_rule_8_a_file_that_lacks_half_of_its_pages_or_more_is_refused),
         store_test(reader_rule_9_a_data_file_that_is_mounted_read_only_is_refused),
         store_test(writer_rule_4_a_full_map_is_told_and_leaves_the_store_usable),
-        store_test(two_readers_with_one_pid_in_different_pid_namespaces_are_told_apart),
+        store_test(reader_rule_12_a_store_is_open_in_one_pid_namespace_only),
+        store_test(reader_rule_12_a_reader_that_was_killed_in_another_pid_namespace_is_forgotten),
+        store_test(reader_rule_12_without_proc_a_store_is_not_opened),
+        store_test(writer_rule_9_two_writers_are_kept_apart_without_the_lock_in_lock_mdb),
         store_test(writer_rule_1_a_creation_on_a_full_disk_is_told_and_completed_later),
         store_test(a_path_that_is_too_long_is_refused),
         store_test(a_reader_never_goes_back_to_an_older_commit),

@@ -278,7 +278,7 @@ void writer_rule_3_a_file_without_its_free_last_pages_is_opened(void **)
     });
 
     put(store, 4);
-    assert_good(store::check_data_file((store / "data.mdb").text));
+    assert_good(store::check_data_file(descriptor_of(store / "data.mdb"), map_size));
     store::reader *reader = open_reader(store);
     assert_found(*reader, 0);
     assert_found(*reader, 4);

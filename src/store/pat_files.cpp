@@ -1,0 +1,301 @@
+#include "store/pat_files.h"
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace pat::store {
+
+namespace {
+
+/// What open.lock is for, besides flock(2). The locks are those of an open file description (F_OFD_SETLK), which know
+/// no PIDs and end with the process. A process that has the store open holds a read lock on the byte whose offset is
+/// the inode of its PID namespace; inodes of namespaces are far from 0.
+constexpr off_t writers_byte = 0;
+constexpr off_t namespaces_begin = 1;
+
+constexpr off_t to_the_end = 0;
+
+struct flock range(short type, off_t begin, off_t length) noexcept
+{
+    struct flock result {};
+    result.l_type = type;
+    result.l_whence = SEEK_SET;
+    result.l_start = begin;
+    result.l_len = length;
+    return result;
+}
+
+std::int64_t now_ms() noexcept
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * std::int64_t{1000} + now.tv_nsec / 1'000'000;
+}
+
+fault not_regular(const char *file) noexcept
+{
+    constexpr const char *files[] = {data_file, lock_file, open_lock_file};
+    int number = 0;
+    while (files[number] != file) {
+        number++;
+    }
+    return {fault_kind::not_regular, number + 1};
+}
+
+fault set_mode(int fd, mode_t mode, std::optional<gid_t> group) noexcept
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0) {
+        return from_errno(errno);
+    }
+    if (group && info.st_gid != *group && fchown(fd, static_cast<uid_t>(-1), *group) != 0) {
+        return from_errno(errno);
+    }
+    if ((info.st_mode & 07777) != mode && fchmod(fd, mode) != 0) {
+        return from_errno(errno);
+    }
+    return {};
+}
+
+fault identify_file(const descriptor &file, file_identity &out) noexcept
+{
+    const auto identity = identify(file.get());
+    if (!identity) {
+        return from_errno(errno);
+    }
+    out = *identity;
+    return {};
+}
+
+bool leads_to(const file_path &path, const file_identity &wanted) noexcept
+{
+    struct stat info;
+    return lstat(path.text(), &info) == 0 && file_identity{info.st_dev, info.st_ino} == wanted;
+}
+
+}  // namespace
+
+std::optional<file_identity> identify(int fd) noexcept
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0) {
+        return std::nullopt;
+    }
+    return file_identity{info.st_dev, info.st_ino};
+}
+
+bool file_path::set(const char *folder, const char *file) noexcept
+{
+    return join(folder, "/") && join(text_.data(), file);
+}
+
+bool file_path::join(const char *before, const char *after) noexcept
+{
+    const std::size_t length = std::strlen(before);
+    const std::size_t more = std::strlen(after);
+
+    if (length + more >= text_.size()) {
+        return false;
+    }
+
+    std::memmove(text_.data(), before, length);
+    std::memcpy(text_.data() + length, after, more + 1);
+    return true;
+}
+
+void descriptor::reset(int fd) noexcept
+{
+    if (fd_ >= 0) {
+        ::close(fd_);
+    }
+    fd_ = fd;
+}
+
+/// Opens a file of the folder, or makes it if the flags say so.
+fault store_files::open_file(const char *file, int flags, mode_t mode, descriptor &out) const noexcept
+{
+    // To open a device can be enough to have it do something.
+    struct stat info;
+    if (fstatat(folder_.get(), file, &info, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(info.st_mode)) {
+        return not_regular(file);
+    }
+
+    out.reset(openat(folder_.get(), file, flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode));
+    if (out.get() < 0) {
+        return errno == ELOOP ? not_regular(file) : from_errno(errno);
+    }
+
+    struct stat folder;
+    if (fstat(out.get(), &info) != 0 || fstat(folder_.get(), &folder) != 0) {
+        return from_errno(errno);
+    }
+
+    // A hard link to a file of somebody else has the process write to that.
+    if (!S_ISREG(info.st_mode) || (info.st_nlink > 1 && info.st_uid != folder.st_uid)) {
+        return not_regular(file);
+    }
+    return {};
+}
+
+fault store_files::wait_for_turn(unsigned wait_ms) const noexcept
+{
+    const std::int64_t deadline = now_ms() + wait_ms;
+    while (flock(opening_.get(), LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR) {
+            return from_errno(errno);
+        }
+        if (now_ms() >= deadline) {
+            return {fault_kind::busy};
+        }
+        constexpr timespec step{0, 1'000'000};
+        nanosleep(&step, nullptr);
+    }
+    return {};
+}
+
+/// LMDB knows processes by their PIDs. Where two have the same, or one can't see the other, it takes the living for
+/// dead: pages are used again under a reader, and two writers write at once.
+fault store_files::claim_namespace() const noexcept
+{
+    struct stat info;
+    if (stat("/proc/self/ns/pid", &info) != 0) {
+        return {fault_kind::no_namespace, errno};
+    }
+    const auto ours = static_cast<off_t>(info.st_ino);
+
+    struct flock own = range(F_RDLCK, ours, 1);
+    if (fcntl(opening_.get(), F_OFD_SETLK, &own) != 0) {
+        return from_errno(errno);
+    }
+
+    struct flock before = range(F_WRLCK, namespaces_begin, ours - namespaces_begin);
+    struct flock behind = range(F_WRLCK, ours + 1, to_the_end);
+    for (struct flock *others : {&before, &behind}) {
+        if (fcntl(opening_.get(), F_OFD_GETLK, others) != 0) {
+            return from_errno(errno);
+        }
+        if (others->l_type != F_UNLCK) {
+            return {fault_kind::other_namespace};
+        }
+    }
+    return {};
+}
+
+fault store_files::open(const char *folder, open_mode mode, unsigned wait_ms) noexcept
+{
+    const bool makes = mode == open_mode::create;
+    const int access = mode == open_mode::read ? O_RDONLY : O_RDWR;
+
+    if (!data_path_.set(folder, data_file) || !lock_path_.set(folder, lock_file)) {
+        return from_errno(ENAMETOOLONG);
+    }
+
+    // Only what is made is opened to be changed; else the right to pass through is enough.
+    folder_.reset(::open(folder, O_DIRECTORY | O_CLOEXEC | (makes ? O_RDONLY | O_NOFOLLOW : O_PATH)));
+    if (folder_.get() < 0) {
+        return from_errno(errno);
+    }
+
+    if (const fault problem = open_file(open_lock_file, access | (makes ? O_CREAT : 0), open_lock_mode, opening_)) {
+        const bool has_data = faccessat(folder_.get(), data_file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+        return problem.kind == fault_kind::absent && has_data ? fault{fault_kind::no_lock_file, problem.code} : problem;
+    }
+    if (const fault problem = wait_for_turn(wait_ms)) {
+        return problem;
+    }
+    if (const fault problem = claim_namespace()) {
+        return problem;
+    }
+    const fault problem = open_file(data_file, access | (makes ? O_CREAT : 0), data_file_mode, data_);
+    return problem ? problem : identify_file(data_, data_identity_);
+}
+
+fault store_files::open_lock(open_mode mode) noexcept
+{
+    // A reader leaves the making of files to the writer, but mdb_env_open() would make lock.mdb (reader rule 10).
+    const bool reads = mode == open_mode::read;
+    const fault problem = open_file(lock_file, O_RDWR | (reads ? 0 : O_CREAT), lock_file_mode, lock_);
+
+    if (reads && (problem.kind == fault_kind::absent || problem.kind == fault_kind::denied)) {
+        return {fault_kind::no_lock_file, problem.code};
+    }
+    return problem ? problem : identify_file(lock_, lock_identity_);
+}
+
+void store_files::end_opening() noexcept
+{
+    flock(opening_.get(), LOCK_UN);
+}
+
+void store_files::close() noexcept
+{
+    lock_.reset();
+    data_.reset();
+    opening_.reset();
+    folder_.reset();
+}
+
+void store_files::abandon() noexcept
+{
+    lock_.abandon();
+    data_.abandon();
+    opening_.abandon();
+    folder_.abandon();
+}
+
+fault store_files::set_access(std::optional<gid_t> group) const noexcept
+{
+    const struct {
+        int fd;
+        mode_t mode;
+    } wanted[] = {
+        {folder_.get(), folder_mode},
+        {data_.get(), data_file_mode},
+        {lock_.get(), lock_file_mode},
+        {opening_.get(), open_lock_mode},
+    };
+    for (const auto &[fd, mode] : wanted) {
+        if (const fault problem = set_mode(fd, mode, group)) {
+            return problem;
+        }
+    }
+    return {};
+}
+
+fault store_files::set_lock_file_mode() const noexcept
+{
+    struct stat info;
+    if (fstat(lock_.get(), &info) != 0) {
+        return from_errno(errno);
+    }
+    return info.st_uid == geteuid() ? set_mode(lock_.get(), lock_file_mode, std::nullopt) : fault{};
+}
+
+fault store_files::begin_writing() const noexcept
+{
+    struct flock own = range(F_WRLCK, writers_byte, 1);
+    int code;
+    do {
+        code = fcntl(opening_.get(), F_OFD_SETLKW, &own);
+    } while (code != 0 && errno == EINTR);
+    return code == 0 ? fault{} : from_errno(errno);
+}
+
+void store_files::end_writing() const noexcept
+{
+    struct flock own = range(F_UNLCK, writers_byte, 1);
+    (void) fcntl(opening_.get(), F_OFD_SETLK, &own);
+}
+
+bool store_files::are_in_place() const noexcept
+{
+    return leads_to(data_path_, data_identity_) && leads_to(lock_path_, lock_identity_);
+}
+
+}  // namespace pat::store
