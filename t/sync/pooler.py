@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import psycopg
-from servers import LOGINS, Connection, Database, PostgreSQL, free_port, wait_until
+from servers import LOGINS, PASSWORD, Connection, Database, PostgreSQL, free_port, wait_until
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") or "pgbouncer"
 
@@ -23,7 +22,6 @@ class PgBouncer:
 
     def __init__(self, server: PostgreSQL, mode: str, size: int = 4) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pat-pb-", dir="/tmp"))
-        self.folder.chmod(0o755)
         self._server = server
         self._mode = mode
         self._size = size
@@ -51,15 +49,18 @@ class PgBouncer:
         raise RuntimeError(f"PgBouncer does not start: {(self.folder / 'log').read_text()[-2000:]}")
 
     def _start_once(self) -> bool:
-        (self.folder / "users").write_text("".join(f'"{login}" ""\n' for login in [*LOGINS, "postgres"]))
+        (self.folder / "users").write_text("".join(f'"{login}" "{PASSWORD}"\n' for login in LOGINS))
         (self.folder / "pgbouncer.ini").write_text(
             f"[databases]\n* = host=127.0.0.1 port={self._server.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {self.folder / 'users'}\n"
+            f"auth_type = scram-sha-256\nauth_file = {self.folder / 'users'}\n"
             f"pool_mode = {self._mode}\ndefault_pool_size = {self._size}\nserver_reset_query =\n"
         )
-        # It refuses to run as root.
-        user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+        # It refuses to run as root, and nobody else is to read the passwords.
+        user = self._server.user
+        if user is not None:
+            for path in (self.folder, *self.folder.iterdir()):
+                os.chown(path, user, -1)
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen([PGBOUNCER, str(self.folder / "pgbouncer.ini")], user=user,
                                        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -67,7 +68,7 @@ class PgBouncer:
 
         def answers() -> bool:
             with suppress(psycopg.OperationalError):
-                self.connect("postgres", "postgres").close()
+                self.connect("edge", "postgres").close()
                 return True
             return process.poll() is not None
 

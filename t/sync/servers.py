@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -29,7 +30,13 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 # What libpq and patctl would take from the environment, or from the home of who runs the tests.
 for _name in [name for name in os.environ if name.startswith(("PG", "PAT_STORE", "PAT_PEPPER", "PAT_SYNC"))]:
     del os.environ[_name]
-os.environ["PGPASSFILE"] = "/nonexistent"
+
+# Other users of this host reach ports of 127.0.0.1, too. What they don't have is this file, which libpq looks into.
+PASSWORD = secrets.token_urlsafe(24)
+_password_file = tempfile.NamedTemporaryFile("w", prefix="pat-pgpass-")
+_password_file.write(f"*:*:*:*:{PASSWORD}\n")
+_password_file.flush()
+os.environ["PGPASSFILE"] = _password_file.name
 
 
 # Nothing here takes so long, even on a busy machine.
@@ -91,8 +98,9 @@ def _children_of(pid: int) -> list[_Process]:
 class PostgreSQL:
     """A cluster with a server of its own: a Unix socket in its folder, and a port of 127.0.0.1.
 
-    It runs as the user postgres (or nobody) if the tests run as root, which PostgreSQL refuses. Everybody may log in as
-    anybody. `fsync=False` is for tests that neither kill it nor measure it.
+    It runs as the user postgres (or nobody) if the tests run as root, which PostgreSQL refuses. By the socket, whoever
+    gets into the folder may log in as anybody: this user, and root. By the port, logins need the password of the tests.
+    `fsync=False` is for tests that neither kill it nor measure it.
     """
 
     def __init__(self, *, fsync: bool = True, settings: Mapping[str, str] | None = None) -> None:
@@ -105,14 +113,14 @@ class PostgreSQL:
         self._server: subprocess.Popen[bytes] | None = None
         self._paused: list[_Process] = []
 
-        self._user: int | None = None
+        self.user: int | None = None
         self._group: int | None = None
         self._extra_groups: list[int] | None = None
         if os.geteuid() == 0:
             users = {entry.pw_name: entry for entry in pwd.getpwall()}
             account = users.get("postgres", users["nobody"])
-            self._user, self._group, self._extra_groups = account.pw_uid, account.pw_gid, []
-            os.chown(self.folder, self._user, self._group)
+            self.user, self._group, self._extra_groups = account.pw_uid, account.pw_gid, []
+            os.chown(self.folder, self.user, self._group)
 
     def __enter__(self) -> PostgreSQL:
         return self
@@ -123,12 +131,12 @@ class PostgreSQL:
     # Life and death
 
     def initialise(self) -> None:
-        self._run("initdb", "--pgdata", str(self.data), "--auth=trust", "--username=postgres", "--encoding=UTF8",
-                  "--locale=C.UTF-8", "--no-sync")
+        self._run("initdb", "--pgdata", str(self.data), "--auth-local=trust", "--auth-host=scram-sha-256",
+                  "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
 
     def become_standby_of(self, primary: PostgreSQL) -> None:
         self._run("pg_basebackup", "--pgdata", str(self.data), "--write-recovery-conf", "--checkpoint=fast",
-                  "--no-sync", "--dbname", primary.url("postgres"))
+                  "--no-sync", "--dbname", primary.socket_url("postgres"))
 
     def start(self) -> PostgreSQL:
         """Starts it, on the port it had before, and waits until it answers."""
@@ -152,7 +160,7 @@ class PostgreSQL:
             log.truncate(0)
             server = subprocess.Popen([POSTGRESQL_BIN / "postgres", "-D", self.data, *arguments],
                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
-                                      start_new_session=True, user=self._user, group=self._group,
+                                      start_new_session=True, user=self.user, group=self._group,
                                       extra_groups=self._extra_groups)
         self._server = server
 
@@ -241,17 +249,25 @@ class PostgreSQL:
         self._give_away(self.data)
 
     def _give_away(self, folder: Path) -> None:
-        if self._user is not None and self._group is not None:
+        if self.user is not None and self._group is not None:
             for path in [folder, *folder.rglob("*")]:
-                os.chown(path, self._user, self._group, follow_symlinks=False)
+                os.chown(path, self.user, self._group, follow_symlinks=False)
 
     # Clients
 
     def connect(self, *, user: str = "postgres", dbname: str = "postgres", **options: Any) -> Connection:
         return psycopg.connect(host=str(self.folder), port=self.port, user=user, dbname=dbname, **options)
 
+    def create_login(self, name: str, role: str | None = None) -> None:
+        """A login for the port, too."""
+        self.psql(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'" + (f" IN ROLE {role}" if role else ""))
+
     def url(self, role: str, dbname: str = "postgres") -> str:
+        """By the port: for logins that create_login() has made."""
         return f"postgresql://{quote(role)}@127.0.0.1:{self.port}/{quote(dbname)}"
+
+    def socket_url(self, role: str, dbname: str = "postgres") -> str:
+        return f"postgresql:///{quote(dbname)}?host={self.folder}&port={self.port}&user={quote(role)}"
 
     def psql(self, sql: str, *, dbname: str = "postgres", user: str = "postgres") -> str:
         """Runs SQL, or a script of psql; what it prints, unaligned."""
@@ -262,7 +278,7 @@ class PostgreSQL:
         return self._run_psql(["-f", str(INSTALL_SQL)], "", dbname, user).stderr
 
     def dump(self, dbname: str, *options: str) -> str:
-        return self._run("pg_dump", *options, "--dbname", self.url("postgres", dbname))
+        return self._run("pg_dump", *options, "--dbname", self.socket_url("postgres", dbname))
 
     def _psql(self, arguments: list[str], sql: str, dbname: str, user: str) -> str:
         return self._run_psql(arguments, sql, dbname, user).stdout
@@ -271,7 +287,8 @@ class PostgreSQL:
         self, arguments: list[str], sql: str, dbname: str, user: str
     ) -> subprocess.CompletedProcess[str]:
         # As the user of the tests, who can read the repository.
-        done = subprocess.run([POSTGRESQL_BIN / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url(user, dbname),
+        done = subprocess.run([POSTGRESQL_BIN / "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d",
+                               self.socket_url(user, dbname),
                                *arguments], input=sql, capture_output=True, text=True, timeout=120)
         self._output("psql", done)
         return done
@@ -279,7 +296,7 @@ class PostgreSQL:
     def _run(self, program: str, *arguments: str, input: str = "") -> str:
         """Runs a program of PostgreSQL's as the user of the server."""
         done = subprocess.run([POSTGRESQL_BIN / program, *arguments], input=input, capture_output=True, text=True,
-                              timeout=120, cwd=self.folder, user=self._user, group=self._group,
+                              timeout=120, cwd=self.folder, user=self.user, group=self._group,
                               extra_groups=self._extra_groups)
         return self._output(program, done)
 
@@ -319,7 +336,7 @@ def prepare(server: PostgreSQL, template: str = "pat_template") -> None:
     server.psql(f"CREATE DATABASE {template}")
     server.install(template)
     for login, role in LOGINS.items():
-        server.psql(f"CREATE ROLE {login} LOGIN" + (f" IN ROLE {role}" if role else ""))
+        server.create_login(login, role)
 
 
 @contextmanager

@@ -97,7 +97,8 @@ def make_another_snapshot_due(store: Store) -> None:
 
 def environment(more: dict[str, str] | None = None) -> dict[str, str]:
     """Nothing of this host reaches pat-sync but PATH: no configuration, nor what is in a home, as .pgpass."""
-    own = {"PAT_SYNC_CONFIG": os.devnull, "PAT_SYNC_PATCTL": PATCTL, "HOME": "/nonexistent"}
+    own = {"PAT_SYNC_CONFIG": os.devnull, "PAT_SYNC_PATCTL": PATCTL, "HOME": "/nonexistent",
+           "PGPASSFILE": os.environ["PGPASSFILE"]}
     return {"PATH": os.environ["PATH"], **own, **(more or {})}
 
 

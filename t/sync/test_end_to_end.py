@@ -172,7 +172,7 @@ def test_a_database_that_was_put_back_to_an_older_state(
     with PostgreSQL() as server:
         server.start()
         server.install("postgres")
-        server.psql("CREATE ROLE edge LOGIN IN ROLE pat_edge")
+        server.create_login("edge", "pat_edge")
         with server.connect(autocommit=True) as connection:
             kept, kept_token = issue(connection)
             load(connection, 20)

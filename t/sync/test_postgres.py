@@ -839,7 +839,7 @@ def test_a_subscriber_of_logical_replication_numbers_for_itself() -> None:
             ids = [issue(here)[0] for _ in range(3)]
             here.execute("CREATE PUBLICATION tokens FOR TABLE pat.token")
             here.execute("SELECT pg_create_logical_replication_slot('tokens', 'pgoutput')")
-            there.execute(f"CREATE SUBSCRIPTION tokens CONNECTION '{server.url('postgres', 'here')}'"
+            there.execute(f"CREATE SUBSCRIPTION tokens CONNECTION '{server.socket_url('postgres', 'here')}'"
                           " PUBLICATION tokens WITH (create_slot = false)")
             try:
                 wait_until(lambda: len(snapshot(there)) == 4, "the first tokens are there")
@@ -1458,7 +1458,7 @@ def test_a_standby_has_the_epoch_of_its_primary_until_it_is_one() -> None:
         primary.stop()
         standby.promote()
         # The other one follows it, and learns of the new history with its first change.
-        second.configure("primary_conninfo", standby.url("postgres"))
+        second.configure("primary_conninfo", standby.socket_url("postgres"))
         second.start()
         with standby.connect(autocommit=True) as owner, second.connect(autocommit=True) as reader:
             promoted = source(owner)
