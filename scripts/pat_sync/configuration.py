@@ -106,16 +106,18 @@ def read(arguments: list[str]) -> Settings:
     for path in (options.patctl, options.ca_file, options.client_cert, options.client_key):
         if path is not None and path.is_file():
             _require_trusted(path, _stat(path))
+            if path != options.patctl:
+                _require_trusted_folders(path)
     _check_source(options.source, options.insecure_http)
     if options.usage_url is not None:
         _check_usage_url(options.usage_url, options.source, options.insecure_http)
     if file is not None and _has_secret(options.source) and options.source in file.text:
-        _require_private(file.path, "it has a password, and ")
+        _warn_if_readable(file.path, _stat(file.path), "it has a password, and ")
 
     if (options.client_cert is None) != (options.client_key is None):
         raise ConfigurationError("--client-cert and --client-key belong together")
     if options.client_key is not None:
-        _require_private(options.client_key)
+        _warn_if_readable(options.client_key, _stat(options.client_key))
     for path in (options.ca_file, options.client_cert):
         if path is not None and not os.access(path, os.R_OK):
             raise NotReady(f'"{path}" can\'t be read')
@@ -175,6 +177,7 @@ def _find_file(name: str | None) -> _File | None:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode):
                 _require_trusted(path, status)
+                _require_trusted_folders(path)
             return _File(path, file.read())
     except UnicodeDecodeError:
         raise ConfigurationError(f'"{path}" is not UTF-8') from None
@@ -384,20 +387,40 @@ def _stat(path: Path) -> os.stat_result:
         raise NotReady(f'"{path}" can\'t be read: {error.strerror}') from None
 
 
-def _require_private(path: Path, why: str = "") -> None:
-    mode = _stat(path).st_mode
-    if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise ConfigurationError(f'"{path}": {why}others can read it; chmod o= "{path}"')
+def _require_trusted_folders(path: Path) -> None:
+    """Who can rename a file, or a folder on its way, can put another one in its place."""
+    for place in {path.absolute(), path.resolve()}:
+        for folder in place.parents:
+            status = _stat(folder)
+            is_last = folder == place.parent
+            writable = stat.S_IWOTH | (stat.S_IWGRP if is_last else 0)
+            if status.st_mode & writable and not status.st_mode & stat.S_ISVTX:
+                raise ConfigurationError(f'"{path}": others can replace it; chmod go-w "{folder}"')
+            if is_last and status.st_uid not in (0, os.geteuid()):
+                raise ConfigurationError(
+                    f'"{path}": its folder belongs to another user, who can replace it; chown root "{folder}"'
+                )
+
+
+def _warn_if_readable(path: Path, status: os.stat_result, why: str = "") -> None:
+    """Orchestrators mount secrets like this, where nobody can change it, and where there are no other users."""
+    if status.st_mode & stat.S_IROTH:
+        log.log.warning(
+            '"%s": %sothers can read it: chmod o= it, unless nobody else is on this host or in this container', path, why
+        )
 
 
 def _read_secret(path: Path | None) -> str | None:
     if path is None:
         return None
-    if path.is_file():
-        _require_trusted(path, _stat(path))
-    _require_private(path)
     try:
-        lines = path.read_text().splitlines()
+        with path.open() as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode):
+                _require_trusted(path, status)
+                _require_trusted_folders(path)
+                _warn_if_readable(path, status)
+            lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise NotReady(f'"{path}" can\'t be read: {type(error).__name__}') from None
     if not lines or not lines[0].strip():

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import selectors
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -128,10 +129,11 @@ class Connection(psycopg.Connection[TupleRow]):
 
 
 def connect(parameters: dict[str, str], pulse: Pulse, query_timeout: float) -> Connection:
-    # Parameters become a part of the query's text, as what is prepared stays on a server.
-    connection = Connection.connect(
-        make_conninfo(**parameters), autocommit=True, prepare_threshold=None, cursor_factory=psycopg.ClientCursor
-    )
+    with _with_private_key(parameters) as usable:
+        # Parameters become a part of the query's text, as what is prepared stays on a server.
+        connection = Connection.connect(
+            make_conninfo(**usable), autocommit=True, prepare_threshold=None, cursor_factory=psycopg.ClientCursor
+        )
     assert isinstance(connection, Connection)
     connection.pulse = pulse
     connection.query_timeout = query_timeout
@@ -147,6 +149,32 @@ def connect(parameters: dict[str, str], pulse: Pulse, query_timeout: float) -> C
         raise
     pulse.beat()
     return connection
+
+
+@contextmanager
+def _with_private_key(parameters: dict[str, str]) -> Iterator[dict[str, str]]:
+    """libpq refuses a key that others can read, as orchestrators mount it: it gets a copy, in memory, that only we can.
+
+    It is made for each connection, as a key may be replaced.
+    """
+    content = _key_of_others(parameters.get("sslkey", ""))
+    if content is None:
+        yield parameters
+        return
+    with open(os.memfd_create("sslkey"), "wb") as copy:
+        os.fchmod(copy.fileno(), 0o600)
+        copy.write(content)
+        copy.flush()
+        yield parameters | {"sslkey": f"/proc/self/fd/{copy.fileno()}"}
+
+
+def _key_of_others(path: str) -> bytes | None:
+    """What is in a key's file, if its group or others can do anything with it."""
+    # Of one that can't be read, libpq says it.
+    with suppress(OSError), open(path, "rb") as key:
+        if os.fstat(key.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            return key.read()
+    return None
 
 
 @contextmanager

@@ -1,0 +1,172 @@
+"""Secrets: who else can read them is told, and who else can write them, or replace them, stops pat-sync."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from feed_server import Authority, Feed
+from servers import PostgreSQL, new_database, prepare
+from sidecar import PAT_SYNC, Store, environment, once
+
+SECRET = "s3cr3t-w0rd"
+READABLE = "others can read it: chmod o= it, unless nobody else is on this host or in this container"
+
+Arguments = Callable[[Path], list[str]]
+
+# A file with a secret, and how pat-sync is told of it. Each fails later, as nobody answers.
+KINDS: dict[str, tuple[str, Arguments]] = {
+    "password": (SECRET, lambda path: ["--source", "postgresql://e@127.0.0.1:1/p", "--password-file", str(path)]),
+    "token": (SECRET, lambda path: ["--source", "https://127.0.0.1:1/", "--token-file", str(path)]),
+    "configuration": (f"source = postgresql://e:{SECRET}@127.0.0.1:1/p", lambda path: ["--config", str(path)]),
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ca")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "secrets"
+    made.mkdir(mode=0o755)
+    return made
+
+
+def write(folder: Path, kind: str, mode: int) -> Path:
+    path = folder / kind
+    path.write_text(f"{KINDS[kind][0]}\n")
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o444, 0o600, 0o640, 0o644, 0o604])
+def test_a_secret_that_others_can_read_is_told(kind: str, mode: int, folder: Path, store: Store) -> None:
+    path = write(folder, kind, mode)
+    done = once("--store", store.folder, *KINDS[kind][1](path))
+    assert done.returncode == 1
+    assert "Connection refused" in done.stderr
+    assert (READABLE in done.stderr) == (mode & 0o004 != 0)
+    assert ("warning: " in done.stderr) == (mode & 0o004 != 0)
+    assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o664, 0o646, 0o666])
+def test_a_secret_that_others_can_write_is_refused(kind: str, mode: int, folder: Path, store: Store) -> None:
+    path = write(folder, kind, mode)
+    done = once("--store", store.folder, *KINDS[kind][1](path))
+    assert done.returncode == 2
+    assert f'"{path}": others can change it; chmod go-w "{path}"' in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("mode", "is_good"), [(0o777, False), (0o775, False), (0o1777, True), (0o755, True)])
+def test_a_secret_that_others_can_replace_is_refused(
+    kind: str, mode: int, is_good: bool, folder: Path, store: Store
+) -> None:
+    path = write(folder, kind, 0o600)
+    folder.chmod(mode)
+    done = once("--store", store.folder, *KINDS[kind][1](path))
+    assert done.returncode == (1 if is_good else 2)
+    assert (f'"{path}": others can replace it; chmod go-w "{folder}"' in done.stderr) != is_good
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_link_to_a_secret_is_looked_at_too(kind: str, folder: Path, store: Store, tmp_path: Path) -> None:
+    """Kubernetes has one, in a folder that is sticky."""
+    links = tmp_path / "links"
+    links.mkdir()
+    path = links / kind
+    path.symlink_to(write(folder, kind, 0o444))
+    for mode, status in ((0o1777, 1), (0o777, 2)):
+        links.chmod(mode)
+        assert once("--store", store.folder, *KINDS[kind][1](path)).returncode == status
+    links.chmod(0o755)
+    folder.chmod(0o777)
+    assert once("--store", store.folder, *KINDS[kind][1](path)).returncode == 2
+    folder.chmod(0o755)
+    tmp_path.chmod(0o777)
+    assert once("--store", store.folder, *KINDS[kind][1](path)).returncode == 2
+
+
+@pytest.mark.parametrize("name", ["ca", "certificate", "key"])
+def test_what_tls_relies_on_is_for_nobody_else_to_replace(
+    name: str, authority: Authority, folder: Path, store: Store
+) -> None:
+    files = {"ca": authority.ca, "certificate": authority.certificate, "key": authority.key}
+    files[name] = Path(shutil.copy(files[name], folder / name))
+    arguments = ("--store", store.folder, "--source", "https://127.0.0.1:1/", "--ca-file", files["ca"],
+                 "--client-cert", files["certificate"], "--client-key", files["key"])  # fmt: skip
+    files[name].chmod(0o444)
+    done = once(*arguments)
+    assert done.returncode == 1
+    assert (READABLE in done.stderr) == (name == "key")
+    files[name].chmod(0o466)
+    assert once(*arguments).returncode == 2
+    files[name].chmod(0o400)
+    folder.chmod(0o777)
+    assert once(*arguments).returncode == 2
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0,
+    reason="NOT TESTED: only root can mount",
+)
+def test_a_secret_on_a_mount_that_is_read_only(store: Store, tmp_path: Path) -> None:
+    """As of Docker and Kubernetes."""
+    secrets = tmp_path / "run"
+    secrets.mkdir()
+    mount = 'mount -t tmpfs -o mode=755 tmpfs "$1" && echo x > "$1/token" && chmod 444 "$1/token"'
+    script = f'{mount} && mount -o remount,ro "$1" && ! chmod o= "$1/token" 2> /dev/null && shift && exec "$@"'
+    with Feed() as feed:
+        feed.bearer = "x"
+        feed.put("a")
+        command = ["unshare", "--mount", "sh", "-c", script, "sh", secrets, PAT_SYNC, "--once", "--source", feed.url,
+                   "--store", store.folder, "--token-file", secrets / "token"]  # fmt: skip
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False,
+                              env=environment())
+    assert done.returncode == 0, done.stderr
+    assert READABLE in done.stderr
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o444, 0o440])
+def test_postgresql_gets_a_key_that_others_can_read(
+    mode: int, authority: Authority, folder: Path, store: Store
+) -> None:
+    """Which libpq itself refuses."""
+    key = Path(shutil.copy(authority.key, folder / "key"))
+    key.chmod(mode)
+    with PostgreSQL(fsync=False) as server:
+        server.start()
+        for name, file in {"cert": authority.certificate, "key": authority.key, "ca": authority.ca}.items():
+            copy = Path(shutil.copy(file, server.data / f"tls.{name}"))
+            copy.chmod(0o600)
+            os.chown(copy, server.data.stat().st_uid, -1)
+            server.configure(f"ssl_{name}_file", f"tls.{name}")
+        server.configure("ssl", "on")
+        server.restart()
+        prepare(server)
+        with new_database(server, "shop_tls") as database, database.connect() as owner:
+            (server.data / "pg_hba.conf").write_text(
+                "hostssl all edge 127.0.0.1/32 trust clientcert=verify-ca\n"
+                "host all all 127.0.0.1/32 trust\nlocal all all trust\n"
+            )
+            owner.execute("SELECT pg_reload_conf()")
+            owner.execute("SELECT pat.issue('user:1')")
+            url = f"{database.url('edge')}?sslmode=verify-full"
+            done = once("--source", url, "--store", store.folder, "--ca-file", authority.ca,
+                        "--client-cert", authority.certificate, "--client-key", key)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert store.stats()["meta_tokens"] == 1
