@@ -19,7 +19,7 @@ my $store = make_store('api');
 $site->start;
 
 my $service = AuthPat::Peer->new($peer, 'serve', $site->port(8080));
-$service->line(10) or BAIL_OUT('the service does not start: ' . $service->errors);
+$service->line or BAIL_OUT('the service does not start: ' . $service->errors);
 
 sub token { my ($subject, @arguments) = @_; return issue($store, '--subject', $subject, @arguments) }
 
@@ -27,15 +27,15 @@ sub token { my ($subject, @arguments) = @_; return issue($store, '--subject', $s
 sub open_socket {
     my ($path, @headers) = @_;
     my $client = AuthPat::Peer->new($peer, 'connect', $site->port(443), $path, @headers);
-    my $answer = decode_json($client->line(20) // '{"status":"nothing"}');
-    my $sent   = $answer->{status} eq 101 ? decode_json(decode_json($client->line(10))->{message}) : {};
+    my $answer = decode_json($client->line // '{"status":"nothing"}');
+    my $sent   = $answer->{status} eq 101 ? decode_json(decode_json($client->line)->{message}) : {};
     return ($client, $answer, $sent);
 }
 
 sub says {
     my ($client, $text) = @_;
     $client->tell($text);
-    return decode_json($client->line(10) // '{"message":null}')->{message};
+    return decode_json($client->line // '{"message":null}')->{message};
 }
 
 my $alice = token('alice');
@@ -112,7 +112,7 @@ ok(wait_for(sub { (open_socket('/socket', "offer=bearer $dave"))[1]{status} == 1
 patctl($store, 'revoke', '--subject', 'alice');
 for my $case ([subprotocol => $client], [cookie => $cookie]) {
     my ($name, $socket) = @$case;
-    like($socket->line(10), qr/^\{"closed": 1006\}$/, "a socket is closed after the revocation of its token ($name)");
+    like($socket->line, qr/^\{"closed": 1006\}$/, "a socket is closed after the revocation of its token ($name)");
 }
 ok(wait_for(sub { 2 == (() = $site->access_log('socket.referon.com') =~ / 101 \d+ revoked /g) }), 'the access log says why');
 is(says($chat, 'still here'), 'still here', 'the socket of another token stays');

@@ -72,10 +72,10 @@ def run(what: str, port: str, certificate: str, method: str, token: str = "") ->
         try:
             if what != "watch":
                 for _ in range(200 if what == "calls" else 1):
-                    answer, call = channel.unary_unary(method).with_call(b"x" * 10, metadata=metadata, timeout=20)
+                    answer, call = channel.unary_unary(method).with_call(b"x" * 10, metadata=metadata, timeout=120)
                 report(call, answer)
             else:
-                call = channel.unary_stream(method)(b"", metadata=metadata, timeout=20)
+                call = channel.unary_stream(method)(b"", metadata=metadata, timeout=120)
                 for message in call:
                     print(json.dumps({"message": message.decode()}), flush=True)
                 report(call)
