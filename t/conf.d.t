@@ -67,7 +67,7 @@ sub is_error {
 
 my ($status, $loaded, $said) = $site->dump;
 is($status, 0, 'nginx -T') or BAIL_OUT($said);
-is_deeply([sort keys %$loaded], [sort grep { !m{^snippets/auth-pat-(?:cors|grpc)\.conf$} } keys %{ $site->{files} }],
+is_deeply([sort keys %$loaded], [sort grep { !m{^snippets/auth-pat-(?:cors|grpc|fastcgi|uwsgi|scgi|source)\.conf$} } keys %{ $site->{files} }],
     'every file but the recipes and what they alone include is loaded, by Debian\'s include of conf.d/*.conf');
 like($said, qr/\[warn\].*there is no store/, 'a store that is not there yet is a warning');
 unlike($said, qr/\[(?:emerg|alert|crit|error)\]/, 'and nothing is worse');

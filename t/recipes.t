@@ -52,7 +52,8 @@ for my $stage (@stages) {
     my ($site, $loaded) = is_taken("all recipes with $stage", recipes => [@others, $stage]);
     $seen{$_} = 1 for keys %$loaded;
 }
-is_taken('all tokens from a source', change => { '# auth_pat_max_age' => 'auth_pat_max_age' });
+my (undef, $sourced) = is_taken('all tokens from a source', change => { '# include' => 'include' });
+$seen{$_} = 1 for keys %$sourced;
 my $wanted = AuthPat::Site->new(recipes => \@recipes)->{files};
 is_deeply(\%seen, $wanted, 'every file of conf.d is loaded by one of these');
 is_deeply([grep { !$replaced{$_} } sort keys %replaced], [], 'all that the tests replace is somewhere in conf.d');
@@ -65,17 +66,17 @@ for my $file (grep { !m{^snippets/} } sort keys %$wanted) {
     for my $server ($text =~ /^server \{\n(.*?)^\}/msg) {
         my $around = $server =~ s/^    location .*?^    \}\n//msgr;
         my @locations = $server =~ /^    location (.*?^    \})/msg;
-        for my $location (grep { /^ *(?:proxy|grpc)_pass /m } @locations) {
+        for my $location (grep { /^ *(?:proxy|grpc|fastcgi|uwsgi|scgi)_pass /m } @locations) {
             my ($name) = $location =~ /^(.*?) \{/;
-            my ($kind) = $location =~ /^ *(proxy|grpc)_pass /m;
-            my $headers = join '', grep { /^ *${kind}_set_header /m || m{/auth-pat-$kind\.conf;} || /^ *${kind}_pass_request_headers / }
+            my ($kind) = $location =~ /^ *(proxy|grpc|fastcgi|uwsgi|scgi)_pass /m;
+            my $headers = join '', grep { /^ *${kind}_(?:set_header|param) /m || m{/auth-pat-$kind\.conf;} || /^ *${kind}_pass_request_headers / }
                 map { "$_\n" } split /\n/, $location;
             $headers ||= $around;
             like($headers, qr{include conf\.d/snippets/auth-pat-$kind\.conf;|${kind}_pass_request_headers off;},
                 "$file, location $name: passes the headers of the snippet, or none of the client's");
             $headers =~ s{^ *include (conf\.d/snippets/auth-pat-$kind\.conf);}{slurp("$AuthPat::ROOT/$1")}me;
             my %times;
-            $times{lc $1}++ while $headers =~ /^ *${kind}_set_header (\S+) (?!"";)/mg;
+            $times{lc $1}++ while $headers =~ /^ *${kind}_(?:set_header|param) (\S+) (?!"";)/mg;
             is_deeply([grep { $times{$_} > 1 } sort keys %times], [], "$file, location $name: and none is set twice");
         }
     }

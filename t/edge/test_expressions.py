@@ -135,7 +135,7 @@ def configurations() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "conf.d").rglob("*.conf")):
         yield str(path.relative_to(ROOT)), path.read_text()
     for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("conf.d/*.md")]):
-        for number, example in enumerate(re.findall(r"^```nginx\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)):
+        for number, example in enumerate(re.findall(r"^ *```nginx\n(.*?)^ *```", path.read_text(), re.DOTALL | re.MULTILINE)):
             yield f"{path.relative_to(ROOT)} example {number + 1}", example
 
 

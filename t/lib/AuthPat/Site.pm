@@ -135,6 +135,10 @@ sub configure {
     my $load = join '', map { "load_module $_;\n" } split ' ', $ENV{TEST_NGINX_LOAD_MODULES} // '';
     my $user = $> == 0 ? "user www-data;\n" : '';
     my $temp = join "\n    ", map { "${_}_temp_path $root/temp/$_;" } qw(client_body proxy fastcgi uwsgi scgi);
+    for my $protocol (qw(fastcgi uwsgi scgi)) {
+        write_file("$root/conf/${protocol}_params", join '', map { "${protocol}_param $_;\n" } 'QUERY_STRING $query_string',
+            'REQUEST_METHOD $request_method', 'REQUEST_URI $request_uri', 'REMOTE_ADDR $remote_addr');
+    }
     my $types = -e '/etc/nginx/mime.types' ? 'include /etc/nginx/mime.types;' : '';
     write_file("$root/conf/nginx.conf", <<"CONFIGURATION");
 $user$load
