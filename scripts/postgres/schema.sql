@@ -11,7 +11,7 @@
 --
 -- The lock is one on a table: transactions of any isolation level can wait for it (where a counter in a row would fail
 -- REPEATABLE READ), and only who may write the table can hold it (which is not so for advisory locks). What other
--- transactions have open does not matter: SET CONSTRAINTS brings no number earlier, see pat.is_early(). A number that
+-- transactions have open does not matter: SET CONSTRAINTS brings no number earlier, see pat.at_commit(). A number that
 -- is missing belonged to a transaction that was rolled back. Others wait while a transaction numbers its changes, about
 -- 60 µs for each: import many tokens in portions of some hundreds.
 --
@@ -251,6 +251,7 @@ BEGIN
                     scopes, cidrs, issued_at, not_before, expires_at, revoked_at, claims, seq)) STORED;
         DROP TRIGGER IF EXISTS token_number ON pat.token;
         DROP TRIGGER IF EXISTS tombstone_number ON pat.tombstone;
+        DROP FUNCTION IF EXISTS pat.number_change();
         DROP INDEX IF EXISTS pat.token_unnumbered;
     END IF;
 END
@@ -287,8 +288,12 @@ CREATE TABLE IF NOT EXISTS pat.use_report (
 -- What edges want done at the end of their transactions, which is to number what was found.
 CREATE TABLE IF NOT EXISTS pat.request (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
 
+-- What is put off until the transaction commits, and one row without a key that stands for all of it. No transaction
+-- leaves any behind: see pat.at_commit().
+CREATE TABLE IF NOT EXISTS pat.early (relation text, key text);
+
 -- Has no rows: see pat.is_early().
-CREATE TABLE IF NOT EXISTS pat.probe (is_early boolean);
+CREATE TABLE IF NOT EXISTS pat.probe (name text);
 
 -- How far each edge has reported use, by the login that it uses: no other login has a say in that.
 CREATE TABLE IF NOT EXISTS pat.edge (
@@ -411,14 +416,13 @@ BEGIN
 END
 $$;
 
--- Whether a trigger named at_commit fires because of SET CONSTRAINTS … IMMEDIATE, and not because the transaction
--- commits. Then it puts itself off again: who holds pat.clock must be about to commit, and nobody must be able to
--- change synchronous_commit after it. What tells is another trigger of that name, which fires at once or not at all.
-CREATE OR REPLACE FUNCTION pat.is_early()
+-- Whether the triggers of this name fire because of SET CONSTRAINTS … IMMEDIATE, and not because the transaction commits.
+-- What tells is another trigger of that name, which fires at once or not at all.
+CREATE OR REPLACE FUNCTION pat.is_early(name text)
 RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
 AS $$
 BEGIN
-    INSERT INTO pat.probe DEFAULT VALUES;
+    INSERT INTO pat.probe VALUES (is_early.name);
     RAISE EXCEPTION 'not early' USING ERRCODE = 'PAT02';
 EXCEPTION
     WHEN SQLSTATE 'PAT01' THEN
@@ -515,71 +519,16 @@ BEGIN
 END
 $$;
 
--- Runs when the transaction commits, once for each row that has no number yet. With pat.notify = off, the row keeps none
--- until it is found: that is for transactions that are to be prepared, which must not hold the clock.
-CREATE OR REPLACE FUNCTION pat.number_change()
-RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
-AS $$
-DECLARE
-    has_numbered boolean := false;
-BEGIN
-    -- If this transaction gave the last number that there is, all is done that comes before. SERIALIZABLE does not look:
-    -- that would count as a conflict with every other writer.
-    IF current_setting('transaction_isolation') <> 'serializable' THEN
-        IF TG_TABLE_NAME = 'token' THEN
-            has_numbered := EXISTS (
-                SELECT FROM pat.token
-                WHERE seq = (SELECT last_value FROM pat.seq) AND token.xmin = pg_current_xact_id()::xid);
-        ELSE
-            has_numbered := EXISTS (
-                SELECT FROM pat.tombstone
-                WHERE seq = (SELECT last_value FROM pat.seq) AND tombstone.xmin = pg_current_xact_id()::xid);
-        END IF;
-    END IF;
-
-    IF NOT has_numbered THEN
-        IF pat.is_early() THEN
-            SET CONSTRAINTS pat.at_commit DEFERRED;
-            -- Fires this trigger again.
-            IF TG_TABLE_NAME = 'token' THEN
-                UPDATE pat.token SET seq = NULL WHERE digest = NEW.digest AND seq IS NULL;
-            ELSE
-                UPDATE pat.tombstone SET seq = NULL WHERE digest = NEW.digest AND seq IS NULL;
-            END IF;
-            RETURN NULL;
-        ELSIF lower(current_setting('pat.notify', true)) IN ('off', 'false', 'no', '0') THEN
-            PERFORM pat.make_durable();
-            RETURN NULL;
-        END IF;
-        PERFORM pat.begin_numbering();
-    END IF;
-
-    IF TG_TABLE_NAME = 'token' THEN
-        PERFORM pat.number_token(NEW.digest);
-    ELSE
-        PERFORM pat.number_tombstone(NEW.digest);
-    END IF;
-    RETURN NULL;
-END
-$$;
-
--- Numbers some of what has no number, when the transaction that asked for it commits: until then it holds nothing. A row
--- that can't be written as it is, because it got around the rules, is left for pat.number_changes() to tell of.
-CREATE OR REPLACE FUNCTION pat.number_request()
-RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
+-- Numbers some of what has no number. A row that can't be written as it is, because it got around the rules, is left for
+-- pat.number_changes() to tell of.
+CREATE OR REPLACE FUNCTION pat.number_some()
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
 AS $$
 DECLARE
     tokens bytea[];
     tombstones bytea[];
     digest bytea;
 BEGIN
-    IF pat.is_early() THEN
-        SET CONSTRAINTS pat.at_commit DEFERRED;
-        UPDATE pat.request SET id = DEFAULT WHERE id = NEW.id;
-        RETURN NULL;
-    END IF;
-    DELETE FROM pat.request WHERE id = NEW.id;
-
     -- The rows before the clock, as all who change a token do. What somebody else is changing is left to them, or to
     -- the next look.
     tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered
@@ -587,7 +536,7 @@ BEGIN
     tombstones := ARRAY(SELECT tombstone.digest FROM pat.tombstone WHERE seq IS NULL
                         ORDER BY tombstone.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
     IF cardinality(tokens) + cardinality(tombstones) = 0 THEN
-        RETURN NULL;
+        RETURN;
     END IF;
     -- Whatever pat.notify is: its NOTIFY is what keeps an edge from preparing this transaction.
     PERFORM pat.begin_numbering();
@@ -601,7 +550,6 @@ BEGIN
             RAISE WARNING 'the token with the digest % gets no number: %', encode(digest, 'hex'), SQLERRM;
         END;
     END LOOP;
-    RETURN NULL;
 END
 $$;
 
@@ -614,43 +562,39 @@ BEGIN
 END
 $$;
 
--- Adds a report of use to what is known, when the transaction that brought it commits.
-CREATE OR REPLACE FUNCTION pat.add_use()
-RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+-- Adds a report of use to what is known.
+CREATE OR REPLACE FUNCTION pat.add_use(report bigint)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     most_edges CONSTANT integer := 1000;
+    new pat.use_report;
     is_new boolean;
 BEGIN
-    IF pat.is_early() THEN
-        SET CONSTRAINTS pat.at_commit DEFERRED;
-        UPDATE pat.use_report SET batch = batch WHERE id = NEW.id;
-        RETURN NULL;
-    END IF;
-    DELETE FROM pat.use_report WHERE id = NEW.id;
+    DELETE FROM pat.use_report WHERE id = add_use.report RETURNING * INTO STRICT new;
 
     -- The edge forgets what it has reported, so a crash must not undo it.
     PERFORM pat.make_durable();
     -- Nobody listens. It is so that nobody can prepare this transaction and keep the rows below locked.
     PERFORM pg_notify('pat_use', '');
 
-    INSERT INTO pat.edge AS known (login, name, batch, reported_at) VALUES (NEW.login, NEW.edge, NEW.batch, now())
+    INSERT INTO pat.edge AS known (login, name, batch, reported_at) VALUES (new.login, new.edge, new.batch, now())
     ON CONFLICT (login, name) DO UPDATE SET batch = excluded.batch, reported_at = now()
         WHERE known.batch < excluded.batch
     RETURNING known.xmax = 0 INTO is_new;
     IF is_new IS NULL THEN
-        RETURN NULL;
+        RETURN;
     END IF;
     IF is_new THEN
-        DELETE FROM pat.edge WHERE login = NEW.login AND name IN (
-            SELECT name FROM pat.edge WHERE login = NEW.login
-            ORDER BY reported_at DESC, name <> NEW.edge, name OFFSET most_edges);
+        DELETE FROM pat.edge WHERE login = new.login AND name IN (
+            SELECT name FROM pat.edge WHERE login = new.login
+            ORDER BY reported_at DESC, name <> new.edge, name OFFSET most_edges);
     END IF;
 
     -- In the order of ids, so that two edges never wait for each other.
     INSERT INTO pat.token_use AS known (id, last_used_at, last_used_from, uses)
-        SELECT * FROM unnest(NEW.ids, NEW.used_at, NEW.used_from, NEW.times) AS used (id, at, used_from, times)
+        SELECT * FROM unnest(new.ids, new.used_at, new.used_from, new.times) AS used (id, at, used_from, times)
         WHERE EXISTS (SELECT FROM pat.token WHERE token.id = used.id)
         ORDER BY id COLLATE "C"
     ON CONFLICT (id) DO UPDATE SET
@@ -658,6 +602,93 @@ BEGIN
                               ELSE known.last_used_from END,
         last_used_at = greatest(known.last_used_at, excluded.last_used_at),
         uses = least(known.uses::numeric + excluded.uses, 9223372036854775807);
+END
+$$;
+
+-- What comes with the commit of a transaction that changed a row of this table. With pat.notify = off, a change gets no
+-- number until it is found: that is for transactions that are to be prepared, which must not hold the clock.
+CREATE OR REPLACE FUNCTION pat.finish(relation text, key text)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF finish.relation = 'request' THEN
+        DELETE FROM pat.request WHERE id = finish.key::bigint;
+        PERFORM pat.number_some();
+    ELSIF finish.relation = 'use_report' THEN
+        PERFORM pat.add_use(finish.key::bigint);
+    ELSIF lower(current_setting('pat.notify', true)) IN ('off', 'false', 'no', '0') THEN
+        PERFORM pat.make_durable();
+    ELSE
+        PERFORM pat.begin_numbering();
+        IF finish.relation = 'token' THEN
+            PERFORM pat.number_token(decode(finish.key, 'hex'));
+        ELSE
+            PERFORM pat.number_tombstone(decode(finish.key, 'hex'));
+        END IF;
+    END IF;
+END
+$$;
+
+-- Runs when the transaction commits, once for each row. If SET CONSTRAINTS has it run earlier, all is put off: who holds
+-- pat.clock must be about to commit, and nobody must be able to change synchronous_commit after it.
+CREATE OR REPLACE FUNCTION pat.at_commit()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    key text;
+BEGIN
+    -- If this transaction gave the last number that there is, all is done that comes before. SERIALIZABLE does not look:
+    -- that would count as a conflict with every other writer.
+    IF TG_TABLE_NAME = 'token' THEN
+        IF current_setting('transaction_isolation') <> 'serializable' AND EXISTS (
+            SELECT FROM pat.token
+            WHERE seq = (SELECT last_value FROM pat.seq) AND token.xmin = pg_current_xact_id()::xid) THEN
+            PERFORM pat.number_token(NEW.digest);
+            RETURN NULL;
+        END IF;
+        key := encode(NEW.digest, 'hex');
+    ELSIF TG_TABLE_NAME = 'tombstone' THEN
+        IF current_setting('transaction_isolation') <> 'serializable' AND EXISTS (
+            SELECT FROM pat.tombstone
+            WHERE seq = (SELECT last_value FROM pat.seq) AND tombstone.xmin = pg_current_xact_id()::xid) THEN
+            PERFORM pat.number_tombstone(NEW.digest);
+            RETURN NULL;
+        END IF;
+        key := encode(NEW.digest, 'hex');
+    ELSE
+        key := NEW.id;
+    END IF;
+
+    IF pat.is_early('at_commit') THEN
+        INSERT INTO pat.early VALUES (TG_TABLE_NAME, key);
+        IF NOT EXISTS (SELECT FROM pat.early WHERE early.key IS NULL) THEN
+            SET CONSTRAINTS pat.after_early DEFERRED;
+            INSERT INTO pat.early DEFAULT VALUES;
+        END IF;
+    ELSE
+        PERFORM pat.finish(TG_TABLE_NAME, key);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Runs once for all that was put off. It has another name, so that it can put itself off while those above keep seeing
+-- what SET CONSTRAINTS has said to them.
+CREATE OR REPLACE FUNCTION pat.after_early()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    late record;
+BEGIN
+    IF pat.is_early('after_early') THEN
+        SET CONSTRAINTS pat.after_early DEFERRED;
+        UPDATE pat.early SET key = NULL WHERE key IS NULL;
+        RETURN NULL;
+    END IF;
+    FOR late IN WITH gone AS (DELETE FROM pat.early RETURNING relation, key)
+                SELECT DISTINCT relation, key FROM gone WHERE key IS NOT NULL ORDER BY relation, key LOOP
+        PERFORM pat.finish(late.relation, late.key);
+    END LOOP;
     RETURN NULL;
 END
 $$;
@@ -674,20 +705,27 @@ AS $$
             ' FOR EACH ROW EXECUTE FUNCTION pat.after_token()'),
         ('token', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON pat.token'
             ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.seq IS NULL))'
-            ' EXECUTE FUNCTION pat.number_change()'),
+            ' EXECUTE FUNCTION pat.at_commit()'),
         ('token', 'token_truncate', 'CREATE TRIGGER token_truncate BEFORE TRUNCATE ON pat.token'
             ' FOR EACH STATEMENT EXECUTE FUNCTION pat.refuse_truncate()'),
         ('tombstone', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON pat.tombstone'
             ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.seq IS NULL))'
-            ' EXECUTE FUNCTION pat.number_change()'),
+            ' EXECUTE FUNCTION pat.at_commit()'),
         ('tombstone', 'tombstone_truncate', 'CREATE TRIGGER tombstone_truncate BEFORE TRUNCATE ON pat.tombstone'
             ' FOR EACH STATEMENT EXECUTE FUNCTION pat.refuse_truncate()'),
         ('probe', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON pat.probe'
-            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.tell_early()'),
-        ('request', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON pat.request'
-            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.number_request()'),
-        ('use_report', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT OR UPDATE ON pat.use_report'
-            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.add_use()')
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.name = ''at_commit''::text))'
+            ' EXECUTE FUNCTION pat.tell_early()'),
+        ('probe', 'after_early', 'CREATE CONSTRAINT TRIGGER after_early AFTER INSERT ON pat.probe'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.name = ''after_early''::text))'
+            ' EXECUTE FUNCTION pat.tell_early()'),
+        ('early', 'after_early', 'CREATE CONSTRAINT TRIGGER after_early AFTER INSERT OR UPDATE ON pat.early'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ((new.key IS NULL))'
+            ' EXECUTE FUNCTION pat.after_early()'),
+        ('request', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON pat.request'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.at_commit()'),
+        ('use_report', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON pat.use_report'
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.at_commit()')
 $$;
 
 -- Those that are not as they must be. What PostgreSQL tells depends on the search path.

@@ -1,6 +1,7 @@
 #include "store/pat_writer.h"
 
 #include "store/pat_lmdb.h"
+#include "store/pat_pages.h"
 #include "store/pat_trap.h"
 
 #include <algorithm>
@@ -19,6 +20,24 @@
 namespace pat::store {
 
 namespace {
+
+/// The pages of the store that this process writes: one at a time (reader rule 1).
+page_check pages;
+
+fault map_pages(const environment &store) noexcept
+{
+    MDB_envinfo info;
+    mdb_env_info(store.get(), &info);
+    return pages.open(store.files().data(), info.me_mapsize);
+}
+
+/// Looks at the pages that a change under `key` will touch (rule 10).
+fault check_pages(std::span<const std::byte> key, bool removes) noexcept
+{
+    fault problem;
+    const bool is_whole = trap::run([&] { problem = removes ? pages.before_remove(key) : pages.before_put(key); });
+    return is_whole ? problem : fault{fault_kind::damaged};
+}
 
 /// True if the folder has nothing in it but what an interrupted creation may have left, which starts with open.lock.
 bool may_become_a_store(const char *folder) noexcept
@@ -212,6 +231,10 @@ fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noe
 template <typename Entry>
 fault transaction::write(const token_key &key, const Entry &from, unsigned flags) noexcept
 {
+    if (const fault problem = check_pages(key, false)) {
+        return problem;
+    }
+
     record_buffer buffer;
     codec_error error = codec_error::none;
 
@@ -235,6 +258,10 @@ fault transaction::write(const token_key &key, const Entry &from, unsigned flags
 
 fault transaction::remove(const token_key &key) noexcept
 {
+    if (const fault problem = check_pages(key, true)) {
+        return problem;
+    }
+
     MDB_val wanted = to_value(key);
     const int code = trapped([&] { return mdb_del(handle_, database_, &wanted, nullptr); });
     return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
@@ -360,6 +387,10 @@ fault transaction::store_meta() noexcept
         return from_codec(result.error);
     }
 
+    if (const fault problem = check_pages(meta_key(), false)) {
+        return problem;
+    }
+
     return from_lmdb(trapped([&] {
         MDB_val key = to_value(meta_key());
         MDB_val value;
@@ -382,10 +413,16 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
         return {fault_kind::not_empty};
     }
 
+    struct closing {
+        ~closing() { pages.close(); }
+    } const closes;
     writer fresh;
     fault problem = fresh.environment_.open(folder, open_mode::create, map_size, command_wait_ms);
     if (!problem) {
         problem = fresh.environment_.files().set_access(group);
+    }
+    if (!problem) {
+        problem = map_pages(fresh.environment_);
     }
     if (problem) {
         return problem;
@@ -445,6 +482,9 @@ fault writer::open(const char *folder, std::size_t map_size) noexcept
     if (const fault problem = environment_.files().set_lock_file_mode()) {
         return problem;
     }
+    if (const fault problem = map_pages(environment_)) {
+        return problem;
+    }
 
     // Rule 3: taking the writer's lock publishes a commit that its owner was killed over.
     transaction scope;
@@ -486,6 +526,8 @@ fault writer::begin(transaction &scope) noexcept
         abort(scope);
         return from_lmdb(code);
     }
+
+    pages.begin(mdb_txn_id(scope.handle_));
 
     const fault problem = scope.load_meta();
     if (problem) {

@@ -151,6 +151,7 @@ def test_an_open_report_holds_up_nobody(database: Database, login: str) -> None:
             database.connect(login, options="-c statement_timeout=20s") as quick:
         ids = [issue(shop)[0] for _ in range(3)]
         assert report(slow, "slow", 1, *ids) == 3
+        assert report(slow, "other", 1) == 0
         for _ in range(2):
             slow.execute("SET CONSTRAINTS ALL IMMEDIATE")
         assert report(quick, "quick", 1, *ids) == 3

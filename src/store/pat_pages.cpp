@@ -1,0 +1,576 @@
+#include "store/pat_pages.h"
+
+#include "core/pat_bytes.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+namespace pat::store {
+
+namespace {
+
+namespace page_offset {
+constexpr std::size_t number = 0;
+constexpr std::size_t flags = 10;
+constexpr std::size_t lower = 12;       ///< the end of the offsets of nodes
+constexpr std::size_t upper = 14;       ///< the begin of the nodes, which go to the end of the page
+constexpr std::size_t long_pages = 12;  ///< of the first page of a long value: how many there are
+constexpr std::size_t nodes = 16;
+}  // namespace page_offset
+
+namespace node_offset {
+constexpr std::size_t flags = 4;
+constexpr std::size_t key_size = 6;
+constexpr std::size_t key = 8;
+}  // namespace node_offset
+
+namespace meta_offset {
+constexpr std::size_t free_tree = 40;
+constexpr std::size_t main_tree = 88;
+constexpr std::size_t last_page = 136;
+constexpr std::size_t transaction = 144;
+
+/// Of a tree. What the tree of free pages has at 0 is the page size.
+constexpr std::size_t page_size = 0;
+constexpr std::size_t flags = 4;
+constexpr std::size_t depth = 6;
+constexpr std::size_t root = 40;
+}  // namespace meta_offset
+
+constexpr unsigned branch = 1;
+constexpr unsigned leaf = 2;
+constexpr unsigned long_value = 4;
+
+constexpr unsigned data_is_long = 1;
+
+constexpr std::uint64_t first_page = 2;  // behind the two pages of the header
+constexpr std::uint64_t no_page = ~std::uint64_t{0};
+constexpr std::size_t max_key_size = 511;
+constexpr std::size_t number_size = 8;
+constexpr std::size_t max_page_size = 65536;
+
+constexpr fault damaged{fault_kind::damaged};
+
+template <typename Integer>
+Integer load(const std::byte *from) noexcept
+{
+    return load_le<Integer>(from);
+}
+
+unsigned nodes_of(const std::byte *page) noexcept
+{
+    return static_cast<unsigned>((load<std::uint16_t>(page + page_offset::lower) - page_offset::nodes) / 2);
+}
+
+/// The order of LMDB's keys: bytes, and then the length. Those of the list of free pages are little-endian numbers.
+int compare(std::span<const std::byte> first, std::span<const std::byte> second) noexcept
+{
+    if (first.size() == number_size && second.size() == number_size) {
+        const auto one = load<std::uint64_t>(first.data());
+        const auto other = load<std::uint64_t>(second.data());
+        return one < other ? -1 : one > other ? 1 : 0;
+    }
+    const int order = std::memcmp(first.data(), second.data(), std::min(first.size(), second.size()));
+    return order != 0 ? order : first.size() < second.size() ? -1 : first.size() > second.size() ? 1 : 0;
+}
+
+bool contains(const std::vector<std::uint64_t> &set, std::uint64_t number) noexcept
+{
+    return (set[number / 64] >> (number % 64) & 1) != 0;
+}
+
+void insert(std::vector<std::uint64_t> &set, std::uint64_t number) noexcept
+{
+    set[number / 64] |= std::uint64_t{1} << (number % 64);
+}
+
+}  // namespace
+
+fault page_check::open(int fd, std::size_t length) noexcept
+{
+    close();
+
+    void *map = mmap(nullptr, length, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (map == MAP_FAILED) {
+        return from_errno(errno);
+    }
+    map_ = static_cast<const std::byte *>(map);
+    map_length_ = length;
+    fd_ = fd;
+    return {};
+}
+
+void page_check::close() noexcept
+{
+    if (map_ != nullptr) {
+        munmap(const_cast<std::byte *>(map_), map_length_);
+        map_ = nullptr;
+    }
+}
+
+void page_check::begin(std::uint64_t transaction) noexcept
+{
+    transaction_ = transaction;
+    is_prepared_ = false;
+}
+
+fault page_check::before_put(bytes key) noexcept
+{
+    way to;
+    fault problem = prepare();
+    if (!problem && main_.depth != 0) {
+        problem = follow(key, to);
+    }
+    return problem ? problem : check_reuse();
+}
+
+fault page_check::before_remove(bytes key) noexcept
+{
+    way to;
+    fault problem = prepare();
+    if (problem || main_.depth == 0 || (problem = follow(key, to))) {
+        return problem;
+    }
+
+    // LMDB merges a page that has become small with the one beside it, and asks for the lowest key below both.
+    for (unsigned level = 0; level < main_.depth; level++) {
+        way lowest = to;
+        lowest.steps[level].node = 0;
+        if ((problem = descend(main_, lowest, level, main_.depth - 1, true))) {
+            return problem;
+        }
+        for (const bool to_the_right : {false, true}) {
+            if (level > 0 && (problem = look_beside(to, level, to_the_right))) {
+                return problem;
+            }
+        }
+    }
+    return check_reuse();
+}
+
+/// Reads the header of the commit, and looks at the list of free pages, once in a transaction.
+fault page_check::prepare() noexcept
+{
+    if (is_prepared_) {
+        return {};
+    }
+
+    const std::uint64_t commit = transaction_ - 1;
+    page_size_ = load<std::uint32_t>(map_ + meta_offset::free_tree + meta_offset::page_size);
+    if (page_size_ < page_offset::nodes || page_size_ > max_page_size) {
+        return damaged;
+    }
+    const std::byte *meta = page_at(commit % 2);
+    if (load<std::uint64_t>(meta + meta_offset::transaction) != commit) {
+        return {fault_kind::replaced};
+    }
+
+    struct stat file;
+    if (fstat(fd_, &file) != 0) {
+        return from_errno(errno);
+    }
+    file_pages_ = static_cast<std::uint64_t>(file.st_size) / page_size_;
+
+    const auto last_page = load<std::uint64_t>(meta + meta_offset::last_page);
+    if (last_page >= map_length_ / page_size_) {
+        return damaged;
+    }
+    pages_ = last_page + 1;
+
+    for (const bool is_of_free_pages : {true, false}) {
+        const std::byte *at = meta + (is_of_free_pages ? meta_offset::free_tree : meta_offset::main_tree);
+        const auto root = load<std::uint64_t>(at + meta_offset::root);
+        const unsigned depth = root == no_page ? 0 : load<std::uint16_t>(at + meta_offset::depth);
+        const auto flags = load<std::uint16_t>(at + meta_offset::flags);
+        if ((root != no_page && depth == 0) || depth > max_depth || (!is_of_free_pages && flags != 0)) {
+            return damaged;
+        }
+        (is_of_free_pages ? free_ : main_) = {root, depth, is_of_free_pages};
+    }
+
+    for (page_set *set : {&sound_, &listing_}) {
+        set->assign(pages_ / 64 + 1, 0);
+    }
+    looked_at_ = 0;
+    lists_.clear();
+    list_ = 0;
+    taken_ = 0;
+    reuse_checked_ = 0;
+
+    const fault problem = check_free_pages();
+    is_prepared_ = !problem;
+    return problem;
+}
+
+page_check::node page_check::node_at(const std::byte *page, unsigned number, bool is_leaf) noexcept
+{
+    const std::byte *at = page + load<std::uint16_t>(page + page_offset::nodes + number * sizeof(std::uint16_t));
+    const std::size_t key_size = load<std::uint16_t>(at + node_offset::key_size);
+    const auto low = load<std::uint32_t>(at);
+    const unsigned flags = load<std::uint16_t>(at + node_offset::flags);
+
+    node result{};
+    result.key = {at + node_offset::key, key_size};
+    result.size = node_offset::key + key_size;
+    result.flags = flags;
+    if (is_leaf) {
+        result.data = at + node_offset::key + key_size;
+        result.data_size = low;
+        result.size += flags == data_is_long ? sizeof(std::uint64_t) : low;
+    } else {
+        result.child = low | std::uint64_t{flags} << 32;
+    }
+    result.size += result.size % 2;
+    return result;
+}
+
+/// Which child of a branch a key belongs to. The key of the first is not looked at.
+unsigned page_check::child_for(const std::byte *page, bytes key) noexcept
+{
+    unsigned low = 0;
+    unsigned high = nodes_of(page) - 1;
+    while (low < high) {
+        const unsigned middle = (low + high + 1) / 2;
+        if (compare(node_at(page, middle, false).key, key) <= 0) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+page_check::step page_check::child_of(const std::byte *page, const step &at) noexcept
+{
+    const node here = node_at(page, at.node, false);
+    const bool is_last = at.node + 1 == nodes_of(page);
+    return {here.child,
+            0,
+            {at.node == 0 ? at.keys.low : here.key, is_last ? at.keys.high : node_at(page, at.node + 1, false).key}};
+}
+
+/// Goes from the root to the leaf of a key, and looks at each page.
+fault page_check::follow(bytes key, way &out) noexcept
+{
+    out.steps[0] = {main_.root, 0, {}};
+    for (unsigned level = 0;; level++) {
+        step &at = out.steps[level];
+        const bool is_leaf = level + 1 == main_.depth;
+        if (const fault problem = check_page(main_, at, is_leaf)) {
+            return problem;
+        }
+
+        const std::byte *page = page_at(at.page);
+        if (is_leaf) {
+            for (unsigned i = 0; i < nodes_of(page); i++) {
+                const node found = node_at(page, i, true);
+                if (found.flags == data_is_long && compare(found.key, key) == 0) {
+                    return check_long_value(found);
+                }
+            }
+            return {};
+        }
+        at.node = child_for(page, key);
+        out.steps[level + 1] = child_of(page, at);
+    }
+}
+
+/// Goes on from a page, by the node that was chosen there, and then by the first or last node of each, and looks at the
+/// pages.
+fault page_check::descend(const tree &in, way &to, unsigned from, unsigned level, bool to_the_right) noexcept
+{
+    for (unsigned i = from; i < level; i++) {
+        step &next = to.steps[i + 1];
+        next = child_of(page_at(to.steps[i].page), to.steps[i]);
+        if (const fault problem = check_page(in, next, i + 2 == in.depth)) {
+            return problem;
+        }
+        next.node = to_the_right ? 0 : nodes_of(page_at(next.page)) - 1;
+    }
+    return {};
+}
+
+/// Looks at the next page of a level that has not been looked at, and at the first ones below it.
+fault page_check::look_beside(way from, unsigned level, bool to_the_right) noexcept
+{
+    for (;;) {
+        unsigned above = level;
+        bool leads_on = false;
+        while (!leads_on && above > 0) {
+            above--;
+            const unsigned last = nodes_of(page_at(from.steps[above].page)) - 1;
+            leads_on = to_the_right ? from.steps[above].node < last : from.steps[above].node > 0;
+        }
+        if (!leads_on) {
+            return {};
+        }
+        from.steps[above].node += to_the_right ? 1U : -1U;
+
+        const std::size_t before = looked_at_;
+        if (const fault problem = descend(main_, from, above, level, to_the_right)) {
+            return problem;
+        }
+        if (looked_at_ != before) {
+            way lowest = from;
+            lowest.steps[level].node = 0;
+            return descend(main_, lowest, level, main_.depth - 1, true);
+        }
+    }
+}
+
+/// Looks at a page, if that was not done, and whether it is the one that belongs there.
+fault page_check::check_page(const tree &in, const step &at, bool is_leaf) noexcept
+{
+    if (at.page < first_page || at.page >= pages_) {
+        return damaged;
+    }
+
+    const std::byte *page = page_at(at.page);
+    page_set &seen = in.is_of_free_pages ? listing_ : sound_;
+    if (contains(listing_, at.page)) {
+        return damaged;  // in both trees, or twice in that of the free pages, of which each is looked at once
+    }
+    if (!contains(seen, at.page)) {
+        if (load<std::uint64_t>(page + page_offset::number) != at.page || !is_sound(in, page, is_leaf)) {
+            return damaged;
+        }
+        insert(seen, at.page);
+        looked_at_++;
+    } else if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? leaf : branch)) {
+        return damaged;
+    }
+
+    const unsigned nodes = nodes_of(page);
+    const unsigned first = is_leaf ? 0 : 1;
+    const bool has_keys = nodes > first;
+    const bool is_within =
+        !has_keys
+        || ((at.keys.low.empty() || compare(node_at(page, first, is_leaf).key, at.keys.low) >= 0)
+            && (at.keys.high.empty() || compare(node_at(page, nodes - 1, is_leaf).key, at.keys.high) < 0));
+    return is_within ? fault{} : damaged;
+}
+
+/// That a page is one of LMDB's: the nodes fill it from `upper` to its end without a gap, and are in the order of their
+/// keys.
+bool page_check::is_sound(const tree &in, const std::byte *page, bool is_leaf) const noexcept
+{
+    const std::size_t lower = load<std::uint16_t>(page + page_offset::lower);
+    const std::size_t upper = load<std::uint16_t>(page + page_offset::upper);
+    if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? leaf : branch) || lower < page_offset::nodes
+        || lower % 2 != 0 || upper % 2 != 0 || lower > upper || upper > page_size_) {
+        return false;
+    }
+
+    // LMDB leaves a branch of the list of free pages with a single node at times.
+    const unsigned nodes = nodes_of(page);
+    if (nodes < (is_leaf || in.is_of_free_pages ? 1 : 2)) {
+        return false;
+    }
+
+    // A bit for each even offset at which a node begins. Each must end where another one begins, or the page ends; as
+    // their sizes add up to the room there is, none lies in another.
+    std::array<std::uint64_t, max_page_size / 2 / 64 + 1> begins;
+    std::fill_n(begins.begin(), page_size_ / 2 / 64 + 1, 0);
+    std::size_t total = 0;
+    for (unsigned i = 0; i < nodes; i++) {
+        const std::size_t at = load<std::uint16_t>(page + page_offset::nodes + i * sizeof(std::uint16_t));
+        if (at < upper || at % 2 != 0 || at + node_offset::key > page_size_) {
+            return false;
+        }
+
+        const node here = node_at(page, i, is_leaf);
+        const bool may_lack_key = !is_leaf && i == 0;
+        const bool has_good_key =
+            in.is_of_free_pages ? here.key.size() == number_size : !here.key.empty() && here.key.size() <= max_key_size;
+        if ((!has_good_key && !(may_lack_key && here.key.empty())) || (is_leaf && here.flags > data_is_long)
+            || here.size > page_size_ - at) {
+            return false;
+        }
+
+        std::uint64_t &word = begins[at / 2 / 64];
+        const std::uint64_t bit = std::uint64_t{1} << (at / 2 % 64);
+        if ((word & bit) != 0) {
+            return false;
+        }
+        word |= bit;
+        total += here.size;
+    }
+    if (total != page_size_ - upper) {
+        return false;
+    }
+
+    for (unsigned i = 0; i < nodes; i++) {
+        const std::size_t at = load<std::uint16_t>(page + page_offset::nodes + i * sizeof(std::uint16_t));
+        const node here = node_at(page, i, is_leaf);
+        const std::size_t end = at + here.size;
+        if (end != page_size_ && (begins[end / 2 / 64] >> (end / 2 % 64) & 1) == 0) {
+            return false;
+        }
+        if (i > (is_leaf ? 0U : 1U) && compare(node_at(page, i - 1, is_leaf).key, here.key) >= 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/// The pages that a long value lies on.
+fault page_check::check_long_value(const node &leaf) noexcept
+{
+    const auto first = load<std::uint64_t>(leaf.data);
+    const std::uint64_t pages = (page_offset::nodes + leaf.data_size + page_size_ - 1) / page_size_;
+    if (first < first_page || first >= pages_ || pages > pages_ - first) {
+        return damaged;
+    }
+
+    const std::byte *page = page_at(first);
+    const bool is_right = load<std::uint64_t>(page + page_offset::number) == first
+                          && load<std::uint16_t>(page + page_offset::flags) == long_value
+                          && load<std::uint32_t>(page + page_offset::long_pages) == pages && !contains(listing_, first);
+    return is_right ? fault{} : damaged;
+}
+
+/// All of the list of free pages: a commit writes to its begin and its end, and takes from it.
+fault page_check::check_free_pages() noexcept
+{
+    if (free_.depth == 0) {
+        return {};
+    }
+
+    way at;
+    at.steps[0] = {free_.root, 0, {}};
+    const unsigned last_level = free_.depth - 1;
+    if (const fault problem = check_page(free_, at.steps[0], last_level == 0)) {
+        return problem;
+    }
+    if (const fault problem = descend(free_, at, 0, last_level, true)) {
+        return problem;
+    }
+
+    for (;;) {
+        const std::byte *page = page_at(at.steps[last_level].page);
+        for (unsigned i = 0; i < nodes_of(page); i++) {
+            if (const fault problem = check_free_list(node_at(page, i, true))) {
+                return problem;
+            }
+        }
+
+        unsigned above = last_level;
+        do {
+            if (above == 0) {
+                return {};
+            }
+            above--;
+        } while (at.steps[above].node + 1 == nodes_of(page_at(at.steps[above].page)));
+        at.steps[above].node++;
+        if (const fault problem = descend(free_, at, above, last_level, true)) {
+            return problem;
+        }
+    }
+}
+
+/// The pages that one transaction has freed: a count, and the numbers, the highest first.
+fault page_check::check_free_list(const node &leaf) noexcept
+{
+    if (load<std::uint64_t>(leaf.key.data()) >= transaction_) {
+        return damaged;
+    }
+
+    const std::byte *list = leaf.data;
+    if (leaf.flags == data_is_long) {
+        if (const fault problem = check_long_value(leaf)) {
+            return problem;
+        }
+        const auto first = load<std::uint64_t>(leaf.data);
+        const std::byte *page = page_at(first);
+        for (std::uint64_t i = 0; i < load<std::uint32_t>(page + page_offset::long_pages); i++) {
+            insert(listing_, first + i);
+        }
+        list = page + page_offset::nodes;
+    }
+
+    if (leaf.data_size < number_size) {
+        return damaged;
+    }
+    const auto count = load<std::uint64_t>(list);
+    if (count > leaf.data_size / number_size - 1) {
+        return damaged;
+    }
+
+    std::uint64_t before = pages_;
+    for (std::uint64_t i = 1; i <= count; i++) {
+        const auto number = load<std::uint64_t>(list + i * number_size);
+        if (number >= before || number < first_page) {
+            return damaged;
+        }
+        before = number;
+    }
+    lists_.emplace_back(list + number_size, count * number_size);
+    return {};
+}
+
+/// That the free pages which LMDB takes next are not in use. It takes those of the oldest transaction first, and of
+/// these the lowest, and no more than some for each page of the tree that it touches.
+fault page_check::check_reuse() noexcept
+{
+    constexpr std::size_t at_least = 64;
+    const std::size_t wanted = at_least + 4 * looked_at_;
+
+    while (reuse_checked_ < wanted && list_ < lists_.size()) {
+        const bytes &list = lists_[list_];
+        if (taken_ == list.size() / number_size) {
+            list_++;
+            taken_ = 0;
+            continue;
+        }
+        taken_++;
+        reuse_checked_++;
+
+        const std::size_t before = looked_at_;
+        const bool is_lost = is_in_use(load<std::uint64_t>(list.data() + list.size() - taken_ * number_size));
+        looked_at_ = before;
+        if (is_lost) {
+            return damaged;
+        }
+    }
+    return {};
+}
+
+/// Whether a page that is said to be free is where the tree has its keys. Pages of long values have none, and can't be
+/// told from free ones.
+bool page_check::is_in_use(std::uint64_t number) noexcept
+{
+    if (contains(listing_, number)) {
+        return true;
+    }
+    if (number >= file_pages_ || main_.depth == 0) {
+        return false;
+    }
+
+    const std::byte *page = page_at(number);
+    const bool is_leaf = load<std::uint16_t>(page + page_offset::flags) == leaf;
+    if (load<std::uint64_t>(page + page_offset::number) != number || !is_sound(main_, page, is_leaf)) {
+        return false;
+    }
+
+    const bytes key = node_at(page, is_leaf ? 0 : 1, is_leaf).key;
+    step at{main_.root, 0, {}};
+    for (unsigned level = 0; level < main_.depth; level++) {
+        if (at.page == number) {
+            return true;
+        }
+        const bool is_last = level + 1 == main_.depth;
+        if (is_last || check_page(main_, at, false)) {
+            return false;
+        }
+        at.node = child_for(page_at(at.page), key);
+        at = child_of(page_at(at.page), at);
+    }
+    return false;
+}
+
+}  // namespace pat::store

@@ -1,0 +1,286 @@
+#include "pat_temp_store.h"
+
+#include "store/pat_pages.h"
+
+#include <cinttypes>
+
+/// Writing to a store whose pages are damaged.
+namespace {
+
+using namespace pat;
+using namespace pat::test;
+using store::fault_kind;
+
+constexpr unsigned tokens = 1500;
+
+std::uint64_t random_state = 42;
+
+std::uint64_t next_random() noexcept
+{
+    random_state = random_state * 6364136223846793005 + 1442695040888963407;
+    return random_state >> 16;
+}
+
+/// Enough to have a record lie on pages of its own.
+std::string_view many_scopes(std::size_t length) noexcept
+{
+    static char text[3000];
+    std::memset(text, 'a', sizeof text);
+    return {text, length};
+}
+
+/// A store with all that a file can have: three levels, long values, and a list of free pages.
+path make_full_store()
+{
+    const path store = make_store();
+    put_many(store, tokens);
+    commit(store, [](store::transaction &change) {
+        for (unsigned i = 0; i < tokens; i += 50) {
+            const token_text text = token(i);
+            record one = record_of(text, i % 2);
+            one.scopes = many_scopes(3000);
+            if (const store::fault problem = change.put(plain(text.text), one)) {
+                return problem;
+            }
+        }
+        return store::fault{};
+    });
+    for (unsigned i = 0; i < 5; i++) {
+        put(store, i * 7 + 1, 1);
+    }
+    return store;
+}
+
+constexpr unsigned revoked_tokens[] = {700, 50, tokens + 1};
+constexpr unsigned removed_from = 100;
+constexpr unsigned removed_to = 400;
+
+constexpr bool is_changed(unsigned number) noexcept
+{
+    return number == 700 || number == 50 || (number >= removed_from && number < removed_to);
+}
+
+/// What a writer does: it revokes, makes a token and removes some.
+store::fault change_store(const path &store)
+{
+    store::writer writer;
+    store::fault problem = writer.open(store.text, map_size);
+    for (const unsigned number : revoked_tokens) {
+        if (problem) {
+            return problem;
+        }
+        problem = writer.update([number](store::transaction &change) {
+            const token_text text = token(number);
+            return change.put(plain(text.text), record_of(text, 1));
+        });
+    }
+    if (problem) {
+        return problem;
+    }
+    return writer.update([](store::transaction &change) {
+        for (unsigned i = removed_from; i < removed_to; i++) {
+            if (const store::fault failed = change.bury(plain(token(i).text), {})) {
+                return failed;
+            }
+        }
+        return store::fault{};
+    });
+}
+
+/// Which tokens a reader finds.
+std::array<bool, tokens> readable(const path &store)
+{
+    std::array<bool, tokens> result{};
+    auto *reader = new store::reader;
+    (void) reader->open(store.text, map_size, 1000);
+    for (unsigned i = 0; i < tokens; i++) {
+        const answer got = look(*reader, i);
+        result[i] = got.found && got.right;
+        look_after(*reader, store);
+    }
+    delete reader;
+    return result;
+}
+
+/// Damages a page as a disk or a program may.
+void damage(char *page, const char *other) noexcept
+{
+    const auto at = static_cast<std::size_t>(next_random() % page_size);
+    const auto in_header = static_cast<std::size_t>(next_random() % 16);
+    const auto in_offsets = static_cast<std::size_t>(16 + next_random() % 60);
+    switch (next_random() % 6) {
+    case 0: page[at] = static_cast<char>(page[at] ^ 1 << next_random() % 8); break;
+    case 1: page[in_header] = static_cast<char>(next_random()); break;
+    case 2: page[in_offsets] = static_cast<char>(next_random()); break;
+    case 3: std::memset(page, static_cast<int>(next_random() % 2 * 0xff), page_size); break;
+    case 4: std::memcpy(page, other, page_size); break;
+    default:
+        for (std::size_t i = at & ~std::size_t{7}; i < page_size && i < at + 16; i++) {
+            page[i] = static_cast<char>(next_random());
+        }
+    }
+}
+
+void read_page(const path &file, std::uint64_t number, char *to)
+{
+    assert_int_equal(pread(descriptor_of(file), to, page_size, static_cast<off_t>(number) * page_size), page_size);
+}
+
+void writer_rule_10_no_damaged_page_ends_the_writer_or_costs_a_record(void **)
+{
+    const char *wanted = std::getenv("PAT_MUTATIONS");
+    const unsigned mutations = wanted != nullptr ? static_cast<unsigned>(std::atoi(wanted)) : 150;
+
+    const path store = make_full_store();
+    const path data = store / "data.mdb";
+    const path good = folder / "good";
+    copy_file(data, good);
+    const auto pages = static_cast<std::uint64_t>(size_of(good)) / page_size;
+
+    unsigned told = 0;
+    for (unsigned i = 0; i < mutations; i++) {
+        static char page[page_size];
+        static char other[page_size];
+        const std::uint64_t number = 2 + next_random() % (pages - 2);
+        read_page(good, number, page);
+        read_page(good, 2 + next_random() % (pages - 2), other);
+        damage(page, other);
+        copy_file(good, data);
+        patch(data, static_cast<off_t>(number) * page_size, page, page_size);
+
+        const auto before = readable(store);
+        const int status = status_of(start_child([&] {
+            constexpr int is_told = 2;
+            constexpr int is_told_badly = 3;
+            const store::fault problem = change_store(store);
+            switch (problem.kind) {
+            case fault_kind::none: return true;
+            case fault_kind::damaged:
+            case fault_kind::truncated:
+            case fault_kind::bad_record:
+            case fault_kind::not_a_store: _exit(is_told);
+            default:
+                std::fprintf(stderr, "%s (%s)\n", store::message(problem), store::detail(problem));
+                _exit(is_told_badly);
+            }
+        }));
+        const bool is_told = WIFEXITED(status) && WEXITSTATUS(status) == 2;
+        if (status != 0 && !is_told) {
+            print_error("mutation %u, of page %" PRIu64 ": status %x\n", i, number, static_cast<unsigned>(status));
+            fail();
+        }
+        told += is_told ? 1 : 0;
+
+        const auto after = readable(store);
+        for (unsigned k = 0; k < tokens; k++) {
+            if (before[k] && !after[k] && !is_changed(k)) {
+                print_error("mutation %u, of page %" PRIu64 ": token %u is gone, which was %stold\n", i, number, k,
+                            is_told ? "" : "not ");
+                fail();
+            }
+        }
+    }
+    print_message("%u mutations, of which the writer told %u\n", mutations, told);
+    assert_true(told > mutations / 20);
+}
+
+/// Whatever a writer makes of a tree is sound: nothing of it is taken for damage.
+void writer_rule_10_a_good_store_stays_good(void **)
+{
+    const path store = make_store();
+    in_child([&] {
+        constexpr unsigned numbers = 3000;
+        store::writer writer;
+        if (writer.open(store.text, map_size)) {
+            return false;
+        }
+        for (unsigned round = 0; round <= 60; round++) {
+            const store::fault problem = writer.update([&](store::transaction &change) {
+                const bool is_last = round == 60;
+                const std::uint64_t kind = is_last ? 2 : next_random() % 3;
+                const std::uint64_t from = is_last ? 0 : next_random() % numbers;
+                const std::uint64_t changes = is_last ? numbers : next_random() % 400;
+                const bool in_order = is_last || next_random() % 2 == 0;
+                for (std::uint64_t i = 0; i < changes; i++) {
+                    const token_text text =
+                        token(static_cast<unsigned>((in_order ? from + i : next_random()) % numbers));
+                    record one = record_of(text, 1);
+                    one.scopes =
+                        many_scopes(static_cast<std::size_t>(next_random() % 20 == 0 ? 2900 : next_random() % 300));
+                    const store::fault failed = kind == 2   ? change.erase(plain(text.text))
+                                                : kind == 1 ? change.bury(plain(text.text), {})
+                                                            : change.put(plain(text.text), one);
+                    if (failed) {
+                        return failed;
+                    }
+                }
+                return store::fault{};
+            });
+            if (problem) {
+                std::fprintf(stderr, "round %u: %s (%s)\n", round, store::message(problem), store::detail(problem));
+                return false;
+            }
+        }
+        return true;
+    });
+}
+
+/// A list of free pages that names one in use would have it written over.
+void writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one(void **)
+{
+    const path store = make_store();
+    put_many(store, tokens);
+    put(store, 1);
+    put(store, 2);
+    const path data = store / "data.mdb";
+
+    constexpr off_t transaction_at = 144;
+    constexpr off_t free_root_at = 80;
+    const off_t header =
+        read_number(data, transaction_at) > read_number(data, page_size + transaction_at) ? 0 : page_size;
+    const auto list = static_cast<off_t>(read_number(data, header + free_root_at)) * page_size;
+    const off_t node = list + static_cast<off_t>(read_number(data, list + 16) & 0xffff);
+    const off_t numbers = node + 16;
+    const auto count = static_cast<off_t>(read_number(data, numbers));
+    assert_in_range(count, 2, 500);
+
+    // The lowest free page becomes one that is a leaf of the tree, and the list stays in its order.
+    const std::uint64_t before = read_number(data, numbers + (count - 1) * 8);
+    std::uint64_t used = 0;
+    for (std::uint64_t page = 2; page < before; page++) {
+        const auto at = static_cast<off_t>(page) * page_size;
+        bool is_free = false;
+        for (off_t i = 1; i <= count; i++) {
+            is_free = is_free || read_number(data, numbers + i * 8) == page;
+        }
+        if (!is_free && at != list && (read_number(data, at + 8) >> 16 & 0xffff) == 2) {
+            used = page;
+        }
+    }
+    assert_true(used != 0);
+    patch(data, numbers + count * 8, &used, sizeof used);
+
+    in_child([&] {
+        store::writer writer;
+        const token_text text = token(3);
+        const auto change = [&](store::transaction &to) { return to.put(plain(text.text), record_of(text)); };
+        return !writer.open(store.text, map_size) && writer.update(change).kind == fault_kind::damaged;
+    });
+    store::reader *reader = open_reader(store);
+    for (unsigned i = 0; i < tokens; i++) {
+        assert_found(*reader, i);
+    }
+    delete reader;
+}
+
+}  // namespace
+
+int main()
+{
+    const CMUnitTest tests[] = {
+        store_test(writer_rule_10_a_good_store_stays_good),
+        store_test(writer_rule_10_no_damaged_page_ends_the_writer_or_costs_a_record),
+        store_test(writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one),
+    };
+    return cmocka_run_group_tests_name("store pages", tests, nullptr, nullptr);
+}
