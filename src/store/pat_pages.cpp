@@ -7,8 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace pat::store {
 
@@ -52,6 +52,7 @@ constexpr std::uint64_t first_page = 2;  // behind the two pages of the header
 constexpr std::uint64_t no_page = ~std::uint64_t{0};
 constexpr std::size_t max_key_size = 511;
 constexpr std::size_t number_size = 8;
+constexpr std::size_t min_page_size = 512;
 constexpr std::size_t max_page_size = 65536;
 
 constexpr fault damaged{fault_kind::damaged};
@@ -91,32 +92,33 @@ void insert(std::vector<std::uint64_t> &set, std::uint64_t number) noexcept
 
 }  // namespace
 
-fault page_check::open(int fd, std::size_t length) noexcept
+void page_check::begin(int fd, std::size_t map_size, std::uint64_t transaction) noexcept
 {
-    close();
-
-    void *map = mmap(nullptr, length, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (map == MAP_FAILED) {
-        return from_errno(errno);
-    }
-    map_ = static_cast<const std::byte *>(map);
-    map_length_ = length;
     fd_ = fd;
-    return {};
-}
-
-void page_check::close() noexcept
-{
-    if (map_ != nullptr) {
-        munmap(const_cast<std::byte *>(map_), map_length_);
-        map_ = nullptr;
-    }
-}
-
-void page_check::begin(std::uint64_t transaction) noexcept
-{
+    map_size_ = map_size;
     transaction_ = transaction;
     is_prepared_ = false;
+}
+
+/// Copies pages of the file. What it lacks is zero, which no page is.
+page_check::buffer page_check::read_pages(std::uint64_t first, std::uint64_t count) const noexcept
+{
+    const std::size_t size = count * page_size_;
+    buffer copy{new std::byte[size]};
+    const ssize_t got = pread(fd_, copy.get(), size, static_cast<off_t>(first * page_size_));
+    const std::size_t length = got < 0 ? 0 : static_cast<std::size_t>(got);
+    std::memset(copy.get() + length, 0, size - length);
+    return copy;
+}
+
+/// A page as of the commit, which does not change while a transaction is under way.
+const std::byte *page_check::page_at(std::uint64_t number) noexcept
+{
+    buffer &page = read_[number];
+    if (page == nullptr) {
+        page = read_pages(number, 1);
+    }
+    return page.get();
 }
 
 fault page_check::before_put(bytes key) noexcept
@@ -161,10 +163,17 @@ fault page_check::prepare() noexcept
     }
 
     const std::uint64_t commit = transaction_ - 1;
-    page_size_ = load<std::uint32_t>(map_ + meta_offset::free_tree + meta_offset::page_size);
-    if (page_size_ < page_offset::nodes || page_size_ > max_page_size) {
+    std::array<std::byte, sizeof(std::uint32_t)> first;
+    if (pread(fd_, first.data(), first.size(), meta_offset::free_tree + meta_offset::page_size)
+        != static_cast<ssize_t>(first.size())) {
         return damaged;
     }
+    page_size_ = load<std::uint32_t>(first.data());
+    if (page_size_ < min_page_size || page_size_ > max_page_size) {
+        return damaged;
+    }
+    read_.clear();
+    long_lists_.clear();
     const std::byte *meta = page_at(commit % 2);
     if (load<std::uint64_t>(meta + meta_offset::transaction) != commit) {
         return {fault_kind::replaced};
@@ -177,7 +186,7 @@ fault page_check::prepare() noexcept
     file_pages_ = static_cast<std::uint64_t>(file.st_size) / page_size_;
 
     const auto last_page = load<std::uint64_t>(meta + meta_offset::last_page);
-    if (last_page >= map_length_ / page_size_) {
+    if (last_page >= map_size_ / page_size_) {
         return damaged;
     }
     pages_ = last_page + 1;
@@ -486,11 +495,14 @@ fault page_check::check_free_list(const node &leaf) noexcept
             return problem;
         }
         const auto first = load<std::uint64_t>(leaf.data);
-        const std::byte *page = page_at(first);
-        for (std::uint64_t i = 0; i < load<std::uint32_t>(page + page_offset::long_pages); i++) {
+        const auto count = load<std::uint32_t>(page_at(first) + page_offset::long_pages);
+        if (first + count > file_pages_) {
+            return damaged;
+        }
+        for (std::uint64_t i = 0; i < count; i++) {
             insert(listing_, first + i);
         }
-        list = page + page_offset::nodes;
+        list = long_lists_.emplace_back(read_pages(first, count)).get() + page_offset::nodes;
     }
 
     if (leaf.data_size < number_size) {
@@ -517,8 +529,8 @@ fault page_check::check_free_list(const node &leaf) noexcept
 /// these the lowest, and no more than some for each page of the tree that it touches.
 fault page_check::check_reuse() noexcept
 {
-    constexpr std::size_t at_least = 64;
-    const std::size_t wanted = at_least + 4 * looked_at_;
+    constexpr std::size_t at_least = 16;
+    const std::size_t wanted = at_least + 2 * looked_at_;
 
     while (reuse_checked_ < wanted && list_ < lists_.size()) {
         const bytes &list = lists_[list_];

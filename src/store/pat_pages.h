@@ -4,35 +4,31 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 /// Looking at the pages that a write will touch, before LMDB sees them. LMDB copies a page by the lengths that stand in
 /// it: a damaged one has it write past the end of the copy.
 namespace pat::store {
 
-/// A data file as LMDB 0.9 writes it on 64-bit machines (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta), mapped for
-/// reading.
+/// A data file as LMDB 0.9 writes it on 64-bit machines (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta), read page by
+/// page: to map it would cost more page faults than all else that a revocation does.
 ///
 /// What is looked at is the newest commit, as it was before the transaction that is under way. That is enough: a page
 /// that this has changed is a copy of one that was looked at, and one that it has not changed is where it was. Only
 /// removing can have LMDB merge a page with another one, the next to the left or right that is still as it was.
 ///
-/// Its functions must run in a trap, as the file may be shorter than it should be. After a fault nothing may be
-/// written.
+/// After a fault nothing may be written.
 class page_check {
 public:
     page_check() = default;
     page_check(const page_check &) = delete;
     page_check &operator=(const page_check &) = delete;
-    ~page_check() { close(); }
 
-    /// Maps the file behind `fd`, which must stay open, up to `length` bytes.
-    fault open(int fd, std::size_t length) noexcept;
-    void close() noexcept;
-
-    /// Begins with the commit before `transaction`.
-    void begin(std::uint64_t transaction) noexcept;
+    /// Begins with the commit before `transaction` of the file behind `fd`, of which `map_size` bytes are mapped.
+    void begin(int fd, std::size_t map_size, std::uint64_t transaction) noexcept;
 
     /// Looks at what LMDB touches when it writes under `key`: the pages from the root to the leaf, those that the old
     /// value lies on if it is a long one, and the list of free pages.
@@ -43,6 +39,7 @@ public:
 
 private:
     using bytes = std::span<const std::byte>;
+    using buffer = std::unique_ptr<std::byte[]>;
     using page_set = std::vector<std::uint64_t>;  ///< a bit for each page
 
     static constexpr unsigned max_depth = 32;  ///< LMDB's CURSOR_STACK
@@ -91,15 +88,14 @@ private:
     fault check_reuse() noexcept;
     [[nodiscard]] bool is_in_use(std::uint64_t number) noexcept;
 
-    [[nodiscard]] const std::byte *page_at(std::uint64_t number) const noexcept { return map_ + number * page_size_; }
+    [[nodiscard]] const std::byte *page_at(std::uint64_t number) noexcept;
+    [[nodiscard]] buffer read_pages(std::uint64_t first, std::uint64_t count) const noexcept;
     [[nodiscard]] static node node_at(const std::byte *page, unsigned number, bool is_leaf) noexcept;
     [[nodiscard]] static unsigned child_for(const std::byte *page, bytes key) noexcept;
     [[nodiscard]] static step child_of(const std::byte *page, const step &at) noexcept;
 
-    const std::byte *map_ = nullptr;
-    std::size_t map_length_ = 0;
     int fd_ = -1;
-
+    std::size_t map_size_ = 0;
     std::uint64_t transaction_ = 0;
     bool is_prepared_ = false;
     std::size_t page_size_ = 0;
@@ -107,6 +103,9 @@ private:
     std::uint64_t file_pages_ = 0;  ///< that it has
     tree free_{};
     tree main_{};
+
+    std::unordered_map<std::uint64_t, buffer> read_;
+    std::vector<buffer> long_lists_;
 
     page_set sound_;    ///< pages of the main tree that were looked at
     page_set listing_;  ///< those that the list of free pages lies on

@@ -24,19 +24,17 @@ namespace {
 /// The pages of the store that this process writes: one at a time (reader rule 1).
 page_check pages;
 
-fault map_pages(const environment &store) noexcept
+void begin_checking(const environment &store, std::uint64_t transaction) noexcept
 {
     MDB_envinfo info;
     mdb_env_info(store.get(), &info);
-    return pages.open(store.files().data(), info.me_mapsize);
+    pages.begin(store.files().data(), info.me_mapsize, transaction);
 }
 
 /// Looks at the pages that a change under `key` will touch (rule 10).
 fault check_pages(std::span<const std::byte> key, bool removes) noexcept
 {
-    fault problem;
-    const bool is_whole = trap::run([&] { problem = removes ? pages.before_remove(key) : pages.before_put(key); });
-    return is_whole ? problem : fault{fault_kind::damaged};
+    return removes ? pages.before_remove(key) : pages.before_put(key);
 }
 
 /// True if the folder has nothing in it but what an interrupted creation may have left, which starts with open.lock.
@@ -413,16 +411,10 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
         return {fault_kind::not_empty};
     }
 
-    struct closing {
-        ~closing() { pages.close(); }
-    } const closes;
     writer fresh;
     fault problem = fresh.environment_.open(folder, open_mode::create, map_size, command_wait_ms);
     if (!problem) {
         problem = fresh.environment_.files().set_access(group);
-    }
-    if (!problem) {
-        problem = map_pages(fresh.environment_);
     }
     if (problem) {
         return problem;
@@ -482,9 +474,6 @@ fault writer::open(const char *folder, std::size_t map_size) noexcept
     if (const fault problem = environment_.files().set_lock_file_mode()) {
         return problem;
     }
-    if (const fault problem = map_pages(environment_)) {
-        return problem;
-    }
 
     // Rule 3: taking the writer's lock publishes a commit that its owner was killed over.
     transaction scope;
@@ -527,7 +516,7 @@ fault writer::begin(transaction &scope) noexcept
         return from_lmdb(code);
     }
 
-    pages.begin(mdb_txn_id(scope.handle_));
+    begin_checking(environment_, mdb_txn_id(scope.handle_));
 
     const fault problem = scope.load_meta();
     if (problem) {
