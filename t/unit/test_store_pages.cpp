@@ -1,7 +1,5 @@
 #include "pat_temp_store.h"
 
-#include "store/pat_pages.h"
-
 #include <cinttypes>
 
 /// Writing to a store whose pages are damaged.
