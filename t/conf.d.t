@@ -16,8 +16,14 @@ use AuthPat::Upstream;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $site    = AuthPat::Site->new(keeps_count => 1);
-my $store   = store_path('api');
+my $store = store_path('api');
+
+# A site that has auth_pat, and nothing of what could be forgotten. Its only file would take hours.
+my $plain_port = AuthPat::Site::listening_port();
+write_file(scratch() . '/long', 'x' x 10_000_000);
+my $site = AuthPat::Site->new(keeps_count => 1, http => "server { listen 127.0.0.1:$plain_port; auth_pat plain; "
+    . "auth_pat_store $store; access_log off; root ${\ scratch()}; limit_rate 1k; limit_rate_after 1k; }");
+
 my $folder  = "$site->{root}/logs";
 my $uploads = scratch() . '/uploads';
 mkdir $uploads or die "$uploads: $!\n";
@@ -289,6 +295,21 @@ like($answer->{body}, qr/^\{"id":"\Q$id\E","at":\d+,"from":"127\.0\.0\.1","count
     ok(AuthPat::Server::wait_for(sub { slurp("$folder/api.referon.com.access.log") =~ m{/csv-consumer/doomed .* revoked } }),
         'an upload ends after the revocation of its token');
     close $curl;
+}
+
+{
+    my $doomed = issue($store, '--subject', 'user:51');
+    my $stays  = issue($store, '--subject', 'user:52');
+    my ($ended, $going) = map {
+        my $socket = $site->connect($plain_port);
+        syswrite $socket, "GET /long HTTP/1.1\r\nHost: plain\r\nAuthorization: Bearer $_\r\n\r\n";
+        like(AuthPat::Server::read_until($socket, qr/\r\n\r\nx/), qr{^HTTP/1\.1 200 }, 'an answer begins');
+        $socket;
+    } $doomed, $stays;
+    patctl($store, 'revoke', '--subject', 'user:51');
+    AuthPat::Server::read_until($ended, qr/never/);
+    ok(eof $ended, 'an answer ends after the revocation of its token, in a server that has no directive for that');
+    like(AuthPat::Server::read_until($going, qr/x{2000}/), qr/x{2000}/, 'that of another token goes on');
 }
 
 # ---- logs

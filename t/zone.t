@@ -183,7 +183,7 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
     patctl($store, 'revoke', '--id', 'id-closing');
     my $status;
     ok wait_for(sub { $status = status_of($server); $status->{closed}{revoked} }), 'a running request that is closed is counted';
-    sleep 0.4;
+    AuthPat::Server::read_until($dry, qr/x{3000}/);    # a kilobyte a second
     $status = status_of($server);
     is_deeply nonzero($status->{closed}), { revoked => 1 }, 'once, by what was found, and one of a dry run is not closed';
     is_deeply nonzero(of_server($status, 'one')->{closed}), { revoked => 1 }, 'for its server';
@@ -259,7 +259,7 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
 
     # Another size, name, and none.
     $server->configure(http => $config->('pat:512k', qw(one two)));
-    sleep 1.1;    # since is in seconds
+    wait_for(sub { time >= $before->{zone}{since} + 1 });    # since is in seconds
     $server->reload or die 'no reload: ' . $server->log;
     $status = status_of($server);
     is_deeply nonzero($status->{requests}), {}, 'with another size, it starts anew';
