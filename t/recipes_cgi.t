@@ -14,21 +14,34 @@ use Test::More;
 # A path that an upstream may read as another one, by the document's expression.
 my ($refused) = slurp("$AuthPat::ROOT/docs/security.md") =~ /^ *```nginx\n(.*?request_uri.*?)^ *```/ms;
 
+my @applications = ([fastcgi => 9000], [uwsgi => 9001], [scgi => 9002]);
+my %ports        = map { $_->[1] => AuthPat::Site::listening_port() } @applications;
+
+# Where no token is asked for.
+sub open_location {
+    my ($protocol, $port) = @_;
+    return "location = /open/$protocol { auth_pat off; include ${protocol}_params; include conf.d/snippets/auth-pat-$protocol.conf; "
+        . "${protocol}_pass 127.0.0.1:$ports{$port}; }\n";
+}
+
 # Where underscores are let in, a client can name the same parameter in other ways.
-my $site  = AuthPat::Site->new(recipes => ['cgi'], http => 'underscores_in_headers on;',
-    change => { 'auth_pat cgi.referon.com;' => "auth_pat cgi.referon.com; $refused" });
+my $site  = AuthPat::Site->new(recipes => ['cgi'], ports => \%ports,
+    http   => 'underscores_in_headers on; large_client_header_buffers 4 16k;',
+    change => { 'auth_pat cgi.referon.com;' => "auth_pat cgi.referon.com; $refused",
+        '    location /uwsgi/ {' => join('', map { open_location(@$_) } @applications) . '    location /uwsgi/ {' });
 my $store = make_store('api');
-my @applications = map {
+my @peers = map {
     my ($protocol, $port) = @$_;
-    my $peer = AuthPat::Peer->new("$FindBin::Bin/recipes/cgi_peer.py", $protocol, $site->port($port));
+    my $peer = AuthPat::Peer->new("$FindBin::Bin/recipes/cgi_peer.py", $protocol, $ports{$port});
     $peer->line or BAIL_OUT("the application for $protocol does not start: " . $peer->errors);
     $peer;
-} [fastcgi => 9000], [uwsgi => 9001], [scgi => 9002];
+} @applications;
 $site->start;
 
 my $token = issue($store, '--subject', 'alice', '--name', 'shop', '--scope', 'read', '--no-expiry');
 my ($id)  = patctl($store, 'list', '--json') =~ /"id":"([^"]+)"/;
-my @made_up = map { my $name = $_; map { ('-H', "$_: spoofed") } $name, $name =~ tr/-/_/r, lc $name }
+my @made_up = map { my $name = $_; map { ('-H', "$_: spoofed") } $name, $name =~ tr/-/_/r, lc $name, uc $name,
+    $name =~ tr/-/./r, $name =~ s/-/_/r }
     map({ "X-Auth-Pat-$_" } qw(Id Subject Name Scope Expires)), qw(X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host
     Forwarded X-Request-ID Proxy);
 
@@ -40,8 +53,10 @@ for my $case (['fastcgi', '/t'], ['uwsgi', '/uwsgi/t'], ['scgi', '/scgi/t']) {
     unlike($answer->{body}, qr/spoofed/, "$protocol: nothing that the client made up arrives");
     unlike($answer->{body}, qr/\Q$token\E|^HTTP_AUTHORIZATION=/m, "$protocol: and not the token");
     my %times;
-    $times{$_}++ for $answer->{body} =~ /^(\w+)=/mg;
-    is_deeply([grep { $times{$_} > 1 } sort keys %times], [], "$protocol: no parameter is there twice");
+    $times{$_}++ for $answer->{body} =~ /^([^=\n]+)=/mg;
+    is_deeply([grep { $times{$_} > 1 && !/^(?:HTTP_HOST|REMOTE_USER)$/ } sort keys %times], [],
+        "$protocol: no parameter is there twice, but those of nginx's own file");
+    is_deeply([grep { !/^\w+$/ } sort keys %times], [], "$protocol: nor one that only an application would take for it");
     my %got = $answer->{body} =~ /^(\w+)=(.*)$/mg;
     is($got{HTTP_X_AUTH_PAT_ID}, $id, "$protocol: the id");
     is($got{HTTP_X_AUTH_PAT_SUBJECT}, 'alice', "$protocol: the subject");
@@ -56,9 +71,19 @@ for my $case (['fastcgi', '/t'], ['uwsgi', '/uwsgi/t'], ['scgi', '/scgi/t']) {
     is($got{HTTP_X_OTHER}, 'mine', "$protocol: another header passes");
     is($got{QUERY_STRING}, 'q', "$protocol: nginx's own parameters are there");
     is($site->request($url)->{status}, 401, "$protocol: without a token: 401");
+
+    my $over2 = $site->request($url, bearer($token), '--http2', map { /^-/ ? $_ : lc } @made_up);
+    is($over2->{version}, 2, "$protocol: over HTTP/2");
+    like($over2->{body}, qr/^HTTP_X_AUTH_PAT_SUBJECT=alice$/m, "$protocol: the same subject");
+    unlike($over2->{body}, qr/spoofed|\Q$token\E/, "$protocol: and nothing that the client made up");
+
+    %got = $site->request("https://cgi.referon.com/open/$protocol", '-u', 'admin:x', '--http1.1', @made_up)->{body} =~ /^(\w+)=(.*)$/mg;
+    is($got{REQUEST_URI}, "/open/$protocol", "$protocol: where no token is asked for");
+    is($got{REMOTE_USER}, '', "$protocol: nobody is CGI's user, whatever the client claims by Basic");
+    is_deeply([grep { /AUTH/ } sort keys %got], [], "$protocol: and nothing says who it is");
 }
 
-for my $path ('/a;b', '/x/..;/admin', '/a%252Fb', '/a%2f%2525', '/%41%25') {
+for my $path ('/a;b', '/x/..;/admin', '/a%252Fb', '/a%2f%2525', '/%41%25', '/a%3Bb', '/x/..%3b/admin') {
     is($site->request("https://cgi.referon.com$path", bearer($token), '--path-as-is')->{status}, 400, "$path is refused");
 }
 for my $path ('/a?b;c', '/a%2Fb?c=%252F', '/a%41', '/') {

@@ -137,7 +137,8 @@ sub configure {
     my $temp = join "\n    ", map { "${_}_temp_path $root/temp/$_;" } qw(client_body proxy fastcgi uwsgi scgi);
     for my $protocol (qw(fastcgi uwsgi scgi)) {
         write_file("$root/conf/${protocol}_params", join '', map { "${protocol}_param $_;\n" } 'QUERY_STRING $query_string',
-            'REQUEST_METHOD $request_method', 'REQUEST_URI $request_uri', 'REMOTE_ADDR $remote_addr');
+            'REQUEST_METHOD $request_method', 'REQUEST_URI $request_uri', 'REMOTE_ADDR $remote_addr', 'HTTP_HOST $host',
+            $protocol eq 'fastcgi' ? 'REMOTE_USER $remote_user' : ());
     }
     my $types = -e '/etc/nginx/mime.types' ? 'include /etc/nginx/mime.types;' : '';
     write_file("$root/conf/nginx.conf", <<"CONFIGURATION");
