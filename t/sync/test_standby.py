@@ -105,7 +105,9 @@ def url(server: PostgreSQL, shop: Database) -> str:
 
 
 def status(source: str, store: Store) -> subprocess.CompletedProcess[str]:
-    command = [PAT_SYNC, "status", "--source", source, "--store", str(store.folder), *FAST, "--query-timeout", "1"]
+    # The query timeout is a part of what a heartbeat may be old: a slow machine takes seconds from a change to the end of
+    # this.
+    command = [PAT_SYNC, "status", "--source", source, "--store", str(store.folder), *FAST, "--query-timeout", "8"]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment())
 
 
