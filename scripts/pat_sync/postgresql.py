@@ -356,7 +356,8 @@ class PostgresqlSource(Source):
             left = _number_found(connection) if again.unnumbered else set()
             # Others may have been added meanwhile. They count at the next look.
             self._unnumbered = found is None or left is None or len(found) == _MOST_FOUND or not found.isdisjoint(left)
-            self._has_more_unnumbered = left is not None and len(left) == _MOST_FOUND and again.position > look.position
+            # If none of these got its number, the others are given theirs at the usual pace.
+            self._has_more_unnumbered = found is not None and len(found) == _MOST_FOUND and left not in (None, found)
             look = again
         if self._unnumbered and not was_unnumbered:
             self._unnumbered_since = time.monotonic()

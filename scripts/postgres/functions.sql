@@ -80,8 +80,10 @@ AS $$
 DECLARE
     found bytea[];
 BEGIN
-    found := ARRAY(SELECT digest FROM pat.token WHERE NOT is_numbered
-                   UNION SELECT digest FROM pat.tombstone WHERE seq IS NULL ORDER BY digest LIMIT 500);
+    -- The limits inside are what lets it read no more than it returns.
+    found := ARRAY((SELECT digest FROM pat.token WHERE NOT is_numbered ORDER BY digest LIMIT 500)
+                   UNION (SELECT digest FROM pat.tombstone WHERE seq IS NULL ORDER BY digest LIMIT 500)
+                   ORDER BY digest LIMIT 500);
     IF cardinality(found) > 0 AND current_setting('transaction_read_only') = 'off' THEN
         INSERT INTO pat.request DEFAULT VALUES;
     END IF;
@@ -483,6 +485,13 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Issue another one.';
     END IF;
 
+    BEGIN
+        PERFORM pat.check_new(old.subject, old.scopes, old.claims);
+    EXCEPTION WHEN check_violation THEN
+        RAISE EXCEPTION 'the token "%" can''t be rotated, for another one like it is refused: %', rotate.id, SQLERRM
+            USING ERRCODE = 'check_violation',
+                HINT = 'Issue another one in its place, without that: pat.issue(…); then end this one: pat.revoke(id).';
+    END;
     SELECT issued.id, issued.token INTO id, token
     FROM pat.issue(old.subject, old.name, old.scopes, now() + (old.expires_at - old.issued_at), old.cidrs::text[],
                    CASE WHEN old.not_before > now() THEN old.not_before END, old.claims, rotate.prefix, rotate.pepper,
@@ -590,14 +599,15 @@ $$;
 ---------------------------------------------------------------------------------------------------------------------
 
 -- Numbers all changes that have no number, made with triggers off or with pat.notify = off, and returns how many they
--- are. It waits for who is changing one of them.
+-- are. It waits for who is changing one of them. One that can't be written as it is, because it got around the rules, is
+-- an error that names it, and then none gets a number from this call.
 CREATE OR REPLACE FUNCTION pat.number_changes()
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
     tokens bytea[];
     tombstones bytea[];
-    digest bytea;
+    found bytea;
 BEGIN
     -- The rows before the clock, as all who change a token do.
     tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered ORDER BY token.digest FOR NO KEY UPDATE);
@@ -605,12 +615,19 @@ BEGIN
                         ORDER BY tombstone.digest FOR NO KEY UPDATE);
     IF cardinality(tokens) + cardinality(tombstones) > 0 THEN
         PERFORM pat.begin_numbering();
-        FOREACH digest IN ARRAY tombstones LOOP
-            PERFORM pat.number_tombstone(digest);
+        FOREACH found IN ARRAY tombstones LOOP
+            PERFORM pat.number_tombstone(found);
         END LOOP;
-        FOREACH digest IN ARRAY tokens LOOP
-            PERFORM pat.number_token(digest);
-        END LOOP;
+        BEGIN
+            FOREACH found IN ARRAY tokens LOOP
+                PERFORM pat.number_token(found);
+            END LOOP;
+        EXCEPTION WHEN check_violation THEN
+            RAISE EXCEPTION 'the token "%" gets no number: %',
+                (SELECT token.id FROM pat.token WHERE token.digest = found), SQLERRM
+                USING ERRCODE = 'check_violation',
+                    HINT = 'Correct it with UPDATE pat.token, or DELETE it, and call this again.';
+        END;
     END IF;
     RETURN cardinality(tokens) + cardinality(tombstones);
 END

@@ -12,8 +12,8 @@
 -- The lock is one on a table: transactions of any isolation level can wait for it (where a counter in a row would fail
 -- REPEATABLE READ), and only who may write the table can hold it (which is not so for advisory locks). What other
 -- transactions have open does not matter: SET CONSTRAINTS brings no number earlier, see pat.at_commit(). A number that
--- is missing belonged to a transaction that was rolled back. Others wait while a transaction numbers its changes, about
--- 60 µs for each: import many tokens in portions of some hundreds.
+-- is missing belonged to a transaction that was rolled back. Others wait while a transaction numbers its changes: import
+-- many tokens in portions of some hundreds.
 --
 -- The triggers fire in sessions with session_replication_role = replica as well. So a subscriber of logical
 -- replication gives numbers of its own, which are good for its edges: publish pat.token alone, for it makes its own
@@ -232,7 +232,7 @@ CREATE TABLE IF NOT EXISTS pat.token (
 );
 
 -- Of an earlier version: what has a number was seen by the numbering as it is. The table is written anew, twice, and
--- all who want to write wait for that, about 20 s for a million tokens.
+-- all who want to read or write it wait for that.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pat.token'::regclass AND attname = 'is_numbered') THEN
@@ -252,7 +252,7 @@ BEGIN
         DROP TRIGGER IF EXISTS token_number ON pat.token;
         DROP TRIGGER IF EXISTS tombstone_number ON pat.tombstone;
         DROP FUNCTION IF EXISTS pat.number_change();
-        DROP INDEX IF EXISTS pat.token_unnumbered;
+        DROP INDEX IF EXISTS pat.token_unnumbered, pat.tombstone_unnumbered;
     END IF;
 END
 $$;
@@ -520,35 +520,52 @@ END
 $$;
 
 -- Numbers some of what has no number. A row that can't be written as it is, because it got around the rules, is left for
--- pat.number_changes() to tell of.
+-- pat.number_changes() to tell of. If there are such rows, a second turn begins at a place that chance chooses: so
+-- however many come first in order, they keep nothing behind them from its number for good. A turn ends after some
+-- failures, for the clock is held meanwhile.
 CREATE OR REPLACE FUNCTION pat.number_some()
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
 AS $$
 DECLARE
+    most_failures CONSTANT integer := 50;
+    start bytea := '';
     tokens bytea[];
     tombstones bytea[];
     digest bytea;
+    failures integer;
 BEGIN
-    -- The rows before the clock, as all who change a token do. What somebody else is changing is left to them, or to
-    -- the next look.
-    tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered
-                    ORDER BY token.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
     tombstones := ARRAY(SELECT tombstone.digest FROM pat.tombstone WHERE seq IS NULL
                         ORDER BY tombstone.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
-    IF cardinality(tokens) + cardinality(tombstones) = 0 THEN
-        RETURN;
-    END IF;
-    -- Whatever pat.notify is: its NOTIFY is what keeps an edge from preparing this transaction.
-    PERFORM pat.begin_numbering();
-    FOREACH digest IN ARRAY tombstones LOOP
-        PERFORM pat.number_tombstone(digest);
-    END LOOP;
-    FOREACH digest IN ARRAY tokens LOOP
-        BEGIN
-            PERFORM pat.number_token(digest);
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'the token with the digest % gets no number: %', encode(digest, 'hex'), SQLERRM;
-        END;
+    FOR turn IN 1..2 LOOP
+        -- The rows before the clock, as all who change a token do; in the second turn, too, nothing is waited for. What
+        -- somebody else is changing is left to them, or to the next look.
+        tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered AND token.digest >= start
+                        ORDER BY token.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
+        IF turn = 1 THEN
+            IF cardinality(tokens) + cardinality(tombstones) = 0 THEN
+                RETURN;
+            END IF;
+            -- Whatever pat.notify is: its NOTIFY is what keeps an edge from preparing this transaction.
+            PERFORM pat.begin_numbering();
+            FOREACH digest IN ARRAY tombstones LOOP
+                PERFORM pat.number_tombstone(digest);
+            END LOOP;
+        END IF;
+
+        failures := 0;
+        FOREACH digest IN ARRAY tokens LOOP
+            BEGIN
+                PERFORM pat.number_token(digest);
+            EXCEPTION WHEN OTHERS THEN
+                IF failures = 0 THEN
+                    RAISE WARNING 'the token with the digest % gets no number: %', encode(digest, 'hex'), SQLERRM;
+                END IF;
+                failures := failures + 1;
+            END;
+            EXIT WHEN failures = most_failures;
+        END LOOP;
+        EXIT WHEN failures = 0;
+        start := sha256(uuid_send(gen_random_uuid()));
     END LOOP;
 END
 $$;
@@ -757,7 +774,7 @@ BEGIN
         ('token_found', 'CREATE INDEX token_found ON pat.token (digest) WHERE NOT is_numbered'),
         ('token_subject', 'CREATE INDEX token_subject ON pat.token (subject)'),
         ('tombstone_seq', 'CREATE UNIQUE INDEX tombstone_seq ON pat.tombstone (seq) WHERE seq IS NOT NULL'),
-        ('tombstone_unnumbered', 'CREATE INDEX tombstone_unnumbered ON pat.tombstone (seq) WHERE seq IS NULL')
+        ('tombstone_found', 'CREATE INDEX tombstone_found ON pat.tombstone (digest) WHERE seq IS NULL')
         ) AS list (name, definition)
     LOOP
         IF to_regclass('pat.' || wanted.name) IS NULL THEN

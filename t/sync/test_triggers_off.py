@@ -227,8 +227,45 @@ def test_a_row_against_the_rules_keeps_no_other_from_its_number(owner: Connectio
     assert len(number_found(edge)) == 2
     assert number_found(edge) == [bytes([1] * 32)]
     assert [line["digest"] for line in lines(edge, 0)] == [bytes([2] * 32).hex()]
-    with pytest.raises(errors.CheckViolation, match="a subject has"):
+    with pytest.raises(errors.CheckViolation, match=f'the token "{"01" * 32}" gets no number: a subject has'):
         owner.execute("SELECT pat.number_changes()")
+
+
+def test_any_number_of_rows_against_the_rules_keeps_no_other_from_its_number(
+    database: Database, owner: Connection, edge: Connection, store: Store
+) -> None:
+    """They come first in order, and are more than what one look takes."""
+    notices: list[str] = []
+    edge.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+    insert(owner, bytes([255] * 32))
+    with triggers_off(owner):
+        owner.execute("ALTER TABLE pat.token DROP CONSTRAINT token_check")
+        owner.execute("INSERT INTO pat.token (digest, id, subject) SELECT decode('00' || right(encode(sha256(int8send(n)),"
+                      " 'hex'), 62), 'hex'), n, E'a\\nb' FROM generate_series(1, 700) AS n")
+        owner.execute("ALTER TABLE pat.token ADD CONSTRAINT token_check CHECK (pat.check_token(digest, id, subject, name,"
+                      " scopes, cidrs, issued_at, not_before, expires_at, revoked_at, claims)) NOT VALID")
+        owner.execute("UPDATE pat.token SET revoked_at = now() WHERE digest = %s", (bytes([255] * 32),))
+    database.install()
+    assert len(number_found(edge)) == 500
+    # What it tells is bounded, too.
+    assert 1 <= len(notices) <= 2 and "gets no number: a subject has" in notices[0]
+    wait_until(lambda: number_found(edge) and one(owner, "SELECT is_numbered FROM pat.token WHERE digest = %s",
+                                                  bytes([255] * 32)), "the revocation's number")
+    assert "revoked_at" in lines(edge, 1)[0]
+    done = once("--source", database.url("edge"), "--store", store.folder)
+    assert done.returncode == 1 and "without a number" in done.stderr
+    assert list(store.tokens().values()) == ["revoked"]
+
+
+def test_more_than_one_look_takes_is_numbered_at_once(database: Database, owner: Connection, store: Store) -> None:
+    assert once("--source", database.url("edge"), "--store", store.folder).returncode == 0
+    with triggers_off(owner):
+        owner.execute("INSERT INTO pat.token (digest, id, subject) SELECT sha256(int8send(n)), n, 'x'"
+                      " FROM generate_series(1, 600) AS n")
+    database.install()
+    done = once("--source", database.url("edge"), "--store", store.folder)
+    assert done.returncode == 0, done.stderr
+    assert len(store.tokens()) == 600
 
 
 def test_a_look_that_comes_too_late_needs_no_clock(database: Database, owner: Connection, edge: Connection) -> None:
@@ -373,6 +410,29 @@ def test_a_comparison_finds_what_left_no_trace(database: Database, owner: Connec
         assert pat_sync("compare", *source_options).returncode == 0
 
 
+@pytest.mark.parametrize("is_followed_by_a_change", [True, False])
+def test_a_truncation_with_triggers_off_is_followed_or_found(
+    database: Database, owner: Connection, store: Store, is_followed_by_a_change: bool
+) -> None:
+    source_options = ("--source", database.url("edge"), "--store", store.folder)
+    ids = [issue(owner)[0] for _ in range(4)]
+    owner.execute("DELETE FROM pat.token WHERE id = %s", (ids.pop(),))
+    assert once(*source_options).returncode == 0
+    with triggers_off(owner):
+        owner.execute("TRUNCATE pat.token, pat.tombstone" if is_followed_by_a_change else "TRUNCATE pat.token")
+    database.install()
+    if is_followed_by_a_change:
+        # The change that the store has last is gone.
+        new_id, _ = issue(owner)
+        assert once(*source_options).returncode == 0
+        assert store.tokens() == {new_id: "ok"}
+    else:
+        # It is there: only a comparison tells.
+        done = pat_sync("compare", *source_options)
+        assert done.returncode == 1
+        assert all(f"only in store: {id}\n" in done.stdout for id in ids)
+
+
 def test_only_a_database_is_compared(store: Store) -> None:
     done = pat_sync("compare", "--source", "file:///nowhere", "--store", store.folder)
     assert done.returncode == 2 and "only a source postgresql:// is compared" in done.stderr
@@ -405,6 +465,10 @@ def test_an_older_schema_is_brought_up_to_date(server: PostgreSQL, store: Store)
             assert "t2" not in warnings and "t3" not in warnings and "blank" in warnings
 
             # They can be revoked, deleted and numbered, and what else they have can be changed.
+            for id in ("t0", "t1", "t2"):
+                with pytest.raises(errors.CheckViolation, match=f'the token "{id}" can.t be rotated') as refused:
+                    owner.execute("SELECT pat.rotate(%s)", (id,))
+                assert "pat.issue" in str(refused.value.diag.message_hint)
             for id in ("t0", "t1", "t2", "t3"):
                 assert one(owner, "SELECT pat.revoke(%s)", id) is True
             owner.execute("UPDATE pat.token SET expires_at = now() WHERE id = 't0'")
