@@ -102,6 +102,8 @@ class _Freshness:
         self.is_proven = False
         # What speaks against the last answer, if anything does. Neither this nor a proof: it is too early to tell.
         self.doubt: str | None = None
+        # Whether it seems to be from a cache. A feed that says nothing of itself only leaves a doubt.
+        self.seems_kept = False
         self._has_echo = False
         self._newest = float("-inf")
         self._newest_seen_at = 0.0
@@ -109,27 +111,29 @@ class _Freshness:
     def judge(self, answer: requests.Response, nonce: str) -> None:
         self.is_proven = False
         self.doubt = None
+        self.seems_kept = False
+        age = answer.headers.get("Age", "0").strip()
         echo = answer.headers.get(_NONCE_FIELD)
-        if echo is not None or self._has_echo:
-            self._has_echo = True
+        self._has_echo = self._has_echo or echo is not None
+        at = _time(answer.headers.get("Date", ""))
+        if age.strip("0"):
+            # Also with the right nonce, which something before the cache may add.
+            self.doubt = f'its Age is "{age}", so a cache has answered'
+        elif self._has_echo:
             self.is_proven = echo == nonce
             if echo is None:
                 self.doubt = f"it has no {_NONCE_FIELD}, and answers before had one"
             elif not self.is_proven:
                 self.doubt = f"its {_NONCE_FIELD} is that of another request, so a cache has answered"
-            return
-
-        age = answer.headers.get("Age", "0").strip()
-        at = _time(answer.headers.get("Date", ""))
-        if age.strip("0"):
-            self.doubt = f'its Age is "{age}", so a cache has answered'
         elif at is None:
             self.doubt = f"it has neither {_NONCE_FIELD} nor Date"
+            return
         elif at > self._newest:
             self.is_proven = self._newest > float("-inf")
             self._newest, self._newest_seen_at = at, time.monotonic()
         elif at < self._newest or time.monotonic() - self._newest_seen_at >= _DATE_SECONDS:
             self.doubt = f'its Date, "{answer.headers["Date"]}", is not later than one before'
+        self.seems_kept = self.doubt is not None
 
 
 class FeedSource(Source):
@@ -342,6 +346,9 @@ class FeedSource(Source):
                 raise SourceFailed("snapshot_begin has no seq from 0 to 9223372036854775807")
 
             self._hold()
+            if self._freshness.seems_kept and applier.epoch not in ("", epoch):
+                # Numbers of two epochs are not compared, so it could be older than what the store has.
+                raise SourceFailed(f"its snapshot has another epoch, and may be old: {self._freshness.doubt}")
             applier.begin_snapshot(epoch, seq)
             self._send_snapshot(applier, lines, at if self._freshness.is_proven else _UNKNOWN)
         self._wanted = None

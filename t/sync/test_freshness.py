@@ -15,7 +15,7 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 import pytest
-from feed_server import Feed
+from feed_server import Feed, Handler
 from servers import DEADLINE, free_port, wait_until
 from sidecar import PAT_SYNC, PatSync, Store, environment, once, scrape
 
@@ -268,3 +268,43 @@ def test_a_redirect_keeps_the_nonce(feed: Feed, store: Store) -> None:
     assert done.returncode == 0
     assert feed.requests[0][0]["nonce"] == feed.requests[1][0]["nonce"]
     assert heartbeat(store) > 1
+
+
+def test_an_age_speaks_against_the_nonce(feed: Feed, store: Store) -> None:
+    """What is before a cache may add it to what was kept."""
+    feed.echoes = True
+    assert once("--source", feed.url, "--store", store.folder).returncode == 0
+    feed.faults.append(lambda handler: handler.answer(204, Age="58"))
+    done = once("--source", feed.url, "--store", store.folder)
+    assert done.returncode == 1
+    assert 'its Age is "58", so a cache has answered' in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("sign", ["Age", "Pat_Nonce"])
+def test_a_snapshot_of_a_cache_brings_no_other_epoch(sign: str, feed: Feed, store: Store) -> None:
+    """It may be of the time before this one, and have tokens that were revoked since."""
+
+    def kept(handler: Handler) -> None:
+        handler.answer(200, '{"op":"snapshot_begin","epoch":"two","seq":9}\n{"op":"snapshot_end","cursor":"9"}\n',
+                       **{sign: "30"})  # fmt: skip
+
+    feed.put("a")
+    assert once("--source", feed.url, "--store", store.folder).returncode == 0
+    feed.epoch = "two"
+    feed.faults.extend([lambda handler: handler.answer(412), kept])
+    done = once("--source", feed.url, "--store", store.folder)
+    assert done.returncode == 1
+    assert "its snapshot has another epoch, and may be old: its " in done.stderr.splitlines()[-1]
+    assert (store.stats()["epoch"], store.tokens()) == ("one", {"a": "ok"})
+    assert once("--source", feed.url, "--store", store.folder).returncode == 0
+    assert (store.stats()["epoch"], store.tokens()) == ("two", {"a": "ok"})
+
+
+def test_a_feed_that_says_nothing_of_itself_can_have_another_epoch(feed: Feed, store: Store) -> None:
+    """So that its revocations go on to arrive, without a heartbeat."""
+    feed.date = lambda: ""
+    feed.put("a")
+    for epoch in ("one", "two"):
+        feed.epoch = epoch
+        assert once("--source", feed.url, "--store", store.folder).returncode == 1
+        assert (store.stats()["epoch"], store.tokens()) == (epoch, {"a": "ok"})
