@@ -103,11 +103,11 @@ def read(arguments: list[str]) -> Settings:
     options, file = _parse(arguments)
     if not options.source or not options.store:
         raise ConfigurationError(f"no --{'store' if options.source else 'source'} is given")
-    for path in (options.patctl, options.ca_file, options.client_cert, options.client_key):
-        if path is not None and path.is_file():
-            _require_trusted(path, _stat(path))
-            if path != options.patctl:
-                _require_trusted_folders(path)
+    if options.patctl is not None and os.path.isfile(options.patctl):
+        _require_trusted(options.patctl, _stat(options.patctl))
+    for path in (options.ca_file, options.client_cert):
+        if path is not None and os.path.isfile(path):
+            require_trusted_file(path)
     _check_source(options.source, options.insecure_http)
     if options.usage_url is not None:
         _check_usage_url(options.usage_url, options.source, options.insecure_http)
@@ -117,7 +117,7 @@ def read(arguments: list[str]) -> Settings:
     if (options.client_cert is None) != (options.client_key is None):
         raise ConfigurationError("--client-cert and --client-key belong together")
     if options.client_key is not None:
-        _warn_if_readable(options.client_key, _stat(options.client_key))
+        require_trusted_file(options.client_key, is_key=True)
     for path in (options.ca_file, options.client_cert):
         if path is not None and not os.access(path, os.R_OK):
             raise NotReady(f'"{path}" can\'t be read')
@@ -392,14 +392,22 @@ def _require_trusted_folders(path: Path) -> None:
     for place in {path.absolute(), path.resolve()}:
         for folder in place.parents:
             status = _stat(folder)
-            is_last = folder == place.parent
-            writable = stat.S_IWOTH | (stat.S_IWGRP if is_last else 0)
+            writable = stat.S_IWOTH | (stat.S_IWGRP if folder == place.parent else 0)
             if status.st_mode & writable and not status.st_mode & stat.S_ISVTX:
                 raise ConfigurationError(f'"{path}": others can replace it; chmod go-w "{folder}"')
-            if is_last and status.st_uid not in (0, os.geteuid()):
+            if status.st_uid not in (0, os.geteuid()):
                 raise ConfigurationError(
-                    f'"{path}": its folder belongs to another user, who can replace it; chown root "{folder}"'
+                    f'"{path}": "{folder}" belongs to another user, who can replace it; chown root "{folder}"'
                 )
+
+
+def require_trusted_file(path: Path, is_key: bool = False) -> None:
+    """What TLS relies on. Others should not be able to read a key, either."""
+    status = _stat(path)
+    _require_trusted(path, status)
+    _require_trusted_folders(path)
+    if is_key:
+        _warn_if_readable(path, status)
 
 
 def _warn_if_readable(path: Path, status: os.stat_result, why: str = "") -> None:

@@ -25,7 +25,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready
 
-from pat_sync.configuration import Settings, is_loopback
+from pat_sync.configuration import Settings, is_loopback, require_trusted_file
 from pat_sync.errors import ConfigurationError, SourceFailed, Stopped, describe
 from pat_sync.log import hide, log
 from pat_sync.pulse import Pulse
@@ -43,6 +43,9 @@ _CONNECTION = {
     "tcp_user_timeout": "10000",
     "client_encoding": "UTF8",
 }
+
+# Parameters of a connection that name files, and where else libpq takes them from.
+_TLS_FILES = {"sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY"}
 
 # What a pooler's message wants to be done about it.
 _POOLER_HELP = {
@@ -157,7 +160,7 @@ def _with_private_key(parameters: dict[str, str]) -> Iterator[dict[str, str]]:
 
     It is made for each connection, as a key may be replaced.
     """
-    content = _key_of_others(parameters.get("sslkey", ""))
+    content = _key_of_others(parameters.get("sslkey", os.environ.get("PGSSLKEY", "")))
     if content is None:
         yield parameters
         return
@@ -204,6 +207,11 @@ def parameters_of(settings: Settings) -> dict[str, str]:
         raise ConfigurationError("the port of the source is not a number")
 
     parameters = {**_CONNECTION, **given}
+    for name, variable in _TLS_FILES.items():
+        path = given.get(name, os.environ.get(variable, ""))
+        # It may also be a word, as "system", or a key in an engine.
+        if os.path.isfile(path):
+            require_trusted_file(Path(path), is_key=name == "sslkey")
     if settings.password is not None:
         parameters["password"] = settings.password
     for name in ("password", "sslpassword"):

@@ -101,6 +101,64 @@ def test_a_link_to_a_secret_is_looked_at_too(kind: str, folder: Path, store: Sto
     assert once("--store", store.folder, *KINDS[kind][1](path)).returncode == 2
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can give a folder away")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("levels", [1, 2])
+def test_a_folder_on_the_way_belongs_to_nobody_else(
+    kind: str, levels: int, folder: Path, store: Store, tmp_path: Path
+) -> None:
+    """They could rename what is in it."""
+    place = folder / "a" / "b"
+    place.mkdir(parents=True)
+    path = write(place, kind, 0o600)
+    theirs = path.parents[levels]
+    os.chown(theirs, 65534, -1)
+    done = once("--store", store.folder, *KINDS[kind][1](path))
+    assert done.returncode == 2
+    assert f'"{path}": "{theirs}" belongs to another user, who can replace it; chown root "{theirs}"' in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_links_of_kubernetes_are_followed(kind: str, folder: Path, store: Store) -> None:
+    """It replaces all secrets of a folder by one rename."""
+    version = folder / "..2026_11_30"
+    version.mkdir(mode=0o755)
+    write(version, kind, 0o644)
+    (folder / "..data").symlink_to(version.name)
+    (folder / kind).symlink_to(f"..data/{kind}")
+    folder.chmod(0o1777)
+    done = once("--store", store.folder, *KINDS[kind][1](folder / kind))
+    assert done.returncode == 1
+    assert READABLE in done.stderr
+    assert "Connection refused" in done.stderr
+    version.chmod(0o777)
+    assert once("--store", store.folder, *KINDS[kind][1](folder / kind)).returncode == 2
+
+
+@pytest.mark.parametrize("name", ["sslkey", "sslcert", "sslrootcert"])
+@pytest.mark.parametrize("is_in_environment", [False, True])
+def test_files_that_only_libpq_knows_are_looked_at_too(
+    name: str, is_in_environment: bool, authority: Authority, folder: Path, store: Store
+) -> None:
+    path = Path(shutil.copy(authority.key, folder / name))
+    url = "postgresql://e@127.0.0.1:1/p"
+    env = {"PAT_SYNC_SOURCE": url, f"PG{name.upper()}": str(path)}
+    if not is_in_environment:
+        env = {"PAT_SYNC_SOURCE": f"{url}?{name}={path}"}
+    arguments = ("--store", store.folder)
+    path.chmod(0o444)
+    done = once(*arguments, env=env)
+    assert done.returncode == 1
+    assert (READABLE in done.stderr) == (name == "sslkey")
+    path.chmod(0o446)
+    done = once(*arguments, env=env)
+    assert done.returncode == 2
+    assert f'"{path}": others can change it' in done.stderr
+    path.chmod(0o400)
+    folder.chmod(0o777)
+    assert once(*arguments, env=env).returncode == 2
+
+
 @pytest.mark.parametrize("name", ["ca", "certificate", "key"])
 def test_what_tls_relies_on_is_for_nobody_else_to_replace(
     name: str, authority: Authority, folder: Path, store: Store
