@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,7 +117,9 @@ class FileSource(Source):
     @contextmanager
     def _open(self) -> Iterator[BinaryIO]:
         try:
-            with open(self._path, "rb") as file:
+            with open(self._path, "rb", opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise SourceFailed(f'"{self._path}" is no regular file')
                 yield file
         except OSError as error:
             raise SourceFailed(f'"{self._path}" can\'t be read: {error.strerror}') from None
@@ -192,6 +195,11 @@ def _put(number: int, fields: dict[str, Any]) -> tuple[bytes, bytes]:
         return to_put(fields)
     except BadRecord as error:
         raise _BadFile(f"line {number}: {error}") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A FIFO would wait for who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _Reader:

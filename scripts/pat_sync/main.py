@@ -121,7 +121,10 @@ class _Main:
             for thread in threads:
                 thread.join(max(0.0, end - time.monotonic()))
         self._write_textfile(is_last=True)
-        return EXIT_OK if self._result is None else self._result
+        if self._result is None:
+            # It was stopped, and so not done with what it was to do once.
+            return EXIT_FAILED if self._settings.once else EXIT_OK
+        return self._result
 
     def _take_signal(self, number: int, _: FrameType | None) -> None:
         self._stop_signal = signal.Signals(number).name

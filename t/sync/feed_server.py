@@ -117,6 +117,10 @@ class Feed:
     def hang(self, _: Handler) -> None:
         self._ending.wait(DEADLINE)
 
+    def goes_on(self) -> bool:
+        """Whether there is more to send after a moment."""
+        return not self._ending.wait(0.1)
+
 
 class Handler(BaseHTTPRequestHandler):
     feed: Feed

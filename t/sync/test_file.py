@@ -228,6 +228,13 @@ def test_status_waits_for_a_version_that_is_on_its_way(path: Path, store: Store)
         assert "wrong: the store is behind its source" in done.stdout
 
 
+def test_what_is_no_file_is_told_and_not_waited_for(path: Path, store: Store) -> None:
+    os.mkfifo(path)
+    done = once("--source", f"file://{path}", "--store", store.folder)
+    assert done.returncode == 1
+    assert f'"{path}" is no regular file' in done.stderr.splitlines()[-1]
+
+
 def test_a_missing_file_is_waited_for(path: Path, store: Store) -> None:
     path.write_text(lines(token("a")))
     with follow(path, store) as sync:
