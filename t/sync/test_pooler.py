@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pooler import PgBouncer
 from servers import Connection, Database, wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, load, make_another_snapshot_due, once
+from sidecar import PAT_SYNC, PatSync, Store, environment, load, make_another_snapshot_due, once, pat_sync
 from usage_server import UsageServer
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "5")
@@ -142,6 +142,20 @@ def test_status_asks_through_a_pooler(mode: str, database: Database, store: Stor
 
             wait_until(lambda: status().returncode == 0, "all is well")
             only(pooler, database, 2)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_comparison_goes_through_a_pooler(mode: str, database: Database, store: Store) -> None:
+    with PgBouncer(database.server, mode, size=2) as pooler, database.connect() as owner:
+        load(owner, 100)
+        arguments = ("--source", pooler.url(database), "--store", store.folder, "--batch", "10")
+        assert once(*arguments).returncode == 0
+        assert pat_sync("compare", *arguments).stdout == "tokens compared: 100\nthe store equals the source\n"
+        owner.execute("ALTER TABLE pat.token DISABLE TRIGGER USER")
+        owner.execute("DELETE FROM pat.token WHERE id = 'load-7'")
+        done = pat_sync("compare", *arguments)
+        assert (done.returncode, done.stdout.splitlines()[1]) == (1, "only in store: load-7")
+        only(pooler, database, 2)
 
 
 def test_an_option_that_a_pooler_refuses_is_told(database: Database, store: Store) -> None:

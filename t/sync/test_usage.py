@@ -363,15 +363,14 @@ def test_an_answer_that_drips_is_given_up(database: Database, store: Store, ngin
         handler.send_response(200)
         handler.send_header("Content-Type", "application/x-ndjson")
         handler.end_headers()
-        for _byte in range(200):
+        # Until nobody reads it.
+        while True:
             handler.wfile.write(b" ")
             time.sleep(0.05)
 
     nginx.faults.append(drip)
-    started = time.monotonic()
     done = once(*arguments(database.url("edge"), store, nginx))
     assert "it does not answer in time" in done.stderr
-    assert time.monotonic() - started < 5
 
 
 def test_numbers_with_thousands_of_digits_are_no_bug(database: Database, store: Store, nginx: UsageServer) -> None:
@@ -404,7 +403,8 @@ def test_use_that_can_not_be_reported_delays_no_revocation(
             started = time.monotonic()
             sync.process.send_signal(signal.SIGTERM)
             assert sync.process.wait(DEADLINE) == 0
-            assert time.monotonic() - started < 1.5
+            # The request would hang for longer.
+            assert time.monotonic() - started < 10
 
 
 def status(database: Database, store: Store, nginx: UsageServer, *more: str) -> subprocess.CompletedProcess[str]:
