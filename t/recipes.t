@@ -82,6 +82,11 @@ for my $file (grep { !m{^snippets/} } sort keys %$wanted) {
     }
 }
 
+# What a client wants to speak instead of HTTP is passed on by name: see security.md.
+for my $file (glob "$AuthPat::ROOT/conf.d/*.conf $AuthPat::ROOT/conf.d/*/*.conf $AuthPat::ROOT/docs/*.md") {
+    unlike(slurp($file), qr/_set_header +Upgrade +\$http_upgrade;/, "$file: passes no protocol on that it does not name");
+}
+
 # They are inert where they are.
 my $inert = AuthPat::Site->new;
 ok(!grep({ /recipes/ } keys %{ ($inert->dump)[1] }), 'conf.d/*.conf does not include recipes/');

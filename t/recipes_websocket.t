@@ -9,6 +9,7 @@ use AuthPat;
 use AuthPat::Peer;
 use AuthPat::Server qw(wait_for);
 use AuthPat::Site qw(bearer header make_store);
+use AuthPat::Upstream;
 use JSON::PP qw(decode_json);
 use Test::More;
 
@@ -117,6 +118,25 @@ for my $case ([subprotocol => $client], [cookie => $cookie]) {
 ok(wait_for(sub { 2 == (() = $site->access_log('socket.referon.com') =~ / 101 \d+ revoked /g) }), 'the access log says why');
 is(says($chat, 'still here'), 'still here', 'the socket of another token stays');
 is((open_socket('/socket', "offer=bearer $alice"))[1]{status}, 401, 'and a new one with the revoked token is refused');
+
+# ---- nothing but WebSockets
+
+$service->stop;
+my $upstream = AuthPat::Upstream->new(port => $site->port(8080));
+for my $case (['/socket', '-H', "Sec-WebSocket-Protocol: bearer, $bob"],
+    ['/cookie-socket', '-H', "Cookie: pat=$bob", '-H', 'Origin: https://app.referon.com']) {
+    my ($path, @with) = @$case;
+    my $upgraded = sub {
+        my ($protocol) = @_;
+        my $there = $site->request("https://socket.referon.com$path", '--http1.1', @with, '-H', 'Connection: Upgrade, HTTP2-Settings',
+            '-H', "Upgrade: $protocol", '-H', 'HTTP2-Settings: AAMAAABkAAQAAP__');
+        is($there->{status}, 200, "$path, Upgrade: $protocol: passed on");
+        return join ', ', map { lc } $there->{body} =~ /^((?:upgrade|connection): .*?)\r?$/mig;
+    };
+    is($upgraded->('h2c'), '', "$path: no other protocol, which would be a way past nginx");
+    is($upgraded->('websocket, h2c'), '', "$path: nor one among several");
+    is($upgraded->('WebSocket'), 'connection: upgrade, upgrade: websocket', "$path: WebSocket, however it is written");
+}
 
 unlike($site->log . $site->access_log('socket.referon.com'), qr/\Q${\ substr $alice, 0, 20}/, 'no log has a token');
 
