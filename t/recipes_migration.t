@@ -96,17 +96,18 @@ $answer = ask(bearer($alice), @key, '-H', 'X-Legacy-User: admin');
 is(sent($answer, 'X-Auth-Pat-Subject') . sent($answer, 'X-Legacy-User'), 'alice', '2, either, both: the identity of the token');
 
 for my $case (
-    [401, 'revoked',        $revoked],
-    [401, 'unknown',        $unknown],
-    [401, 'malformed',      'junk'],
-    [403, 'address_denied', $distant],
+    [401, 'revoked',        $revoked, 'token_revoked'],
+    [401, 'unknown',        $unknown, 'token_invalid'],
+    [401, 'malformed',      'junk',   'token_invalid'],
+    [403, 'address_denied', $distant, 'address_denied'],
 ) {
-    my ($status, $why, $token) = @$case;
+    my ($status, $why, $token, $error) = @$case;
     for my $more ([], [@key]) {
         my $name = "2, either, a token that is $why" . (@$more ? ', and a good legacy key' : '');
         $answer = ask(bearer($token), @$more);
         is($answer->{status}, $status, "$name: $status");
         like(header($answer, 'WWW-Authenticate'), qr/^Bearer realm="migration.referon.com", error=/, "$name: the challenge");
+        like($answer->{body}, qr/^\{"error":"$error"/, "$name: JSON that says why");
     }
     is_counted("$status $why", "2, either, a token that is $why");
 }
