@@ -172,7 +172,7 @@ class PostgreSQL:
                 return True
             return False
 
-        wait_until(answers, "PostgreSQL starts", 60)
+        wait_until(answers, "PostgreSQL starts", 180)
         if server.poll() is not None:
             self._server = None
             return False
