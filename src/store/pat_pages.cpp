@@ -159,6 +159,9 @@ fault page_check::before_remove(bytes key) noexcept
 fault page_check::prepare() noexcept
 {
     if (is_prepared_) {
+        if (read_.size() > most_read_) {
+            std::erase_if(read_, [this](const auto &page) { return !contains(listing_, page.first); });
+        }
         return {};
     }
 
@@ -212,6 +215,8 @@ fault page_check::prepare() noexcept
     reuse_checked_ = 0;
 
     const fault problem = check_free_pages();
+    constexpr std::size_t max_tree_pages = 16384;
+    most_read_ = read_.size() + max_tree_pages;
     is_prepared_ = !problem;
     return problem;
 }
@@ -427,20 +432,30 @@ bool page_check::is_sound(const tree &in, const std::byte *page, bool is_leaf) c
     return true;
 }
 
-/// The pages that a long value lies on.
+/// The pages that a long value lies on. LMDB leaves a value that becomes shorter within a transaction the pages that it
+/// had.
 fault page_check::check_long_value(const node &leaf) noexcept
 {
     const auto first = load<std::uint64_t>(leaf.data);
-    const std::uint64_t pages = (page_offset::nodes + leaf.data_size + page_size_ - 1) / page_size_;
-    if (first < first_page || first >= pages_ || pages > pages_ - first) {
+    const std::uint64_t needed = (page_offset::nodes + leaf.data_size + page_size_ - 1) / page_size_;
+    const std::uint64_t end = std::min(pages_, file_pages_);
+    if (first < first_page || first >= end) {
         return damaged;
     }
 
     const std::byte *page = page_at(first);
-    const bool is_right = load<std::uint64_t>(page + page_offset::number) == first
-                          && load<std::uint16_t>(page + page_offset::flags) == long_value
-                          && load<std::uint32_t>(page + page_offset::long_pages) == pages && !contains(listing_, first);
-    return is_right ? fault{} : damaged;
+    const std::uint64_t pages = load<std::uint32_t>(page + page_offset::long_pages);
+    if (load<std::uint64_t>(page + page_offset::number) != first
+        || load<std::uint16_t>(page + page_offset::flags) != long_value || pages < needed || pages > end - first
+        || contains(listing_, first)) {
+        return damaged;
+    }
+    for (std::uint64_t i = needed; i < pages; i++) {
+        if (is_in_use(first + i)) {
+            return damaged;
+        }
+    }
+    return {};
 }
 
 /// All of the list of free pages: a commit writes to its begin and its end, and takes from it.
@@ -496,9 +511,6 @@ fault page_check::check_free_list(const node &leaf) noexcept
         }
         const auto first = load<std::uint64_t>(leaf.data);
         const auto count = load<std::uint32_t>(page_at(first) + page_offset::long_pages);
-        if (first + count > file_pages_) {
-            return damaged;
-        }
         for (std::uint64_t i = 0; i < count; i++) {
             insert(listing_, first + i);
         }

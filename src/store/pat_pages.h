@@ -104,7 +104,8 @@ private:
     tree free_{};
     tree main_{};
 
-    std::unordered_map<std::uint64_t, buffer> read_;
+    std::unordered_map<std::uint64_t, buffer> read_;  ///< pages; those of the tree are forgotten where they are many
+    std::size_t most_read_ = 0;
     std::vector<buffer> long_lists_;
 
     page_set sound_;    ///< pages of the main tree that were looked at

@@ -1,7 +1,6 @@
 #include "store/pat_writer.h"
 
 #include "store/pat_lmdb.h"
-#include "store/pat_pages.h"
 #include "store/pat_trap.h"
 
 #include <algorithm>
@@ -20,22 +19,6 @@
 namespace pat::store {
 
 namespace {
-
-/// The pages of the store that this process writes: one at a time (reader rule 1).
-page_check pages;
-
-void begin_checking(const environment &store, std::uint64_t transaction) noexcept
-{
-    MDB_envinfo info;
-    mdb_env_info(store.get(), &info);
-    pages.begin(store.files().data(), info.me_mapsize, transaction);
-}
-
-/// Looks at the pages that a change under `key` will touch (rule 10).
-fault check_pages(std::span<const std::byte> key, bool removes) noexcept
-{
-    return removes ? pages.before_remove(key) : pages.before_put(key);
-}
 
 /// True if the folder has nothing in it but what an interrupted creation may have left, which starts with open.lock.
 bool may_become_a_store(const char *folder) noexcept
@@ -229,7 +212,7 @@ fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noe
 template <typename Entry>
 fault transaction::write(const token_key &key, const Entry &from, unsigned flags) noexcept
 {
-    if (const fault problem = check_pages(key, false)) {
+    if (const fault problem = pages_->before_put(key)) {
         return problem;
     }
 
@@ -256,7 +239,7 @@ fault transaction::write(const token_key &key, const Entry &from, unsigned flags
 
 fault transaction::remove(const token_key &key) noexcept
 {
-    if (const fault problem = check_pages(key, true)) {
+    if (const fault problem = pages_->before_remove(key)) {
         return problem;
     }
 
@@ -385,7 +368,7 @@ fault transaction::store_meta() noexcept
         return from_codec(result.error);
     }
 
-    if (const fault problem = check_pages(meta_key(), false)) {
+    if (const fault problem = pages_->before_put(meta_key())) {
         return problem;
     }
 
@@ -516,7 +499,10 @@ fault writer::begin(transaction &scope) noexcept
         return from_lmdb(code);
     }
 
-    begin_checking(environment_, mdb_txn_id(scope.handle_));
+    MDB_envinfo info;
+    mdb_env_info(environment_.get(), &info);
+    pages_.begin(environment_.files().data(), info.me_mapsize, mdb_txn_id(scope.handle_));
+    scope.pages_ = &pages_;
 
     const fault problem = scope.load_meta();
     if (problem) {

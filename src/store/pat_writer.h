@@ -4,6 +4,7 @@
 #include "core/pat_record.h"
 #include "store/pat_environment.h"
 #include "store/pat_fault.h"
+#include "store/pat_pages.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -88,6 +89,7 @@ private:
     fault remove(const token_key &key) noexcept;
 
     MDB_txn *handle_ = nullptr;
+    page_check *pages_ = nullptr;   ///< before each change it looks at the pages that this will touch (rule 10)
     MDB_cursor *cursor_ = nullptr;  ///< of the walk; LMDB closes it with the transaction
     unsigned database_ = 0;
     digest walk_from_{};
@@ -137,6 +139,7 @@ private:
     void clear_dead_readers() noexcept;
 
     environment environment_;
+    page_check pages_;
     std::time_t cleared_at_ = 0;
 };
 

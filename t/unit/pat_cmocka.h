@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <memory>  // has a function of the name of cmocka's macro fail()
 #include <span>
 #include <string_view>
 

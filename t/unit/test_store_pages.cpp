@@ -22,7 +22,7 @@ std::uint64_t next_random() noexcept
 /// Enough to have a record lie on pages of its own.
 std::string_view many_scopes(std::size_t length) noexcept
 {
-    static char text[3000];
+    static char text[max_record_length];
     std::memset(text, 'a', sizeof text);
     return {text, length};
 }
@@ -223,6 +223,41 @@ void writer_rule_10_a_good_store_stays_good(void **)
     });
 }
 
+/// LMDB leaves a value its pages that becomes shorter in the same transaction.
+void writer_rule_10_a_long_value_that_became_shorter_is_no_damage(void **)
+{
+    const path store = make_store();
+    put_many(store, tokens);
+    const token_text text = token(7);
+
+    const auto put_long = [&](store::transaction &change, std::size_t length) {
+        record one = record_of(text);
+        record_buffer buffer;
+        one.scopes = many_scopes(length - encode(make_token_key(plain(text.text)), one, buffer).bytes.size());
+        return change.put(plain(text.text), one);
+    };
+    commit(store, [&](store::transaction &change) {
+        const store::fault problem = put_long(change, max_record_length);
+        return problem ? problem : put_long(change, 3000);
+    });
+
+    for (const unsigned number : {7U, 8U}) {
+        in_child([&] {
+            store::writer writer;
+            const token_text other = token(number);
+            const auto revoke = [&](store::transaction &change) {
+                return change.put(plain(other.text), record_of(other, 1));
+            };
+            return !writer.open(store.text, map_size) && !writer.update(revoke);
+        });
+    }
+    store::reader *reader = open_reader(store);
+    for (unsigned i = 0; i < tokens; i++) {
+        assert_found(*reader, i);
+    }
+    delete reader;
+}
+
 /// A list of free pages that names one in use would have it written over.
 void writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one(void **)
 {
@@ -278,6 +313,7 @@ int main()
     const CMUnitTest tests[] = {
         store_test(writer_rule_10_a_good_store_stays_good),
         store_test(writer_rule_10_no_damaged_page_ends_the_writer_or_costs_a_record),
+        store_test(writer_rule_10_a_long_value_that_became_shorter_is_no_damage),
         store_test(writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one),
     };
     return cmocka_run_group_tests_name("store pages", tests, nullptr, nullptr);
