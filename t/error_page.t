@@ -34,7 +34,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 195;
+plan tests => repeat_each() * 205;
 
 no_long_string();
 run_tests();
@@ -364,6 +364,32 @@ the page
 [main::once('WWW-Authenticate', 'Bearer realm="API"')]
 --- response_body_like eval
 ['the page']
+--- no_error_log
+[crit]
+[alert]
+
+
+
+=== TEST 13: a page that the realm leaves open is challenged with where it is of the same location
+--- http_config
+map $uri $realm { volatile; /401.html off; default API; }
+--- config
+auth_pat $realm;
+error_page 401 /401.html;
+location /t { try_files /nowhere =204; }
+--- user_files
+>>> 401.html
+the page
+--- request eval
+["GET /t", "GET /t"]
+--- more_headers eval
+["X-Foo: bar", "Authorization: Bearer $main::revoked"]
+--- error_code eval
+[401, 401]
+--- raw_response_headers_like eval
+[main::once('WWW-Authenticate', 'Bearer realm="API"'), $main::told]
+--- response_body eval
+["the page\n", "the page\n"]
 --- no_error_log
 [crit]
 [alert]

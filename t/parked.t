@@ -18,6 +18,7 @@ my $http2 = listen_http2('$PORT2');
 
 my $upstream_port = AuthPat::Server::free_port();
 my $gate_port     = AuthPat::Server::free_port();
+my $page_port     = AuthPat::Server::free_port();
 
 my $server = AuthPat::Server->new(http => <<"END");
 client_body_timeout 30s;
@@ -46,6 +47,12 @@ server {
     location \@page       { auth_pat off; proxy_set_header X-Page yes; proxy_pass http://127.0.0.1:$upstream_port; }
     location /tried       { try_files /nowhere \@app; }
     location \@app        { auth_pat off; proxy_pass http://127.0.0.1:$upstream_port; }
+    location /slow-tried  { try_files /nowhere \@slow; }
+    location \@slow       { auth_pat off; auth_request /gate; proxy_pass http://127.0.0.1:$upstream_port; }
+    location /page-unbuffered { error_page 401 = \@raw-page; proxy_request_buffering off; proxy_http_version 1.1;
+                            proxy_pass http://127.0.0.1:$upstream_port; }
+    location \@raw-page   { auth_pat off; proxy_http_version 1.1; proxy_set_header Connection "";
+                            proxy_pass http://127.0.0.1:$page_port; }
     location /any         { satisfy any; deny all; proxy_pass http://127.0.0.1:$upstream_port; }
     location /asked       { auth_request /gate; proxy_pass http://127.0.0.1:$upstream_port; }
     location = /gate      { internal; auth_pat off; proxy_pass http://127.0.0.1:$gate_port; proxy_pass_request_body off;
@@ -64,6 +71,7 @@ END
 
 my $opened = scratch() . '/gate';
 my $upstream = AuthPat::Upstream->new(port => $upstream_port);
+my $page = AuthPat::Upstream->new(port => $page_port);
 my $gate = AuthPat::Upstream->new(port => $gate_port, answer => sub {
     wait_for(sub { -e $opened }, 20);
     return ('204 No Content', '', '');
@@ -213,6 +221,33 @@ for my $way ([@length], [@chunked]) {
     like $answer->{body}, qr/^body: 10 bytes$/m, 'with all of the body';
     unlike $answer->{body}, qr/X-Subject/, 'and without a subject';
 }
+# An error page of an unbuffered upload, of which the upstream of the page could get but a part: it gets none, and is not
+# told to wait for one.
+for my $way ([@length], [@chunked]) {
+    for my $is_end (1, 0) {
+        my $path = '/page-unbuffered' . ++$count;
+        my $what = "$path, refused " . ($is_end ? 'at its end' : 'part-way') . " (@$way)";
+        my $token = new_token();
+        my $socket = $server->connect;
+        my $is_chunked = "@$way" =~ /chunked/;
+        my $part = $is_chunked ? "5\r\nparts\r\n" : 'parts';
+        syswrite $socket, head("POST $path", bearer($token), $is_chunked || $is_end ? @$way : 'Content-Length: 100000') . $part;
+        ok wait_for(sub { asked($path) }, 10), "$what: the upstream has the request";
+        let_time_pass();
+        revoke();
+        my $answer;
+        my $last = $is_end ? $part . ($is_chunked ? "0\r\n\r\n" : '') : $part;
+        wait_for(sub {
+            local $SIG{PIPE} = 'IGNORE';
+            syswrite $socket, $last;
+            $answer = AuthPat::Server::read_until($socket, qr/bytes\n/, $is_end ? 10 : 0.1);
+        }, 10);
+        like $answer, qr/^HTTP\/1.1 200/, "$what: the page is shown";
+        like $answer, qr/^body: 0 bytes$/m, "$what: its upstream has got no body";
+        my ($seen) = grep { m{^POST \Q$path\E } } $page->requests;
+        unlike $seen // '', qr/^Transfer-Encoding|^Content-Length: [^0]/mi, "$what: nor the promise of one" or diag $seen;
+    }
+}
 {
     # What follows the body on the connection is neither lost nor taken for something else.
     my $token = new_token();
@@ -250,6 +285,22 @@ for my $way ([@length], [@chunked]) {
     like $answer->{headers}, $challenge, 'with the reason';
     is scalar(asked('/asked')), 0, 'and its upstream was not asked';
     is $server->status('/asked', bearer(new_token())), 200, 'one that stays good is let through';
+}
+{
+    unlink $opened;
+    my $asked = $gate->requests;
+    my $token = new_token();
+    my $socket = $server->connect;
+    syswrite $socket, head('GET /slow-tried', bearer($token));
+    ok wait_for(sub { $gate->requests > $asked }), 'the auth_request of a location that a redirect led to is under way';
+    let_time_pass();
+    revoke();
+    write_file($opened, '');
+    my $answer = AuthPat::Server::exchange($socket, '', 20);
+    is $answer->{status}, 401, 'a token that is revoked meanwhile is refused there, too';
+    like $answer->{headers}, $challenge, 'with the reason';
+    is scalar(asked('/slow-tried')), 0, 'and its upstream was not asked';
+    is $server->status('/slow-tried', bearer(new_token())), 200, 'one that stays good is let through';
 }
 
 SKIP: {

@@ -500,6 +500,7 @@ u_char *write(u_char *to, std::string_view text) noexcept
     made.challenge->next = r->headers_out.www_authenticate;
 #endif
     r->headers_out.www_authenticate = made.challenge;
+    made.has_challenged = true;
 
     return NGX_OK;
 }
@@ -696,6 +697,7 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
         if (made->enforced) {
             before = describe(*made);
         }
+        made->has_challenged = false;
         forget_variables(r);
     } else if ((made = make_room(r)) == nullptr) {
         return NGX_ERROR;

@@ -15,6 +15,8 @@ struct decision {
     bool under_way;        ///< it is being made; who asks for it now would decide about itself
     bool was_asked_for;    ///< while it was under way
     bool never_made;       ///< and never will be: nginx has answered before the access phase
+    bool waits_for_body;   ///< a part of the body has come, and not all
+    bool has_challenged;   ///< since the request came to the access phase the last time
     bool has_record;
     bool let_in;      ///< by the outcome, or in spite of it (auth_pat_fail_open)
     bool fails_open;  ///< the outcome comes from the store, and not from the token

@@ -11,33 +11,58 @@ constexpr ngx_msec_t unbuffered_interval = 1000;
 
 ngx_http_request_body_filter_pt next_filter;
 
-/// How long ago a decision was made that may be another one by now; 0 if there is none, or it is new. Time stands still
-/// while nginx handles what has come together.
+/// Whether a decision may be another one by now.
+[[nodiscard]] bool may_change(const decision &made) noexcept
+{
+    const bool is_of_token = made.outcome != verdict::anonymous && made.outcome != verdict::preflight;
+    return made.enforced && made.let_in && is_of_token;
+}
+
+/// Time stands still while nginx handles what has come together.
 [[nodiscard]] ngx_msec_t age_of(const decision &made) noexcept
 {
-    const ngx_msec_t age = ngx_current_msec - made.at;
-    const bool is_of_token = made.outcome != verdict::anonymous && made.outcome != verdict::preflight;
-    return age != 0 && made.enforced && made.let_in && is_of_token ? age : 0;
+    return ngx_current_msec - made.at;
 }
 
 /// Looks again at a request of which a part of the body has come. A status if it is refused.
 [[nodiscard]] ngx_int_t look_again(ngx_http_request_t *r) noexcept
 {
     decision *made = find_decision(r);
-    const ngx_msec_t age = made != nullptr ? age_of(*made) : 0;
-    if (age == 0) {
+    if (made == nullptr || !may_change(*made)) {
         return NGX_OK;
     }
     if (r->request_body->last_saved) {
-        return decide_again(r, *made);
+        // With timer_resolution, time stands still for longer than that.
+        return made->waits_for_body || age_of(*made) != 0 ? decide_again(r, *made) : NGX_OK;
     }
-    return r->request_body_no_buffering && age >= unbuffered_interval ? recheck_or_refuse(r, *made) : NGX_OK;
+    made->waits_for_body = true;
+    const bool is_due = r->request_body_no_buffering && age_of(*made) >= unbuffered_interval;
+    return is_due ? recheck_or_refuse(r, *made) : NGX_OK;
+}
+
+/// Of an unbuffered upload nothing is kept but what the upstream has not got yet, while the length is that of the
+/// whole. The upstream of an error page would take the next request for the rest. It gets no body.
+void drop_body(ngx_http_request_t *r) noexcept
+{
+    r->request_body->bufs = nullptr;
+    r->headers_in.content_length = nullptr;
+    r->headers_in.content_length_n = 0;
+    r->headers_in.transfer_encoding = nullptr;
+    r->headers_in.chunked = 0;
+
+    // What may still come is thrown away.
+    r->reading_body = 1;
+#if (NGX_HTTP_V2 || NGX_COMPAT)
+    if (r->stream != nullptr) {
+        r->stream->skip_data = 1;
+    }
+#endif
 }
 
 ngx_int_t filter_body(ngx_http_request_t *r, ngx_chain_t *in) noexcept
 {
     // First of all the body is saved, as an error page may be one that reads it.
-    if (const ngx_int_t code = next_filter(r, in); code != NGX_OK || in == nullptr) {
+    if (const ngx_int_t code = next_filter(r, in); code != NGX_OK) {
         return code;
     }
 
@@ -50,6 +75,9 @@ ngx_int_t filter_body(ngx_http_request_t *r, ngx_chain_t *in) noexcept
     // may stand behind the body in its buffer, where the next request of the connection would not find it.
     r->read_event_handler = ngx_http_block_reading;
     r->keepalive = 0;
+    if (r->request_body_no_buffering) {
+        drop_body(r);
+    }
     return status;
 }
 
@@ -57,20 +85,21 @@ ngx_int_t filter_body(ngx_http_request_t *r, ngx_chain_t *in) noexcept
 
 ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
 {
-    auto *made = static_cast<decision *>(ngx_http_get_module_ctx(r, ngx_http_auth_pat_module));
-
-    // What another location demanded counts no more, and what it told, the answer of an error page still does.
-    if (made == nullptr || made->conf != ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module)) {
+    decision *made = r == r->main ? find_decision(r) : nullptr;
+    if (made == nullptr) {
         return NGX_DECLINED;
     }
 
     // With `satisfy any`, another module has let the request in. nginx takes a challenge back by itself, but only what
-    // r->headers_out.www_authenticate points at, which auth_basic may have put in the place of ours.
-    if (made->challenge != nullptr) {
+    // r->headers_out.www_authenticate points at, which auth_basic may have put in the place of ours. What was told
+    // before, in another location or for another page, the answer of an error page still tells.
+    const bool is_of_here = made->conf == ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module);
+    if (made->has_challenged && is_of_here) {
         made->challenge->hash = 0;
     }
 
-    if (age_of(*made) == 0) {
+    // A token that was enforced counts wherever a redirect has led.
+    if (!may_change(*made) || age_of(*made) == 0) {
         return NGX_DECLINED;
     }
     const ngx_int_t status = decide_again(r, *made);
