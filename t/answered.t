@@ -29,6 +29,7 @@ my $server = AuthPat::Server->new(http => <<"END");
 client_header_timeout 1s;
 large_client_header_buffers 2 1k;
 auth_pat_store $store;
+auth_pat_zone pat:1m;
 limit_req_zone \$auth_pat_id zone=token:1m rate=1r/m;
 limit_req_zone \$binary_remote_addr zone=address:1m rate=1r/m;
 limit_req_status 429;
@@ -41,6 +42,7 @@ server {
     add_header X-Told "told:\$auth_pat_status/\$auth_pat_subject." always;
     location = /t        { add_header X-Told ""; try_files /nowhere =204; }
     location = /return   { add_header X-Told ""; return 200 "nothing"; }
+    location = /header   { return 403; }
     location = /says     { add_header X-Told ""; return 200 "told:\$auth_pat_status/\$auth_pat_subject."; }
     location = /if       { add_header X-Told ""; if (\$auth_pat_subject = alice) { return 403; } try_files /nowhere =204; }
     location = /444      { return 444; }
@@ -52,7 +54,7 @@ server {
 server {
     listen 127.0.0.1:$location_port;
     access_log \$ROOT/logs/access.log who;
-    error_page 400 \@page;
+    error_page 400 405 408 501 \@page;
     location \@page { return 400 "told:\$auth_pat_status/\$auth_pat_subject."; }
     location / { auth_pat API; try_files /nowhere =204; }
 }
@@ -60,8 +62,10 @@ server {
     listen 127.0.0.1:$guarded_port;
     access_log \$ROOT/logs/access.log who;
     auth_pat API;
-    error_page 400 /page;
-    location = /page { root \$ROOT/html; }
+    error_page 400 405 408 501 /page;
+    location = /page   { root \$ROOT/html; }
+    location = /status { auth_pat off; access_log off; auth_pat_status json; }
+    location = /usage  { auth_pat off; access_log off; auth_pat_usage; }
 }
 server {
     listen 127.0.0.1:$shut_port;
@@ -133,8 +137,21 @@ for my $what (sort keys %unread) {
     logged_by(sub { $answer = AuthPat::Server::exchange($server->connect($location_port), $two) });
     is $answer->{body}, 'told:-/.', 'an error page of such a request knows nobody';
     my $line = logged_by(sub { $answer = AuthPat::Server::exchange($server->connect($guarded_port), $two) });
-    is $line, "401 malformed $nobody" =~ s/ - / /r, 'one that is guarded takes none of two tokens';
+    is $line, "401 $nobody", 'one that is guarded takes none of two tokens';
     unlike $answer->{body}, qr/the page/, 'and is not shown';
+}
+
+{
+    my $counted = sub {
+        my ($requests) = AuthPat::Server::exchange($server->connect($guarded_port), head('GET /status HTTP/1.1'))->{body} =~ /"requests":(\{[^}]*\})/;
+        return $requests . AuthPat::Server::exchange($server->connect($guarded_port), head('GET /usage HTTP/1.1'))->{body} =~ s/"(?:cursor|time)":[^,}]*//gr;
+    };
+    my $before = $counted->();
+    for my $what (sort keys %unread) {
+        like logged_by(sub { AuthPat::Server::exchange($server->connect($guarded_port), $unread{$what}[1]) }),
+            qr/^\d+ \Q$nobody\E$/, "$what: the log names nobody, with a guarded error page";
+    }
+    is $counted->(), $before, 'and nothing was counted, nor used';
 }
 
 for my $case (
@@ -142,8 +159,9 @@ for my $case (
     ['444',                            '/444',     444, $nobody],
     ['a limit by address, at first',   '/address', 204, qq(ok "$id" "alice" "laptop" "pro")],
     ['a limit by address',             '/address', 429, $nobody],
-    ['return that tells the verdict',  '/says',    200, qq(ok "$id" "alice" "laptop" "pro")],
-    ['if that looks at the subject',   '/if',      403, qq(ok "$id" "alice" "laptop" "pro")],
+    ['return that tells the verdict',  '/says',    200, $nobody],
+    ['a header that tells it',         '/header',  403, $nobody],
+    ['if that looks at the subject',   '/if',      403, $nobody],
     ['a limit by token, at first',     '/limited', 204, qq(ok "$id" "alice" "laptop" "pro")],
     ['a limit by token',               '/limited', 429, qq(ok "$id" "alice" "laptop" "pro")],
     ['a limit behind rewrite … break', '/broken',  429, qq(ok "$id" "alice" "laptop" "pro")],

@@ -376,7 +376,6 @@ map $uri $realm { volatile; /401.html off; default API; }
 --- config
 auth_pat $realm;
 error_page 401 /401.html;
-location /t { try_files /nowhere =204; }
 --- user_files
 >>> 401.html
 the page

@@ -617,7 +617,7 @@ void count(ngx_http_request_t *r, const decision &made, const std::optional<coun
 conclude(ngx_http_request_t *r, decision &made, const std::optional<countable> &before, const ngx_str_t *realm) noexcept
 {
     leave(made.place);
-    if (counters *counts = counters_of(r)) {
+    if (counters *counts = made.never_made ? nullptr : counters_of(r)) {
         count(r, made, before, *counts);
     }
 
@@ -665,17 +665,26 @@ conclude(ngx_http_request_t *r, decision &made, const std::optional<countable> &
     return conf.dry_run != 0 ? NGX_DECLINED : NGX_HTTP_NOT_ALLOWED;
 }
 
-/// Whether nginx could not make sense of the request, and has refused it without asking any phase. Its error page is
-/// answered as one.
-[[nodiscard]] bool is_refused_by_nginx(const ngx_http_request_t *r) noexcept
+/// Whether nginx could not make sense of the request, and has refused it without asking any phase. Its error page may
+/// be asked for like another request.
+[[nodiscard]] bool is_unread(ngx_http_request_t *r) noexcept
 {
-    const auto status = static_cast<ngx_int_t>(r->err_status);
-    const bool is_unread = r->valid_location == 0 && r->internal == 0;  // the second is for `rewrite … break`
-    return is_unread || status == NGX_HTTP_BAD_REQUEST
-           || (status >= NGX_HTTP_REQUEST_HEADER_TOO_LARGE && status <= NGX_HTTP_TO_HTTPS);
+    return progress_of(r) == progress::unread;
+}
+
+/// A limit that has counted a request may have asked who sent it.
+[[nodiscard]] bool was_limited(const ngx_http_request_t *r) noexcept
+{
+    return r->limit_req_status != 0 || r->limit_conn_status != 0;
 }
 
 }  // namespace
+
+ngx_int_t handle_post_read(ngx_http_request_t *r) noexcept
+{
+    set_progress(r, progress::read);
+    return NGX_DECLINED;
+}
 
 ngx_int_t handle_access(ngx_http_request_t *r) noexcept
 {
@@ -705,6 +714,11 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
 
     ngx_str_t realm;
     const bool is_made = make_decision(r, conf, true, realm, *made);
+    if (is_unread(r)) {
+        // The decision is about the error page, and tells nothing about the request.
+        made->never_made = true;
+        forget_variables(r);
+    }
     if (is_made && turns_off(conf, realm)) {
         return NGX_DECLINED;
     }
@@ -762,10 +776,19 @@ ngx_int_t recheck_or_refuse(ngx_http_request_t *r, decision &made) noexcept
 
 ngx_int_t handle_log(ngx_http_request_t *r) noexcept
 {
-    if (ngx_http_get_module_ctx(r, ngx_http_auth_pat_module) == nullptr && r == r->main && find_decision(r) == nullptr
-        && conf_of(r).realm != nullptr) {
-        ngx_http_set_ctx(r, const_cast<decision *>(&no_decision), ngx_http_auth_pat_module);
+    if (r != r->main || conf_of(r).realm == nullptr) {
+        return NGX_OK;
     }
+
+    const decision *made = find_decision(r);
+    if (made != nullptr) {
+        const bool is_past = made->enforced || progress_of(r) == progress::past_access;
+        if (is_past || (made->was_asked_early && was_limited(r))) {
+            return NGX_OK;
+        }
+        forget_variables(r);
+    }
+    ngx_http_set_ctx(r, const_cast<decision *>(&no_decision), ngx_http_auth_pat_module);
     return NGX_OK;
 }
 
@@ -829,14 +852,20 @@ const decision *current_decision(ngx_http_request_t *r) noexcept
         made->was_asked_for = true;
         return nullptr;
     }
-    if (made != nullptr && (made->enforced || made->never_made || made->conf == &conf)) {
+    if (made != nullptr && made->never_made) {
+        return &no_decision;
+    }
+    if (made != nullptr && (made->enforced || made->conf == &conf)) {
         return made;
     }
-    if (is_refused_by_nginx(r)) {
+    if (is_unread(r)) {
         return &no_decision;
     }
     if (made == nullptr && (made = make_room(r)) == nullptr) {
         return nullptr;
+    }
+    if (r->err_status == 0 && r->headers_out.status == 0) {
+        made->was_asked_early = true;
     }
 
     if (conf.realm == nullptr) {

@@ -16,6 +16,7 @@ struct decision {
     bool was_asked_for;    ///< while it was under way
     bool never_made;       ///< and never will be: nginx has answered before the access phase
     bool waits_for_body;   ///< a part of the body has come, and not all
+    bool was_asked_early;  ///< before nginx began to answer, by a variable
     bool has_challenged;   ///< since the request came to the access phase the last time
     bool has_record;
     bool let_in;      ///< by the outcome, or in spite of it (auth_pat_fail_open)
@@ -30,6 +31,9 @@ struct decision {
     ngx_table_elt_t *retry_after;  ///< as it stands in the response
     ngx_table_elt_t *challenge;    ///< WWW-Authenticate, as it stands in the response
 };
+
+/// A handler of the first phase, which no internal redirect comes to again.
+ngx_int_t handle_post_read(ngx_http_request_t *r) noexcept;
 
 /// The handler of the access phase.
 ngx_int_t handle_access(ngx_http_request_t *r) noexcept;

@@ -880,7 +880,8 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
     };
 
     auto *log = add_handler(NGX_HTTP_LOG_PHASE, handle_log);
-    if (log == nullptr || add_handler(NGX_HTTP_ACCESS_PHASE, handle_access) == nullptr
+    if (log == nullptr || add_handler(NGX_HTTP_POST_READ_PHASE, handle_post_read) == nullptr
+        || add_handler(NGX_HTTP_ACCESS_PHASE, handle_access) == nullptr
         || add_handler(NGX_HTTP_PRECONTENT_PHASE, handle_precontent) == nullptr) {
         return NGX_ERROR;
     }

@@ -53,6 +53,7 @@ struct main_conf {
     ngx_array_t rechecks;  ///< of recheck_queue *
     hasher plain;          ///< for stores without a pepper
     zone_conf *zone;       ///< nullptr without auth_pat_zone
+    ngx_int_t progress;    ///< where r->variables keeps how far nginx has come (pat_variables.h)
 };
 
 struct srv_conf {

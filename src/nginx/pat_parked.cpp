@@ -1,6 +1,7 @@
 #include "nginx/pat_parked.h"
 
 #include "nginx/pat_access.h"
+#include "nginx/pat_variables.h"
 
 namespace pat::ngx {
 
@@ -85,7 +86,12 @@ ngx_int_t filter_body(ngx_http_request_t *r, ngx_chain_t *in) noexcept
 
 ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
 {
-    decision *made = r == r->main ? find_decision(r) : nullptr;
+    if (r != r->main) {
+        return NGX_DECLINED;
+    }
+    set_progress(r, progress::past_access);
+
+    decision *made = find_decision(r);
     if (made == nullptr) {
         return NGX_DECLINED;
     }

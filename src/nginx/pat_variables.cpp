@@ -166,6 +166,21 @@ constexpr variable variables[] = {
 
 ngx_int_t add_variables(ngx_conf_t *cf) noexcept
 {
+    // No configuration can name it.
+    ngx_str_t unnamed = to_ngx("auth_pat progress");
+    ngx_http_variable_t *slot = ngx_http_add_variable(cf, &unnamed, NGX_HTTP_VAR_NOHASH);
+    if (slot == nullptr) {
+        return NGX_ERROR;
+    }
+    slot->get_handler = [](ngx_http_request_t *, ngx_http_variable_value_t *v, uintptr_t) -> ngx_int_t {
+        return answer(v, std::nullopt);
+    };
+    auto *main = static_cast<main_conf *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_auth_pat_module));
+    main->progress = ngx_http_get_variable_index(cf, &unnamed);
+    if (main->progress == NGX_ERROR) {
+        return NGX_ERROR;
+    }
+
     for (const variable &one : variables) {
         ngx_str_t name = to_ngx(one.name);
 

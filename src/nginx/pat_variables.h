@@ -1,5 +1,6 @@
 #pragma once
 
+#include "nginx/pat_module.h"
 #include "nginx/pat_ngx.h"
 
 /// The variables `$auth_pat_…`.
@@ -10,5 +11,24 @@ ngx_int_t add_variables(ngx_conf_t *cf) noexcept;
 /// Makes nginx forget the values of our variables that it has kept for this request, because the decision behind them
 /// is about to change.
 void forget_variables(ngx_http_request_t *r) noexcept;
+
+/// How far nginx has come with a request. What an internal redirect must not wipe has a place among the variables.
+enum class progress : unsigned { unread, read, past_access };
+
+[[nodiscard]] inline ngx_http_variable_value_t &progress_slot(ngx_http_request_t *r) noexcept
+{
+    const auto *conf = static_cast<const main_conf *>(ngx_http_get_module_main_conf(r, ngx_http_auth_pat_module));
+    return r->variables[conf->progress];
+}
+
+[[nodiscard]] inline progress progress_of(ngx_http_request_t *r) noexcept
+{
+    return static_cast<progress>(static_cast<unsigned>(progress_slot(r).len));
+}
+
+inline void set_progress(ngx_http_request_t *r, progress reached) noexcept
+{
+    progress_slot(r).len = static_cast<unsigned>(reached);
+}
 
 }  // namespace pat::ngx
