@@ -1,0 +1,57 @@
+"""Attacks that must not succeed. Most need root, as it is root whom they are after: without it they are left out, loudly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "edge"))
+
+from serving import Store  # noqa: E402
+from users import User  # noqa: E402
+
+SKIPPED = "NOT RUN: the attacks of t/attack need root, to have a victim and an attacker. Run them as root."
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() != 0:
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=SKIPPED))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if os.geteuid() != 0:
+        terminalreporter.section("t/attack")
+        terminalreporter.line(SKIPPED)
+
+
+@pytest.fixture
+def attacker() -> User:
+    return User("nobody")
+
+
+@pytest.fixture
+def workers_user() -> User:
+    """Whom nginx's workers run as."""
+    return User("www-data")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of root's that everybody may enter."""
+    path = Path(tempfile.mkdtemp(prefix="auth-pat-attack-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    return Store(folder / "store")
