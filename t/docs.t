@@ -73,7 +73,11 @@ for my $block (blocks('README.md', 'sh')) {
     for my $command (grep { /\S/ } split /\n/, $block->{text}) {
         $commands++;
         my $here = $command =~ s{/var/lib/pat\b}{$folder/pat}gr;
-        $here =~ s/--group www-data/--group $group/ if $> != 0;
+        if ($> == 0) {
+            $here =~ s/--owner pat-sync/--owner nobody/;
+        } else {
+            $here =~ s/--owner pat-sync --group www-data/--group $group/;
+        }
 
         my $output = `$here 2>&1`;
         is($?, 0, "README.md: $command") or diag($output);

@@ -116,7 +116,7 @@ struct request {
 
 class applier {
 public:
-    explicit applier(const context &with) : with_{with}, lock_{with.folder()}, lines_{STDIN_FILENO, "standard input"}
+    explicit applier(const context &with) : with_{with}, lock_{with.enter()}, lines_{STDIN_FILENO, "standard input"}
     {
         // Only pipes have this, and more than the system allows is no harm either.
         static_cast<void>(fcntl(STDIN_FILENO, F_SETPIPE_SZ, pipe_size));

@@ -28,6 +28,10 @@ struct context {
 
     /// The store's folder, or bad_value if none was named.
     [[nodiscard]] const std::string &folder() const;
+
+    /// The same, to open the store in it. As root, this process is the folder's owner from then on: what is to be
+    /// opened as the caller must have been opened before.
+    [[nodiscard]] const std::string &enter() const;
 };
 
 /// For options of which an empty value, as of a variable of a script that was not set, must not stand for "not given".

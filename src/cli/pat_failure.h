@@ -35,6 +35,9 @@ public:
 /// The words for a fault of the store in `folder`.
 [[nodiscard]] std::string describe(const std::string &folder, store::fault problem);
 
+/// What of a store this user may not use, and whose it is, behind a colon; empty if it is not that.
+[[nodiscard]] std::string explain(const std::string &folder);
+
 /// Throws if there is a problem.
 void require(const std::string &folder, store::fault problem);
 

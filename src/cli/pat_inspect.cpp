@@ -33,7 +33,7 @@ verdict status_of(record token, std::int64_t now)
 
 void open(const context &with, store::snapshot &out)
 {
-    require(with.folder(), out.open(with.folder().c_str(), with.map_size));
+    require(with.folder(), out.open(with.enter().c_str(), with.map_size));
 }
 
 void write_json(const context &with, const digest &of, const record &token, output &to)
@@ -204,7 +204,7 @@ checked check_token(const context &with, const check_options &options, const fac
     };
 
     checked result{verdict::unknown, {}, {}};
-    result.problem = reader.open(with.folder().c_str(), with.map_size, store::command_wait_ms);
+    result.problem = reader.open(with.enter().c_str(), with.map_size, store::command_wait_ms);
     if (!result.problem) {
         const store::lookup_result found =
             reader.lookup(hash.get(), make_token_key(hash.get()(token)), allocate, &memory, result.token);

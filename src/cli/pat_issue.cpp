@@ -198,7 +198,7 @@ exit_status issue(const context &with, const issue_options &options)
 
     const pepper_hasher hash{with.pepper_file};
     store::writer writer;
-    require(with.folder(), writer.open(with.folder().c_str(), with.map_size));
+    require(with.folder(), writer.open(with.enter().c_str(), with.map_size));
 
     const fresh_token token{options.prefix};
     const digest of = hash.get()(token.text());

@@ -1,6 +1,7 @@
 #include "core/pat_token.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_owner.h"
 #include "cli/pat_time.h"
 
 #include <algorithm>
@@ -144,6 +145,12 @@ const std::string &context::folder() const
     if (store.empty()) {
         throw bad_value{"no store was named: use --store DIR or PAT_STORE"};
     }
+    return store;
+}
+
+const std::string &context::enter() const
+{
+    become_owner_of(folder());
     return store;
 }
 

@@ -1,15 +1,18 @@
+#include "store/pat_files.h"
 #include "store/pat_snapshot.h"
 #include "store/pat_writer.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
+#include "cli/pat_owner.h"
 #include "cli/pat_secret.h"
 #include "cli/pat_time.h"
 #include "cli/pat_walk.h"
 
 #include <algorithm>
-#include <charconv>
+#include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -17,27 +20,14 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
-#include <grp.h>
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 namespace pat::cli {
 
 namespace {
-
-gid_t find_group(const std::string &name)
-{
-    if (const group *found = getgrnam(name.c_str())) {
-        return found->gr_gid;
-    }
-
-    gid_t number = 0;
-    const char *end = name.data() + name.size();
-    if (const auto [stopped, error] = std::from_chars(name.data(), end, number);
-        error == std::errc{} && stopped == end) {
-        return number;
-    }
-    throw bad_value{"--group: there is no group \"" + name + '"'};
-}
 
 /// Makes the folders above the store that are missing. nginx's workers must be able to pass through them, and nobody
 /// else may put another store in place, whatever the umask is.
@@ -60,20 +50,21 @@ void make_parents(const std::string &folder)
     }
 }
 
-exit_status init(const context &with, const std::string &group_name)
+exit_status init(const context &with, const std::string &owner_name, const std::string &group_name)
 {
-    std::optional<gid_t> group;
-    if (!group_name.empty()) {
-        group = find_group(group_name);
-    }
-
     const std::string &folder = with.folder();
+    new_owner owner = read_owner(owner_name, group_name, folder);
     const pepper_hasher hash{with.pepper_file};
 
     make_parents(folder);
-    const store::fault problem = store::writer::create(folder.c_str(), group, hash.get(), with.map_size);
+    if (owner.user != geteuid()) {
+        make_folder_for(owner, folder);
+        owner.group.reset();  // which the folder has
+    }
+    const store::fault problem = store::writer::create(folder.c_str(), owner.group, hash.get(), with.map_size);
     if (problem.kind == store::fault_kind::absent || problem.kind == store::fault_kind::denied) {
-        throw failure{exit_status::fault, "store \"" + folder + "\" can't be made: " + store::detail(problem)};
+        throw failure{exit_status::fault,
+                      "store \"" + folder + "\" can't be made: " + store::detail(problem) + explain(folder)};
     }
     require(folder, problem);
 
@@ -149,7 +140,7 @@ exit_status verify(const context &with)
     findings found{with.json};
     store::snapshot from;
 
-    if (const store::fault problem = from.open(with.folder().c_str(), with.map_size)) {
+    if (const store::fault problem = from.open(with.enter().c_str(), with.map_size)) {
         if (!is_damage(problem)) {
             require(with.folder(), problem);
         }
@@ -225,10 +216,87 @@ exit_status verify(const context &with)
     return found.finish(records);
 }
 
+/// In a child that is the store's owner: copies the store into the folder `into`, under this name.
+[[noreturn]] void copy_as_owner(const context &with, const store::descriptor &into, const char *name, uid_t owner,
+                                int answer)
+{
+    constexpr mode_t writable_by_others = 022;
+    try {
+        const std::string from = std::filesystem::absolute(with.folder()).string();
+        become(owner);
+        umask(writable_by_others);
+        const store::fault problem = fchdir(into.get()) == 0 ? store::writer::backup(from.c_str(), name, with.map_size)
+                                                             : store::from_errno(errno);
+        if (write(answer, &problem, sizeof problem) == sizeof problem) {
+            std::_Exit(EXIT_SUCCESS);
+        }
+    } catch (const std::exception &problem) {
+        complain(problem.what());
+    }
+    std::_Exit(EXIT_FAILURE);
+}
+
+/// As root, of a store of another user's: the place is the caller's, the copy is the owner's work, and belongs to that
+/// user, so that it can be put in place of the store.
+store::fault backup_for_owner(const context &with, const std::string &to, const struct stat &original)
+{
+    constexpr const char *name = "copy";
+    constexpr mode_t only_root = 0700;
+
+    struct stat info;
+    if (lstat(to.c_str(), &info) == 0) {
+        return {store::fault_kind::exists, EEXIST};
+    }
+    const std::string partial = to + ".partial";
+    if (mkdir(partial.c_str(), only_root) != 0) {
+        return store::from_errno(errno);
+    }
+
+    // From here on by descriptor: the folder to write to may lie in one of others.
+    const store::descriptor folder{open(partial.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+    int ends[2];
+    if (folder.get() < 0 || fchown(folder.get(), original.st_uid, original.st_gid) != 0
+        || fchmod(folder.get(), store::folder_mode) != 0 || pipe2(ends, O_CLOEXEC) != 0) {
+        return store::from_errno(errno);
+    }
+    const store::descriptor answer{ends[0]};
+    store::descriptor question{ends[1]};
+
+    const pid_t child = fork();
+    if (child == 0) {
+        copy_as_owner(with, folder, name, original.st_uid, question.get());
+    }
+    question = {};
+
+    store::fault problem;
+    if (child < 0 || read(answer.get(), &problem, sizeof problem) != sizeof problem) {
+        problem = {store::fault_kind::damaged};
+    }
+    while (child > 0 && waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+    }
+
+    // The owner no longer reaches what is moved now.
+    if (!problem
+        && (fchown(folder.get(), 0, 0) != 0 || fchmod(folder.get(), only_root) != 0
+            || fstatat(folder.get(), name, &info, AT_SYMLINK_NOFOLLOW) != 0)) {
+        problem = store::from_errno(errno);
+    }
+    if (!problem && !S_ISDIR(info.st_mode)) {
+        problem = {store::fault_kind::replaced};
+    }
+    if (!problem && renameat(folder.get(), name, AT_FDCWD, to.c_str()) != 0) {
+        problem = store::from_errno(errno);
+    }
+    rmdir(partial.c_str());
+    return problem;
+}
+
 exit_status backup(const context &with, const std::string &to)
 {
-    const store::fault problem = store::writer::backup(with.folder().c_str(), to.c_str(), with.map_size);
     struct stat info;
+    const bool is_for_owner = geteuid() == 0 && stat(with.folder().c_str(), &info) == 0 && info.st_uid != 0;
+    const store::fault problem = is_for_owner ? backup_for_owner(with, to, info)
+                                              : store::writer::backup(with.folder().c_str(), to.c_str(), with.map_size);
     if (problem.kind == store::fault_kind::exists) {
         const bool is_complete = lstat(to.c_str(), &info) == 0;
         throw failure{exit_status::fault,
@@ -275,7 +343,7 @@ void require_no_snapshot(const context &with, store_state state)
 std::uint64_t count_garbage(const context &with, std::int64_t cutoff)
 {
     store::snapshot from;
-    require(with.folder(), from.open(with.folder().c_str(), with.map_size));
+    require(with.folder(), from.open(with.enter().c_str(), with.map_size));
     require_no_snapshot(with, from.info().state);
 
     std::uint64_t count = 0;
@@ -311,7 +379,7 @@ store::fault find_garbage(store::transaction &in, std::int64_t cutoff, std::vect
 std::uint64_t remove_garbage(const context &with, std::int64_t cutoff)
 {
     store::writer writer;
-    require(with.folder(), writer.open(with.folder().c_str(), with.map_size));
+    require(with.folder(), writer.open(with.enter().c_str(), with.map_size));
 
     store_state state = store_state::empty;
     const auto may_remove = [&](const store::transaction &change) {
@@ -397,11 +465,15 @@ constexpr const char *gc_examples = R"(Examples:
 void add_maintain(CLI::App &app, context &with)
 {
     {
+        const auto owner = std::make_shared<std::string>();
         const auto group = std::make_shared<std::string>();
         CLI::App *command = app.add_subcommand("init", "Make a store");
         command->footer(init_examples);
+        command->add_option("--owner", *owner, "user whose store it is, and as whom root works on it")
+            ->type_name("USER");
         command->add_option("--group", *group, "group that nginx's workers run as")->type_name("G");
-        command->callback([&with, group] { with.run = [&with, group] { return init(with, *group); }; });
+        command->callback(
+            [&with, owner, group] { with.run = [&with, owner, group] { return init(with, *owner, *group); }; });
     }
     {
         CLI::App *command = app.add_subcommand("verify", "Check every record, and the counts");

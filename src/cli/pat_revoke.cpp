@@ -35,7 +35,7 @@ struct tally {
 tally set_local_revocation(const context &with, const selection &named, std::int64_t time)
 {
     store::writer writer;
-    require(with.folder(), writer.open(with.folder().c_str(), with.map_size));
+    require(with.folder(), writer.open(with.enter().c_str(), with.map_size));
 
     tally result;
 

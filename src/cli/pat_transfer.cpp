@@ -59,9 +59,8 @@ struct input {
 };
 
 /// Reads all lines; returns how many were refused.
-std::uint64_t read_lines(const import_options &options, const hasher &by, collection &out)
+std::uint64_t read_lines(const import_options &options, const input &from, const hasher &by, collection &out)
 {
-    const input from{options.file};
     line_reader lines{from.fd, from.name};
     json_parser parser;
     progress bar{"reading", from.size};
@@ -164,11 +163,12 @@ import_result write_records(const context &with, store::writer &writer, const co
 
 exit_status import_records(const context &with, const import_options &options)
 {
-    const std::string &folder = with.folder();
+    const input from{options.file};
+    const pepper_hasher hash{options.plaintext ? with.pepper_file : std::string{}};
+
+    const std::string &folder = with.enter();
     store::writer writer;
     require(folder, writer.open(folder.c_str(), with.map_size));
-
-    const pepper_hasher hash{options.plaintext ? with.pepper_file : std::string{}};
     if (options.plaintext) {
         require(folder, writer.update([&](store::transaction &change) -> store::fault {
             return change.info().made_with(hash.get()) ? store::fault{} : store::fault{store::fault_kind::wrong_pepper};
@@ -176,7 +176,7 @@ exit_status import_records(const context &with, const import_options &options)
     }
 
     collection records;
-    const std::uint64_t refused = read_lines(options, hash.get(), records);
+    const std::uint64_t refused = read_lines(options, from, hash.get(), records);
     if (options.strict && refused > 0) {
         complain("nothing was imported: " + std::to_string(refused) + (refused == 1 ? " line was" : " lines were")
                  + " refused");
@@ -212,7 +212,7 @@ exit_status import_records(const context &with, const import_options &options)
 exit_status export_records(const context &with)
 {
     store::snapshot from;
-    require(with.folder(), from.open(with.folder().c_str(), with.map_size));
+    require(with.folder(), from.open(with.enter().c_str(), with.map_size));
 
     output to;
     const std::uint64_t damaged = walk(with, from, [&](const digest &of, const record &token) {

@@ -810,44 +810,6 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
     return conf_ok;
 }
 
-/// Tries the stores that will be used. Only a fault that no sidecar and no waiting will mend is an error.
-[[nodiscard]] bool check_uses(ngx_conf_t *cf, const ngx_array_t &uses) noexcept
-{
-    for (auto *use = begin<store_use>(uses); use != end<store_use>(uses); use++) {
-        for (auto *other = begin<store_use>(uses); other != use; other++) {
-            if (use->store != other->store && are_same(*use->store, *other->store)) {
-                ngx_log_error(
-                    NGX_LOG_EMERG, cf->log, 0,
-                    "auth_pat store \"%V\" in %V:%ui is the one that is \"%V\" in %V:%ui: use one path for it",
-                    &use->store->path, &use->store->place.file, use->store->place.line, &other->store->path,
-                    &other->store->place.file, other->store->place.line);
-                return false;
-            }
-        }
-    }
-
-    for (auto *use = begin<store_use>(uses); use != end<store_use>(uses); use++) {
-        const store::fault problem = check_store(*use->store, *use->make_digest);
-        if (!problem) {
-            continue;
-        }
-
-        const bool is_final =
-            problem.kind == store::fault_kind::wrong_pepper || problem.kind == store::fault_kind::newer_format
-            || problem.kind == store::fault_kind::newer_lmdb || problem.kind == store::fault_kind::bad_library;
-
-        const ngx_uint_t level = is_final ? NGX_LOG_EMERG : NGX_LOG_WARN;
-        const char *detail = store::detail(problem);
-        ngx_log_error(level, cf->log, 0, "auth_pat store \"%V\": %s%s%s, used by \"auth_pat\" in %V:%ui",
-                      &use->store->path, store::message(problem), *detail != '\0' ? ": " : "", detail, &use->place.file,
-                      use->place.line);
-        if (is_final) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /// Whether the zone can tell the stores apart.
 [[nodiscard]] bool are_short_enough(ngx_conf_t *cf, const ngx_array_t &stores) noexcept
 {
@@ -896,7 +858,7 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
     if (conf.zone != nullptr && number_servers(cf, *conf.zone) != NGX_OK) {
         return NGX_ERROR;
     }
-    return check_uses(cf, conf.uses) ? NGX_OK : NGX_ERROR;
+    return NGX_OK;
 }
 
 [[nodiscard]] ngx_int_t attach(ngx_cycle_t *cycle) noexcept

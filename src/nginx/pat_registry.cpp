@@ -3,7 +3,11 @@
 #include "nginx/pat_module.h"
 #include "store/pat_reader.h"
 
+#include <algorithm>
 #include <new>
+
+#include <grp.h>
+#include <pwd.h>
 
 namespace pat::ngx {
 
@@ -11,8 +15,14 @@ namespace {
 
 constexpr ngx_msec_t maintenance_interval = 1000;
 
-/// While nginx starts or tests its configuration, other processes may be opening the same store.
+/// While nginx starts, other processes may be opening the same store.
 constexpr unsigned open_wait_ms = 1000;
+
+/// A look need not wait for all of them.
+constexpr unsigned look_wait_ms = 300;
+
+/// Of a process; one with more is not helped with its groups.
+constexpr int max_groups = 256;
 
 struct slot {
     slot *next;
@@ -66,6 +76,26 @@ ngx_event_t maintenance;
         }
     }
     return false;
+}
+
+/// Whether this process has a group.
+[[nodiscard]] bool has_group(gid_t wanted) noexcept
+{
+    gid_t groups[max_groups];
+    const int count = getgroups(max_groups, groups);
+    return getegid() == wanted || std::find(groups, groups + std::max(count, 0), wanted) != groups + std::max(count, 0);
+}
+
+/// Whether this process would have a group if it were started now.
+[[nodiscard]] bool user_has_group(gid_t wanted) noexcept
+{
+    const passwd *user = getpwuid(geteuid());
+    gid_t groups[max_groups];
+    int count = max_groups;
+    if (user == nullptr || getgrouplist(user->pw_name, user->pw_gid, groups, &count) < 0) {
+        return false;
+    }
+    return std::find(groups, groups + count, wanted) != groups + count;
 }
 
 /// Writes to the log what has changed about a store.
@@ -208,34 +238,46 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
     return NGX_OK;
 }
 
-store::fault check_store(const store_conf &store, const hasher &make_digest) noexcept
+trial_result look_at(const store_conf &store, const hasher &make_digest) noexcept
 {
-    if (slot *one = find(store.path)) {
-        return one->reader.check_made_with(make_digest);
-    }
+    trial_result found;
+    const auto *path = reinterpret_cast<const char *>(store.path.data);
 
+    found.has_data = identify(store.path, found.data);
     if (is_open_elsewhere(store.path)) {
-        return {store::fault_kind::same_store_twice};
+        found.problem = {store::fault_kind::same_store_twice};
+        return found;
     }
 
     store::reader trial;
-    if (const store::fault problem =
-            trial.open(reinterpret_cast<const char *>(store.path.data), store.map_size, open_wait_ms)) {
-        return problem;
+    found.problem = trial.open(path, store.map_size, look_wait_ms);
+    if (!found.problem) {
+        found.problem = trial.check_made_with(make_digest);
     }
-    return trial.check_made_with(make_digest);
+    if (found.problem.kind == store::fault_kind::denied || found.problem.kind == store::fault_kind::no_lock_file) {
+        found.refused = store::find_refusal(path);
+        found.has_group = has_group(found.refused.group);
+        found.has_stale_groups = !found.has_group && user_has_group(found.refused.group);
+    }
+    return found;
 }
 
-bool are_same(const store_conf &one, const store_conf &other) noexcept
+bool find_open(const store_conf &store, const hasher &make_digest, trial_result &out) noexcept
 {
-    store::file_identity first;
-    store::file_identity second;
-    return identify(one.path, first) && identify(other.path, second) && first == second;
+    slot *one = find(store.path);
+    if (one == nullptr) {
+        return false;
+    }
+    out.problem = one->reader.check_made_with(make_digest);
+    out.has_data = identify(store.path, out.data);
+    return true;
 }
 
 void log_fault(ngx_uint_t level, ngx_log_t *log, const char *path, const store::fault &problem) noexcept
 {
-    const char *detail = store::detail(problem);
+    const bool has_command = problem.kind == store::fault_kind::shared;
+    const store::shell_command command = has_command ? store::repair_command(path) : store::shell_command{};
+    const char *detail = has_command ? command.text() : store::detail(problem);
 
     ngx_log_error(level, log, 0, "auth_pat store \"%s\": %s%s%s", path, store::message(problem),
                   *detail != '\0' ? ": " : "", detail);

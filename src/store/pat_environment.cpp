@@ -1,6 +1,7 @@
 #include "store/pat_environment.h"
 
 #include "core/pat_bytes.h"
+#include "store/pat_ownership.h"
 
 #include <algorithm>
 #include <array>
@@ -157,6 +158,9 @@ fault environment::open(const char *folder, open_mode mode, std::size_t map_size
     map_size_ = map_size;
 
     if (const fault problem = check_library()) {
+        return problem;
+    }
+    if (const fault problem = check_for_root(folder)) {
         return problem;
     }
 

@@ -12,6 +12,15 @@ const char *message(fault of) noexcept
     case fault_kind::none: return "no fault";
     case fault_kind::absent: return "there is no store (\"patctl init\" makes one)";
     case fault_kind::denied: return "the store can't be read: check owner, group and mode of the folder and its files";
+    case fault_kind::foreign:
+        return "the store belongs to another user, and root opens only its own: have nginx's workers run as a user of "
+               "the "
+               "store's group (\"user\" in nginx.conf)";
+    case fault_kind::shared:
+        return "the store belongs to root, who opens no store that others may write to: give it to a user of its own";
+    case fault_kind::exposed:
+        return "root opens no store on whose path others can put another: move it to a folder of root's, or give it to "
+               "a user of its own";
     case fault_kind::no_lock_file:
         return "lock.mdb or open.lock is missing, or lock.mdb not writable: readers must be in the store's group "
                "(\"patctl init --group\")";

@@ -11,6 +11,9 @@ enum class fault_kind : std::uint8_t {
     none,
     absent,            ///< there is no store at that path
     denied,            ///< the operating system refused a call
+    foreign,           ///< root may not open it: it belongs to another user
+    shared,            ///< root may not open it: it belongs to root, but others may write to its files
+    exposed,           ///< root may not open it: others can put another folder in its place
     no_lock_file,      ///< lock.mdb or open.lock is missing, or lock.mdb is not writable
     not_regular,       ///< a file is a link or no regular file; `code` says which: 1 data.mdb, 2 lock.mdb, 3 open.lock
     bad_lock_file,     ///< lock.mdb can't be LMDB's

@@ -13,6 +13,12 @@ namespace pat::store {
 
 namespace {
 
+/// The mode of a lock.mdb that this process owns.
+mode_t own_lock_file_mode() noexcept
+{
+    return geteuid() == 0 ? roots_lock_file_mode : lock_file_mode;
+}
+
 /// What open.lock is for, besides flock(2). The locks are those of an open file description (F_OFD_SETLK), which know
 /// no PIDs and end with the process. A process that has the store open holds a read lock on the byte whose offset is
 /// the inode of its PID namespace; inodes of namespaces are far from 0.
@@ -88,6 +94,16 @@ std::optional<file_identity> identify(int fd) noexcept
         return std::nullopt;
     }
     return file_identity{info.st_dev, info.st_ino};
+}
+
+bool file_path::set_start(const char *path, std::size_t length) noexcept
+{
+    if (length >= text_.size()) {
+        return false;
+    }
+    std::memcpy(text_.data(), path, length);
+    text_[length] = '\0';
+    return true;
 }
 
 bool file_path::set(const char *folder, const char *file) noexcept
@@ -220,7 +236,7 @@ fault store_files::open_lock(open_mode mode) noexcept
 {
     // A reader leaves the making of files to the writer, but mdb_env_open() would make lock.mdb (reader rule 10).
     const bool reads = mode == open_mode::read;
-    const fault problem = open_file(lock_file, O_RDWR | (reads ? 0 : O_CREAT), lock_file_mode, lock_);
+    const fault problem = open_file(lock_file, O_RDWR | (reads ? 0 : O_CREAT), own_lock_file_mode(), lock_);
 
     if (reads && (problem.kind == fault_kind::absent || problem.kind == fault_kind::denied)) {
         return {fault_kind::no_lock_file, problem.code};
@@ -257,7 +273,7 @@ fault store_files::set_access(std::optional<gid_t> group) const noexcept
     } wanted[] = {
         {folder_.get(), folder_mode},
         {data_.get(), data_file_mode},
-        {lock_.get(), lock_file_mode},
+        {lock_.get(), own_lock_file_mode()},
         {opening_.get(), open_lock_mode},
     };
     for (const auto &[fd, mode] : wanted) {
@@ -274,7 +290,7 @@ fault store_files::set_lock_file_mode() const noexcept
     if (fstat(lock_.get(), &info) != 0) {
         return from_errno(errno);
     }
-    return info.st_uid == geteuid() ? set_mode(lock_.get(), lock_file_mode, std::nullopt) : fault{};
+    return info.st_uid == geteuid() ? set_mode(lock_.get(), own_lock_file_mode(), std::nullopt) : fault{};
 }
 
 fault store_files::begin_writing() const noexcept

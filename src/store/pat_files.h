@@ -4,7 +4,9 @@
 
 #include <array>
 #include <climits>
+#include <cstddef>
 #include <optional>
+#include <utility>
 
 #include <sys/types.h>
 
@@ -17,10 +19,12 @@ inline constexpr const char *data_file = "data.mdb";
 inline constexpr const char *lock_file = "lock.mdb";
 inline constexpr const char *open_lock_file = "open.lock";
 
-/// Modes of a store's folder and files, whatever the umask (writer rule 1). Readers write to lock.mdb only.
+/// Modes of a store's folder and files, whatever the umask (writer rule 1). Readers write to lock.mdb only, and not to
+/// that of a store of root's.
 inline constexpr mode_t folder_mode = 02750;
 inline constexpr mode_t data_file_mode = 0640;
 inline constexpr mode_t lock_file_mode = 0660;
+inline constexpr mode_t roots_lock_file_mode = 0600;
 inline constexpr mode_t open_lock_mode = 0640;
 
 enum class open_mode : unsigned char {
@@ -47,6 +51,9 @@ public:
 
     [[nodiscard]] bool join(const char *before, const char *after) noexcept;
 
+    /// The first characters of a path.
+    [[nodiscard]] bool set_start(const char *path, std::size_t length) noexcept;
+
     [[nodiscard]] const char *text() const noexcept { return text_.data(); }
 
 private:
@@ -58,8 +65,12 @@ class descriptor {
 public:
     descriptor() = default;
     explicit descriptor(int fd) noexcept : fd_{fd} {}
-    descriptor(const descriptor &) = delete;
-    descriptor &operator=(const descriptor &) = delete;
+    descriptor(descriptor &&other) noexcept : fd_{std::exchange(other.fd_, -1)} {}
+    descriptor &operator=(descriptor &&other) noexcept
+    {
+        std::swap(fd_, other.fd_);
+        return *this;
+    }
     ~descriptor() { reset(); }
 
     void reset(int fd = -1) noexcept;

@@ -15,7 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "edge"))
 
 from serving import Store  # noqa: E402
-from users import User  # noqa: E402
+from users import User, run  # noqa: E402
 
 SKIPPED = "NOT RUN: the attacks of t/attack need root, to have a victim and an attacker. Run them as root."
 
@@ -54,4 +54,21 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def store(folder: Path) -> Store:
+    """One of root's."""
     return Store(folder / "store")
+
+
+@pytest.fixture
+def owned_store(folder: Path, attacker: User) -> Store:
+    """One of the attacker's, which nginx's workers may read, as pat-sync's is."""
+    return Store(folder / "store", "--owner", attacker.name, "--group", "www-data")
+
+
+@pytest.fixture
+def private_accounts(folder: Path) -> list[str]:
+    """What to put before a command for a shell that may make users: it has an /etc of its own."""
+    shutil.copytree("/etc", folder / "etc", symlinks=True)
+    command = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1/etc" /etc && exec sh -c "$2"', "sh", str(folder)]
+    if run([*command, "true"]).returncode != 0:
+        pytest.skip("NOT RUN: mounting is not permitted here")
+    return command

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from serving import MODULE, NGINX, PATCTL, free_port, quote
+
 
 class User:
     """Somebody without privileges on this host."""
@@ -36,3 +38,44 @@ class User:
         """Makes a file or folder, with all that is in it, this user's."""
         for found in (path, *path.rglob("*")):
             os.chown(found, self.uid, self.gid, follow_symlinks=False)
+
+
+def run(command: Sequence[str], input: str | None = None, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Runs a program as root."""
+    done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120)
+    assert not check or done.returncode == 0, (command, done)
+    return done
+
+
+def patctl(store: Path, *arguments: str, input: str = "", status: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """Runs patctl as root; it must end with this status, if one is given."""
+    done = run([PATCTL, "--store", str(store), *arguments], input)
+    assert status is None or done.returncode == status, (arguments, done)
+    return done
+
+
+def nginx_conf(folder: Path, *stores: Path, user: str) -> Path:
+    """A configuration that uses these stores, each in a location of its number."""
+    temp = folder / "temp"
+    temp.mkdir(exist_ok=True)
+    paths = " ".join(f"{kind}_temp_path {temp}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    locations = "".join(
+        f"location = /{number} {{ auth_pat API; auth_pat_store {quote(store)}; try_files /nowhere =204; }}\n"
+        for number, store in enumerate(stores)
+    )
+    conf = folder / "trial.conf"
+    conf.write_text(f"""
+        {"".join(f"load_module {module};" for module in MODULE.split())}
+        user {user};
+        pid {folder}/trial.pid;
+        error_log stderr;
+        events {{}}
+        http {{ {paths} access_log off; server {{ listen 127.0.0.1:{free_port()}; {locations} }} }}
+        """)
+    return conf
+
+
+def nginx_t(folder: Path, *stores: Path, user: str) -> list[str]:
+    """The command by which root tests that configuration."""
+    conf = nginx_conf(folder, *stores, user=user)
+    return [NGINX, "-t", "-p", str(folder), "-c", str(conf), "-e", "stderr"]

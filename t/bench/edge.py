@@ -75,7 +75,7 @@ def token(number: int) -> str:
 
 def make_store(path: Path, tokens: int = 0) -> None:
     """Makes a store with this many tokens, which token() names."""
-    patctl(path, "init")
+    patctl(path, "init", "--owner", str(os.geteuid()))
 
     command = [str(PATCTL), "--store", str(path), "import", "--strict", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as loading:

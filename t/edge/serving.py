@@ -71,9 +71,9 @@ class Issued(NamedTuple):
 
 
 class Store:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *init: str) -> None:
         self.folder = folder
-        self.patctl("init")
+        self.patctl("init", *(init or ("--owner", str(os.geteuid()))))
 
     def patctl(self, *arguments: str, input: str = "") -> str:
         command = [PATCTL, "--store", str(self.folder), *arguments]
@@ -102,8 +102,9 @@ class Nginx:
     """`http` is the configuration. In it, PORT and PORT2 are free ports, FOLDER is the folder of this nginx, and `words`
     stand for what is given."""
 
-    def __init__(self, folder: Path, http: str, workers: int = 1, **words: object) -> None:
+    def __init__(self, folder: Path, http: str, workers: int = 1, user: str = "root", **words: object) -> None:
         self.folder = folder
+        self.user = user
         self.port = free_port()
         self.port2 = free_port()
         self._words = {"PORT2": self.port2, "PORT": self.port, "FOLDER": folder, **words}
@@ -120,7 +121,7 @@ class Nginx:
         load = "".join(f"load_module {module};" for module in MODULE.split())
         (self.folder / "nginx.conf").write_text(f"""
             {load}
-            {"user root;" if os.geteuid() == 0 else ""}
+            {f"user {self.user};" if os.geteuid() == 0 else ""}
             daemon off;
             worker_processes {workers};
             pid {self.folder}/nginx.pid;

@@ -71,11 +71,11 @@ sub store_path {
     return $path;
 }
 
-# Makes an empty store and returns its path. Further arguments go to patctl.
+# Makes an empty store, of this user unless another is named, and returns its path. Further arguments go to patctl.
 sub new_store {
     my ($name, @arguments) = @_;
     my $path = store_path($name);
-    patctl($path, 'init', @arguments);
+    patctl($path, 'init', @arguments, (grep { $_ eq '--owner' } @arguments) ? () : ('--owner', $>));
     return $path;
 }
 

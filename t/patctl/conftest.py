@@ -22,7 +22,9 @@ class Patctl:
         self.store = store
 
     def run(self, *arguments: str, input: str | bytes = "", status: int = YES) -> subprocess.CompletedProcess[str]:
-        """Runs a command, which must end with this status."""
+        """Runs a command, which must end with this status. A new store belongs to who runs the tests."""
+        if "init" in arguments and "--owner" not in arguments:
+            arguments = (*arguments, "--owner", str(os.geteuid()))
         data = input.encode() if isinstance(input, str) else input
         raw = subprocess.run(
             [PATCTL, "--store", str(self.store), *arguments], input=data, capture_output=True, timeout=60

@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def modes(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_modes_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
     store = tmp_path / "new" / "folders" / "store"
-    subprocess.run([PATCTL, "--store", str(store), "init"], umask=umask, check=True, capture_output=True)
-    assert modes(store) == {".": "0o2750", "data.mdb": "0o640", "lock.mdb": "0o660", "open.lock": "0o640"}
+    command = [PATCTL, "--store", str(store), "init", "--owner", str(os.geteuid())]
+    subprocess.run(command, umask=umask, check=True, capture_output=True)
+    lock = "0o600" if os.geteuid() == 0 else "0o660"  # nobody but root may touch what root opens
+    assert modes(store) == {".": "0o2750", "data.mdb": "0o640", "lock.mdb": lock, "open.lock": "0o640"}
     for folder in (store.parent, store.parent.parent):
         assert oct(stat.S_IMODE(folder.stat().st_mode)) == "0o755"
 
@@ -47,15 +50,19 @@ def test_init_says_which_folder_can_not_be_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to any group")
-def test_files_belong_to_the_group(tmp_path: Path) -> None:
-    patctl = Patctl(tmp_path / "store")
-    patctl.run("init", "--group", "www-data")
-    number = grp.getgrnam("www-data").gr_gid
-    assert {path.stat().st_gid for path in [patctl.store, *patctl.store.iterdir()]} == {number}
+def test_files_belong_to_the_group() -> None:
+    with tempfile.TemporaryDirectory(prefix="auth-pat-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the owner must be able to enter it
+        patctl = Patctl(folder / "store")
+        patctl.run("init", "--owner", "nobody", "--group", "www-data")
+        number = grp.getgrnam("www-data").gr_gid
+        assert {path.stat().st_gid for path in [patctl.store, *patctl.store.iterdir()]} == {number}
+        assert modes(patctl.store)["lock.mdb"] == "0o660"
 
-    patctl.run("backup", str(tmp_path / "copy"))
-    assert {path.stat().st_gid for path in [tmp_path / "copy", *(tmp_path / "copy").iterdir()]} == {number}
-    assert modes(tmp_path / "copy") == modes(patctl.store)
+        patctl.run("backup", str(folder / "copy"))
+        assert {path.stat().st_gid for path in [folder / "copy", *(folder / "copy").iterdir()]} == {number}
+        assert modes(folder / "copy") == modes(patctl.store)
 
 
 def test_init_leaves_what_is_there_alone(patctl: Patctl, tmp_path: Path) -> None:

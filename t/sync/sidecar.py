@@ -27,7 +27,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.patctl("init")
+        self.patctl("init", "--owner", str(os.geteuid()))
 
     def patctl(self, *arguments: str, input: str = "") -> str:
         command = [PATCTL, "--store", str(self.folder), *arguments]

@@ -148,7 +148,7 @@ class Store:
             path.write_bytes(pepper)
             path.chmod(0o600)
             self.options += ["--pepper-file", str(path)]
-        self.run("init")
+        self.run("init", "--owner", str(os.geteuid()))
 
     def run(self, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run([PATCTL, *self.options, *arguments], input=input, capture_output=True, text=True,

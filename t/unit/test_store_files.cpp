@@ -57,7 +57,14 @@ constexpr obstacle obstacles[] = {
 /// Opens the store in every way there is; true if each is refused because of the file.
 bool is_refused(const path &store, const char *file)
 {
+    // Root refuses what others may write to before it looks at what kind of file it is.
+    struct stat info;
+    const bool is_of_others = geteuid() == 0 && lstat((store / file).text, &info) == 0 && S_ISREG(info.st_mode);
+
     const auto fits = [&](store::fault problem) {
+        if (is_of_others && problem.kind == fault_kind::shared) {
+            return true;
+        }
         if (problem.kind != fault_kind::not_regular || std::string_view{store::detail(problem)} != file) {
             std::fprintf(stderr, "%s (%s)\n", store::message(problem), store::detail(problem));
             return false;

@@ -37,7 +37,7 @@ sub recipes {
 # A store that nginx's workers can open. Its name is the last part of the path in conf.d.
 sub make_store {
     my ($name, @arguments) = @_;
-    return new_store($name, $> == 0 ? ('--group', 'www-data') : (), @arguments);
+    return new_store($name, $> == 0 ? ('--owner', 'nobody', '--group', 'www-data') : (), @arguments);
 }
 
 # recipes: names of those to be copied. without: files of conf.d to be left out. http: configuration that is read before

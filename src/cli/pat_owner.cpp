@@ -1,0 +1,172 @@
+#include "cli/pat_owner.h"
+
+#include "cli/pat_failure.h"
+#include "store/pat_environment.h"
+#include "store/pat_files.h"
+#include "store/pat_ownership.h"
+
+#include <cerrno>
+#include <charconv>
+#include <filesystem>
+#include <system_error>
+
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr uid_t root = 0;
+constexpr gid_t group_of_root = 0;
+
+/// For a user that the host does not know: none of the groups of those that it knows.
+constexpr gid_t no_group = 65534;
+
+template <typename Number>
+std::optional<Number> read_number(const std::string &text)
+{
+    Number number = 0;
+    const char *end = text.data() + text.size();
+    const auto [stopped, error] = std::from_chars(text.data(), end, number);
+    return error == std::errc{} && stopped == end ? std::optional{number} : std::nullopt;
+}
+
+uid_t find_user(const std::string &name)
+{
+    if (const passwd *found = getpwnam(name.c_str())) {
+        return found->pw_uid;
+    }
+    if (const auto number = read_number<uid_t>(name)) {
+        return *number;
+    }
+    throw bad_value{"--owner: there is no user \"" + name + '"'};
+}
+
+gid_t find_group(const std::string &name)
+{
+    if (const group *found = getgrnam(name.c_str())) {
+        return found->gr_gid;
+    }
+    if (const auto number = read_number<gid_t>(name)) {
+        return *number;
+    }
+    throw bad_value{"--group: there is no group \"" + name + '"'};
+}
+
+gid_t group_of(uid_t user)
+{
+    const passwd *found = getpwuid(user);
+    return found != nullptr ? found->pw_gid : no_group;
+}
+
+[[noreturn]] void refuse_folder(const std::string &folder, int code)
+{
+    throw failure{exit_status::fault, "store \"" + folder + "\" can't be made: " + error_text(code)};
+}
+
+}  // namespace
+
+void become(uid_t user)
+{
+    const passwd *found = getpwuid(user);
+    const gid_t group = found != nullptr ? found->pw_gid : no_group;
+    const bool has_groups = found != nullptr ? initgroups(found->pw_name, group) == 0 : setgroups(0, nullptr) == 0;
+
+    if (!has_groups || setresgid(group, group, group) != 0 || setresuid(user, user, user) != 0) {
+        throw failure{exit_status::fault,
+                      "root can't become user " + std::to_string(user) + ", whose store it is: " + error_text(errno)};
+    }
+}
+
+void become_owner_of(const std::string &folder)
+{
+    if (geteuid() != root) {
+        return;
+    }
+
+    // What is at the path later does not matter: another user's rights end there, and root's own store is looked at
+    // once more when it is opened.
+    struct stat info;
+    if (stat(folder.c_str(), &info) == 0 && info.st_uid != root) {
+        become(info.st_uid);
+    }
+}
+
+new_owner read_owner(const std::string &user_name, const std::string &group_name, const std::string &folder)
+{
+    new_owner result{geteuid(), {}};
+    if (!group_name.empty()) {
+        result.group = find_group(group_name);
+    }
+    const bool is_for_others = result.group.value_or(group_of_root) != group_of_root;
+
+    if (!user_name.empty()) {
+        result.user = find_user(user_name);
+        if (result.user != geteuid() && geteuid() != root) {
+            throw bad_value{"--owner: only root can make a store for another user"};
+        }
+        if (result.user == root && is_for_others) {
+            throw bad_value{"--owner: root opens no store that a group may use: name another user"};
+        }
+        return result;
+    }
+    if (geteuid() != root) {
+        return result;
+    }
+
+    struct stat info;
+    if (stat(folder.c_str(), &info) == 0 && info.st_uid != root) {
+        result.user = info.st_uid;
+    } else if (const passwd *found = getpwnam(store::default_owner)) {
+        result.user = found->pw_uid;
+    } else if (is_for_others) {
+        throw bad_value{
+            std::string{"--owner: root opens no store that a group may use: name the user whose it will be, "
+                        "or make the one that is for it (\"useradd --system "}
+            + store::default_owner + "\")"};
+    }
+    return result;
+}
+
+void make_folder_for(const new_owner &owner, const std::string &folder)
+{
+    constexpr mode_t roots = 0700;
+    const bool is_new = mkdir(folder.c_str(), roots) == 0;
+    if (!is_new && errno != EEXIST) {
+        refuse_folder(folder, errno);
+    }
+
+    // From here on it is the folder that was found, whatever is at the path.
+    const store::descriptor found{open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | (is_new ? O_NOFOLLOW : 0))};
+    struct stat info;
+    if (found.get() < 0 || fstat(found.get(), &info) != 0) {
+        refuse_folder(folder, errno);
+    }
+
+    if (info.st_uid == root) {
+        if (!is_new) {
+            require(folder, store::check_way(folder.c_str()));
+            if (!std::filesystem::is_empty("/proc/self/fd/" + std::to_string(found.get()))) {
+                const bool has_store = faccessat(found.get(), store::data_file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+                require(folder, {has_store ? store::fault_kind::exists : store::fault_kind::not_empty});
+            }
+        }
+    } else if (info.st_uid != owner.user) {
+        throw failure{exit_status::fault, "store \"" + folder + "\" can't be made for user "
+                                              + std::to_string(owner.user) + ": the folder belongs to user "
+                                              + std::to_string(info.st_uid)};
+    }
+
+    const bool takes_group = info.st_uid == root || owner.group.has_value();
+    const gid_t group = owner.group.value_or(group_of(owner.user));
+    if (takes_group && (fchown(found.get(), owner.user, group) != 0 || fchmod(found.get(), store::folder_mode) != 0)) {
+        refuse_folder(folder, errno);
+    }
+    become(owner.user);
+}
+
+}  // namespace pat::cli

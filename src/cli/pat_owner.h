@@ -1,0 +1,33 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <sys/types.h>
+
+/// Who works on a store. Root does not open what another user can touch, so it becomes that user first, for good; what
+/// is to be opened as the caller (peppers, input) must have been opened before.
+namespace pat::cli {
+
+/// As root: becomes the owner of the folder, if that is another user. There need not be a folder.
+void become_owner_of(const std::string &folder);
+
+/// Becomes this user, with the groups that it has, and can't go back. Only for root.
+void become(uid_t user);
+
+/// Whose a new store will be.
+struct new_owner {
+    uid_t user = 0;
+    std::optional<gid_t> group;
+};
+
+/// The owner that "patctl init" was told; empty texts were not given. Without one, a folder that there is keeps its
+/// owner, and what root makes for a group, or on a host that has the user for it, belongs to a user of its own. Throws
+/// bad_value.
+new_owner read_owner(const std::string &user_name, const std::string &group_name, const std::string &folder);
+
+/// As root, for another user: makes the folder, or takes an empty one of root's, gives it to that user, and becomes it.
+/// A folder that is not root's belongs to whom it belongs to. Throws a failure.
+void make_folder_for(const new_owner &owner, const std::string &folder);
+
+}  // namespace pat::cli

@@ -1,0 +1,464 @@
+#include "nginx/pat_trial.h"
+
+#include "nginx/pat_module.h"
+#include "nginx/pat_registry.h"
+#include "store/pat_environment.h"
+#include "store/pat_ownership.h"
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <new>
+
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace pat::ngx {
+
+namespace {
+
+char *init_conf(ngx_cycle_t *cycle, void *conf) noexcept;
+
+ngx_core_module_t context = {
+    ngx_string("auth_pat"),
+    nullptr,  // create configuration
+    init_conf,
+};
+
+}  // namespace
+
+}  // namespace pat::ngx
+
+ngx_module_t ngx_auth_pat_module = {
+    NGX_MODULE_V1,
+    &pat::ngx::context,
+    nullptr,  // directives
+    NGX_CORE_MODULE,
+    nullptr,  // init master
+    nullptr,  // init module
+    nullptr,  // init process
+    nullptr,  // init thread
+    nullptr,  // exit thread
+    nullptr,  // exit process
+    nullptr,  // exit master
+    NGX_MODULE_V1_PADDING,
+};
+
+namespace pat::ngx {
+
+namespace {
+
+/// For all stores together: nothing that a store's owner does keeps nginx from starting for longer.
+constexpr ngx_msec_t deadline_ms = 2500;
+
+/// How long a child may take to end, once it is told to or has said all. One that the kernel does not let go is left to
+/// nginx, which waits for all of its children.
+constexpr ngx_msec_t end_ms = 200;
+
+/// Whom the workers run as: another user than this process's only if it is root and has workers.
+struct workers_user {
+    const ngx_core_conf_t *conf;  ///< null: they run as this process does
+    const char *name;
+};
+
+[[nodiscard]] ngx_msec_t now_ms() noexcept
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return static_cast<ngx_msec_t>(time.tv_sec) * 1000 + static_cast<ngx_msec_t>(time.tv_nsec) / 1000000;
+}
+
+/// As ngx_worker_process_init() does it.
+[[nodiscard]] store::fault become(const workers_user &user) noexcept
+{
+    if (user.conf == nullptr) {
+        return {};
+    }
+    if (setgid(user.conf->group) != 0 || initgroups(user.conf->username, user.conf->group) != 0
+        || setuid(user.conf->user) != 0) {
+        return store::from_errno(errno);
+    }
+    return {};
+}
+
+/// A child process that looks at one store. It runs while others do, so that none has to wait for one that hangs.
+class trial {
+public:
+    void begin(const store_use &use, const workers_user &user) noexcept
+    {
+        if (find_open(*use.store, *use.make_digest, found_)) {
+            return;
+        }
+
+        int ends[2];
+        if (pipe2(ends, O_CLOEXEC) != 0) {
+            found_.problem = store::from_errno(errno);
+            return;
+        }
+
+        child_ = fork();
+        if (child_ == 0) {
+            look(use, user, ends[1]);
+        }
+        if (child_ < 0) {
+            found_.problem = store::from_errno(errno);
+            ::close(ends[0]);
+        }
+        ::close(ends[1]);
+        results_ = ends[0];
+    }
+
+    /// Waits for the result until `deadline`, and ends the child.
+    void finish(ngx_msec_t deadline) noexcept
+    {
+        if (child_ < 0) {
+            return;
+        }
+
+        auto *to = reinterpret_cast<std::byte *>(&found_);
+        std::size_t length = 0;
+        bool has_ended = false;
+        while (!has_ended && can_read(deadline)) {
+            const ssize_t got = ::read(results_, to + length, sizeof(found_) - length);
+            if (got < 0 || length == sizeof(found_)) {
+                break;
+            }
+            length += static_cast<std::size_t>(got);
+            has_ended = got == 0;
+        }
+
+        // The pipe ends with the process: without that it is still there, and its number is its own.
+        if (!has_ended) {
+            kill(child_, SIGKILL);
+        }
+        if (length < sizeof(found_)) {
+            found_ = {};
+            is_late_ = !has_ended;
+            has_died_ = has_ended;
+        }
+        ::close(results_);
+
+        const ngx_msec_t give_up = now_ms() + end_ms;
+        while (waitpid(child_, nullptr, WNOHANG) == 0 && now_ms() < give_up) {
+            poll(nullptr, 0, 1);
+        }
+    }
+
+    [[nodiscard]] const trial_result &found() const noexcept { return found_; }
+    [[nodiscard]] bool is_late() const noexcept { return is_late_; }
+    [[nodiscard]] bool has_died() const noexcept { return has_died_; }
+
+private:
+    [[noreturn]] static void look(const store_use &use, const workers_user &user, int to) noexcept
+    {
+        constexpr int results = STDERR_FILENO + 1;
+
+        // Nothing of nginx is to be held by a process that may hang: sockets, logs, whoever reads our standard error.
+        if (dup2(to, results) < 0) {
+            _exit(EXIT_FAILURE);
+        }
+        closefrom(results + 1);
+        const int nowhere = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+        for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+            dup2(nowhere, stream);
+        }
+
+        // The master has signals blocked by which work on a store is bounded.
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, nullptr);
+
+        trial_result found;
+        found.problem = become(user);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (!found.problem) {
+            found = look_at(*use.store, *use.make_digest);
+        }
+        _exit(::write(results, &found, sizeof(found)) == sizeof(found) ? EXIT_SUCCESS : EXIT_FAILURE);
+    }
+
+    [[nodiscard]] bool can_read(ngx_msec_t deadline) const noexcept
+    {
+        for (;;) {
+            const ngx_msec_t now = now_ms();
+            struct pollfd result = {results_, POLLIN, 0};
+            const int ready = poll(&result, 1, now < deadline ? static_cast<int>(deadline - now) : 0);
+            if (ready >= 0 || errno != EINTR) {
+                return ready > 0;
+            }
+        }
+    }
+
+    pid_t child_ = -1;
+    int results_ = -1;
+    trial_result found_;
+    bool is_late_ = false;
+    bool has_died_ = false;
+};
+
+/// A user or a group of this host by name, or else by number.
+class account_name {
+public:
+    static account_name of_user(uid_t number) noexcept
+    {
+        const passwd *known = getpwuid(number);
+        return {known != nullptr ? known->pw_name : nullptr, number};
+    }
+
+    static account_name of_group(gid_t number) noexcept
+    {
+        const struct group *known = getgrgid(number);
+        return {known != nullptr ? known->gr_name : nullptr, number};
+    }
+
+    [[nodiscard]] const char *text() const noexcept { return reinterpret_cast<const char *>(text_); }
+
+private:
+    account_name(const char *name, ngx_uint_t number) noexcept
+    {
+        u_char *end = name != nullptr ? ngx_snprintf(text_, sizeof(text_) - 1, "%s", name)
+                                      : ngx_snprintf(text_, sizeof(text_) - 1, "%ui", number);
+        *end = '\0';
+    }
+
+    u_char text_[64];
+};
+
+/// What the workers' user may not do with a store, and the command that lets it.
+class explanation {
+public:
+    explanation(const store_use &use, const trial_result &found, const workers_user &user) noexcept
+    {
+        if (found.problem.kind == store::fault_kind::shared) {
+            write(": %s", store::repair_command(path_of(use)).text());
+        }
+        if (found.refused.part != store::store_part::none) {
+            explain(use, found, user);
+        }
+    }
+
+    [[nodiscard]] const char *text() const noexcept { return reinterpret_cast<const char *>(text_); }
+
+private:
+    static const char *path_of(const store_use &use) noexcept
+    {
+        return reinterpret_cast<const char *>(use.store->path.data);
+    }
+
+    template <typename... Arguments>
+    void write(const char *format, Arguments... arguments) noexcept
+    {
+        *ngx_snprintf(text_, sizeof(text_) - 1, format, arguments...) = '\0';
+    }
+
+    void explain(const store_use &use, const trial_result &found, const workers_user &user) noexcept
+    {
+        const store::refusal &refused = found.refused;
+        store::file_path target;
+        const char *act = "read";
+        bool fits = true;
+
+        switch (refused.part) {
+        case store::store_part::none: return;
+        case store::store_part::way:
+            fits = target.set_start(path_of(use), refused.way_length);
+            act = "enter";
+            break;
+        case store::store_part::open_lock: fits = target.set(path_of(use), store::open_lock_file); break;
+        case store::store_part::data: fits = target.set(path_of(use), store::data_file); break;
+        case store::store_part::lock:
+            fits = target.set(path_of(use), store::lock_file);
+            act = "write";
+            break;
+        }
+        if (!fits) {
+            return;
+        }
+
+        const bool is_above = refused.part == store::store_part::way && refused.way_length < use.store->path.len;
+        store::shell_command command;
+        const char *remedy = command.text();
+        if (found.has_stale_groups) {
+            remedy = "start nginx again, as it has the groups that its user had when it was started";
+        } else if (!is_above) {
+            open_to_group(use, found, user, command);
+        } else if (refused.user == 0) {
+            open_folder(target.text(), found, user, command);
+        } else {
+            remedy = "its owner must let that user pass";
+        }
+
+        const account_name owner = account_name::of_user(refused.user);
+        const account_name group = account_name::of_group(refused.group);
+        write(": user \"%s\" may not %s \"%s\", which belongs to user \"%s\" and group \"%s\": %s", user.name, act,
+              target.text(), owner.text(), group.text(), remedy);
+    }
+
+    static account_name group_of(const workers_user &user) noexcept
+    {
+        return account_name::of_group(user.conf != nullptr ? user.conf->group : getegid());
+    }
+
+    /// Of a folder above the store.
+    static void open_folder(const char *folder, const trial_result &found, const workers_user &user,
+                            store::shell_command &to) noexcept
+    {
+        if (!found.has_group) {
+            to.append("chgrp ");
+            to.append(group_of(user).text());
+            to.append(" ");
+            to.append_quoted(folder);
+            to.append(" && ");
+        }
+        to.append("chmod g+x ");
+        to.append_quoted(folder);
+    }
+
+    /// Of the store. Nothing of this has root follow a link that lies in it: -R does not, and the rest its owner does.
+    static void open_to_group(const store_use &use, const trial_result &found, const workers_user &user,
+                              store::shell_command &to) noexcept
+    {
+        const char *folder = path_of(use);
+        const bool is_roots = found.refused.user == 0;  // who would not open it any more
+        const account_name owner = account_name::of_user(found.refused.user);
+
+        if (is_roots || !found.has_group) {
+            if (is_roots) {
+                store::append_change_of_owner(to);
+                to.append(":");
+            } else {
+                to.append("chgrp -R ");
+            }
+            to.append(group_of(user).text());
+            to.append(" ");
+            to.append_quoted(folder);
+            to.append(" && ");
+        }
+        to.append("chmod -R g+rX ");
+        to.append_quoted(folder);
+        to.append(" && setpriv --clear-groups --reuid=");
+        to.append(is_roots ? store::default_owner : owner.text());
+        to.append(" chmod g+w ");
+
+        store::file_path lock;
+        to.append_quoted(lock.set(folder, store::lock_file) ? lock.text() : folder);
+    }
+
+    u_char text_[6 * PATH_MAX] = {};
+};
+
+/// Tells what was found. Only a fault that no sidecar and no waiting will mend is an error.
+[[nodiscard]] bool report(const store_use &use, const trial &seen, const workers_user &user, ngx_log_t *log) noexcept
+{
+    const ngx_str_t &path = use.store->path;
+    const directive_place &place = use.place;
+    const store::fault problem = seen.found().problem;
+
+    if (seen.is_late()) {
+        ngx_log_error(
+            NGX_LOG_WARN, log, 0,
+            "auth_pat store \"%V\": user \"%s\" could not look at it within %M ms: see who holds locks of its "
+            "files, used by \"auth_pat\" in %V:%ui",
+            &path, user.name, deadline_ms, &place.file, place.line);
+        return true;
+    }
+    if (seen.has_died()) {
+        ngx_log_error(NGX_LOG_WARN, log, 0,
+                      "auth_pat store \"%V\": a process of user \"%s\" that looked at it has crashed: see whether its "
+                      "files are damaged, used by \"auth_pat\" in %V:%ui",
+                      &path, user.name, &place.file, place.line);
+        return true;
+    }
+    if (!problem) {
+        return true;
+    }
+
+    const bool is_final =
+        problem.kind == store::fault_kind::wrong_pepper || problem.kind == store::fault_kind::newer_format
+        || problem.kind == store::fault_kind::newer_lmdb || problem.kind == store::fault_kind::bad_library;
+    const char *detail = store::detail(problem);
+    const ngx_uint_t level = is_final ? NGX_LOG_EMERG : NGX_LOG_WARN;
+    ngx_log_error(level, log, 0, "auth_pat store \"%V\": %s%s%s%s, used by \"auth_pat\" in %V:%ui", &path,
+                  store::message(problem), *detail != '\0' ? ": " : "", detail,
+                  explanation{use, seen.found(), user}.text(), &place.file, place.line);
+    return !is_final;
+}
+
+/// LMDB must not have a file twice in a process, so two paths must not lead to one store.
+[[nodiscard]] bool are_different(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noexcept
+{
+    for (ngx_uint_t i = 0; i < uses.nelts; i++) {
+        for (ngx_uint_t k = 0; k < i; k++) {
+            const store_use &use = begin<store_use>(uses)[i];
+            const store_use &other = begin<store_use>(uses)[k];
+            if (use.store == other.store || !seen[i].found().has_data || !seen[k].found().has_data
+                || seen[i].found().data != seen[k].found().data) {
+                continue;
+            }
+            ngx_log_error(NGX_LOG_EMERG, log, 0,
+                          "auth_pat store \"%V\" in %V:%ui is the one that is \"%V\" in %V:%ui: use one path for it",
+                          &use.store->path, &use.store->place.file, use.store->place.line, &other.store->path,
+                          &other.store->place.file, other.store->place.line);
+            return false;
+        }
+    }
+    return true;
+}
+
+/// Looks at the stores that will be used; false if nginx must not use the configuration.
+[[nodiscard]] bool look_at_all(ngx_cycle_t *cycle, const ngx_array_t &uses) noexcept
+{
+    const auto *core = reinterpret_cast<const ngx_core_conf_t *>(ngx_get_conf(cycle->conf_ctx, ngx_core_module));
+    const bool changes_user = geteuid() == 0 && core->master;
+    const account_name own = account_name::of_user(geteuid());
+    const workers_user user = {changes_user ? core : nullptr, changes_user ? core->username : own.text()};
+
+    auto *trials = allocate<trial>(cycle->pool, uses.nelts);
+    if (trials == nullptr) {
+        return false;
+    }
+
+    // nginx's handler waits for any child. It must not take away what is waited for here.
+    sigset_t children;
+    sigset_t former;
+    sigemptyset(&children);
+    sigaddset(&children, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &children, &former);
+
+    const ngx_msec_t deadline = now_ms() + deadline_ms;
+    for (ngx_uint_t i = 0; i < uses.nelts; i++) {
+        (new (&trials[i]) trial{})->begin(begin<store_use>(uses)[i], user);
+    }
+    for (ngx_uint_t i = 0; i < uses.nelts; i++) {
+        trials[i].finish(deadline);
+    }
+
+    sigprocmask(SIG_SETMASK, &former, nullptr);
+
+    bool is_good = are_different(uses, trials, cycle->log);
+    for (ngx_uint_t i = 0; is_good && i < uses.nelts; i++) {
+        is_good = report(begin<store_use>(uses)[i], trials[i], user, cycle->log);
+    }
+    return is_good;
+}
+
+char *init_conf(ngx_cycle_t *cycle, void *) noexcept
+{
+    // "nginx -s stop" reads the configuration, too, and must not depend on a store.
+    const auto *conf =
+        ngx_process == NGX_PROCESS_SIGNALLER
+            ? nullptr
+            : static_cast<const main_conf *>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_auth_pat_module));
+
+    const bool is_good = conf == nullptr || look_at_all(cycle, conf->uses);
+    return is_good ? nullptr : reinterpret_cast<char *>(NGX_CONF_ERROR);
+}
+
+}  // namespace
+
+}  // namespace pat::ngx

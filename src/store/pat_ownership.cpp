@@ -1,0 +1,302 @@
+#include "store/pat_ownership.h"
+
+#include "store/pat_files.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+#include <fcntl.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace pat::store {
+
+namespace {
+
+constexpr uid_t root = 0;
+
+/// An access control list shows here, too: its mask stands in place of the group's rights.
+constexpr mode_t writable_by_others = S_IWGRP | S_IWOTH;
+
+[[nodiscard]] bool is_roots_alone(const struct stat &info) noexcept
+{
+    return info.st_uid == root && (info.st_mode & writable_by_others) == 0;
+}
+
+/// Whether what root has in a folder stays there.
+[[nodiscard]] bool keeps_entries(const struct stat &folder) noexcept
+{
+    return folder.st_uid == root && ((folder.st_mode & writable_by_others) == 0 || (folder.st_mode & S_ISVTX) != 0);
+}
+
+/// A walk along a path, one component at a time, by descriptors: what it has passed can't be exchanged behind it.
+class walk {
+public:
+    fault start(const char *path) noexcept
+    {
+        if (!append(path)) {
+            return from_errno(ENAMETOOLONG);
+        }
+        return enter_beginning();
+    }
+
+    /// Goes to the end of the path. The folders before the last are checked.
+    fault finish() noexcept
+    {
+        for (std::string_view name = take(); !name.empty(); name = take()) {
+            if (const fault problem = step(name)) {
+                return problem;
+            }
+        }
+        return {};
+    }
+
+    [[nodiscard]] const descriptor &folder() const noexcept { return at_; }
+
+private:
+    static constexpr unsigned max_links = 40;  // as the kernel
+
+    /// Puts a path in front of what is left.
+    bool append(const char *path) noexcept
+    {
+        std::array<char, PATH_MAX> joined;
+        const std::size_t length = std::strlen(path);
+        const std::size_t rest = std::strlen(left_);
+        if (length + 1 + rest >= joined.size()) {
+            return false;
+        }
+        std::memcpy(joined.data(), path, length);
+        joined[length] = '/';
+        std::memcpy(&joined[length + 1], left_, rest + 1);
+        buffer_ = joined;
+        left_ = buffer_.data();
+        return true;
+    }
+
+    fault enter_beginning() noexcept
+    {
+        if (*left_ == '/') {
+            at_ = descriptor{::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+        } else if (at_.get() < 0) {
+            at_ = descriptor{::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+        }
+        return at_.get() < 0 ? from_errno(errno) : fault{};
+    }
+
+    /// The next component, in memory of its own; empty at the end.
+    std::string_view take() noexcept
+    {
+        while (*left_ == '/') {
+            left_++;
+        }
+        const std::size_t length = std::strcspn(left_, "/");
+        std::memcpy(name_.data(), left_, length);
+        name_[length] = '\0';
+        left_ += length;
+        return {name_.data(), length};
+    }
+
+    fault step(std::string_view name) noexcept
+    {
+        struct stat here;
+        struct stat next;
+        if (fstat(at_.get(), &here) != 0 || fstatat(at_.get(), name.data(), &next, AT_SYMLINK_NOFOLLOW) != 0) {
+            return from_errno(errno);
+        }
+        if (!keeps_entries(here)) {
+            return {fault_kind::exposed};
+        }
+
+        if (S_ISLNK(next.st_mode)) {
+            return next.st_uid == root ? follow(name) : fault{fault_kind::exposed};
+        }
+        // In a folder that all may write to, a name that is another user's may be anything the next time.
+        if ((here.st_mode & writable_by_others) != 0 && next.st_uid != root) {
+            return {fault_kind::exposed};
+        }
+
+        descriptor entered{openat(at_.get(), name.data(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+        if (entered.get() < 0) {
+            return from_errno(errno);
+        }
+        at_ = std::move(entered);
+        return {};
+    }
+
+    fault follow(std::string_view name) noexcept
+    {
+        if (++links_ > max_links) {
+            return from_errno(ELOOP);
+        }
+
+        std::array<char, PATH_MAX> target;
+        const ssize_t length = readlinkat(at_.get(), name.data(), target.data(), target.size() - 1);
+        if (length < 0) {
+            return from_errno(errno);
+        }
+        target[static_cast<std::size_t>(length)] = '\0';
+        return append(target.data()) ? enter_beginning() : from_errno(ENAMETOOLONG);
+    }
+
+    descriptor at_;
+    std::array<char, PATH_MAX> buffer_{};
+    const char *left_ = buffer_.data();
+    std::array<char, PATH_MAX> name_{};
+    unsigned links_ = 0;
+};
+
+/// Whose the file of a store is that nginx's workers write to; root's, if there is none.
+[[nodiscard]] gid_t group_of_readers(const char *folder) noexcept
+{
+    file_path lock;
+    struct stat info;
+    return lock.set(folder, lock_file) && lstat(lock.text(), &info) == 0 ? info.st_gid : 0;
+}
+
+}  // namespace
+
+fault check_way(const char *path) noexcept
+{
+    walk along;
+    const fault problem = along.start(path);
+    return problem ? problem : along.finish();
+}
+
+fault check_for_root(const char *folder) noexcept
+{
+    if (geteuid() != root) {
+        return {};
+    }
+
+    struct stat info;
+    if (stat(folder, &info) != 0) {
+        return from_errno(errno);
+    }
+    if (info.st_uid != root) {
+        return {fault_kind::foreign};
+    }
+
+    walk along;
+    fault problem = along.start(folder);
+    if (!problem) {
+        problem = along.finish();
+    }
+    if (problem) {
+        return problem;
+    }
+
+    // What has been reached now stays there.
+    const int fd = along.folder().get();
+    if (fstat(fd, &info) != 0) {
+        return from_errno(errno);
+    }
+    bool is_shared = !is_roots_alone(info);
+    for (const char *file : {data_file, lock_file, open_lock_file}) {
+        if (fstatat(fd, file, &info, AT_SYMLINK_NOFOLLOW) == 0) {
+            is_shared = is_shared || (S_ISREG(info.st_mode) && !is_roots_alone(info));  // others are no store's
+        } else if (errno != ENOENT) {
+            return from_errno(errno);
+        }
+    }
+    return is_shared ? fault{fault_kind::shared} : fault{};
+}
+
+refusal find_refusal(const char *folder) noexcept
+{
+    const auto may = [](const char *path, int rights) {
+        return faccessat(AT_FDCWD, path, rights, AT_EACCESS) == 0 || errno != EACCES;
+    };
+    const auto refused = [](store_part part, std::size_t way_length, const char *path) {
+        struct stat info = {};
+        (void) stat(path, &info);
+        return refusal{part, way_length, info.st_uid, info.st_gid};
+    };
+
+    file_path path;
+    const std::string_view whole{folder};
+    for (std::size_t end = whole.find('/', 1);; end = whole.find('/', end + 1)) {
+        const std::size_t length = std::min(end, whole.size());
+        if (path.set_start(folder, length) && !may(path.text(), X_OK)) {
+            return refused(store_part::way, length, path.text());
+        }
+        if (end == std::string_view::npos) {
+            break;
+        }
+    }
+
+    struct {
+        store_part part;
+        const char *file;
+        int rights;
+    } const needed[] = {
+        {store_part::open_lock, open_lock_file, R_OK},
+        {store_part::data, data_file, R_OK},
+        {store_part::lock, lock_file, R_OK | W_OK},
+    };
+    for (const auto &[part, file, rights] : needed) {
+        if (path.set(folder, file) && !may(path.text(), rights)) {
+            return refused(part, 0, path.text());
+        }
+    }
+    return {};
+}
+
+void append_change_of_owner(shell_command &to) noexcept
+{
+    if (getpwnam(default_owner) == nullptr) {
+        to.append("useradd --system ");
+        to.append(default_owner);
+        to.append(" && ");
+    }
+    to.append("chown -R ");
+    to.append(default_owner);
+}
+
+shell_command repair_command(const char *folder) noexcept
+{
+    shell_command result;
+    if (group_of_readers(folder) == 0) {
+        result.append("chown -R root ");
+        result.append_quoted(folder);
+        result.append(" && chmod -R go-w ");
+    } else {
+        append_change_of_owner(result);
+        result.append(" ");
+    }
+    result.append_quoted(folder);
+    return result;
+}
+
+void shell_command::append(const char *words) noexcept
+{
+    const std::size_t more = std::strlen(words);
+    if (length_ + more >= text_.size()) {
+        text_[0] = '\0';
+        length_ = text_.size();  // and it stays empty
+        return;
+    }
+    std::memcpy(&text_[length_], words, more + 1);
+    length_ += more;
+}
+
+void shell_command::append_quoted(const char *path) noexcept
+{
+    constexpr const char *plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-+,:@%";
+    if (path[std::strspn(path, plain)] == '\0' && *path != '-') {
+        append(path);
+        return;
+    }
+
+    append("'");
+    for (; *path != '\0'; path++) {
+        const char character[] = {*path, '\0'};
+        append(*path == '\'' ? "'\\''" : character);
+    }
+    append("'");
+}
+
+}  // namespace pat::store

@@ -1,0 +1,62 @@
+#pragma once
+
+#include "store/pat_fault.h"
+
+#include <array>
+#include <climits>
+#include <cstddef>
+#include <cstdint>
+
+#include <sys/types.h>
+
+/// Whose a store is, and who may not open it.
+namespace pat::store {
+
+/// The user whom the installation makes for stores (scripts/systemd/pat-sync.sysusers.conf).
+inline constexpr const char *default_owner = "pat-sync";
+
+/// Root opens a store only if no other user can touch it (docs/security.md): not its files, not its folder, and not
+/// the way to it, on which another folder could be put in its place. The faults are `foreign`, `shared` and `exposed`,
+/// and what errno says; for other users than root there is none.
+fault check_for_root(const char *folder) noexcept;
+
+/// That nobody but root can change what a path leads to: folders and links on the way are root's, and no other user may
+/// write to those folders, unless they are sticky. `exposed` if not.
+fault check_way(const char *path) noexcept;
+
+/// Which part of a store this process may not use as a reader must.
+enum class store_part : std::uint8_t { none, way, open_lock, data, lock };
+
+struct refusal {
+    store_part part = store_part::none;
+    std::size_t way_length = 0;  ///< of `way`: how much of the path leads to the folder that may not be entered
+    uid_t user = 0;              ///< whose the folder or file is
+    gid_t group = 0;
+};
+
+/// Looks for what keeps this process from reading a store, where it was `denied` or found `no_lock_file`.
+[[nodiscard]] refusal find_refusal(const char *folder) noexcept;
+
+/// A command for a shell, as it is told to an operator. The text is empty if it would not fit.
+class shell_command {
+public:
+    void append(const char *words) noexcept;
+
+    /// Appends a path as one word.
+    void append_quoted(const char *path) noexcept;
+
+    [[nodiscard]] const char *text() const noexcept { return text_.data(); }
+
+private:
+    std::array<char, 4 * PATH_MAX> text_{};
+    std::size_t length_ = 0;
+};
+
+/// What an operator is to do about a store that is `shared`, so that root's patctl works on it and nginx's workers may
+/// do what they may now.
+[[nodiscard]] shell_command repair_command(const char *folder) noexcept;
+
+/// Appends "chown -R USER" with the user that the installation makes for stores, and makes it first if it is missing.
+void append_change_of_owner(shell_command &to) noexcept;
+
+}  // namespace pat::store

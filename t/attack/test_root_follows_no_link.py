@@ -1,0 +1,74 @@
+"""Links that the owner of a store puts in place of its files lead root nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from serving import Store
+from test_root_opens_no_store_of_others import COMMANDS, FILES, command_line
+from users import User, nginx_t, patctl, run
+
+BYTES = b"what only root may read" * 1000
+
+
+@pytest.fixture
+def victim(folder: Path) -> Path:
+    """A file of root's."""
+    path = folder / "victim"
+    path.write_bytes(BYTES)
+    path.chmod(0o600)
+    return path
+
+
+def untouched(victim: Path) -> None:
+    info = victim.stat()
+    assert (info.st_uid, info.st_gid, info.st_mode & 0o7777) == (0, 0, 0o600)
+    assert victim.read_bytes() == BYTES
+
+
+def put_in_place(store: Path, file: str, victim: Path, attacker: User) -> None:
+    (store / file).unlink()
+    assert attacker.run(["ln", "-s", victim, store / file]).returncode == 0
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_not_patctl(folder: Path, owned_store: Store, victim: Path, attacker: User, file: str, name: str) -> None:
+    put_in_place(owned_store.folder, file, victim, attacker)
+    done = patctl(owned_store.folder, *command_line(name, folder), status=None)
+    untouched(victim)
+    assert BYTES[:23].decode() not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("user", ["www-data", "root"])
+def test_not_nginx(folder: Path, owned_store: Store, victim: Path, attacker: User, file: str, user: str) -> None:
+    put_in_place(owned_store.folder, file, victim, attacker)
+    tested = run(nginx_t(folder, owned_store.folder, user=user))
+    assert tested.returncode == 0, tested.stderr
+    assert "[warn]" in tested.stderr
+    untouched(victim)
+
+
+def test_not_where_a_backup_goes(folder: Path, owned_store: Store, victim: Path, attacker: User) -> None:
+    """In a folder of the attacker's, who knows the name that it has until it is complete."""
+    theirs = folder / "theirs"
+    theirs.mkdir()
+    attacker.own(theirs)
+    assert attacker.run(["ln", "-s", victim, theirs / "copy.partial"]).returncode == 0
+    patctl(owned_store.folder, "backup", str(theirs / "copy"), status=3)
+    untouched(victim)
+
+
+def test_not_a_folder_that_is_a_link(folder: Path, owned_store: Store, victim: Path, attacker: User) -> None:
+    """Even if it leads to root's own folder, from which nothing is made a store."""
+    roots = folder / "roots"
+    roots.mkdir()
+    (roots / "data.mdb").write_bytes(BYTES)
+    (roots / "data.mdb").chmod(0o600)
+    assert attacker.run(["ln", "-s", roots, owned_store.folder / "link"]).returncode == 0
+    for name in COMMANDS:
+        patctl(owned_store.folder / "link", *command_line(name, folder), status=None)
+        untouched(roots / "data.mdb")
+    assert [path.name for path in roots.iterdir()] == ["data.mdb"]
