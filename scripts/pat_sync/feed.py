@@ -452,7 +452,7 @@ class FeedSource(Source):
 
 def _fields(text: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(text.decode())
+        fields = json.loads(text.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
@@ -468,6 +468,14 @@ def _check_type(answer: requests.Response) -> None:
     if charset is not None and charset[1].lower() not in _CHARSETS:
         answer.close()
         raise SourceFailed(f'its answer is in "{charset[1]}" and not in UTF-8')
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two fields counts, patctl may see differently: such a line says nothing, and is left to it."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError
+    return fields
 
 
 def _is_of(line: _Line, *ops: str) -> bool:

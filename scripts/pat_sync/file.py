@@ -21,6 +21,7 @@ from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
+from pat_sync.lists import parse_list
 from pat_sync.record import BadRecord, parse_line, to_put
 from pat_sync.source import Probe, Source, Store
 
@@ -60,7 +61,7 @@ class FileSource(Source):
     def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> None:
         self._path = Path(unquote(urlsplit(settings.source).path))
         self._epoch = f"file:{hashlib.sha256(bytes(self._path)).hexdigest()[:16]}"
-        is_csv = settings.file_format == "csv" or (settings.file_format is None and self._path.suffix == ".csv")
+        is_csv = settings.file_format == "csv" or (settings.file_format is None and self._path.suffix.lower() == ".csv")
         self._records = _csv_records if is_csv else _json_records
         self._pulse = pulse
         self._metrics = metrics
@@ -256,7 +257,10 @@ def _csv_records(reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             if len(row) != len(header):
                 raise _BadFile(f"line {reader.number}: {len(row)} cells, where the header has {len(header)}")
-            yield reader.number, _from_cells(dict(zip(header, row)))
+            try:
+                yield reader.number, _from_cells(dict(zip(header, row)))
+            except BadRecord as error:
+                raise _BadFile(f"line {reader.number}: {error}") from None
     except UnicodeDecodeError:
         raise _BadFile(f"line {reader.number}: not UTF-8") from None
     except csv.Error as error:
@@ -275,7 +279,10 @@ def _from_cells(cells: dict[str, str]) -> dict[str, Any]:
         if not cell:
             continue
         if name in _LISTS:
-            fields[name] = cell.split()
+            try:
+                fields[name] = parse_list(cell)
+            except BadRecord as error:
+                raise BadRecord(f"{name}: {error}") from None
         elif name.startswith("claim."):
             claims[name.removeprefix("claim.")] = cell
         else:

@@ -17,6 +17,7 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 _ID = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _CLAIM_NAME = re.compile(r"[a-z0-9_]{1,64}")
+_BLANKS = " \t"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -45,6 +46,8 @@ def to_put(fields: dict[str, Any]) -> tuple[bytes, bytes]:
             raise BadRecord(f'unknown field "{name}"')
         if value is None and name not in ("digest", "id", "subject"):
             continue
+        if name == "name" and isinstance(value, str):
+            value = value.strip(_BLANKS)
         try:
             size += _CHECKS[name](value)
         except BadRecord as error:
@@ -97,6 +100,18 @@ def _matches(pattern: re.Pattern[str], rule: str, takes_room: bool = True) -> Ca
         return len(value) if takes_room else 0
 
     return check
+
+
+def _header(value: Any) -> str:
+    """A text that goes into a header, from which an upstream strips blanks."""
+    text = _text(value)
+    if text.strip(_BLANKS) != text:
+        raise BadRecord("begins or ends with a blank, which an upstream would strip from its header")
+    return text
+
+
+def _subject(value: Any) -> int:
+    return _of_length(1, 255)(_header(value))
 
 
 def _of_length(least: int, most: int) -> Callable[[Any], int]:
@@ -171,7 +186,7 @@ def _claims(value: Any) -> int:
     for name, text in value.items():
         if not _CLAIM_NAME.fullmatch(name):
             raise BadRecord("the name of a claim has 1 to 64 lower-case letters, digits and _")
-        size += 3 + len(name) + len(_text(text).encode())
+        size += 3 + len(name) + len(_header(text).encode())
     return size
 
 
@@ -190,7 +205,7 @@ def _truth(value: Any) -> int:
 _CHECKS: dict[str, Callable[[Any], int]] = {
     "digest": _matches(_DIGEST, "a digest has 64 hexadecimal digits", takes_room=False),
     "id": _matches(_ID, "an id has 1 to 64 letters, digits and any of ._:@-"),
-    "subject": _of_length(1, 255),
+    "subject": _subject,
     "name": _of_length(0, 255),
     "scopes": _scopes,
     "cidrs": _cidrs,

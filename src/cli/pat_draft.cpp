@@ -3,6 +3,7 @@
 #include "core/pat_address.h"
 
 #include "cli/pat_failure.h"
+#include "cli/pat_text.h"
 
 #include <array>
 #include <charconv>
@@ -96,7 +97,24 @@ record draft::view() const
     if (const codec_error error = validate(result); error != codec_error::none) {
         throw bad_value{std::string{message(error)}};
     }
+
+    if (has_blank_ends(subject)) {
+        throw bad_value{"the subject begins or ends with a blank, which an upstream would strip from its header"};
+    }
+    for (auto rest = result.claims; !rest.empty();) {
+        if (const claim each = take_claim(rest); has_blank_ends(each.value)) {
+            throw bad_value{"the value of claim \"" + std::string{each.name}
+                            + "\" begins or ends with a blank, which an upstream would strip from its header"};
+        }
+    }
     return result;
+}
+
+void require_no_other_list(std::string_view text, const char *hint)
+{
+    if (text.find_first_of(",;|") != std::string_view::npos || text.starts_with('{') || text.starts_with('[')) {
+        throw bad_value{'"' + printable(text) + "\" looks like a list of another kind: " + hint};
+    }
 }
 
 void require_utf8(std::string_view text)

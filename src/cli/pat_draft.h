@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/pat_policy.h"
 #include "core/pat_record.h"
 
 #include <cstddef>
@@ -32,7 +33,8 @@ public:
 
     void add_claim(const claim &from);
 
-    /// The record, once it satisfies validate(). Holds until the next change.
+    /// The record, once it satisfies validate(), and what a new one must besides: no text that goes into a header has
+    /// blank ends. Holds until the next change.
     [[nodiscard]] record view() const;
 
 private:
@@ -41,6 +43,21 @@ private:
     record_buffer claims_;
     std::size_t claims_length_ = 0;
 };
+
+/// Throws bad_value, with a hint, for what looks like a list with commas, semicolons or bars, of JSON, or of
+/// PostgreSQL.
+void require_no_other_list(std::string_view text, const char *hint);
+
+/// Takes scopes that are separated by spaces, for each of which `visit(scope)` is called. Throws bad_value for what
+/// looks like a list of another kind, which would become a single scope that nobody asks for.
+template <typename Visit>
+void for_each_scope_in(std::string_view text, const Visit &visit)
+{
+    require_no_other_list(text, "scopes are separated by spaces, or given one by one");
+    for (auto scope = take_scope(text); !scope.empty(); scope = take_scope(text)) {
+        visit(scope);
+    }
+}
 
 /// Throws bad_value unless `text` is UTF-8: JSON, headers and terminals take nothing else.
 void require_utf8(std::string_view text);

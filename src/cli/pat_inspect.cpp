@@ -31,6 +31,9 @@ verdict status_of(record token, std::int64_t now)
     return decide(token, {}, now);
 }
 
+/// Why a token is refused about which nothing else says so.
+constexpr const char *blank_ends = "its subject begins or ends with a blank, which an upstream would strip";
+
 void open(const context &with, store::snapshot &out)
 {
     require(with.folder(), out.open(with.enter().c_str(), with.map_size));
@@ -40,6 +43,10 @@ void write_json(const context &with, const digest &of, const record &token, outp
 {
     to.text() += R"({"status":)";
     write_string(name(status_of(token, with.now)), to.text());
+    if (has_blank_ends(token.subject)) {
+        write_name("cause", to.text());
+        write_string(blank_ends, to.text());
+    }
     write_fields(of, token, to.text());
     to.text() += '}';
     to.end_line();
@@ -79,9 +86,42 @@ void show_record(const context &with, const digest &of, const record &token, out
     list.add("revoked by source", show_time(token.revoked_at, with.now));
     list.add("revoked here", show_time(token.local_revoked_at, with.now));
     list.add("denied", token.denied ? "its source has changed it to something that can't be used" : "");
+    list.add("refused", has_blank_ends(token.subject) ? blank_ends : "");
     list.add("sequence", token.sequence != 0 ? std::to_string(token.sequence) : "");
     list.add("digest", to_hex(of));
     list.write(to);
+}
+
+/// What the store has for a digest without a record, if it has something.
+bool show_early(const context &with, const digest &of, store::snapshot &from, output &to)
+{
+    const token_key key = make_early_key(of);
+    std::span<const std::byte> value;
+    bool found = false;
+    require(with.folder(), from.find(key, value, found));
+    if (!found) {
+        return false;
+    }
+
+    early_revocation early;
+    if (const codec_error error = decode(key, value, early); error != codec_error::none) {
+        require(with.folder(), store::from_codec(error));
+    }
+    if (with.json) {
+        to.text() += R"({"status":"unknown")";
+        write_early_fields(of, early, to.text());
+        to.text() += '}';
+        to.end_line();
+        return true;
+    }
+
+    property_list list;
+    list.add("status", "unknown: not here yet");
+    list.add("revoked here", show_time(early.local_revoked_at, with.now));
+    list.add("denied", early.denied ? "as it was where this was exported" : "");
+    list.add("digest", to_hex(of));
+    list.write(to);
+    return true;
 }
 
 exit_status show(const context &with, const selection_options &options)
@@ -118,6 +158,8 @@ exit_status show(const context &with, const selection_options &options)
                 require(with.folder(), store::from_codec(error));
             }
             show_one(*named.exact(), token);
+        } else if (show_early(with, *named.exact(), from, to)) {
+            shown++;
         }
     } else {
         walk(with, from, [&](const digest &of, const record &token) {
@@ -164,7 +206,9 @@ exit_status list(const context &with, const list_options &options)
         if (with.json) {
             write_json(with, of, token, to);
         } else {
-            rows->add({printable(token.id), std::string{status}, printable(token.subject),
+            const std::string subject = printable(token.subject);
+            rows->add({printable(token.id), std::string{status},
+                       has_blank_ends(subject) ? '"' + subject + "\" (blank ends)" : subject,
                        token.expires_at != 0 ? format_time(token.expires_at) : "never", printable(token.scopes),
                        printable(token.name)});
         }
@@ -237,6 +281,7 @@ exit_status check(const context &with, const check_options &options)
     }
     std::vector<scope_requirement> required;
     for (const std::string &scopes : options.scopes) {
+        with_name("--scope", [&] { for_each_scope_in(scopes, [](std::string_view) {}); });
         required.push_back({scopes});
     }
     request.required = required;
@@ -292,13 +337,19 @@ exit_status stats(const context &with)
     const std::uint64_t used = file.used_pages * file.page_size;
 
     std::map<verdict, std::uint64_t> count;
+    std::uint64_t early = 0;
+    std::uint64_t blank = 0;
     std::uint64_t tombstones = file.entries;
-    const std::uint64_t damaged = walk(with, from, [&](const digest &, const record &token) {
-        count[status_of(token, with.now)]++;
-        tombstones--;
-        return true;
-    });
-    tombstones -= damaged;
+    const std::uint64_t damaged = walk(
+        with, from,
+        [&](const digest &, const record &token) {
+            count[status_of(token, with.now)]++;
+            blank += has_blank_ends(token.subject) ? 1 : 0;
+            tombstones--;
+            return true;
+        },
+        [&](const digest &, const early_revocation &) { early++; });
+    tombstones -= damaged + early;
 
     const meta &info = from.info();
     const bool has_pepper = info.scheme == digest_scheme::hmac_sha256;
@@ -324,8 +375,10 @@ exit_status stats(const context &with)
         for (const verdict one : {verdict::ok, verdict::expired, verdict::revoked, verdict::not_yet_valid}) {
             number(std::string{name(one)}.c_str(), count[one]);
         }
+        number("blank_subjects", blank);
         number("damaged", damaged);
         number("tombstones", tombstones);
+        number("early_revocations", early);
         number("meta_tokens", info.tokens);
         number("meta_revoked", info.revoked);
         number("last_sequence", info.last_sequence);
@@ -358,8 +411,10 @@ exit_status stats(const context &with)
     for (const verdict one : {verdict::ok, verdict::expired, verdict::revoked, verdict::not_yet_valid}) {
         list.add(std::string{name(one)}, std::to_string(count[one]));
     }
+    list.add("blank subjects", blank != 0 ? std::to_string(blank) + ", which are refused" : "");
     list.add("damaged", std::to_string(damaged));
     list.add("tombstones", std::to_string(tombstones));
+    list.add("revoked early", std::to_string(early));
     list.add("by its own count", std::to_string(info.tokens) + " tokens, " + std::to_string(info.revoked) + " revoked");
     list.add("last sequence", std::to_string(info.last_sequence));
     list.add("epoch", printable(info.epoch));

@@ -43,10 +43,10 @@ struct issue_options {
 void add_scopes(std::string_view scopes, draft &to)
 {
     bool any = false;
-    for (auto scope = take_scope(scopes); !scope.empty(); scope = take_scope(scopes)) {
+    for_each_scope_in(scopes, [&](std::string_view scope) {
         to.add_scope(scope);
         any = true;
-    }
+    });
     if (!any) {
         throw bad_value{std::string{message(codec_error::scopes)}};
     }
@@ -88,7 +88,7 @@ draft read_options(const issue_options &options, std::int64_t now)
         with_name(option, [text = text] { require_utf8(*text); });
     }
     result.subject = options.subject;
-    result.name = options.name;
+    result.name = trim_blanks(options.name);
     result.issued_at = now;
     result.expires_at = read_expiry(options, now);
 
@@ -96,7 +96,10 @@ draft read_options(const issue_options &options, std::int64_t now)
         with_name("--scope", [&] { add_scopes(scopes, result); });
     }
     for (const std::string &range : options.ranges) {
-        with_name("--cidr", [&] { result.add_range(range); });
+        with_name("--cidr", [&] {
+            require_no_other_list(range, "give each range a --cidr of its own");
+            result.add_range(range);
+        });
     }
     for (const std::string &claim : options.claims) {
         with_name("--claim", [&] {

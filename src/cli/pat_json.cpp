@@ -6,10 +6,13 @@
 #include "cli/pat_text.h"
 #include "cli/pat_time.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdio>
 #include <new>
+#include <optional>
+#include <vector>
 
 #include <openssl/crypto.h>
 
@@ -71,7 +74,7 @@ struct field {
 constexpr field fields[] = {
     {"id", false, true, [](const element &value, draft &out) { out.id = read_text(value); }},
     {"subject", false, true, [](const element &value, draft &out) { out.subject = read_text(value); }},
-    {"name", true, true, [](const element &value, draft &out) { out.name = read_text(value); }},
+    {"name", true, true, [](const element &value, draft &out) { out.name = trim_blanks(read_text(value)); }},
     {"scopes", true, true,
      [](const element &value, draft &out) { for_each_text(value, [&](auto text) { out.add_scope(text); }); }},
     {"cidrs", true, true,
@@ -232,6 +235,39 @@ digest read_record(const simdjson::dom::object &from, record_form form, const ha
     return result;
 }
 
+digest read_local_revocation(const simdjson::dom::object &from, early_revocation &out)
+{
+    std::optional<digest> of;
+    std::vector<std::string_view> seen;
+
+    for (const auto &[name, value] : from) {
+        if (std::ranges::find(seen, name) != seen.end()) {
+            throw bad_value{printable(name.substr(0, 64)) + ": given twice"};
+        }
+        seen.push_back(name);
+
+        with_name(printable(name.substr(0, 64)).c_str(), [&, &name = name, &value = value] {
+            if (name == "digest") {
+                of = parse_digest(read_text(value));
+            } else if (name == "local_revoked_at") {
+                out.local_revoked_at = read_time(value);
+            } else if (name == "denied") {
+                out.denied = read_truth(value);
+            } else if (name != "id") {
+                throw bad_value{"not a field of an export of local revocations"};
+            }
+        });
+    }
+
+    if (!of) {
+        throw bad_value{"no field \"digest\""};
+    }
+    if (out.local_revoked_at == 0 && !out.denied) {
+        throw bad_value{"neither \"local_revoked_at\" nor \"denied\""};
+    }
+    return *of;
+}
+
 void write_name(std::string_view name, std::string &out)
 {
     if (!out.empty() && out.back() != '{') {
@@ -298,6 +334,17 @@ void write_fields(const digest &of, const record &from, std::string &out)
     write_name("digest", out);
     write_string(to_hex(of), out);
     write_properties(from, out);
+}
+
+void write_early_fields(const digest &of, const early_revocation &from, std::string &out)
+{
+    write_name("digest", out);
+    write_string(to_hex(of), out);
+    write_time("local_revoked_at", from.local_revoked_at, out);
+    if (from.denied) {
+        write_name("denied", out);
+        out += "true";
+    }
 }
 
 void write_record(const digest &of, const record &from, std::string &out)

@@ -52,6 +52,10 @@ enum class record_form : unsigned char {
 /// Fills `out` and returns its digest. Throws bad_value for fields that are unknown, missing, given twice, or wrong.
 digest read_record(const simdjson::dom::object &from, record_form form, const hasher *by, draft &out);
 
+/// What an export of local revocations says of a token: the same fields as write_early_fields(), and an "id" for
+/// people. Throws bad_value as read_record() does.
+digest read_local_revocation(const simdjson::dom::object &from, early_revocation &out);
+
 /// Values of fields. They throw bad_value.
 [[nodiscard]] std::string_view read_text(const simdjson::dom::element &value);
 [[nodiscard]] std::int64_t read_time(const simdjson::dom::element &value);
@@ -66,6 +70,9 @@ void write_fields(const digest &of, const record &from, std::string &out);
 
 /// Those of its fields that say what the token may do and when.
 void write_properties(const record &from, std::string &out);
+
+/// The same fields of an early revocation.
+void write_early_fields(const digest &of, const early_revocation &from, std::string &out);
 
 /// The name of a field, with a comma before it unless it is the first of its object.
 void write_name(std::string_view name, std::string &out);

@@ -187,6 +187,15 @@ exit_status verify(const context &with)
             continue;
         }
 
+        if (const auto early = digest_of_early_key(key)) {
+            early_revocation held;
+            if (const codec_error error = problem ? codec_error::too_long : decode(key, value, held);
+                error != codec_error::none) {
+                found.add(to_hex(*early), "its early revocation: " + std::string{message(error)});
+            }
+            continue;
+        }
+
         const auto of = digest_of_key(key);
         if (!of) {
             if (!std::ranges::equal(key, meta_key())) {

@@ -132,14 +132,37 @@ std::optional<std::string_view> value_after(std::string_view text)
     return text;
 }
 
-/// The values of a field in text that is not JSON as a whole, but for those in objects within it.
+/// Follows the braces of a line that is not JSON: what a value opens, and all within that, belongs to the value, and
+/// says nothing about the token of the line. What does not add up counts as being outside, so that a revocation is not
+/// missed.
+class nesting {
+public:
+    void pass(char c) noexcept
+    {
+        if (c == '[' || (c == '{' && (depth_ > 0 || last_ == ':'))) {
+            depth_++;
+        } else if ((c == ']' || c == '}') && depth_ > 0) {
+            depth_--;
+        }
+        last_ = c == ' ' || c == '\t' ? last_ : c;
+    }
+
+    [[nodiscard]] bool is_inside_a_value() const noexcept { return depth_ > 0; }
+
+private:
+    std::size_t depth_ = 0;
+    char last_ = 0;  ///< that is not blank
+};
+
+/// The values of a field in text that is not JSON as a whole, but for those in values.
 std::vector<std::string_view> fields_of(std::string_view text, std::string_view name)
 {
     std::vector<std::string_view> found;
-    for (int depth = 0; !text.empty();) {
+    nesting around;
+    while (!text.empty()) {
         const char first = text.front();
         text.remove_prefix(1);
-        depth += first == '{' || first == '[' ? 1 : first == '}' || first == ']' ? -1 : 0;
+        around.pass(first);
         if (first != '"') {
             continue;
         }
@@ -150,23 +173,27 @@ std::vector<std::string_view> fields_of(std::string_view text, std::string_view 
         }
         const bool is_name = text.substr(0, end) == name;
         text.remove_prefix(std::min(end + 1, text.size()));
-        if (const auto value = value_after(text); value && is_name && depth <= 1) {
+        if (const auto value = value_after(text); value && is_name && !around.is_inside_a_value()) {
             found.push_back(*value);
         }
     }
     return found;
 }
 
-/// The same where quotes are missing, so that any name may be the one.
+/// The same where quotes are missing, so that it is not certain what is a string.
 std::vector<std::string_view> names_in(std::string_view text, std::string_view name)
 {
     const std::string quoted = '"' + std::string{name} + '"';
 
     std::vector<std::string_view> found;
-    for (std::size_t start = text.find(quoted); start != std::string_view::npos; start = text.find(quoted, start + 1)) {
-        if (const auto value = value_after(text.substr(start + quoted.size()))) {
-            found.push_back(*value);
+    nesting around;
+    for (; !text.empty(); text.remove_prefix(1)) {
+        if (text.starts_with(quoted) && !around.is_inside_a_value()) {
+            if (const auto value = value_after(text.substr(quoted.size()))) {
+                found.push_back(*value);
+            }
         }
+        around.pass(text.front());
     }
     return found;
 }
@@ -240,8 +267,8 @@ hint read_hint(std::string_view text)
         }
 
         // A number that may have been cut off, or that is one of several, says nothing.
-        const auto sequences = find(text, "seq");
-        if (sequences.size() == 1) {
+        result.sequence.reset();
+        if (const auto sequences = find(text, "seq"); sequences.size() == 1) {
             const std::string_view value = sequences.front();
             const char *end = value.data() + value.size();
             std::uint64_t number = 0;

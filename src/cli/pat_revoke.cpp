@@ -28,6 +28,8 @@ struct tally {
     std::uint64_t changed = 0;
     std::uint64_t revoked_by_source = 0;
     std::uint64_t damaged = 0;
+    bool is_early = false;    ///< the one token that was named has no record that can be read
+    bool is_damaged = false;  ///< since that is damaged
 };
 
 /// Finds the tokens that were named and sets their local revocation, all in one write transaction: a token that another
@@ -59,15 +61,38 @@ tally set_local_revocation(const context &with, const selection &named, std::int
         }
     };
 
+    const auto set_early = [&](store::transaction &change, const digest &of) -> store::fault {
+        early_revocation early;
+        bool found = false;
+        const store::fault problem = change.get(of, early, found);
+        if (problem && problem.kind != store::fault_kind::bad_record) {
+            return problem;
+        }
+
+        result.is_early = true;
+        result.matched = found ? 1 : 0;
+        if (!problem && (early.local_revoked_at != 0) == (time != 0)) {
+            return {};
+        }
+        result.changed = 1;
+        early.local_revoked_at = time;
+        return change.revoke_early(of, early);
+    };
+
     const auto set = [&](store::transaction &change, const digest &of) -> store::fault {
         record token;
         bool found = false;
-        if (const store::fault problem = change.get(of, token, found); problem || !found) {
+        const store::fault problem = change.get(of, token, found);
+        if (problem.kind == store::fault_kind::bad_record || (!problem && !found)) {
+            result.is_damaged = found;
+            return set_early(change, of);
+        }
+        if (problem) {
             return problem;
         }
 
         result.matched++;
-        result.revoked_by_source += token.revoked_at != 0 || token.denied ? 1 : 0;
+        result.revoked_by_source += token.revoked_at != 0 || token.denied || has_blank_ends(token.subject) ? 1 : 0;
         if ((token.local_revoked_at != 0) == (time != 0)) {
             return {};
         }
@@ -118,11 +143,20 @@ exit_status not_found()
 exit_status revoke(const context &with, const selection_options &options)
 {
     const tally done = set_local_revocation(with, {with, options}, with.now);
-    const std::uint64_t before = done.matched - done.changed;
+    if (done.is_early) {
+        const char *cause =
+            done.is_damaged ? "the record of the token is damaged" : "the store does not hold the token";
+        write_out(with.json ? "{\"matched\":0,\"revoked\":0,\"already_revoked\":0,\"remembered\":1}\n"
+                            : cause
+                                  + std::string{", and nginx refuses it: the revocation is remembered, and counts when "
+                                                "the token arrives\n"});
+        return exit_status::yes;
+    }
 
+    const std::uint64_t before = done.matched - done.changed;
     if (with.json) {
         write_out("{\"matched\":" + std::to_string(done.matched) + ",\"revoked\":" + std::to_string(done.changed)
-                  + ",\"already_revoked\":" + std::to_string(before) + "}\n");
+                  + ",\"already_revoked\":" + std::to_string(before) + ",\"remembered\":0}\n");
     } else if (done.matched > 0) {
         write_out("revoked " + count_of(done.changed)
                   + (before > 0 ? ", " + std::to_string(before) + " had been revoked before" : "") + '\n');
@@ -147,6 +181,10 @@ exit_status restore(const context &with, const selection_options &options)
     if (done.matched == 0) {
         return not_found();
     }
+    if (done.is_early) {
+        complain("the store does not hold the token: when it arrives, it is not revoked on this host");
+        return exit_status::yes;
+    }
     if (done.revoked_by_source > 0) {
         complain(count_of(done.revoked_by_source)
                  + " stay revoked by the source, where alone that can be undone: see \"patctl show\"");
@@ -168,6 +206,9 @@ void add(CLI::App &app, context &with, const char *name, const char *description
     auto *which = command->add_option_group("Which", "exactly one of");
     which->add_option("--id", options->id, "the token with this id")->type_name("ID")->check(refuse_empty);
     which->add_option("--subject", options->subject, "all tokens of this subject")->type_name("S")->check(refuse_empty);
+    which->add_option("--digest", options->digest_text, "the token with this digest")
+        ->type_name("HEX")
+        ->check(refuse_empty);
     which->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
     which->require_option(1);
 

@@ -68,6 +68,14 @@ std::string printable(std::string_view text)
     return result;
 }
 
+std::string_view trim_blanks(std::string_view text) noexcept
+{
+    constexpr std::string_view blanks = " \t";
+
+    text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
+    return text.substr(0, text.find_last_not_of(blanks) + 1);
+}
+
 std::size_t columns_of(std::string_view text)
 {
     std::size_t columns = 0;

@@ -19,6 +19,9 @@ void append_character(char32_t character, std::string &out);
 /// writing.
 [[nodiscard]] std::string printable(std::string_view text);
 
+/// `text` without spaces and tabs at its ends.
+[[nodiscard]] std::string_view trim_blanks(std::string_view text) noexcept;
+
 /// Columns that a printable text takes on a terminal.
 [[nodiscard]] std::size_t columns_of(std::string_view text);
 

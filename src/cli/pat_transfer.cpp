@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -27,6 +28,7 @@ struct import_options {
     std::string file;
     bool plaintext = false;
     bool strict = false;
+    bool local_revocations = false;
 };
 
 struct input {
@@ -58,14 +60,13 @@ struct input {
     }
 };
 
-/// Reads all lines; returns how many were refused.
-std::uint64_t read_lines(const import_options &options, const input &from, const hasher &by, collection &out)
+/// Reads all lines, of which `take(number, object)` may refuse some as bad_value; returns how many were refused.
+template <typename Take>
+std::uint64_t read_lines(const input &from, const Take &take)
 {
     line_reader lines{from.fd, from.name};
     json_parser parser;
     progress bar{"reading", from.size};
-
-    const record_form form = options.plaintext ? record_form::plaintext : record_form::digest;
     std::uint64_t refused = 0;
 
     for (line one; lines.next(one); bar.reach(from.size > 0 ? lines.position() : one.number)) {
@@ -77,22 +78,24 @@ std::uint64_t read_lines(const import_options &options, const input &from, const
             if (one.too_long) {
                 throw bad_value{"longer than " + std::to_string(max_line_length) + " bytes"};
             }
-
-            draft drafted;
-            const digest of = read_record(parser.parse(one.text), form, &by, drafted);
-
-            record_buffer buffer;
-            const encoded result = encode(make_token_key(of), drafted.view(), buffer);
-            if (result.error != codec_error::none) {
-                throw bad_value{std::string{message(result.error)}};
-            }
-            out.add(of, one.number, result.bytes);
+            take(one.number, parser.parse(one.text));
         } catch (const bad_value &bad) {
             complain("line " + std::to_string(one.number) + ": " + bad.what());
             refused++;
         }
     }
     return refused;
+}
+
+/// Whether lines were refused where none may be.
+bool is_too_strict_for(const import_options &options, std::uint64_t refused)
+{
+    if (!options.strict || refused == 0) {
+        return false;
+    }
+    complain("nothing was imported: " + std::to_string(refused) + (refused == 1 ? " line was" : " lines were")
+             + " refused");
+    return true;
 }
 
 struct import_result {
@@ -175,11 +178,20 @@ exit_status import_records(const context &with, const import_options &options)
         }));
     }
 
+    const record_form form = options.plaintext ? record_form::plaintext : record_form::digest;
     collection records;
-    const std::uint64_t refused = read_lines(options, from, hash.get(), records);
-    if (options.strict && refused > 0) {
-        complain("nothing was imported: " + std::to_string(refused) + (refused == 1 ? " line was" : " lines were")
-                 + " refused");
+    const std::uint64_t refused = read_lines(from, [&](std::uint64_t number, const simdjson::dom::object &object) {
+        draft drafted;
+        const digest of = read_record(object, form, &hash.get(), drafted);
+
+        record_buffer buffer;
+        const encoded result = encode(make_token_key(of), drafted.view(), buffer);
+        if (result.error != codec_error::none) {
+            throw bad_value{std::string{message(result.error)}};
+        }
+        records.add(of, number, result.bytes);
+    });
+    if (is_too_strict_for(options, refused)) {
         return exit_status::no;
     }
 
@@ -209,6 +221,109 @@ exit_status import_records(const context &with, const import_options &options)
     return exit_status::yes;
 }
 
+/// Holds against a token what another store held against it; `is_early` tells that this store has no record of it.
+store::fault carry_over(store::transaction &to, const digest &of, const early_revocation &held, bool &is_early)
+{
+    record token;
+    bool found = false;
+    const store::fault problem = to.get(of, token, found);
+    if (problem && problem.kind != store::fault_kind::bad_record) {
+        return problem;
+    }
+
+    is_early = problem || !found;
+    if (!is_early) {
+        token.local_revoked_at = token.local_revoked_at != 0 ? token.local_revoked_at : held.local_revoked_at;
+        token.denied = token.denied || held.denied;
+        return to.put(of, token);
+    }
+
+    early_revocation known;
+    const store::fault damage = to.get(of, known, found);
+    if (damage && damage.kind != store::fault_kind::bad_record) {
+        return damage;
+    }
+    if (!damage && found) {
+        known.local_revoked_at = known.local_revoked_at != 0 ? known.local_revoked_at : held.local_revoked_at;
+        known.denied = known.denied || held.denied;
+        return to.revoke_early(of, known);
+    }
+    return to.revoke_early(of, held);
+}
+
+exit_status import_local_revocations(const context &with, const import_options &options)
+{
+    const input from{options.file};
+
+    const std::string &folder = with.enter();
+    store::writer writer;
+    require(folder, writer.open(folder.c_str(), with.map_size));
+
+    std::vector<std::pair<digest, early_revocation>> revocations;
+    const std::uint64_t refused = read_lines(from, [&](std::uint64_t, const simdjson::dom::object &object) {
+        early_revocation held;
+        const digest of = read_local_revocation(object, held);
+        revocations.emplace_back(of, held);
+    });
+    if (is_too_strict_for(options, refused)) {
+        return exit_status::no;
+    }
+
+    std::uint64_t early = 0;
+    require(folder, writer.update([&](store::transaction &change) -> store::fault {
+        for (const auto &[of, held] : revocations) {
+            bool is_early = false;
+            if (const store::fault problem = carry_over(change, of, held, is_early)) {
+                return problem;
+            }
+            early += is_early ? 1 : 0;
+        }
+        return {};
+    }));
+
+    if (with.json) {
+        write_out("{\"imported\":" + std::to_string(revocations.size()) + ",\"early\":" + std::to_string(early)
+                  + ",\"refused\":" + std::to_string(refused) + "}\n");
+    }
+    complain("imported " + std::to_string(revocations.size()) + " local revocations, " + std::to_string(early)
+             + " of them of tokens that are not here yet; refused " + std::to_string(refused) + " lines");
+    return exit_status::yes;
+}
+
+exit_status export_local_revocations(const context &with)
+{
+    store::snapshot from;
+    require(with.folder(), from.open(with.enter().c_str(), with.map_size));
+
+    output to;
+    const auto write = [&](const digest &of, std::string_view id, const early_revocation &held) {
+        to.text() += '{';
+        write_early_fields(of, held, to.text());
+        if (!id.empty()) {
+            write_name("id", to.text());
+            write_string(id, to.text());
+        }
+        to.text() += '}';
+        to.end_line();
+    };
+    const std::uint64_t damaged = walk(
+        with, from,
+        [&](const digest &of, const record &token) {
+            if (token.local_revoked_at != 0 || token.denied) {
+                write(of, token.id, {.local_revoked_at = token.local_revoked_at, .denied = token.denied});
+            }
+            return true;
+        },
+        [&](const digest &of, const early_revocation &held) { write(of, {}, held); });
+    to.finish();
+
+    if (damaged > 0) {
+        throw failure{exit_status::fault, "the export lacks " + std::to_string(damaged)
+                                              + " damaged records, which may have been revoked on this host"};
+    }
+    return exit_status::yes;
+}
+
 exit_status export_records(const context &with)
 {
     store::snapshot from;
@@ -232,11 +347,13 @@ constexpr const char *import_examples = R"(Examples:
   patctl import tokens.jsonl
   psql -XAtc 'SELECT …' | patctl import --strict -
   patctl export --store /var/lib/pat/a | patctl import --store /var/lib/pat/b -
+  patctl import --local-revocations revocations.jsonl
 A line: {"digest":"9f86d0…","id":"42","subject":"user:42","scopes":["read:api"],"expires_at":1798761600})";
 
 constexpr const char *export_examples = R"(Examples:
   patctl export > tokens.jsonl
-  patctl export | jq -r 'select(.revoked_at) | .id')";
+  patctl export | jq -r 'select(.revoked_at) | .id'
+  patctl export --local-revocations > revocations.jsonl)";
 
 }  // namespace
 
@@ -247,14 +364,28 @@ void add_transfer(CLI::App &app, context &with)
         CLI::App *command = app.add_subcommand("import", "Add or replace tokens, from JSON Lines");
         command->footer(import_examples);
         command->add_option("FILE", options->file, "the file; - for standard input")->required();
-        command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
+        auto *plaintext =
+            command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
         command->add_flag("--strict", options->strict, "import nothing if a line is bad");
-        command->callback([&with, options] { with.run = [&with, options] { return import_records(with, *options); }; });
+        command
+            ->add_flag("--local-revocations", options->local_revocations,
+                       "lines are those of \"export --local-revocations\"")
+            ->excludes(plaintext);
+        command->callback([&with, options] {
+            with.run = [&with, options] {
+                return options->local_revocations ? import_local_revocations(with, *options)
+                                                  : import_records(with, *options);
+            };
+        });
     }
     {
         CLI::App *command = app.add_subcommand("export", "Write all tokens as JSON Lines, for import");
         command->footer(export_examples);
-        command->callback([&with] { with.run = [&with] { return export_records(with); }; });
+        const auto is_local = std::make_shared<bool>(false);
+        command->add_flag("--local-revocations", *is_local, "only what this host alone knows against tokens");
+        command->callback([&with, is_local] {
+            with.run = [&with, is_local] { return *is_local ? export_local_revocations(with) : export_records(with); };
+        });
     }
 }
 

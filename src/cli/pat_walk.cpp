@@ -6,7 +6,7 @@
 
 namespace pat::cli {
 
-std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit)
+std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit, const early_visitor &visit_early)
 {
     std::uint64_t damaged = 0;
 
@@ -21,6 +21,17 @@ std::uint64_t walk(const context &with, store::snapshot &from, const visitor &vi
         }
         if (done) {
             return damaged;
+        }
+
+        if (const auto early = digest_of_early_key(key); early && visit_early) {
+            early_revocation found;
+            if (problem || decode(key, value, found) != codec_error::none) {
+                complain("store \"" + with.folder() + "\": the early revocation of digest " + to_hex(*early)
+                         + " is damaged, and will count as one");
+                found = {.local_revoked_at = 1};
+            }
+            visit_early(*early, found);
+            continue;
         }
 
         const auto of = digest_of_key(key);

@@ -17,9 +17,12 @@ namespace pat::cli {
 /// Returns false to end a walk.
 using visitor = std::function<bool(const digest &of, const record &found)>;
 
-/// Visits the token records of a snapshot in key order. Those that are damaged are left out, named on standard error,
-/// and counted in what it returns.
-std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit);
+using early_visitor = std::function<void(const digest &of, const early_revocation &found)>;
+
+/// Visits the token records of a snapshot in key order, after its early revocations if they are asked for. What is
+/// damaged is left out and named on standard error; the records among it are counted in what it returns.
+std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit,
+                   const early_visitor &visit_early = {});
 
 /// Says on standard error that a record was replaced which could not be read.
 void warn_of_repair(const digest &of);

@@ -20,6 +20,7 @@ constexpr std::int64_t max_time = 253402300799;
 constexpr std::array<std::byte, 1> the_meta_key{std::byte{'m'}};
 constexpr std::byte token_tag{'t'};
 constexpr std::byte tombstone_tag{'d'};
+constexpr std::byte early_tag{'e'};
 
 constexpr std::byte denied_flag{1};
 constexpr std::byte revoked_flag{1};
@@ -72,6 +73,13 @@ constexpr std::size_t sequence = 8;
 constexpr std::size_t deleted_at = 16;
 constexpr std::size_t end = 24;
 }  // namespace tombstone_at
+
+namespace early_at {
+constexpr std::size_t flags = 5;
+constexpr std::size_t zero = 6;
+constexpr std::size_t local_revoked_at = 8;
+constexpr std::size_t end = 16;
+}  // namespace early_at
 
 std::uint32_t checksum_of(std::span<const std::byte> key, std::span<const std::byte> value) noexcept
 {
@@ -231,6 +239,11 @@ token_key make_tombstone_key(const digest &of) noexcept
     return make_key(tombstone_tag, of);
 }
 
+token_key make_early_key(const digest &of) noexcept
+{
+    return make_key(early_tag, of);
+}
+
 std::span<const std::byte> meta_key() noexcept
 {
     return the_meta_key;
@@ -244,6 +257,11 @@ std::optional<digest> digest_of_key(std::span<const std::byte> key) noexcept
 std::optional<digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept
 {
     return take_digest(tombstone_tag, key);
+}
+
+std::optional<digest> digest_of_early_key(std::span<const std::byte> key) noexcept
+{
+    return take_digest(early_tag, key);
 }
 
 std::string_view name(store_state of) noexcept
@@ -379,6 +397,21 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
     return codec_error::none;
 }
 
+codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, early_revocation &out) noexcept
+{
+    if (const codec_error error = check_envelope(key, value, early_at::end); error != codec_error::none) {
+        return error;
+    }
+    if (value.size() != early_at::end || (value[early_at::flags] & ~denied_flag) != std::byte{0}
+        || !is_zero(value.subspan(early_at::zero, early_at::local_revoked_at - early_at::zero))) {
+        return codec_error::inconsistent;
+    }
+
+    out.local_revoked_at = load_le<std::int64_t>(&value[early_at::local_revoked_at]);
+    out.denied = value[early_at::flags] == denied_flag;
+    return codec_error::none;
+}
+
 encoded encode(std::span<const std::byte> key, const record &from, record_buffer &buffer) noexcept
 {
     if (const codec_error error = validate(from); error != codec_error::none) {
@@ -472,6 +505,22 @@ encoded encode(std::span<const std::byte> key, const tombstone &from, record_buf
     store_le(&buffer[tombstone_at::deleted_at], from.deleted_at);
 
     const auto bytes = std::span{buffer}.first(tombstone_at::end);
+    seal(key, bytes);
+    return {codec_error::none, bytes};
+}
+
+encoded encode(std::span<const std::byte> key, const early_revocation &from, record_buffer &buffer) noexcept
+{
+    if (!is_time(from.local_revoked_at)) {
+        return {codec_error::time, {}};
+    }
+
+    std::fill_n(buffer.begin(), early_at::end, std::byte{0});
+    buffer[version_at] = std::byte{format_version};
+    buffer[early_at::flags] = from.denied ? denied_flag : std::byte{0};
+    store_le(&buffer[early_at::local_revoked_at], from.local_revoked_at);
+
+    const auto bytes = std::span{buffer}.first(early_at::end);
     seal(key, bytes);
     return {codec_error::none, bytes};
 }

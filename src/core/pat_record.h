@@ -15,6 +15,7 @@
 /// Keys:
 ///
 ///     'd' digest[32]            the tombstone of a digest whose token was deleted
+///     'e' digest[32]            the early revocation of a digest whose token is not here yet
 ///     'm'                       the meta record
 ///     't' digest[32]            the token record of a digest
 ///
@@ -68,6 +69,14 @@
 ///      7  u8                      0
 ///      8  u64  sequence           a record of this digest counts only if it has a higher one
 ///     16  i64  deleted_at
+///
+/// Early revocation:
+///
+///      0  u32  checksum           as above
+///      4  u8   version            1
+///      5  u8   flags              bit 0: denied
+///      6  u8×2                    0
+///      8  i64  local_revoked_at   0 = not; as in a token record, which both are carried over to when it is written
 namespace pat {
 
 inline constexpr std::uint8_t format_version = 1;
@@ -86,10 +95,12 @@ using token_key = std::array<std::byte, 1 + digest_length>;
 [[nodiscard]] std::span<const std::byte> meta_key() noexcept;
 
 [[nodiscard]] token_key make_tombstone_key(const digest &of) noexcept;
+[[nodiscard]] token_key make_early_key(const digest &of) noexcept;
 
 /// The digest in a key, or nothing if it isn't the key of a token record.
 [[nodiscard]] std::optional<digest> digest_of_key(std::span<const std::byte> key) noexcept;
 [[nodiscard]] std::optional<digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept;
+[[nodiscard]] std::optional<digest> digest_of_early_key(std::span<const std::byte> key) noexcept;
 
 /// A token record. The texts and spans point into the bytes it was decoded from, or at what is to be encoded.
 struct record {
@@ -108,6 +119,7 @@ struct record {
     std::span<const std::byte> ranges;
     std::span<const std::byte> claims;
 
+    /// What the meta record counts. The policy revokes a token with a blank-ended subject besides.
     [[nodiscard]] bool is_revoked() const noexcept { return revoked_at != 0 || local_revoked_at != 0 || denied; }
 };
 
@@ -117,6 +129,12 @@ struct tombstone {
     std::int64_t deleted_at = 0;  ///< when this host heard of it
     std::uint8_t generation = 0;
     bool revoked = false;  ///< the token was revoked before its record was here
+};
+
+/// What this host holds against a token that has no record yet. No source undoes it: the record gets it.
+struct early_revocation {
+    std::int64_t local_revoked_at = 0;
+    bool denied = false;  ///< as in a record
 };
 
 enum class store_state : std::uint8_t {
@@ -179,6 +197,8 @@ enum class codec_error : std::uint8_t {
 [[nodiscard]] codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept;
 [[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
                                  tombstone &out) noexcept;
+[[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
+                                 early_revocation &out) noexcept;
 
 /// What an encoder wrote: `bytes` is part of the buffer that was passed in, or empty after an error.
 struct encoded {
@@ -192,6 +212,8 @@ using record_buffer = std::array<std::byte, max_record_length>;
 [[nodiscard]] encoded encode(std::span<const std::byte> key, const record &from, record_buffer &buffer) noexcept;
 [[nodiscard]] encoded encode_meta(const meta &from, record_buffer &buffer) noexcept;
 [[nodiscard]] encoded encode(std::span<const std::byte> key, const tombstone &from, record_buffer &buffer) noexcept;
+[[nodiscard]] encoded encode(std::span<const std::byte> key, const early_revocation &from,
+                             record_buffer &buffer) noexcept;
 
 /// The rules for a record's values, which protect those who use them: an id goes into logs, a subject into headers.
 /// id: 1 to 64 letters, digits and `._:@-`. subject: 1 to 255 bytes; name, claim value: also empty; none of them with
@@ -205,6 +227,14 @@ using record_buffer = std::array<std::byte, max_record_length>;
 
 /// True if `text` can be the id of a token.
 [[nodiscard]] bool is_id(std::string_view text) noexcept;
+
+/// True if `text` begins or ends with a space. What reads a header strips blanks there (RFC 9110, section 5.5), so that
+/// an upstream would take it for another text. A tab is a control character, which no text may have; nothing but these
+/// two is a blank to HTTP.
+[[nodiscard]] constexpr bool has_blank_ends(std::string_view text) noexcept
+{
+    return !text.empty() && (text.front() == ' ' || text.back() == ' ');
+}
 
 /// True if `text` is one scope-token of RFC 6749, section 3.3.
 [[nodiscard]] bool is_scope(std::string_view text) noexcept;

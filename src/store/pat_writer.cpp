@@ -143,8 +143,10 @@ fault transaction::judge(codec_error error, Entry &out) const noexcept
     if (error != codec_error::none) {
         return from_codec(error);
     }
-    if (out.generation != meta_.generation) {
-        out.sequence = 0;
+    if constexpr (requires { out.generation; }) {
+        if (out.generation != meta_.generation) {
+            out.sequence = 0;
+        }
     }
     return {};
 }
@@ -221,7 +223,9 @@ fault transaction::write(const token_key &key, const Entry &from, unsigned flags
 
     const int code = trapped([&] {
         Entry current = from;
-        current.generation = meta_.generation;
+        if constexpr (requires { current.generation; }) {
+            current.generation = meta_.generation;
+        }
 
         const encoded result = encode(key, current, buffer);
         error = result.error;
@@ -258,6 +262,11 @@ fault transaction::get(const digest &of, tombstone &out, bool &found) noexcept
     return find(make_tombstone_key(of), out, found);
 }
 
+fault transaction::get(const digest &of, early_revocation &out, bool &found) noexcept
+{
+    return find(make_early_key(of), out, found);
+}
+
 fault transaction::next(digest &of, record &out, bool &done) noexcept
 {
     return step(make_token_key(walk_from_), of, out, done);
@@ -279,12 +288,16 @@ fault transaction::put(const digest &of, const record &from) noexcept
     }
 
     const bool was_revoked = had && !problem && old.is_revoked();
-    const bool is_revoked = from.is_revoked();
+    bool is_revoked = from.is_revoked();
 
-    if (const fault failed = write(make_token_key(of), from, 0)) {
-        return failed;
-    }
-    if (!had) {
+    if (had && !problem) {
+        if (const fault failed = write(make_token_key(of), from, 0)) {
+            return failed;
+        }
+    } else {
+        if (const fault failed = write_new(of, from, 0, is_revoked)) {
+            return failed;
+        }
         if (const fault failed = unbury(of)) {
             return failed;
         }
@@ -298,13 +311,35 @@ fault transaction::put(const digest &of, const record &from) noexcept
 
 fault transaction::append(const digest &of, const record &from) noexcept
 {
-    if (const fault failed = write(make_token_key(of), from, MDB_APPEND)) {
+    bool is_revoked = false;
+    if (const fault failed = write_new(of, from, MDB_APPEND, is_revoked)) {
         return failed;
     }
 
     meta_.tokens++;
-    meta_.revoked += from.is_revoked() ? 1 : 0;
+    meta_.revoked += is_revoked ? 1 : 0;
     return {};
+}
+
+/// Writes a record where there was none, or none that can be read.
+fault transaction::write_new(const digest &of, record from, unsigned flags, bool &is_revoked) noexcept
+{
+    early_revocation early;
+    bool has_early;
+
+    if (const fault problem = get(of, early, has_early); problem.kind == fault_kind::bad_record) {
+        early = {.local_revoked_at = 1};  // when is lost, and what counts is that
+    } else if (problem) {
+        return problem;
+    }
+    if (early.local_revoked_at != 0) {
+        from.local_revoked_at = early.local_revoked_at;
+    }
+    from.denied = from.denied || early.denied;
+    is_revoked = from.is_revoked();
+
+    const fault failed = write(make_token_key(of), from, flags);
+    return failed || !has_early ? failed : remove(make_early_key(of));
 }
 
 fault transaction::erase(const digest &of) noexcept
@@ -342,6 +377,14 @@ fault transaction::bury(const digest &of, const tombstone &as) noexcept
 fault transaction::unbury(const digest &of) noexcept
 {
     return remove(make_tombstone_key(of));
+}
+
+fault transaction::revoke_early(const digest &of, const early_revocation &as) noexcept
+{
+    if (as.local_revoked_at == 0 && !as.denied) {
+        return remove(make_early_key(of));
+    }
+    return write(make_early_key(of), as, 0);
 }
 
 fault transaction::load_meta() noexcept

@@ -30,6 +30,7 @@ public:
     /// which is also what it counts for.
     fault get(const digest &of, record &out, bool &found) noexcept;
     fault get(const digest &of, tombstone &out, bool &found) noexcept;
+    fault get(const digest &of, early_revocation &out, bool &found) noexcept;
 
     /// Has next() begin a walk at the first digest that is not less than `from`; without it, at the first of all.
     void seek(const digest &from) noexcept;
@@ -41,8 +42,9 @@ public:
     /// The same with tombstones, for a transaction of its own.
     fault next(digest &of, tombstone &out, bool &done) noexcept;
 
-    /// Writes the record of a digest, new or not, in the current generation, and removes its tombstone. `from` may
-    /// point into what get() returned.
+    /// Writes the record of a digest, new or not, in the current generation, and removes its tombstone. One that is
+    /// new, or takes the place of a damaged one, gets what its early revocation says. `from` may point into what get()
+    /// returned.
     fault put(const digest &of, const record &from) noexcept;
 
     /// Like put(), for a digest that is higher than any in the store and has no tombstone (rule 7).
@@ -56,6 +58,9 @@ public:
 
     /// Removes the tombstone of a digest, if there is one.
     fault unbury(const digest &of) noexcept;
+
+    /// Remembers what is to be held against a token once its record is written. Nothing at all is forgotten.
+    fault revoke_early(const digest &of, const early_revocation &as) noexcept;
 
     /// The meta record. Changes are written with the transaction; its texts must live until then. The counts are kept
     /// by the functions above.
@@ -85,6 +90,8 @@ private:
 
     template <typename Entry>
     fault write(const token_key &key, const Entry &from, unsigned flags) noexcept;
+
+    fault write_new(const digest &of, record from, unsigned flags, bool &is_revoked) noexcept;
 
     fault remove(const token_key &key) noexcept;
 

@@ -128,7 +128,7 @@ def test_what_is_not_there_can_not_be_revoked(patctl: Patctl) -> None:
     for command in ("revoke", "restore-access"):
         patctl.run(command, "--id", "nobody", status=NO)
         patctl.run(command, "--subject", "nobody", status=NO)
-        patctl.run(command, "--token-stdin", input="x" * 44, status=NO)
+    patctl.run("restore-access", "--token-stdin", input="x" * 44, status=NO)
 
 
 def test_a_revocation_of_the_source_is_not_undone_here(patctl: Patctl) -> None:

@@ -467,6 +467,17 @@ def test_a_bad_record_denies_its_token_and_the_rest_goes_on(feed: Feed, store: S
         sync.wait_for_line(f'warning: line .* was rejected.* digest "{digest("a")}"')
 
 
+def test_a_line_that_says_two_things_is_not_taken_for_the_harmless_one(feed: Feed, store: Store) -> None:
+    feed.put("a")
+    assert take_once(feed, store).returncode == 0
+    both = '{"op":"revoke","seq":2,"digest":"' + digest("a") + '","op":"commit","cursor":"2"}'
+    feed.faults.append(lambda handler: handler.lines(both, {"op": "commit", "cursor": "2", "more": False}))
+    feed.oldest = 2
+    take_once(feed, store)
+    assert store.tokens()["a"] != "ok"
+    assert store.stats()["cursor"] == "2"
+
+
 @pytest.mark.parametrize("op", ["snapshot_begin", "snapshot_end", "heartbeat", "nonsense"])
 def test_a_line_of_another_kind_among_changes(feed: Feed, store: Store, op: str) -> None:
     feed.put("a")

@@ -109,6 +109,8 @@ def test_an_export_of_another_store_is_taken(path: Path, store: Store, tmp_path:
         (lines(token("a") | {"digest": "12"}), "line 1: digest: a digest has 64"),
         (lines(token("a") | {"id": "a b"}), "line 1: id: "),
         (lines(token("a") | {"subject": "x" * 256}), "line 1: subject: not 1 to 255 bytes"),
+        (lines(token("a") | {"subject": "victim "}), "line 1: subject: begins or ends with a blank"),
+        (lines(token("a", claims={"a": " x"})), "line 1: claims: begins or ends with a blank"),
         (lines(token("a", name="x\ty")), "line 1: name: has control characters"),
         (lines(token("a", expires_at=0)), "line 1: expires_at: "),
         (lines(token("a", expires_at="2026-02-30T00:00:00Z")), "line 1: expires_at: "),
@@ -165,6 +167,14 @@ def test_what_is_refused_here_patctl_would_refuse_too(path: Path, store: Store, 
         token("w", expires_at="2016-12-31T23:59:60Z"),
         token("x", expires_at="٣"),
         token("y", expires_at="2016-12-31T12:00:60Z"),
+        token("z", subject=" x"),
+        token("A", subject="x "),
+        token("B", subject="\u00a0x\u00a0"),
+        token("C", name=" x "),
+        token("D", name="\tx\t"),
+        token("E", name=" " * 300),
+        token("F", claims={"a": "x "}),
+        token("G", claims={"a": " "}),
     ]
     for record in edges:
         one = tmp_path / "one.jsonl"
@@ -284,6 +294,22 @@ def test_csv(path: Path, store: Store, tmp_path: Path) -> None:
     assert take_once(path, store, "--file-format", "csv").returncode == 0
 
 
+def test_csv_with_arrays_of_postgresql(store: Store, tmp_path: Path) -> None:
+    table = tmp_path / "TOKENS.CSV"
+    table.write_text(
+        "digest,id,subject,name,scopes,cidrs\n"
+        f'{digest("a")},a,user:1, CI ,"{{read:api,write:csv}}","{{192.0.2.0/24,::1}}"\n'
+        f'{digest("b")},b,user:2,,"{{""a,b"",c}}",{{}}\n'
+    )
+    assert take_once(table, store).returncode == 0
+    shown = {name: json.loads(store.patctl("show", "--json", name)) for name in "ab"}
+    assert shown["a"]["scopes"] == ["read:api", "write:csv"]
+    assert shown["a"]["cidrs"] == ["192.0.2.0/24", "::1/128"]
+    assert shown["a"]["name"] == "CI"
+    assert shown["b"]["scopes"] == ["a,b", "c"]
+    assert "cidrs" not in shown["b"], "an empty list of ranges means every address"
+
+
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
@@ -296,6 +322,10 @@ def test_csv(path: Path, store: Store, tmp_path: Path) -> None:
         ("digest,id,subject\n" + digest("a") + ",a,s", "line 2 has no end"),
         ("digest,id,subject\n" + digest("a") + ',a,"s\n', "line 2: unexpected end of data"),
         ("digest,id,subject,claim.X\n" + digest("a") + ",a,s,x\n", "line 2: claims: "),
+        ("digest,id,subject,scopes\n" + digest("a") + ',a,s,"r,w"\n', 'line 2: scopes: "r,w" looks like a list of'),
+        ("digest,id,subject,scopes\n" + digest("a") + ',a,s,"{r,NULL}"\n', "line 2: scopes: "),
+        ("digest,id,subject,cidrs\n" + digest("a") + ",a,s,10.0.0.1;10.0.0.2\n", "line 2: cidrs: "),
+        ("digest,id,subject\n" + digest("a") + ",a, s\n", "line 2: subject: begins or ends with a blank"),
     ],
 )
 def test_csv_that_is_wrong(store: Store, tmp_path: Path, text: str, cause: str) -> None:

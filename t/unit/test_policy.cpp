@@ -141,6 +141,26 @@ void a_token_is_valid_from_not_before_until_expires_at(void **)
     }
 }
 
+void a_subject_with_blank_ends_is_refused_as_a_revoked_token_is(void **)
+{
+    struct row {
+        const char *subject;
+        verdict want;
+    };
+    static constexpr row rows[] = {
+        {"user 42", verdict::ok}, {" user-42", verdict::revoked}, {"user-42 ", verdict::revoked},
+        {" ", verdict::revoked},  {"  ", verdict::revoked},       {"\xc2\xa0x\xc2\xa0", verdict::ok},
+    };
+    for (const row &row : rows) {
+        record token = a_record();
+        token.subject = row.subject;
+        assert_number_equal(row.subject, decide(token, {}, t), row.want);
+        token.expires_at = t - 1;
+        assert_number_equal(row.subject, decide(token, {}, t), row.want == verdict::ok ? verdict::expired : row.want);
+        assert_false(token.is_revoked());
+    }
+}
+
 void a_revoked_token_is_revoked_at_any_time(void **)
 {
     struct row {
@@ -456,6 +476,7 @@ int main()
     const CMUnitTest tests[] = {
         cmocka_unit_test(the_first_fault_in_the_order_is_the_verdict),
         cmocka_unit_test(a_token_is_valid_from_not_before_until_expires_at),
+        cmocka_unit_test(a_subject_with_blank_ends_is_refused_as_a_revoked_token_is),
         cmocka_unit_test(a_revoked_token_is_revoked_at_any_time),
         cmocka_unit_test(a_token_with_ranges_is_used_from_there_only),
         cmocka_unit_test(a_peer_without_an_address_is_refused_where_there_are_ranges),

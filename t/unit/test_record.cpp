@@ -238,6 +238,14 @@ codec_error decoding_tombstone(std::span<const std::byte> value) noexcept
     return decode(the_tombstone_key, value, ignored);
 }
 
+const token_key the_early_key = make_early_key(the_digest());
+
+codec_error decoding_early(std::span<const std::byte> value) noexcept
+{
+    early_revocation ignored;
+    return decode(the_early_key, value, ignored);
+}
+
 codec_error decoding(std::span<const std::byte> value) noexcept
 {
     record ignored;
@@ -362,6 +370,45 @@ void tombstones_are_the_golden_bytes(void **)
     assert_number_equal("deleted_at", have.deleted_at, full_tombstone.deleted_at);
     assert_number_equal("generation", have.generation, full_tombstone.generation);
     assert_number_equal("revoked", have.revoked, full_tombstone.revoked);
+}
+
+void early_revocations_are_the_golden_bytes(void **)
+{
+    static record_buffer file;
+    static record_buffer buffer;
+    const auto golden = read_golden(PAT_GOLDEN_DIR "/early_revocation.hex", file);
+    const encoded result =
+        encode(the_early_key, early_revocation{.local_revoked_at = 1710000003, .denied = true}, buffer);
+    assert_number_equal("encode", result.error, codec_error::none);
+    assert_bytes_equal("early revocation", result.bytes, golden);
+
+    early_revocation have;
+    assert_int_equal(decode(the_early_key, golden, have), codec_error::none);
+    assert_number_equal("local_revoked_at", have.local_revoked_at, 1710000003);
+    assert_true(have.denied);
+
+    const auto back = digest_of_early_key(the_early_key);
+    assert_true(back.has_value());
+    assert_bytes_equal("digest", *back, the_digest());
+    assert_false(digest_of_early_key(the_key).has_value());
+    assert_false(digest_of_key(the_early_key).has_value());
+}
+
+void a_damaged_early_revocation_is_refused(void **)
+{
+    static record_buffer buffer;
+    const encoded whole = encode(the_early_key, early_revocation{.local_revoked_at = 1710000003}, buffer);
+    for (std::size_t length = 0; length < whole.bytes.size(); length++) {
+        specimen cut{whole.bytes.first(length)};
+        assert_number_equal(label_at("length", length), decoding_early(cut.bytes()), codec_error::too_short);
+    }
+
+    specimen value{whole.bytes};
+    for (std::size_t bit = 0; bit < 8 * whole.bytes.size(); bit++) {
+        value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
+        assert_number_equal(label_at("bit", bit), decoding_early(value.bytes()), error_of_flip(bit));
+        value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
+    }
 }
 
 void a_damaged_tombstone_is_refused(void **)
@@ -1208,6 +1255,8 @@ int main()
         cmocka_unit_test(token_records_are_the_golden_bytes),
         cmocka_unit_test(meta_records_are_the_golden_bytes),
         cmocka_unit_test(tombstones_are_the_golden_bytes),
+        cmocka_unit_test(early_revocations_are_the_golden_bytes),
+        cmocka_unit_test(a_damaged_early_revocation_is_refused),
         cmocka_unit_test(a_damaged_tombstone_is_refused),
         cmocka_unit_test(a_tombstone_has_a_time),
         cmocka_unit_test(decoding_leaves_nothing_of_what_was_in_the_record_before),

@@ -12,6 +12,7 @@ import sys
 
 TOKEN_KEY = b"t" + bytes(range(32))
 TOMBSTONE_KEY = b"d" + bytes(range(32))
+EARLY_KEY = b"e" + bytes(range(32))
 META_KEY = b"m"
 
 
@@ -103,6 +104,15 @@ def tombstone(sequence, deleted_at, generation, revoked):
     ])
 
 
+def early_revocation(local_revoked_at, denied):
+    return seal(EARLY_KEY, [
+        ("version", struct.pack("B", 1)),
+        ("flags", struct.pack("B", 1 if denied else 0)),
+        ("zero", bytes(2)),
+        ("local_revoked_at", struct.pack("<q", local_revoked_at)),
+    ])
+
+
 RECORDS = {
     "token_minimal": token(b"a", b"b"),
     "token_full": token(
@@ -116,6 +126,7 @@ RECORDS = {
         2, 3, bytes(range(0xF0, 0xF8)), heartbeat=1700000001, last_sequence=0x1112131415161718, tokens=290000000,
         revoked=12345, snapshot_sequence=0x2122232425262728, generation=0x31, open_generations=0x32, epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42"),
     "tombstone": tombstone(sequence=0x4142434445464748, deleted_at=1710000002, generation=0x51, revoked=True),
+    "early_revocation": early_revocation(local_revoked_at=1710000003, denied=True),
 }
 
 

@@ -1,0 +1,87 @@
+"""Lists in the cell of a table: separated by blanks, or an array as PostgreSQL writes it."""
+
+from __future__ import annotations
+
+import re
+
+from pat_sync.record import BadRecord
+
+_SPACE = " \t\n\r\v\f"
+_BOUNDS = re.compile(r"\[([+-]?\d+):([+-]?\d+)\]\s*=\s*", re.ASCII)
+
+_HINT = "separate the elements by blanks, or write an array of PostgreSQL, as {a,b}"
+
+
+def parse_list(cell: str) -> list[str]:
+    """The elements of a cell. Raises BadRecord for a list of another kind, which would become a single element."""
+    text = cell.strip(_SPACE)
+    if text.startswith("{") or _BOUNDS.match(text):
+        return _parse_array(text)
+    if any(character in text for character in ',;|"') or text.startswith("["):
+        raise BadRecord(f'"{text}" looks like a list of another kind: {_HINT}')
+    return re.split(r"[ \t\n\r\v\f]+", text) if text else []
+
+
+def _parse_array(text: str) -> list[str]:
+    """By the rules of array_in() for one dimension: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO."""
+    bounds = _BOUNDS.match(text)
+    at = bounds.end() if bounds else 0
+    if not text[at:].startswith("{"):
+        raise BadRecord(f'"{text}" is not an array: {_HINT}')
+    at = _skip_space(text, at + 1)
+
+    elements: list[str] = []
+    if text[at : at + 1] == "}":
+        at += 1
+    else:
+        while True:
+            element, at = _parse_element(text, at)
+            elements.append(element)
+            delimiter = text[at : at + 1]
+            at += 1
+            if delimiter == "}":
+                break
+            if delimiter != ",":
+                raise BadRecord(f'"{text}" is an array that does not end, or has something after a quoted element')
+            at = _skip_space(text, at)
+    if at != len(text):
+        raise BadRecord(f'"{text}" goes on behind the end of its array')
+    if bounds and int(bounds[2]) - int(bounds[1]) + 1 != len(elements):
+        raise BadRecord(f'"{text}" has not as many elements as its bounds say')
+    return elements
+
+
+def _parse_element(text: str, at: int) -> tuple[str, int]:
+    """An element that begins at `at`, and where what delimits it is."""
+    if text[at : at + 1] == "{":
+        raise BadRecord(f'"{text}" is an array of arrays, where a list is wanted')
+    if text[at : at + 1] == '"':
+        found = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(text, at)
+        if found is None:
+            raise BadRecord(f'"{text}" has a quotation mark that is not closed')
+        return re.sub(r"(?s)\\(.)", r"\1", found[1]), _skip_space(text, found.end())
+
+    found = re.compile(r'(?:[^",{}\\]|\\.)*', re.DOTALL).match(text, at)
+    assert found is not None
+    end = found.end()
+    if text[end : end + 1] in ('"', "{"):
+        raise BadRecord(f'"{text}" has a quotation mark or a brace within an element that is not quoted')
+    # Space at the end counts if a backslash protects it.
+    raw = _without_trailing_space(found[0])
+    if not raw:
+        raise BadRecord(f'"{text}" has an element that is empty')
+    if raw.lower() == "null":
+        raise BadRecord(f'"{text}" has a NULL in it')
+    return re.sub(r"(?s)\\(.)", r"\1", raw), end
+
+
+def _without_trailing_space(raw: str) -> str:
+    text = raw.rstrip(_SPACE)
+    backslashes = len(text) - len(text.rstrip("\\"))
+    return raw[: len(text) + backslashes % 2]
+
+
+def _skip_space(text: str, at: int) -> int:
+    while text[at : at + 1] and text[at] in _SPACE:
+        at += 1
+    return at

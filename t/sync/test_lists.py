@@ -1,0 +1,80 @@
+"""Lists in the cells of a table."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from pat_sync.lists import parse_list
+from pat_sync.record import BadRecord
+
+
+@pytest.mark.parametrize(
+    "cell, elements",
+    [
+        ("", []),
+        ("  ", []),
+        ("read:api  write:csv", ["read:api", "write:csv"]),
+        ("orders[1]", ["orders[1]"]),
+        ("{read:api,write:csv}", ["read:api", "write:csv"]),
+        (" { a , b c } ", ["a", "b c"]),
+        ("{}", []),
+        ("{ }", []),
+        (r'{"a,b","c}","d\"\\",e\,f}', ["a,b", "c}", 'd"\\', "e,f"]),
+        ('{"null","","x "}', ["null", "", "x "]),
+        (r"{n\ull}", ["null"]),
+        (r"{a\ }", ["a "]),
+        (r"{a\\ }", ["a\\"]),
+        ("[1:2]={a,b}", ["a", "b"]),
+        ("[-1:-1]={a}", ["a"]),
+        ("{192.0.2.0/24,2001:db8::/32}", ["192.0.2.0/24", "2001:db8::/32"]),
+    ],
+)
+def test_what_postgresql_writes_is_what_it_meant(cell: str, elements: list[str]) -> None:
+    assert parse_list(cell) == elements
+
+
+@pytest.mark.parametrize(
+    "cell, cause",
+    [
+        ("read:api,write:csv", "looks like a list of another kind"),
+        ("read:api, write:csv", "separate the elements by blanks"),
+        ("a;b", "looks like"),
+        ("a|b", "looks like"),
+        ('["a","b"]', "looks like"),
+        ("[a b]", "looks like"),
+        ('"a" "b"', "looks like"),
+        ("{a,NULL}", "NULL"),
+        ("{null}", "NULL"),
+        ("{{a},{b}}", "array of arrays"),
+        ("{a,{b}}", "array of arrays"),
+        ("[1:2][1:1]={{a},{b}}", "looks like"),
+        ("{a", "does not end"),
+        (r"{a\}", "does not end"),
+        ('{"a}', "not closed"),
+        ("{a,}", "empty"),
+        ("{,a}", "empty"),
+        ("{a,,b}", "empty"),
+        ("{a}b", "behind the end"),
+        ("{a}}", "behind the end"),
+        ("{a}{b}", "behind the end"),
+        ('{"a"b}', "after a quoted element"),
+        ('{a"b"}', "within an element"),
+        ("{a{b}", "within an element"),
+        ("[1:3]={a,b}", "bounds"),
+        ("[1:2]=a", "not an array"),
+    ],
+)
+def test_any_other_list_is_refused(cell: str, cause: str) -> None:
+    with pytest.raises(BadRecord, match=cause):
+        parse_list(cell)
+
+
+def test_a_long_cell_takes_no_time_to_refuse() -> None:
+    with pytest.raises(BadRecord):
+        parse_list("{a" + " " * 60000 + '"}')
+    assert parse_list("{a" + " " * 60000 + "}") == ["a"]
