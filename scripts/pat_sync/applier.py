@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from pat_sync.configuration import Settings
-from pat_sync.errors import ApplierFailed, CommitRejected, SnapshotRejected
+from pat_sync.errors import ApplierFailed, CommitRejected, SnapshotHeld, SnapshotRejected
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
@@ -33,6 +33,9 @@ _SILENCE_SECONDS = 120.0
 _LAST_WORDS_SECONDS = 1.0
 
 _PIPE_SIZE = 1 << 20
+
+# How often something that lasts is logged.
+_REMIND_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ class Applier:
         self._opened: Opened | None = None
         self._silent_from = time.monotonic()
         self._waiting_for_disk = False
+        # Why the last snapshot is held back, if it is.
+        self._held: str | None = None
+        self._next_reminder = 0.0
         self._closing = False
         # The last line of its standard error, which says why it ended.
         self._last_words = ""
@@ -132,6 +138,10 @@ class Applier:
             for pending in self._pending.values():
                 pending.overtaken = pending.op in ("snapshot_begin", "snapshot_end")
         self._write(b"", {"op": "snapshot_begin", "epoch": epoch, "seq": seq})
+        # Nothing of a snapshot that is not wanted is sent.
+        while self._line in self._pending:
+            self._pulse.wait(1)
+            self.check()
         self.last_sequence = seq if epoch != self.epoch else max(seq, self.last_sequence)
         self.epoch = epoch
 
@@ -144,9 +154,10 @@ class Applier:
     def current(self, at: float | None, even_if_early: bool = False) -> None:
         """All that the source had at this time was sent. A heartbeat follows if it is time for one.
 
-        Without a time, all was sent that the source shows, and nobody knows how old that is.
+        Without a time, all was sent that the source shows, and nobody knows how old that is. A snapshot that is held
+        back keeps the store from having all.
         """
-        if at is None:
+        if at is None or self._held is not None:
             self._caught_up()
             return
         with self._lock:
@@ -164,6 +175,8 @@ class Applier:
     def settle(self) -> None:
         """Waits until everything is durable."""
         while self._pending:
+            if self._held is not None:
+                raise SnapshotHeld(self._held)
             self._pulse.wait(1)
             self.check()
 
@@ -286,7 +299,10 @@ class Applier:
             case "snapshot_progress":
                 self._metrics.set_snapshot("written", answer["done"])
                 self._metrics.set_snapshot("to_write", answer["of"])
+            case "snapshot_held":
+                self._note_held(answer["cause"])
             case "snapshot_committed":
+                self._note_held(None)
                 self._metrics.count("pat_sync_snapshots")
                 log.info(
                     "the snapshot is in the store: %d tokens, %d written, %d removed, %d rejected",
@@ -303,10 +319,13 @@ class Applier:
 
     def _settle_line(self, answer: dict[str, Any]) -> None:
         rejected = answer["answer"] == "rejected"
+        waits = False
         with self._lock:
             pending = self._pending.pop(answer["line"], None)
             if pending is not None:
                 self._pending_bytes -= pending.size
+                # What is sent behind a snapshot is acknowledged before it.
+                waits = any(other.op == "snapshot_end" for other in self._pending.values())
                 self._metrics.set("pat_sync_unacknowledged_commits", len(self._pending))
 
         if pending is None:
@@ -322,16 +341,28 @@ class Applier:
         elif not rejected:
             if pending.op in ("commit", "snapshot_end"):
                 self.acknowledged = pending.cursor
-            if pending.current_at is not None:
+            if pending.current_at is not None and not waits:
                 self._metrics.succeeded(pending.current_at)
         elif pending.overtaken:
             log.info("the snapshot before was dropped for a newer one")
         elif pending.op == "commit":
             self._fail(CommitRejected(f'it rejected the commit of cursor "{pending.cursor}": {answer["cause"]}'))
+        elif answer.get("held", False):
+            self._note_held(answer["cause"])
+            self._fail(SnapshotHeld(answer["cause"]))
         elif pending.op.startswith("snapshot"):
             self._fail(SnapshotRejected(f"it rejected the snapshot: {answer['cause']}"))
         else:
             self._fail(ApplierFailed(f"it rejected a {pending.op}: {answer['cause']}"))
+
+    def _note_held(self, cause: str | None) -> None:
+        if cause is not None and time.monotonic() >= self._next_reminder:
+            self._next_reminder = time.monotonic() + _REMIND_SECONDS
+            log.error("the snapshot is held back, and the heartbeat stands still: %s", cause)
+        elif cause is None and self._held is not None:
+            log.info("the snapshot is not held back any more")
+        self._held = cause
+        self._metrics.hold("removal", cause is not None)
 
     def _note_disk(self, cause: str | None) -> None:
         if cause is not None and not self._waiting_for_disk:

@@ -41,6 +41,10 @@ class SnapshotRejected(ApplierFailed):
     """A snapshot is older than the store, or can't be one."""
 
 
+class SnapshotHeld(ApplierFailed):
+    """A snapshot would remove what only an operator may give away."""
+
+
 def describe(error: BaseException) -> str:
     """The text of an error on one line, or its kind if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

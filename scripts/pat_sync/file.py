@@ -160,8 +160,6 @@ class FileSource(Source):
             if digest in seen:
                 raise _BadFile(f'line {number}: digest "{digest.hex()}" comes twice')
             seen.add(digest)
-        if not seen:
-            raise _BadFile("it is empty")
         return reader.content()
 
     def _send(self, applier: Applier, file: BinaryIO, content: str, version: _Version, at: float) -> None:

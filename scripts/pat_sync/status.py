@@ -130,7 +130,10 @@ def _is_followed(store: Path) -> bool:
 def _judge_store(
     settings: Settings, stats: dict[str, Any], is_running: bool, is_standby: bool, problems: list[str]
 ) -> None:
-    if stats["state"] != "ready":
+    held = stats.get("held_snapshot")
+    if held is not None and not held["accepted"]:
+        problems.append(_describe_held(held))
+    elif stats["state"] != "ready":
         problems.append(
             f'the store is "{stats["state"]}": '
             + ("a snapshot is on its way" if is_running else "it needs a complete snapshot, which pat-sync takes")
@@ -150,6 +153,19 @@ def _judge_store(
         problems.append(f"the heartbeat is {-age} s in the future: the clock was wrong, or is wrong now")
     if stats["used_size"] > _MAP_FULL * stats["map_size"]:
         problems.append("the map is nearly full: raise map_size for patctl and nginx")
+
+
+def _describe_held(held: dict[str, Any]) -> str:
+    command = 'if that is meant, run "patctl accept-snapshot"'
+    if held["first"]:
+        return (
+            f"the store holds {held['tokens']} tokens that no source gave, and would become the source's with its first"
+            f" snapshot: {command}"
+        )
+    return (
+        f"the snapshot of the source is held back, as it has {held['received']} tokens and would remove"
+        f" {held['removed']} of {held['tokens']}; revocations go through, and the heartbeat stands still: {command}"
+    )
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 #include "store/pat_writer.h"
 
+#include "cli/pat_accept.h"
 #include "cli/pat_change.h"
 #include "cli/pat_command.h"
 #include "cli/pat_json.h"
@@ -45,6 +46,10 @@ constexpr int first_wait_ms = 100;
 constexpr int longest_wait_ms = 5000;
 constexpr int lock_wait_ms = 10000;
 
+/// How often it is looked whether a snapshot that is held back was accepted, and said that it is held back.
+constexpr int held_wait_ms = 1000;
+constexpr std::int64_t held_reminder_seconds = 30;
+
 /// What a pipe holds at most if its owner may choose (pipe(7)).
 constexpr int pipe_size = 1 << 20;
 
@@ -79,6 +84,12 @@ public:
     using bad_value::bad_value;
 };
 
+/// A snapshot that would make the store its source's, of which no operator has said that it is to be.
+class held_back : public bad_value {
+public:
+    using bad_value::bad_value;
+};
+
 /// A line of the answer, field by field.
 class answer {
 public:
@@ -95,6 +106,13 @@ public:
     {
         write_name(name, json_);
         json_ += std::to_string(value);
+        return *this;
+    }
+
+    answer &truth(std::string_view name, bool value)
+    {
+        write_name(name, json_);
+        json_ += value ? "true" : "false";
         return *this;
     }
 
@@ -126,7 +144,10 @@ public:
     exit_status run()
     {
         open();
-        while (!has_ended_ || merging_) {
+        while (!has_ended_ || (merging_ && !is_held())) {
+            if (is_held()) {
+                static_cast<void>(lines_.is_waiting(held_wait_ms));
+            }
             read_lines();
             write_batch();
             if (merging_) {
@@ -176,6 +197,10 @@ private:
             act_on(one.number, read_message(*object));
         } catch (const stray_row &bad) {
             reject(one.number, bad.what(), {});
+        } catch (const held_back &bad) {
+            reject(one.number, bad.what(), {}, true);
+            arriving_.reset();
+            is_stray_ = true;
         } catch (const bad_value &bad) {
             reject(one.number, bad.what(), object ? read_hint(*object) : read_hint(one.text));
             std::string_view op;
@@ -246,10 +271,13 @@ private:
     }
 
     /// Its token is denied, as the line may have been a revocation.
-    void reject(std::uint64_t number, const std::string &cause, const hint &what)
+    void reject(std::uint64_t number, const std::string &cause, const hint &what, bool is_held = false)
     {
         answer rejected{"rejected"};
         rejected.number("line", number).text("cause", cause);
+        if (is_held) {
+            rejected.truth("held", true);
+        }
         if (!what.digests.empty()) {
             rejected.text("digest", to_hex(what.digests.front()));
         }
@@ -299,6 +327,9 @@ private:
             throw bad_value{"epoch: there were " + std::to_string(max_open_generations)
                             + " without a snapshot that was completed: make the store anew, or keep to one"};
         }
+        if (epoch_.empty()) {
+            require_no_tokens_of_others(what.epoch);
+        }
         if (merging_) {
             reject(merging_line_, "the snapshot that began at line " + std::to_string(number) + " overtook it", {});
         }
@@ -329,6 +360,56 @@ private:
             answer{"snapshot_begun"}.number("line", number).text("epoch", epoch_).number("seq", sequence).line();
     }
 
+    /// A store that holds tokens which no source gave becomes a source's only by a word of the operator.
+    void require_no_tokens_of_others(const std::string &epoch)
+    {
+        std::uint64_t tokens = 0;
+        update([&](store::transaction &change) -> store::fault {
+            bool is_local = false;
+            tokens = change.info().tokens;
+            if (const store::fault problem = find_local_tokens(change, is_local)) {
+                return problem;
+            }
+
+            store::held_snapshot known;
+            bool is_known = false;
+            if (const store::fault problem = change.get(known, is_known)) {
+                return problem;
+            }
+            if (!is_local || (is_known && known.is_accepted && (known.epoch.empty() || known.epoch == epoch))) {
+                tokens = 0;
+                return {};
+            }
+            return change.hold(
+                {.held_at = is_known ? known.held_at : now(), .tokens = tokens, .is_first = true, .epoch = epoch});
+        });
+        if (tokens > 0) {
+            throw held_back{
+                "the store holds " + std::to_string(tokens)
+                + " tokens that no source gave, and would be the source's from now on, without those that the "
+                  "source lacks: if that is meant, run \"patctl accept-snapshot\""};
+        }
+    }
+
+    static store::fault find_local_tokens(store::transaction &in, bool &found)
+    {
+        found = in.info().tokens > 0 && in.info().cursor.empty();
+        while (in.info().tokens > 0 && !found) {
+            digest of;
+            record token;
+            bool is_last = false;
+            const store::fault problem = in.next(of, token, is_last);
+            if (is_last) {
+                return {};
+            }
+            if (problem && problem.kind != store::fault_kind::bad_record) {
+                return problem;
+            }
+            found = !problem && token.sequence == 0;
+        }
+        return {};
+    }
+
     void end_snapshot(std::uint64_t number, const message &what)
     {
         if (!arriving_) {
@@ -343,9 +424,71 @@ private:
         cursor_ = what.cursor;
     }
 
+    [[nodiscard]] bool is_held() const { return merging_ && merging_->current() == resync::pass::held; }
+
+    /// Whether the snapshot that removes too much was accepted; if not, remembers that it is held back, with the
+    /// figures of the one that is new.
+    bool is_accepted(bool is_new)
+    {
+        const resync::removal &would = merging_->would_do();
+        const std::uint64_t received = merging_->done().received;
+        bool accepted = false;
+        update([&](store::transaction &change) -> store::fault {
+            store::held_snapshot known;
+            bool is_known = false;
+            if (const store::fault problem = change.get(known, is_known)) {
+                return problem;
+            }
+            const bool is_same = is_known && (known.epoch.empty() || known.epoch == change.info().epoch)
+                                 && (received > 0 || (known.received == 0 && !known.is_first));
+            accepted = is_same && known.is_accepted;
+            if (accepted || (is_same && !is_new)) {
+                return {};
+            }
+            return change.hold({.held_at = is_same ? known.held_at : now(),
+                                .received = received,
+                                .removed = would.removed,
+                                .tokens = would.tokens,
+                                .epoch = change.info().epoch});
+        });
+        return accepted;
+    }
+
+    /// Says so now and then, as whoever sends a snapshot waits for it.
+    void tell_that_it_is_held()
+    {
+        if (now() < next_reminder_) {
+            return;
+        }
+        next_reminder_ = now() + held_reminder_seconds;
+        const resync::removal &would = merging_->would_do();
+        answers_ += answer{"snapshot_held"}
+                        .text("cause", held_cause())
+                        .number("removed", would.removed)
+                        .number("tokens", would.tokens)
+                        .line();
+    }
+
+    [[nodiscard]] std::string held_cause() const
+    {
+        const resync::removal &would = merging_->would_do();
+        return "the snapshot has " + std::to_string(merging_->done().received) + " tokens, and would remove "
+               + std::to_string(would.removed) + " of the " + std::to_string(would.tokens)
+               + " that the store holds: if that is meant, run \"patctl accept-snapshot\"";
+    }
+
     /// Does a part of what end_snapshot() has begun, so that changes that arrive need not wait for all of it.
     void merge()
     {
+        if (is_held()) {
+            if (!is_accepted(false)) {
+                tell_that_it_is_held();
+                return;
+            }
+            merging_->accept();
+        }
+
+        const bool was_weighed = merging_->current() != resync::pass::weigh;
         merging_->prepare();
         update([&](store::transaction &change) { return merging_->step(change); });
         merging_->move_on();
@@ -353,7 +496,19 @@ private:
             warn_of_repair(of);
         }
 
+        if (!was_weighed && merging_->is_mass_removal()) {
+            next_reminder_ = 0;
+            if (is_accepted(true)) {
+                merging_->accept();
+            } else {
+                tell_that_it_is_held();
+            }
+        }
+
         const resync::counts &done = merging_->done();
+        if (merging_->current() != resync::pass::full) {
+            return;
+        }
         if (!merging_->is_done()) {
             answers_ +=
                 answer{"snapshot_progress"}.number("done", merging_->merged()).number("of", done.received).line();
@@ -368,7 +523,7 @@ private:
             info.cursor = cursor_;
             info.heartbeat = newer_heartbeat(info.heartbeat, merging_time_);
             keep(info);
-            return {};
+            return change.release();
         });
         answers_ += answer{"snapshot_committed"}
                         .number("line", merging_line_)
@@ -566,10 +721,13 @@ private:
         if (!batch_.changes.empty()) {
             complain(std::to_string(batch_.changes.size()) + " changes that no commit followed were dropped");
         }
+        if (is_held()) {
+            complain(held_cause());
+        }
         if (arriving_) {
             complain("the input ended before the snapshot did: the store waits for a complete one");
         }
-        return is_cut_off_ || arriving_ || !batch_.changes.empty() ? exit_status::no : exit_status::yes;
+        return is_cut_off_ || arriving_ || is_held() || !batch_.changes.empty() ? exit_status::no : exit_status::yes;
     }
 
     void flush()
@@ -612,6 +770,7 @@ private:
     std::unique_ptr<resync> merging_;   ///< the snapshot that is being written
     std::uint64_t merging_line_ = 0;
     std::int64_t merging_time_ = 0;
+    std::int64_t next_reminder_ = 0;  ///< that it is held back
     std::uint64_t snapshot_rejected_ = 0;
     bool is_stray_ = false;  ///< rows may come of a snapshot that was rejected
 
@@ -635,6 +794,7 @@ void add_apply(CLI::App &app, context &with)
     CLI::App *command = app.add_subcommand("apply", "Apply the changes that a source sends, and acknowledge them");
     command->footer(apply_examples);
     command->callback([&with] { with.run = [&with] { return std::make_unique<applier>(with)->run(); }; });
+    add_accept(app, with);
 }
 
 }  // namespace pat::cli

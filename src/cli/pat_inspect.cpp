@@ -1,5 +1,6 @@
 #include "core/pat_policy.h"
 #include "core/pat_token.h"
+#include "store/pat_held.h"
 #include "store/pat_reader.h"
 #include "store/pat_snapshot.h"
 
@@ -349,7 +350,12 @@ exit_status stats(const context &with)
             return true;
         },
         [&](const digest &, const early_revocation &) { early++; });
-    tombstones -= damaged + early;
+    std::span<const std::byte> held_bytes;
+    bool is_held = false;
+    store::held_snapshot held;
+    require(with.folder(), from.find(store::held_key(), held_bytes, is_held));
+    tombstones -= damaged + early + (is_held ? 1 : 0);
+    is_held = is_held && store::decode(held_bytes, held) == codec_error::none;
 
     const meta &info = from.info();
     const bool has_pepper = info.scheme == digest_scheme::hmac_sha256;
@@ -390,6 +396,16 @@ exit_status stats(const context &with)
         } else {
             text += R"(,"heartbeat":null,"heartbeat_age":null)";
         }
+        if (is_held) {
+            text += std::string{",\"held_snapshot\":{\"accepted\":"} + (held.is_accepted ? "true" : "false")
+                    + ",\"first\":" + (held.is_first ? "true" : "false");
+            number("since", static_cast<std::uint64_t>(held.held_at));
+            number("received", held.received);
+            number("removed", held.removed);
+            number("tokens", held.tokens);
+            string("epoch", held.epoch);
+            text += '}';
+        }
         number("file_size", size);
         number("used_size", used);
         number("map_size", file.map_size);
@@ -420,6 +436,12 @@ exit_status stats(const context &with)
     list.add("epoch", printable(info.epoch));
     list.add("cursor", printable(info.cursor));
     list.add("heartbeat", info.heartbeat != 0 ? show_time(info.heartbeat, with.now) : "never: no source");
+    if (is_held) {
+        list.add(held.is_accepted ? "accepted snapshot" : "held snapshot",
+                 held.is_first ? "the first of a source, over " + std::to_string(held.tokens) + " tokens of this host"
+                               : std::to_string(held.received) + " tokens; would remove " + std::to_string(held.removed)
+                                     + " of " + std::to_string(held.tokens));
+    }
     list.add("file", std::to_string(size) + " bytes");
     list.add("map", std::to_string(used) + " of " + std::to_string(file.map_size) + " bytes used");
     list.add("depth", std::to_string(file.depth));

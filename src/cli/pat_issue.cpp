@@ -206,7 +206,9 @@ exit_status issue(const context &with, const issue_options &options)
     const fresh_token token{options.prefix};
     const digest of = hash.get()(token.text());
 
+    bool is_followed = false;
     require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        is_followed = store::is_followed(change.info());
         if (!change.info().made_with(hash.get())) {
             return {store::fault_kind::wrong_pepper};
         }
@@ -219,6 +221,9 @@ exit_status issue(const context &with, const issue_options &options)
 
     complain("issued " + drafted.id + " for " + printable(drafted.subject) + ", "
              + (drafted.expires_at != 0 ? "valid until " + format_time(drafted.expires_at) : "which never expires"));
+    if (is_followed) {
+        complain("warning: the store has a source, which does not know the token: it goes with the next snapshot");
+    }
     return exit_status::yes;
 }
 

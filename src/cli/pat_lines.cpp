@@ -73,11 +73,11 @@ bool line_reader::has_line()
     return false;
 }
 
-bool line_reader::is_waiting()
+bool line_reader::is_waiting(int patience)
 {
     while (!has_line() && !has_ended_) {
         pollfd input{fd_, POLLIN, 0};
-        if (poll(&input, 1, 0) <= 0) {
+        if (poll(&input, 1, patience) <= 0) {
             return false;
         }
         fill();

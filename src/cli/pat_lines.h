@@ -27,8 +27,8 @@ public:
     /// The next line, until the next call; false at the end. Throws a failure.
     bool next(line &out);
 
-    /// True if next() would not have to wait.
-    [[nodiscard]] bool is_waiting();
+    /// True if next() would not have to wait, perhaps after waiting for so long, in milliseconds.
+    [[nodiscard]] bool is_waiting(int patience = 0);
 
     /// Bytes read so far.
     [[nodiscard]] std::uint64_t position() const noexcept { return position_; }

@@ -198,7 +198,12 @@ exit_status verify(const context &with)
 
         const auto of = digest_of_key(key);
         if (!of) {
-            if (!std::ranges::equal(key, meta_key())) {
+            store::held_snapshot held;
+            if (std::ranges::equal(key, store::held_key())) {
+                if (const codec_error error = store::decode(value, held); error != codec_error::none) {
+                    found.add({}, "the snapshot that is held back: " + std::string{message(error)});
+                }
+            } else if (!std::ranges::equal(key, meta_key())) {
                 found.add({}, "a key that is none of ours: " + to_hex(key));
             }
             continue;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <limits>
 
 #include <fcntl.h>
@@ -19,6 +20,10 @@ constexpr std::size_t max_bucket_in_memory = 65536;
 
 /// Rows, records and tombstones that a transaction looks at, so that it is over in a fraction of a second.
 constexpr std::size_t max_step = 8192;
+
+/// What is taken for a mass removal.
+constexpr std::uint64_t least_removed = 100;
+constexpr std::uint64_t most_removed_tenths = 9;
 
 /// Among rows of the same digest, the last counts: the one with the highest sequence, and of the same sequence a good
 /// one rather than one that can't be used. If its sequence is not certain, that one counts in any case.
@@ -41,6 +46,12 @@ bool are_equal(const record &a, const record &b)
            && a.expires_at == b.expires_at && a.revoked_at == b.revoked_at && a.local_revoked_at == b.local_revoked_at
            && a.denied == b.denied && a.id == b.id && a.subject == b.subject && a.name == b.name && a.scopes == b.scopes
            && std::ranges::equal(a.ranges, b.ranges) && std::ranges::equal(a.claims, b.claims);
+}
+
+/// Whether a token is let in, as far as it goes by the token.
+bool is_let_in(const record &token, std::int64_t now)
+{
+    return !token.is_revoked() && (token.expires_at == 0 || token.expires_at > now);
 }
 
 }  // namespace
@@ -148,6 +159,34 @@ void resync::deny(const digest &of, std::optional<std::uint64_t> sequence)
     spool_.add(of, sequence ? order_of_row(*sequence) - 1 : last_order, {});
 }
 
+void resync::begin(pass next)
+{
+    pass_ = next;
+    stage_ = stage::tokens;
+    at_ = {.is_end = true};
+    end_bucket_ = 0;
+    merged_ = 0;
+}
+
+/// A pass before the last has seen enough, or all.
+void resync::end_pass()
+{
+    if (pass_ == pass::revocations) {
+        pass_ = stage_ == stage::tokens ? pass_ : pass::held;
+        return;
+    }
+
+    const auto &[removed, live_removed, live_kept, tokens] = removal_;
+    const bool is_over = stage_ != stage::tokens;
+    const bool is_much =
+        live_removed >= least_removed && live_removed * 10 > (live_removed + live_kept) * most_removed_tenths;
+    if (is_over && (counts_.received == 0 ? removed > 0 : is_much)) {
+        begin(pass::revocations);
+    } else if (is_over || (counts_.received > 0 && live_kept * 10 >= tokens)) {
+        begin(pass::full);
+    }
+}
+
 void resync::prepare()
 {
     if (stage_ != stage::tokens || !at_.is_end) {
@@ -167,9 +206,12 @@ void resync::prepare()
 store::fault resync::step(store::transaction &change)
 {
     step_counts_ = {};
+    step_removal_ = {};
     repaired_.clear();
     next_ = at_;
     next_stage_ = stage_;
+    now_ = std::max<std::int64_t>(1, std::time(nullptr));
+    removal_.tokens = change.info().tokens;
 
     if (stage_ == stage::tombstones) {
         return drop_tombstones(change);
@@ -182,7 +224,7 @@ store::fault resync::step(store::transaction &change)
     if (next_.is_end && end_bucket_ == spool::buckets) {
         next_stage_ = stage::tombstones;
     }
-    return carry_out(change, plan);
+    return pass_ == pass::weigh ? store::fault{} : carry_out(change, plan);
 }
 
 void resync::move_on() noexcept
@@ -192,6 +234,14 @@ void resync::move_on() noexcept
     merged_ += next_.row - at_.row;
     at_ = next_;
     stage_ = next_stage_;
+    if (pass_ == pass::weigh) {
+        removal_.removed += step_removal_.removed;
+        removal_.live_removed += step_removal_.live_removed;
+        removal_.live_kept += step_removal_.live_kept;
+    }
+    if (pass_ != pass::full) {
+        end_pass();
+    }
 }
 
 record resync::row(std::size_t at) const
@@ -240,7 +290,7 @@ store::fault resync::plan_merge(store::transaction &change, std::vector<action> 
         } else {
             plan_missing(change.info(), of, stored, is_damaged, plan);
         }
-        if (is_damaged) {
+        if (is_damaged && pass_ == pass::full) {
             repaired_.push_back(of);
         }
     }
@@ -250,7 +300,7 @@ store::fault resync::plan_merge(store::transaction &change, std::vector<action> 
 store::fault resync::plan_new(store::transaction &change, std::size_t at, bool is_last, std::vector<action> &plan)
 {
     const auto item = rows_[at];
-    if (item.record.empty()) {
+    if (item.record.empty() || pass_ != pass::full) {
         return {};
     }
 
@@ -275,15 +325,19 @@ store::fault resync::plan_new(store::transaction &change, std::size_t at, bool i
 
 /// A row with a record.
 void resync::plan_both(const meta &info, std::size_t at, const record &stored, bool is_damaged,
-                       std::vector<action> &plan) const
+                       std::vector<action> &plan)
 {
     const auto item = rows_[at];
+    step_removal_.live_kept += !is_damaged && is_let_in(stored, now_) ? 1 : 0;
     const bool is_current = !is_damaged && stored.generation == info.generation;
 
     if (item.record.empty()) {
         if (!is_damaged && stored.sequence <= sequence_ && !(stored.denied && is_current)) {
             plan.push_back({action::kind::deny, item.of, at, 0});
         }
+        return;
+    }
+    if (pass_ != pass::full && row(at).revoked_at == 0) {
         return;
     }
     if (is_damaged) {
@@ -301,13 +355,20 @@ void resync::plan_both(const meta &info, std::size_t at, const record &stored, b
 
 /// A record without a row. One that was revoked on this host stays, and is revoked by the source from then on.
 void resync::plan_missing(const meta &info, const digest &of, const record &stored, bool is_damaged,
-                          std::vector<action> &plan) const
+                          std::vector<action> &plan)
 {
     const bool is_newer = !is_damaged && stored.sequence > sequence_;
     const bool is_kept = !is_damaged && stored.local_revoked_at != 0;
     const bool is_withdrawn = stored.revoked_at != 0 && stored.generation == info.generation;
 
-    if (!is_newer && !(is_kept && is_withdrawn)) {
+    if (is_newer) {
+        step_removal_.live_kept += is_let_in(stored, now_) ? 1 : 0;
+    } else if (!(is_kept && is_withdrawn)) {
+        step_removal_.removed += is_kept ? 0 : 1;
+        step_removal_.live_removed += !is_damaged && is_let_in(stored, now_) ? 1 : 0;
+        if (pass_ != pass::full) {
+            return;
+        }
         plan.push_back({is_kept ? action::kind::withdraw : action::kind::erase, of, 0, 0});
     }
 }
@@ -382,7 +443,7 @@ store::fault resync::drop_tombstones(store::transaction &change)
             return problem;
         }
     }
-    next_stage_ = is_last ? stage::done : stage::tombstones;
+    next_stage_ = is_last ? stage::end : stage::tombstones;
     return {};
 }
 

@@ -82,6 +82,33 @@ public:
     /// row with the same sequence, if that is certain, or a higher one counts instead.
     void deny(const digest &of, std::optional<std::uint64_t> sequence);
 
+    /// What a snapshot would do to the tokens of the store.
+    struct removal {
+        std::uint64_t removed = 0;       ///< the snapshot lacks them
+        std::uint64_t live_removed = 0;  ///< those of them that are let in
+        std::uint64_t live_kept = 0;
+        std::uint64_t tokens = 0;  ///< of the store
+    };
+
+    /// How much of it is done, pass by pass:
+    ///
+    ///     weigh ──nearly all stays──▶ full ──▶ done
+    ///       │                          ▲
+    ///       └──▶ is_mass_removal() ──▶ revocations ──▶ held ──accept()
+    enum class pass : unsigned char { weigh, revocations, held, full };
+
+    [[nodiscard]] pass current() const noexcept { return pass_; }
+
+    /// True once it was found that it would remove so much that an operator must say so: of a snapshot without tokens
+    /// anything at all, of others more than nine tenths of at least a hundred tokens that are let in. Nothing but
+    /// revocations is then written, unless accept() comes.
+    [[nodiscard]] bool is_mass_removal() const noexcept { return pass_ == pass::revocations; }
+
+    [[nodiscard]] const removal &would_do() const noexcept { return removal_; }
+
+    /// An operator has said so: all of it is written.
+    void accept() { begin(pass::full); }
+
     /// Reads what the next step needs. The snapshot must be complete.
     void prepare();
 
@@ -92,7 +119,7 @@ public:
     /// The transaction of the last step() is durable.
     void move_on() noexcept;
 
-    [[nodiscard]] bool is_done() const noexcept { return stage_ == stage::done; }
+    [[nodiscard]] bool is_done() const noexcept { return pass_ == pass::full && stage_ == stage::end; }
 
     [[nodiscard]] const counts &done() const noexcept { return counts_; }
 
@@ -103,22 +130,25 @@ public:
     [[nodiscard]] const std::vector<digest> &repaired() const noexcept { return repaired_; }
 
 private:
-    enum class stage : unsigned char { tokens, tombstones, done };
+    enum class stage : unsigned char { tokens, tombstones, end };
 
     struct action;
 
+    void begin(pass next);
+    void end_pass();
     store::fault plan_merge(store::transaction &change, std::vector<action> &plan);
     store::fault plan_new(store::transaction &change, std::size_t at, bool is_last, std::vector<action> &plan);
-    void plan_both(const meta &info, std::size_t at, const record &stored, bool is_damaged,
-                   std::vector<action> &plan) const;
+    void plan_both(const meta &info, std::size_t at, const record &stored, bool is_damaged, std::vector<action> &plan);
     void plan_missing(const meta &info, const digest &of, const record &stored, bool is_damaged,
-                      std::vector<action> &plan) const;
+                      std::vector<action> &plan);
     store::fault carry_out(store::transaction &change, const std::vector<action> &plan);
     store::fault drop_tombstones(store::transaction &change);
     [[nodiscard]] record row(std::size_t at) const;
 
     std::uint64_t sequence_;
     spool spool_;
+    pass pass_ = pass::weigh;
+    removal removal_;
     stage stage_ = stage::tokens;
     counts counts_;
     std::uint64_t merged_ = 0;
@@ -139,6 +169,8 @@ private:
     place next_;
     stage next_stage_ = stage::tokens;
     counts step_counts_;
+    removal step_removal_;
+    std::int64_t now_ = 0;
     std::vector<digest> repaired_;
 };
 

@@ -101,6 +101,7 @@ bool is_too_strict_for(const import_options &options, std::uint64_t refused)
 struct import_result {
     std::uint64_t added = 0;
     std::uint64_t replaced = 0;
+    bool is_followed = false;         ///< the store has a source
     std::uint64_t still_revoked = 0;  ///< those of the replaced whose local revocation was kept
     std::vector<digest> repaired;     ///< those of the replaced that were damaged
 };
@@ -134,6 +135,7 @@ import_result write_records(const context &with, store::writer &writer, const co
     require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
         meta &info = change.info();
         const bool is_bulk_load = info.tokens == 0 && !info.has_source();
+        result.is_followed = store::is_followed(info);
 
         for (std::size_t i = 0; i < records.size(); i++) {
             const collection::item item = records[i];
@@ -209,6 +211,9 @@ exit_status import_records(const context &with, const import_options &options)
         warn_of_repair(of);
     }
 
+    if (result.is_followed && records.size() > 0) {
+        complain("warning: the store has a source: what it does not know goes with its next snapshot");
+    }
     if (with.json) {
         write_out("{\"imported\":" + std::to_string(records.size()) + ",\"new\":" + std::to_string(result.added)
                   + ",\"replaced\":" + std::to_string(result.replaced) + ",\"duplicates\":" + std::to_string(duplicates)

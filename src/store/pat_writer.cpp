@@ -241,7 +241,7 @@ fault transaction::write(const token_key &key, const Entry &from, unsigned flags
     return error == codec_error::none ? from_lmdb(code) : from_codec(error);
 }
 
-fault transaction::remove(const token_key &key) noexcept
+fault transaction::remove(std::span<const std::byte> key) noexcept
 {
     if (const fault problem = pages_->before_remove(key)) {
         return problem;
@@ -385,6 +385,41 @@ fault transaction::revoke_early(const digest &of, const early_revocation &as) no
         return remove(make_early_key(of));
     }
     return write(make_early_key(of), as, 0);
+}
+
+fault transaction::get(held_snapshot &out, bool &found) noexcept
+{
+    codec_error error = codec_error::none;
+    const int code = trapped([&] {
+        MDB_val wanted = to_value(held_key());
+        MDB_val value;
+        const int result = mdb_get(handle_, database_, &wanted, &value);
+        if (result == 0) {
+            error = decode(to_bytes(value), out);
+        }
+        return result;
+    });
+    found = code == 0 && error == codec_error::none;
+    return code == 0 || code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
+}
+
+fault transaction::hold(const held_snapshot &what) noexcept
+{
+    held_buffer buffer;
+    const encoded result = encode(what, buffer);
+    if (result.error != codec_error::none) {
+        return from_codec(result.error);
+    }
+    return from_lmdb(trapped([&] {
+        MDB_val key = to_value(held_key());
+        MDB_val value = to_value(result.bytes);
+        return mdb_put(handle_, database_, &key, &value, 0);
+    }));
+}
+
+fault transaction::release() noexcept
+{
+    return remove(held_key());
 }
 
 fault transaction::load_meta() noexcept

@@ -4,12 +4,14 @@
 #include "core/pat_record.h"
 #include "store/pat_environment.h"
 #include "store/pat_fault.h"
+#include "store/pat_held.h"
 #include "store/pat_pages.h"
 
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
 #include <optional>
+#include <span>
 
 #include <sys/types.h>
 
@@ -62,6 +64,14 @@ public:
     /// Remembers what is to be held against a token once its record is written. Nothing at all is forgotten.
     fault revoke_early(const digest &of, const early_revocation &as) noexcept;
 
+    /// The snapshot that is held back; `found` tells whether there is one. One that can't be read is none. Its text
+    /// holds until the next change.
+    fault get(held_snapshot &out, bool &found) noexcept;
+
+    /// Writes what is held back, or removes it.
+    fault hold(const held_snapshot &what) noexcept;
+    fault release() noexcept;
+
     /// The meta record. Changes are written with the transaction; its texts must live until then. The counts are kept
     /// by the functions above.
     [[nodiscard]] meta &info() noexcept { return meta_; }
@@ -93,7 +103,7 @@ private:
 
     fault write_new(const digest &of, record from, unsigned flags, bool &is_revoked) noexcept;
 
-    fault remove(const token_key &key) noexcept;
+    fault remove(std::span<const std::byte> key) noexcept;
 
     MDB_txn *handle_ = nullptr;
     page_check *pages_ = nullptr;   ///< before each change it looks at the pages that this will touch (rule 10)

@@ -4,6 +4,7 @@
 #include "core/pat_bytes.h"
 #include "core/pat_crc32c.h"
 #include "core/pat_record.h"
+#include "store/pat_held.h"
 
 #include <algorithm>
 #include <array>
@@ -392,6 +393,43 @@ void early_revocations_are_the_golden_bytes(void **)
     assert_bytes_equal("digest", *back, the_digest());
     assert_false(digest_of_early_key(the_key).has_value());
     assert_false(digest_of_key(the_early_key).has_value());
+}
+
+void held_snapshots_are_the_golden_bytes(void **)
+{
+    static record_buffer file;
+    static store::held_buffer buffer;
+    const store::held_snapshot want{.held_at = 1710000004,
+                                    .received = 0x0102030405060708,
+                                    .removed = 0x1112131415161718,
+                                    .tokens = 0x2122232425262728,
+                                    .is_accepted = true,
+                                    .is_first = true,
+                                    .epoch = "7f9c2ba4-epoch"};
+    const auto golden = read_golden(PAT_GOLDEN_DIR "/held_snapshot.hex", file);
+    const encoded result = store::encode(want, buffer);
+    assert_number_equal("encode", result.error, codec_error::none);
+    assert_bytes_equal("held snapshot", result.bytes, golden);
+
+    store::held_snapshot have;
+    assert_int_equal(store::decode(golden, have), codec_error::none);
+    assert_number_equal("held_at", have.held_at, want.held_at);
+    assert_number_equal("received", have.received, want.received);
+    assert_number_equal("removed", have.removed, want.removed);
+    assert_number_equal("tokens", have.tokens, want.tokens);
+    assert_true(have.is_accepted && have.is_first);
+    assert_view_equal("epoch", have.epoch, "7f9c2ba4-epoch");
+
+    specimen value{golden};
+    for (std::size_t bit = 0; bit < 8 * golden.size(); bit++) {
+        value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
+        assert_number_equal(label_at("bit", bit), store::decode(value.bytes(), have), error_of_flip(bit));
+        value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
+    }
+    for (std::size_t length = 0; length < golden.size(); length++) {
+        specimen cut{golden.first(length)};
+        assert_true(store::decode(cut.bytes(), have) != codec_error::none);
+    }
 }
 
 void a_damaged_early_revocation_is_refused(void **)
@@ -1256,6 +1294,7 @@ int main()
         cmocka_unit_test(meta_records_are_the_golden_bytes),
         cmocka_unit_test(tombstones_are_the_golden_bytes),
         cmocka_unit_test(early_revocations_are_the_golden_bytes),
+        cmocka_unit_test(held_snapshots_are_the_golden_bytes),
         cmocka_unit_test(a_damaged_early_revocation_is_refused),
         cmocka_unit_test(a_damaged_tombstone_is_refused),
         cmocka_unit_test(a_tombstone_has_a_time),

@@ -12,6 +12,7 @@ import sys
 
 TOKEN_KEY = b"t" + bytes(range(32))
 TOMBSTONE_KEY = b"d" + bytes(range(32))
+HELD_KEY = b"h"
 EARLY_KEY = b"e" + bytes(range(32))
 META_KEY = b"m"
 
@@ -113,6 +114,19 @@ def early_revocation(local_revoked_at, denied):
     ])
 
 
+def held_snapshot(held_at, received, removed, tokens, accepted, first, epoch):
+    return seal(HELD_KEY, [
+        ("version", struct.pack("B", 1)),
+        ("flags", struct.pack("B", (1 if accepted else 0) | (2 if first else 0))),
+        ("epoch length", struct.pack("<H", len(epoch))),
+        ("held_at", struct.pack("<q", held_at)),
+        ("received", struct.pack("<Q", received)),
+        ("removed", struct.pack("<Q", removed)),
+        ("tokens", struct.pack("<Q", tokens)),
+        ("epoch", epoch),
+    ])
+
+
 RECORDS = {
     "token_minimal": token(b"a", b"b"),
     "token_full": token(
@@ -126,6 +140,9 @@ RECORDS = {
         2, 3, bytes(range(0xF0, 0xF8)), heartbeat=1700000001, last_sequence=0x1112131415161718, tokens=290000000,
         revoked=12345, snapshot_sequence=0x2122232425262728, generation=0x31, open_generations=0x32, epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42"),
     "tombstone": tombstone(sequence=0x4142434445464748, deleted_at=1710000002, generation=0x51, revoked=True),
+    "held_snapshot": held_snapshot(
+        held_at=1710000004, received=0x0102030405060708, removed=0x1112131415161718, tokens=0x2122232425262728,
+        accepted=True, first=True, epoch=b"7f9c2ba4-epoch"),
     "early_revocation": early_revocation(local_revoked_at=1710000003, denied=True),
 }
 

@@ -1,0 +1,74 @@
+#include "cli/pat_accept.h"
+
+#include "store/pat_writer.h"
+
+#include "cli/pat_json.h"
+#include "cli/pat_output.h"
+
+#include <algorithm>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl stats
+  patctl accept-snapshot)";
+
+/// Accepts the snapshot that apply holds back, or the first one of a store that has no source yet. It counts once: the
+/// end of a snapshot removes it.
+exit_status accept_snapshot(const context &with)
+{
+    store::writer writer;
+    require(with.folder(), writer.open(with.enter().c_str(), with.map_size));
+
+    store::held_snapshot held;
+    std::string epoch;
+    bool found = false;
+    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
+        if (const store::fault problem = change.get(held, found)) {
+            return problem;
+        }
+        if (!found && !store::is_followed(change.info()) && change.info().tokens > 0) {
+            found = true;
+            held.tokens = change.info().tokens;
+            held.is_first = true;
+        }
+        if (!found) {
+            return {};
+        }
+        epoch = held.epoch;
+        held.epoch = epoch;
+        held.held_at = with.now;
+        held.is_accepted = true;
+        return change.hold(held);
+    }));
+
+    if (!found) {
+        complain("no snapshot is held back: there is nothing to accept");
+        return exit_status::no;
+    }
+    if (with.json) {
+        write_out("{\"first\":" + std::string{held.is_first ? "true" : "false"} + ",\"removed\":"
+                  + std::to_string(held.removed) + ",\"tokens\":" + std::to_string(held.tokens) + "}\n");
+    }
+    complain(held.is_first ? "accepted: the next snapshot of a source takes the store over, and of its "
+                                 + std::to_string(held.tokens) + " tokens those stay that the source has"
+                           : "accepted: the snapshot of " + std::to_string(held.received) + " tokens may remove "
+                                 + std::to_string(held.removed) + " of " + std::to_string(held.tokens));
+    return exit_status::yes;
+}
+
+}  // namespace
+
+void add_accept(CLI::App &app, context &with)
+{
+    CLI::App *command = app.add_subcommand("accept-snapshot", "Let the snapshot that is held back have its way, once");
+    command->footer(examples);
+    command->callback([&with] { with.run = [&with] { return accept_snapshot(with); }; });
+}
+
+}  // namespace pat::cli
