@@ -246,7 +246,8 @@ def test_killed_again_and_again(database: Database, store: Store, nginx: UsageSe
             for _ in range(12):
                 with follow(database, store, nginx, "--usage-interval", "0.01") as sync:
                     asked = len(nginx.requests)
-                    wait_until(lambda: len(nginx.requests) > asked, "it asks")
+                    # By the second time, a batch is recorded.
+                    wait_until(lambda: len(nginx.requests) > asked + 1, "it asks twice")
                     time.sleep(dice.uniform(0, 0.1))
                     sync.kill()
         finally:
@@ -254,7 +255,7 @@ def test_killed_again_and_again(database: Database, store: Store, nginx: UsageSe
             user.join()
         with follow(database, store, nginx):
             wait_until_counted(owner, nginx)
-        assert last_batch(owner) > 12
+        assert last_batch(owner) >= 12
 
 
 def test_a_platform_that_crashes(store: Store, nginx: UsageServer) -> None:
