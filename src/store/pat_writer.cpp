@@ -243,13 +243,19 @@ fault transaction::write(const token_key &key, const Entry &from, unsigned flags
 
 fault transaction::remove(std::span<const std::byte> key) noexcept
 {
+    MDB_val wanted = to_value(key);
+    MDB_val value;
+
+    // Nearly always there is nothing, as a new token has no tombstone: then no page changes, and none is looked at.
+    const int code = trapped([&] { return mdb_get(handle_, database_, &wanted, &value); });
+    if (code != 0) {
+        return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
+    }
+
     if (const fault problem = pages_->before_remove(key)) {
         return problem;
     }
-
-    MDB_val wanted = to_value(key);
-    const int code = trapped([&] { return mdb_del(handle_, database_, &wanted, nullptr); });
-    return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
+    return from_lmdb(trapped([&] { return mdb_del(handle_, database_, &wanted, nullptr); }));
 }
 
 fault transaction::get(const digest &of, record &out, bool &found) noexcept
