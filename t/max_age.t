@@ -85,6 +85,7 @@ sub watch_age {
 
 beat('old', 1000);
 beat('resync', 1000);
+patctl($store{resync}, 'accept-snapshot');    # its tokens are of this host
 eval { patctl($store{resync}, \qq({"op":"snapshot_begin","epoch":"e","seq":1}\n), 'apply') };    # and no end
 with_clock(5000, sub { patctl($store{ahead}, \qq({"op":"heartbeat"}\n), 'apply') });
 

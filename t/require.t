@@ -9,7 +9,7 @@ our $store = new_store('main');
 our %token = import_each_kind($store,
     gold  => '"subject":"gold","name":"of gold","scopes":["read"],"claims":{"plan":"gold"}',
     plain => '"subject":"plain"',
-    odd   => '"subject":"odd","claims":{"nil":"0","nils":"00","empty":"","blank":" 0"}');
+    odd   => '"subject":"odd","claims":{"nil":"0","nils":"00","empty":"","blank":"0 0"}');
 write_file(scratch() . '/htpasswd', "bob:{PLAIN}secret\n");
 
 our $basic = 'Authorization: Basic Ym9iOnNlY3JldA==';    # bob:secret

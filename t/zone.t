@@ -71,11 +71,14 @@ sub of_server {
 
 sub sum { my ($of) = @_; my $sum = 0; $sum += $_ for values %{ $of // {} }; return $sum }
 
-# The status once so many requests are counted: other workers take up to a second.
+# The status once so many requests are counted, and so many refusals of dry runs: other workers take up to a second.
 sub counted {
-    my ($server, $requests) = @_;
+    my ($server, $requests, $dry) = @_;
     my $status;
-    wait_for(sub { $status = status_of($server); sum($status->{requests}) >= $requests });
+    wait_for(sub {
+        $status = status_of($server);
+        sum($status->{requests}) >= $requests && sum($status->{dry_run}) >= ($dry // 0);
+    });
     return $status;
 }
 
@@ -143,7 +146,7 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
     $server->get('/to', bearer('alice'));
     $server->get('/to-off', bearer('alice'));
     $server->get('/to-scope', bearer('alice'));
-    $status = counted($server, 50 + 8);
+    $status = counted($server, 50 + 8, 1);
     is_deeply nonzero($status->{dry_run}), { revoked => 1 }, "$what: a dry run that would have been refused is counted apart";
     is_deeply nonzero(of_server($status, 'one')->{dry_run}), { revoked => 1 }, "$what: for its server";
     is_deeply { map { my $name = $_; my $sum = 0; $sum += $_ for @{ $status->{history}{dry_run}{$name} }; $sum ? ($name => $sum) : () } @verdicts },

@@ -239,7 +239,6 @@ def test_the_last_line_of_a_file_says_why(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "tokens.jsonl"
     for content, cause in (
         (None, "can't be read: No such file or directory"),
-        ("", "is not used: it is empty"),
         (text(token("a"), {"digest": "12"}), "is not used: line 2: "),
     ):
         if content is not None:

@@ -60,10 +60,11 @@ sub _choose_root {
     return;
 }
 
+# The pid of the nginx that runs in a root, or 0.
 sub _nginx_in {
     my ($root) = @_;
     my ($pid) = (slurp("$root/logs/nginx.pid") // '') =~ /^(\d+)$/ or return 0;
-    return (slurp("/proc/$pid/cmdline") // '') =~ m{\Q$root/\E};
+    return (slurp("/proc/$pid/cmdline") // '') =~ m{\Q$root/\E} ? $pid : 0;
 }
 
 # ---- what nginx -V says
@@ -313,7 +314,8 @@ sub reload {
 
 sub stop {
     my ($self) = @_;
-    my $pid = delete $self->{pid} or return;
+    # A signal may have ended launch() before it had read the pid.
+    my $pid = delete $self->{pid} || _nginx_in($self->{root}) or return;
     my @family = ($pid, _children($pid));
     my $gone = sub { !grep { _alive($_) } @family };
     my $gentle = $ENV{TEST_NGINX_FAST_SHUTDOWN} ? 'TERM' : 'QUIT';
