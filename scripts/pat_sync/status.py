@@ -45,9 +45,6 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
     if not is_running:
         problems.append("no pat-sync is running for this store: systemctl start pat-sync, and see its log")
     if stats is not None:
-        for name in ("state", "epoch", "cursor", "heartbeat", "heartbeat_age", "used_size", "map_size"):
-            report[name] = stats[name]
-        report["tokens"] = stats["meta_tokens"]
         is_standby = False
         try:
             probe = _probe(settings, source, stats, is_running)
@@ -62,6 +59,11 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
             report["source_answers"] = False
             report["source_text"] = f"does not answer: {scrub(str(error))}"
             problems.append(f"the source can't be read: {scrub(str(error))}")
+        # What was on its way may have arrived meanwhile.
+        stats = read_stats(settings, []) or stats
+        for name in ("state", "epoch", "cursor", "heartbeat", "heartbeat_age", "used_size", "map_size"):
+            report[name] = stats[name]
+        report["tokens"] = stats["meta_tokens"]
         _judge_store(settings, stats, is_running, is_standby, problems)
     if usage is not None:
         try:
