@@ -16,6 +16,7 @@
 ///
 ///     'd' digest[32]            the tombstone of a digest whose token was deleted
 ///     'e' digest[32]            the early revocation of a digest whose token is not here yet
+///     'h'                       the snapshot that is held back (store/pat_held.h)
 ///     'm'                       the meta record
 ///     't' digest[32]            the token record of a digest
 ///
