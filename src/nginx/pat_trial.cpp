@@ -414,7 +414,7 @@ private:
 [[nodiscard]] bool look_at_all(ngx_cycle_t *cycle, const ngx_array_t &uses) noexcept
 {
     const auto *core = reinterpret_cast<const ngx_core_conf_t *>(ngx_get_conf(cycle->conf_ctx, ngx_core_module));
-    const bool changes_user = geteuid() == 0 && core->master;
+    const bool changes_user = geteuid() == 0 && core->master != 0;
     const account_name own = account_name::of_user(geteuid());
     const workers_user user = {changes_user ? core : nullptr, changes_user ? core->username : own.text()};
 

@@ -48,7 +48,7 @@ public:
     [[nodiscard]] const char *text() const noexcept { return text_.data(); }
 
 private:
-    std::array<char, 4 * PATH_MAX> text_{};
+    std::array<char, std::size_t{4} * PATH_MAX> text_{};
     std::size_t length_ = 0;
 };
 

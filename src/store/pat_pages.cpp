@@ -104,7 +104,7 @@ void page_check::begin(int fd, std::size_t map_size, std::uint64_t transaction) 
 page_check::buffer page_check::read_pages(std::uint64_t first, std::uint64_t count) const noexcept
 {
     const std::size_t size = count * page_size_;
-    buffer copy{new std::byte[size]};
+    buffer copy = std::make_unique_for_overwrite<std::byte[]>(size);
     const ssize_t got = pread(fd_, copy.get(), size, static_cast<off_t>(first * page_size_));
     const std::size_t length = got < 0 ? 0 : static_cast<std::size_t>(got);
     std::memset(copy.get() + length, 0, size - length);
