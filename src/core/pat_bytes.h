@@ -42,6 +42,14 @@ inline void store_le(std::byte *to, T value) noexcept
     std::memcpy(to, &value, sizeof value);
 }
 
+/// Eight bytes as a number that orders as they do.
+[[nodiscard]] inline std::uint64_t load_be64(const std::byte *from) noexcept
+{
+    std::uint64_t value;
+    std::memcpy(&value, from, sizeof value);
+    return std::endian::native == std::endian::little ? __builtin_bswap64(value) : value;
+}
+
 [[nodiscard]] inline std::span<const std::byte> bytes_of(std::string_view text) noexcept
 {
     return {reinterpret_cast<const std::byte *>(text.data()), text.size()};

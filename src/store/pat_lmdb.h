@@ -20,6 +20,9 @@ namespace pat::store {
     return {static_cast<const std::byte *>(value.mv_data), value.mv_size};
 }
 
+/// Opens the database of a store, whose searches end (pat_trap.h) whatever its pages say. Returns LMDB's code.
+[[nodiscard]] int open_database(MDB_txn *transaction, MDB_dbi &database) noexcept;
+
 /// Reads the meta record; its texts point into `buffer`. A store without one is `fault_kind::not_a_store`.
 fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta &out) noexcept;
 

@@ -44,7 +44,7 @@ fault reader::open(const char *folder, std::size_t map_size, unsigned wait_ms) n
             problem_ = from_lmdb(code);
             return;
         }
-        code = mdb_dbi_open(transaction_, nullptr, 0, &database_);
+        code = open_database(transaction_, database_);
         mdb_txn_reset(transaction_);
 
         problem_ = from_lmdb(code);

@@ -31,7 +31,7 @@ fault snapshot::open(const char *folder, std::size_t map_size) noexcept
     fault problem;
     const auto start = [&] {
         int code = environment_.begin_reading(transaction_);
-        if (code == 0 && (code = mdb_dbi_open(transaction_, nullptr, 0, &database_)) == 0) {
+        if (code == 0 && (code = open_database(transaction_, database_)) == 0) {
             code = mdb_cursor_open(transaction_, database_, &cursor_);
         }
         problem = code == 0 ? read_meta(transaction_, database_, meta_bytes_, meta_) : from_lmdb(code);

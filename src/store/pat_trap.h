@@ -9,6 +9,8 @@ struct MDB_env;
 /// A memory-mapped file can be cut short or overwritten by anyone who may write it: the next read is then a SIGBUS, or
 /// a SIGSEGV where a page number leads out of the map, or LMDB ends the process because it found a page that can't be.
 /// None of these must end an nginx worker, so calls that touch a map run in a trap, which turns them into an answer.
+/// Nor must a search that never ends, because a page says that it has a negative number of keys: the trap counts the
+/// steps.
 ///
 ///     trap::install();                        before a file is mapped
 ///     mdb_env_set_assert(env, trap::failed_assertion);
@@ -22,16 +24,28 @@ namespace pat::store::trap {
 
 enum class outcome : unsigned char {
     done,
-    fault,  ///< a page that can't be, or past the end of the file
+    fault,  ///< a page that can't be, or past the end of the file, or a search without an end
     late,   ///< the time was up
 };
 
 struct state {
     sigjmp_buf out;
     volatile std::sig_atomic_t armed;
+    unsigned steps;  ///< that the searches in this trap may still take
 };
 
 extern state current;
+
+/// A search compares a dozen keys on each of at most 32 pages; one trap has two or three searches in it.
+inline constexpr unsigned max_steps = 1 << 16;
+
+/// To be called for each key that a search compares with.
+inline void count_step() noexcept
+{
+    if (--current.steps == 0 && current.armed != 0) {
+        siglongjmp(current.out, static_cast<int>(outcome::fault));
+    }
+}
 
 /// A timer whose signal leaves the trap that is armed when the time is up, while it lives.
 class deadline {
@@ -63,6 +77,7 @@ template <typename Body>
         return false;
     }
 
+    current.steps = max_steps;
     current.armed = 1;
     body();
     current.armed = 0;
@@ -81,6 +96,7 @@ template <typename Body>
         return static_cast<outcome>(reason);
     }
 
+    current.steps = max_steps;
     current.armed = 1;
     body();
     current.armed = 0;

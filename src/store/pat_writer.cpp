@@ -578,7 +578,7 @@ fault writer::begin(transaction &scope) noexcept
         return {fault_kind::replaced};
     }
 
-    if ((code = mdb_dbi_open(scope.handle_, nullptr, 0, &scope.database_)) != 0) {
+    if ((code = open_database(scope.handle_, scope.database_)) != 0) {
         abort(scope);
         return from_lmdb(code);
     }

@@ -360,6 +360,60 @@ void reader_rule_13_a_list_of_free_pages_without_end_ends(void **)
     });
 }
 
+/// Has all pages of the tree say what makes LMDB's search of a key go on for ever: that they have keys of one size,
+/// which is 0, and fewer of them than none.
+void put_negative_counts(const path &data, std::uint16_t lower)
+{
+    constexpr off_t flags_at = 10;
+    constexpr off_t lower_at = 12;
+    constexpr std::uint16_t tree_page = 1 | 2;
+    constexpr std::uint16_t keys_of_one_size = 0x20;
+
+    for (off_t page = off_t{2} * page_size; page < size_of(data); page += page_size) {
+        const auto flags = static_cast<std::uint16_t>(read_number(data, page + flags_at));
+        if ((flags & tree_page) != 0) {
+            const std::uint16_t changed = 2 | keys_of_one_size;
+            patch(data, page + flags_at, &changed, sizeof changed);
+            patch(data, page + lower_at, &lower, sizeof lower);
+        }
+    }
+}
+
+void reader_rule_13_a_search_ends_whatever_a_page_says_of_its_keys(void **)
+{
+    const path store = make_store();
+    put_many(store, 600);
+    const path data = store / "data.mdb";
+    const path good = folder / "good";
+    copy_file(data, good);
+
+    for (const std::uint16_t lower : std::initializer_list<std::uint16_t>{0, 1, 2, 8, 14, 15}) {
+        in_child([&] {
+            auto *reader = new store::reader;
+            if (reader->open(store.text, map_size, 1000)) {
+                return false;
+            }
+            put_negative_counts(data, lower);
+            return look(*reader, 1).problem.kind == fault_kind::damaged
+                   && reader->open(store.text, map_size, 1000).kind == fault_kind::damaged;
+        });
+        in_child([&] {
+            store::writer writer;
+            const store::fault problem = writer.open(store.text, map_size);
+            const token_text text = token(1);
+            const auto change = [&](store::transaction &scope) {
+                return scope.put(plain(text.text), record_of(text, 1));
+            };
+            return problem.kind == fault_kind::damaged || writer.update(change).kind == fault_kind::damaged;
+        });
+        in_child([&] {
+            store::snapshot snapshot;
+            return snapshot.open(store.text, map_size).kind == fault_kind::damaged;
+        });
+        copy_file(good, data);
+    }
+}
+
 }  // namespace
 
 int main()
@@ -372,6 +426,7 @@ int main()
         store_test(reader_rule_13_a_large_table_of_readers_is_refused),
         store_test(reader_rule_8_a_file_that_wants_all_of_the_address_space_is_refused),
         store_test(reader_rule_13_a_list_of_free_pages_without_end_ends),
+        store_test(reader_rule_13_a_search_ends_whatever_a_page_says_of_its_keys),
     };
     return cmocka_run_group_tests_name("store files", tests, nullptr, nullptr);
 }
