@@ -50,6 +50,9 @@ sub holds_once {
     return "@{[sort { $a cmp $b } holds($pid, $path)]}" eq join ' ', map { "$path/$_" } qw(data.mdb data.mdb lock.mdb lock.mdb open.lock);
 }
 
+# Sockets that the master has open. Those to a worker are closed a moment after the worker is gone.
+sub sockets_of { my ($pid) = @_; return scalar grep { /^socket:/ } values %{ fds_of($pid) } }
+
 # ---- reloads under load
 
 {
@@ -58,6 +61,7 @@ sub holds_once {
     my $master = $server->pid;
     ok wait_for(sub { readers_are($store, $server->workers) }), 'each worker has one slot of the reader table';
     ok !holds($master, $store), 'the master holds nothing of the store';
+    my $sockets = sockets_of($master);
 
     pipe my $result, my $tell or die "pipe: $!\n";
     my $load = fork // die "fork: $!\n";
@@ -75,6 +79,7 @@ sub holds_once {
     close $tell;
 
     $server->reload or die 'no reload: ' . $server->log;
+    ok wait_for(sub { sockets_of($master) == $sockets }), 'a reload leaves no socket open';
     my $before = fds_of($master);
     my $failed = 0;
     $server->reload or $failed++ for 1 .. 50;
@@ -90,6 +95,7 @@ sub holds_once {
     ok wait_for(sub { readers_are($store, $server->workers) }), 'slots are those of the workers that live, and no more'
         or diag join ' ', readers($store);
     cmp_ok patctl($store, '--json', 'stats') =~ /"readers":(\d+)/ && $1, '<=', 12, 'the reader table did not grow';
+    ok wait_for(sub { sockets_of($master) == $sockets }), 'nor do fifty';
     is scalar keys %{ fds_of($master) }, scalar keys %$before, 'the master has as many files open as before'
         or diag explain fds_of($master);
     ok !holds($master, $store), 'and none of the store';
