@@ -24,8 +24,11 @@ my $binary = $ENV{TEST_NGINX_BINARY};
 delete @ENV{grep { /^TEST_NGINX_/ } keys %ENV};
 $ENV{TEST_NGINX_BINARY} = $binary if defined $binary;
 
+# Each request for /t is in the error log: as a notice, since not each nginx can log for debugging.
 my $CONFIG = <<'END';
 --- config
+rewrite_log on;
+rewrite ^/t$ /t;
 location = /t { add_header X-A a; return 200 "hello\n"; }
 location = /missing { root /nonexistent; }
 END
