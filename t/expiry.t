@@ -277,6 +277,7 @@ location = /t { auth_pat_leeway 1y; try_files /nowhere =204; }
 
 
 === TEST 9: a token that expires is refused from that very second on
+--- no_check_leak
 --- config
 location = /t { try_files /nowhere =204; }
 location = /expires { auth_pat off; rewrite ^ /expires?port=$server_port break; proxy_pass http://unix:$TEST_NGINX_CONTROL; }
@@ -294,6 +295,7 @@ access token "watched" expired
 
 
 === TEST 10: with a leeway a token that expires is refused from the second that is so much later
+--- no_check_leak
 --- config
 location = /leeway { auth_pat_leeway 5s; try_files /nowhere =204; }
 location = /expires-leeway { auth_pat off; rewrite ^ /expires-leeway?port=$server_port break; proxy_pass http://unix:$TEST_NGINX_CONTROL; }
@@ -311,6 +313,7 @@ access token "watched" expired
 
 
 === TEST 11: a token becomes valid in that very second
+--- no_check_leak
 --- config
 location = /t { try_files /nowhere =204; }
 location = /begins { auth_pat off; rewrite ^ /begins?port=$server_port break; proxy_pass http://unix:$TEST_NGINX_CONTROL; }
@@ -328,6 +331,7 @@ access token "watched" is not yet valid
 
 
 === TEST 12: with a leeway a token becomes valid in the second that is so much earlier
+--- no_check_leak
 --- config
 location = /leeway { auth_pat_leeway 5s; try_files /nowhere =204; }
 location = /begins-leeway { auth_pat off; rewrite ^ /begins-leeway?port=$server_port break; proxy_pass http://unix:$TEST_NGINX_CONTROL; }

@@ -285,6 +285,7 @@ location = /1h  { auth_pat_max_age 1h;  try_files /nowhere =204; }
 
 
 === TEST 9: it becomes stale while nginx runs, and is not any more with the next heartbeat
+--- no_check_leak
 --- timeout: 180
 --- config
 location = /t { auth_pat_store $TEST_NGINX_STORE_RECOVERS; auth_pat_max_age 2s; add_header X-Now $msec always; try_files /nowhere =204; }
@@ -504,6 +505,7 @@ GET /t
 
 
 === TEST 20: the age follows a heartbeat without a lookup
+--- no_check_leak
 --- timeout: 180
 --- config
 location = /age { auth_pat off; auth_pat_store $TEST_NGINX_STORE_MOVING; add_header X-Now $msec; return 200 "[$auth_pat_store_age]"; }
