@@ -1,4 +1,5 @@
 #include "store/pat_files.h"
+#include "store/pat_ownership.h"
 #include "store/pat_snapshot.h"
 #include "store/pat_writer.h"
 
@@ -29,37 +30,20 @@ namespace pat::cli {
 
 namespace {
 
-/// Makes the folders above the store that are missing. nginx's workers must be able to pass through them, and nobody
-/// else may put another store in place, whatever the umask is.
-void make_parents(const std::string &folder)
-{
-    std::filesystem::path path = std::filesystem::absolute(folder).lexically_normal();
-    if (!path.has_filename()) {
-        path = path.parent_path();
-    }
-
-    constexpr mode_t writable_by_others = 022;
-    const mode_t former = umask(writable_by_others);
-    std::error_code error;
-    std::filesystem::create_directories(path.parent_path(), error);
-    umask(former);
-
-    if (error) {
-        throw failure{exit_status::fault,
-                      "folder \"" + path.parent_path().string() + "\" can't be made: " + error.message()};
-    }
-}
-
 exit_status init(const context &with, const std::string &owner_name, const std::string &group_name)
 {
     const std::string &folder = with.folder();
     new_owner owner = read_owner(owner_name, group_name, folder);
     const pepper_hasher hash{with.pepper_file};
 
-    make_parents(folder);
     if (owner.user != geteuid()) {
         make_folder_for(owner, folder);
         owner.group.reset();  // which the folder has
+    } else {
+        if (geteuid() == 0 && check_place(folder).kind == store::fault_kind::exposed) {
+            require(folder, {store::fault_kind::exposed});
+        }
+        make_parents(folder);
     }
     const store::fault problem = store::writer::create(folder.c_str(), owner.group, hash.get(), with.map_size);
     if (problem.kind == store::fault_kind::absent || problem.kind == store::fault_kind::denied) {
@@ -257,6 +241,7 @@ store::fault backup_for_owner(const context &with, const std::string &to, const 
     constexpr const char *name = "copy";
     constexpr mode_t only_root = 0700;
 
+    require(with.folder(), store::check_way(with.folder().c_str(), original.st_uid));
     struct stat info;
     if (lstat(to.c_str(), &info) == 0) {
         return {store::fault_kind::exists, EEXIST};
@@ -266,7 +251,7 @@ store::fault backup_for_owner(const context &with, const std::string &to, const 
         return store::from_errno(errno);
     }
 
-    // From here on by descriptor: the folder to write to may lie in one of others.
+    // From here on by descriptor: the owner is to have no other way in.
     const store::descriptor folder{open(partial.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
     int ends[2];
     if (folder.get() < 0 || fchown(folder.get(), original.st_uid, original.st_gid) != 0
@@ -307,6 +292,12 @@ store::fault backup_for_owner(const context &with, const std::string &to, const 
 
 exit_status backup(const context &with, const std::string &to)
 {
+    if (geteuid() == 0 && check_place(to).kind == store::fault_kind::exposed) {
+        throw failure{exit_status::fault, '"' + to
+                                              + "\" can't be made: root writes to no folder on whose path others can "
+                                              + "put another: name one of root's"};
+    }
+
     struct stat info;
     const bool is_for_owner = geteuid() == 0 && stat(with.folder().c_str(), &info) == 0 && info.st_uid != 0;
     const store::fault problem = is_for_owner ? backup_for_owner(with, to, info)

@@ -7,13 +7,14 @@
 
 #include <cerrno>
 #include <charconv>
-#include <filesystem>
+#include <cstdlib>
 #include <system_error>
 
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace pat::cli {
@@ -68,6 +69,28 @@ gid_t group_of(uid_t user)
     throw failure{exit_status::fault, "store \"" + folder + "\" can't be made: " + error_text(code)};
 }
 
+constexpr mode_t private_mode = 0700;
+
+/// Makes the folder and those above it in a child that is this user; returns what errno says.
+int make_folder_as(uid_t user, const std::string &folder)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        try {
+            become(user);
+            make_parents(folder);
+        } catch (const failure &) {
+            std::_Exit(EACCES);
+        }
+        std::_Exit(mkdir(folder.c_str(), private_mode) == 0 || errno == EEXIST ? 0 : errno);
+    }
+
+    int status = 0;
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return child < 0 ? errno : WIFEXITED(status) ? WEXITSTATUS(status) : ECANCELED;
+}
+
 }  // namespace
 
 void become(uid_t user)
@@ -89,10 +112,43 @@ void become_owner_of(const std::string &folder)
     }
 
     // What is at the path later does not matter: another user's rights end there, and root's own store is looked at
-    // once more when it is opened.
+    // once more when it is opened. But a third user must not have led root here, to the store of this one.
     struct stat info;
     if (stat(folder.c_str(), &info) == 0 && info.st_uid != root) {
+        require(folder, store::check_way(folder.c_str(), info.st_uid));
         become(info.st_uid);
+    }
+}
+
+std::filesystem::path folder_above(const std::string &folder)
+{
+    const std::filesystem::path path = std::filesystem::absolute(folder);
+    return path.has_filename() ? path.parent_path() : path.parent_path().parent_path();
+}
+
+store::fault check_place(const std::string &folder)
+{
+    std::filesystem::path above = folder_above(folder);
+    std::error_code unknown;
+    while (!std::filesystem::exists(above, unknown) && above.has_relative_path()) {
+        above = above.parent_path();
+    }
+    // A step further, as the last folder is not looked at.
+    return store::check_way((above / ".").c_str(), root);
+}
+
+void make_parents(const std::string &folder)
+{
+    const std::filesystem::path above = folder_above(folder);
+
+    constexpr mode_t writable_by_others = 022;
+    const mode_t former = umask(writable_by_others);
+    std::error_code error;
+    std::filesystem::create_directories(above, error);
+    umask(former);
+
+    if (error) {
+        throw failure{exit_status::fault, "folder \"" + above.string() + "\" can't be made: " + error.message()};
     }
 }
 
@@ -134,26 +190,29 @@ new_owner read_owner(const std::string &user_name, const std::string &group_name
 
 void make_folder_for(const new_owner &owner, const std::string &folder)
 {
-    constexpr mode_t roots = 0700;
-    const bool is_new = mkdir(folder.c_str(), roots) == 0;
-    if (!is_new && errno != EEXIST) {
-        refuse_folder(folder, errno);
+    if (check_place(folder).kind == store::fault_kind::exposed) {
+        if (const int code = make_folder_as(owner.user, folder); code != 0) {
+            refuse_folder(folder, code);
+        }
+    } else {
+        make_parents(folder);
+        if (mkdir(folder.c_str(), private_mode) != 0 && errno != EEXIST) {
+            refuse_folder(folder, errno);
+        }
     }
 
     // From here on it is the folder that was found, whatever is at the path.
-    const store::descriptor found{open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | (is_new ? O_NOFOLLOW : 0))};
+    const store::descriptor found{open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     struct stat info;
     if (found.get() < 0 || fstat(found.get(), &info) != 0) {
         refuse_folder(folder, errno);
     }
 
     if (info.st_uid == root) {
-        if (!is_new) {
-            require(folder, store::check_way(folder.c_str()));
-            if (!std::filesystem::is_empty("/proc/self/fd/" + std::to_string(found.get()))) {
-                const bool has_store = faccessat(found.get(), store::data_file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-                require(folder, {has_store ? store::fault_kind::exists : store::fault_kind::not_empty});
-            }
+        require(folder, store::check_way(folder.c_str(), root));
+        if (!std::filesystem::is_empty("/proc/self/fd/" + std::to_string(found.get()))) {
+            const bool has_store = faccessat(found.get(), store::data_file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+            require(folder, {has_store ? store::fault_kind::exists : store::fault_kind::not_empty});
         }
     } else if (info.st_uid != owner.user) {
         throw failure{exit_status::fault, "store \"" + folder + "\" can't be made for user "

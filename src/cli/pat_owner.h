@@ -1,5 +1,8 @@
 #pragma once
 
+#include "store/pat_fault.h"
+
+#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -9,7 +12,8 @@
 /// is to be opened as the caller (peppers, input) must have been opened before.
 namespace pat::cli {
 
-/// As root: becomes the owner of the folder, if that is another user. There need not be a folder.
+/// As root: becomes the owner of the folder, if that is another user. There need not be a folder. Throws a failure if a
+/// third user could lead it to another store.
 void become_owner_of(const std::string &folder);
 
 /// Becomes this user, with the groups that it has, and can't go back. Only for root.
@@ -26,8 +30,19 @@ struct new_owner {
 /// bad_value.
 new_owner read_owner(const std::string &user_name, const std::string &group_name, const std::string &folder);
 
-/// As root, for another user: makes the folder, or takes an empty one of root's, gives it to that user, and becomes it.
-/// A folder that is not root's belongs to whom it belongs to. Throws a failure.
+/// The folder that a path lies in.
+std::filesystem::path folder_above(const std::string &folder);
+
+/// Whether root alone decides where something is made at this path; `exposed` if not.
+store::fault check_place(const std::string &folder);
+
+/// Makes the folders above that are missing. nginx's workers must be able to pass through them, and nobody else may put
+/// another store in place, whatever the umask is. Throws a failure.
+void make_parents(const std::string &folder);
+
+/// As root, for another user: makes the folder with those above it, or takes an empty one of root's, gives it to that
+/// user, and becomes it. Where others decide what is at the path, the user makes it, and root does not. A folder that
+/// is not root's belongs to whom it belongs to. Throws a failure.
 void make_folder_for(const new_owner &owner, const std::string &folder);
 
 }  // namespace pat::cli

@@ -26,6 +26,7 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept;
 
 /// What a look at a store shows. It goes through a pipe from one process to another.
 struct trial_result {
+    int obstacle = 0;  ///< an errno: there was no look
     store::fault problem;
     store::refusal refused;         ///< what belongs to the problem, if it is one of rights
     bool has_group = false;         ///< this process has the group of what was refused

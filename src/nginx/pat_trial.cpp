@@ -5,10 +5,13 @@
 #include "store/pat_environment.h"
 #include "store/pat_ownership.h"
 
+#include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
 #include <cstdlib>
 #include <new>
+#include <span>
 
 #include <fcntl.h>
 #include <grp.h>
@@ -56,8 +59,8 @@ namespace {
 /// For all stores together: nothing that a store's owner does keeps nginx from starting for longer.
 constexpr ngx_msec_t deadline_ms = 2500;
 
-/// How long a child may take to end, once it is told to or has said all. One that the kernel does not let go is left to
-/// nginx, which waits for all of its children.
+/// How long children may take to end, once they are told to or have said all. One that the kernel does not let go is
+/// left to nginx, which waits for all of its children.
 constexpr ngx_msec_t end_ms = 200;
 
 /// Whom the workers run as: another user than this process's only if it is root and has workers.
@@ -73,17 +76,13 @@ struct workers_user {
     return static_cast<ngx_msec_t>(time.tv_sec) * 1000 + static_cast<ngx_msec_t>(time.tv_nsec) / 1000000;
 }
 
-/// As ngx_worker_process_init() does it.
-[[nodiscard]] store::fault become(const workers_user &user) noexcept
+/// As ngx_worker_process_init() does it; returns errno.
+[[nodiscard]] int become(const workers_user &user) noexcept
 {
-    if (user.conf == nullptr) {
-        return {};
-    }
-    if (setgid(user.conf->group) != 0 || initgroups(user.conf->username, user.conf->group) != 0
-        || setuid(user.conf->user) != 0) {
-        return store::from_errno(errno);
-    }
-    return {};
+    const bool is_done = user.conf == nullptr
+                         || (setgid(user.conf->group) == 0 && initgroups(user.conf->username, user.conf->group) == 0
+                             && setuid(user.conf->user) == 0);
+    return is_done ? 0 : errno;
 }
 
 /// A child process that looks at one store. It runs while others do, so that none has to wait for one that hangs.
@@ -97,7 +96,7 @@ public:
 
         int ends[2];
         if (pipe2(ends, O_CLOEXEC) != 0) {
-            found_.problem = store::from_errno(errno);
+            found_.obstacle = errno;
             return;
         }
 
@@ -106,7 +105,7 @@ public:
             look(use, user, ends[1]);
         }
         if (child_ < 0) {
-            found_.problem = store::from_errno(errno);
+            found_.obstacle = errno;
             ::close(ends[0]);
         }
         ::close(ends[1]);
@@ -114,37 +113,41 @@ public:
     }
 
     /// Waits for the result until `deadline`, and ends the child.
-    void finish(ngx_msec_t deadline) noexcept
+    void finish(const store_use &use, ngx_msec_t deadline) noexcept
     {
         if (child_ < 0) {
             return;
         }
 
-        auto *to = reinterpret_cast<std::byte *>(&found_);
+        std::array<std::byte, sizeof(trial_result) + 1> bytes;  // one more, which is its end
         std::size_t length = 0;
         bool has_ended = false;
         while (!has_ended && can_read(deadline)) {
-            const ssize_t got = ::read(results_, to + length, sizeof(found_) - length);
-            if (got < 0 || length == sizeof(found_)) {
+            const ssize_t got = ::read(results_, &bytes[length], bytes.size() - length);
+            if (got < 0 || length + static_cast<std::size_t>(got) == bytes.size()) {
                 break;
             }
             length += static_cast<std::size_t>(got);
             has_ended = got == 0;
         }
+        ::close(results_);
 
         // The pipe ends with the process: without that it is still there, and its number is its own.
         if (!has_ended) {
             kill(child_, SIGKILL);
         }
-        if (length < sizeof(found_)) {
-            found_ = {};
-            is_late_ = !has_ended;
-            has_died_ = has_ended;
+        if (length == sizeof(found_) && is_sound(bytes, use)) {
+            ngx_memcpy(&found_, bytes.data(), sizeof(found_));
+        } else {
+            is_late_ = length == 0 && !has_ended;
+            has_died_ = !is_late_;
         }
-        ::close(results_);
+    }
 
-        const ngx_msec_t give_up = now_ms() + end_ms;
-        while (waitpid(child_, nullptr, WNOHANG) == 0 && now_ms() < give_up) {
+    /// Waits until the child is gone.
+    void forget(ngx_msec_t give_up) const noexcept
+    {
+        while (child_ > 0 && waitpid(child_, nullptr, WNOHANG) == 0 && now_ms() < give_up) {
             poll(nullptr, 0, 1);
         }
     }
@@ -168,18 +171,34 @@ private:
             dup2(nowhere, stream);
         }
 
-        // The master has signals blocked by which work on a store is bounded.
+        // The master has signals blocked by which work on a store is bounded. What it does on others, this process must
+        // not: nginx would write to the log, whose number is that of a file of the store now.
+        for (int number = 1; number < NSIG; number++) {
+            (void) std::signal(number, SIG_DFL);
+        }
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, nullptr);
 
         trial_result found;
-        found.problem = become(user);
+        found.obstacle = become(user);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (!found.problem) {
+        if (found.obstacle == 0) {
             found = look_at(*use.store, *use.make_digest);
         }
         _exit(::write(results, &found, sizeof(found)) == sizeof(found) ? EXIT_SUCCESS : EXIT_FAILURE);
+    }
+
+    /// Who may write to lock.mdb may have taken over the process that this comes from.
+    [[nodiscard]] static bool is_sound(std::span<const std::byte> bytes, const store_use &use) noexcept
+    {
+        const auto is_flag = [&](std::size_t offset) { return std::to_integer<unsigned>(bytes[offset]) <= 1; };
+        store::refusal refused;
+        ngx_memcpy(&refused, &bytes[offsetof(trial_result, refused)], sizeof(refused));
+
+        return refused.part <= store::store_part::lock && refused.way_length <= use.store->path.len
+               && is_flag(offsetof(trial_result, has_group)) && is_flag(offsetof(trial_result, has_stale_groups))
+               && is_flag(offsetof(trial_result, has_data));
     }
 
     [[nodiscard]] bool can_read(ngx_msec_t deadline) const noexcept
@@ -319,7 +338,8 @@ private:
         to.append_quoted(folder);
     }
 
-    /// Of the store. Nothing of this has root follow a link that lies in it: -R does not, and the rest its owner does.
+    /// Of the store. Root follows no link that lies in it: -R does not, and the rest its owner does, who gets nothing
+    /// of root's by that, neither a group nor a terminal.
     static void open_to_group(const store_use &use, const trial_result &found, const workers_user &user,
                               store::shell_command &to) noexcept
     {
@@ -339,14 +359,16 @@ private:
             to.append_quoted(folder);
             to.append(" && ");
         }
-        to.append("chmod -R g+rX ");
-        to.append_quoted(folder);
-        to.append(" && setpriv --clear-groups --reuid=");
+        const passwd *known = is_roots ? nullptr : getpwuid(found.refused.user);
+        to.append("setsid -w setpriv --reset-env --clear-groups --reuid=");
         to.append(is_roots ? store::default_owner : owner.text());
-        to.append(" chmod g+w ");
-
-        store::file_path lock;
-        to.append_quoted(lock.set(folder, store::lock_file) ? lock.text() : folder);
+        to.append(" --regid=");
+        to.append(is_roots ? store::default_owner
+                           : account_name::of_group(known != nullptr ? known->pw_gid : found.refused.user).text());
+        to.append(" sh -c 'chmod -R g+rX \"$0\" && chmod g+w \"$0/");
+        to.append(store::lock_file);
+        to.append("\"' ");
+        to.append_quoted(folder);
     }
 
     u_char text_[6 * PATH_MAX] = {};
@@ -365,6 +387,13 @@ private:
             "auth_pat store \"%V\": user \"%s\" could not look at it within %M ms: see who holds locks of its "
             "files, used by \"auth_pat\" in %V:%ui",
             &path, user.name, deadline_ms, &place.file, place.line);
+        return true;
+    }
+    if (seen.found().obstacle != 0) {
+        ngx_log_error(
+            NGX_LOG_WARN, log, seen.found().obstacle,
+            "auth_pat store \"%V\": no process of user \"%s\" could look at it, used by \"auth_pat\" in %V:%ui", &path,
+            user.name, &place.file, place.line);
         return true;
     }
     if (seen.has_died()) {
@@ -430,14 +459,28 @@ private:
     sigaddset(&children, SIGCHLD);
     sigprocmask(SIG_BLOCK, &children, &former);
 
+    // Who started nginx may ignore it. Then the kernel would not keep the number of a child that has ended.
+    struct sigaction action;
+    const bool is_ignored = sigaction(SIGCHLD, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+    if (is_ignored) {
+        (void) std::signal(SIGCHLD, SIG_DFL);
+    }
+
     const ngx_msec_t deadline = now_ms() + deadline_ms;
     for (ngx_uint_t i = 0; i < uses.nelts; i++) {
         (new (&trials[i]) trial{})->begin(begin<store_use>(uses)[i], user);
     }
     for (ngx_uint_t i = 0; i < uses.nelts; i++) {
-        trials[i].finish(deadline);
+        trials[i].finish(begin<store_use>(uses)[i], deadline);
+    }
+    const ngx_msec_t give_up = now_ms() + end_ms;
+    for (ngx_uint_t i = 0; i < uses.nelts; i++) {
+        trials[i].forget(give_up);
     }
 
+    if (is_ignored) {
+        (void) std::signal(SIGCHLD, SIG_IGN);
+    }
     sigprocmask(SIG_SETMASK, &former, nullptr);
 
     bool is_good = are_different(uses, trials, cycle->log);

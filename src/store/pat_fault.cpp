@@ -1,6 +1,7 @@
 #include "store/pat_fault.h"
 
 #include <cerrno>
+#include <iterator>
 
 #include <lmdb.h>
 
@@ -19,8 +20,8 @@ const char *message(fault of) noexcept
     case fault_kind::shared:
         return "the store belongs to root, who opens no store that others may write to: give it to a user of its own";
     case fault_kind::exposed:
-        return "root opens no store on whose path others can put another: move it to a folder of root's, or give it to "
-               "a user of its own";
+        return "root opens no store on whose path others can put another: move it to a folder of root's or of its "
+               "owner's";
     case fault_kind::no_lock_file:
         return "lock.mdb or open.lock is missing, or lock.mdb not writable: readers must be in the store's group "
                "(\"patctl init --group\")";
@@ -65,7 +66,7 @@ const char *detail(fault of) noexcept
     }
     if (of.kind == fault_kind::not_regular) {
         constexpr const char *files[] = {"data.mdb", "lock.mdb", "open.lock"};
-        return files[of.code - 1];
+        return of.code > 0 && of.code <= static_cast<int>(std::size(files)) ? files[of.code - 1] : "";
     }
     if (of.kind == fault_kind::bad_record) {
         return message(static_cast<codec_error>(of.code)).data();

@@ -27,15 +27,18 @@ constexpr mode_t writable_by_others = S_IWGRP | S_IWOTH;
     return info.st_uid == root && (info.st_mode & writable_by_others) == 0;
 }
 
-/// Whether what root has in a folder stays there.
+/// Whether what root has in a folder of root's stays there.
 [[nodiscard]] bool keeps_entries(const struct stat &folder) noexcept
 {
-    return folder.st_uid == root && ((folder.st_mode & writable_by_others) == 0 || (folder.st_mode & S_ISVTX) != 0);
+    return (folder.st_mode & writable_by_others) == 0 || (folder.st_mode & S_ISVTX) != 0;
 }
 
 /// A walk along a path, one component at a time, by descriptors: what it has passed can't be exchanged behind it.
 class walk {
 public:
+    /// Besides root, `user` may have folders and links on the way, and let others write there.
+    explicit walk(uid_t user) noexcept : user_{user} {}
+
     fault start(const char *path) noexcept
     {
         if (!append(path)) {
@@ -44,15 +47,18 @@ public:
         return enter_beginning();
     }
 
-    /// Goes to the end of the path. The folders before the last are checked.
-    fault finish() noexcept
+    /// Goes to the end of the path, where `wanted` is. The folders before the last are checked.
+    fault finish(const struct stat &wanted) noexcept
     {
         for (std::string_view name = take(); !name.empty(); name = take()) {
             if (const fault problem = step(name)) {
                 return problem;
             }
         }
-        return {};
+
+        // Links of /proc lead elsewhere than they say.
+        const auto end = identify(at_.get());
+        return end == file_identity{wanted.st_dev, wanted.st_ino} ? fault{} : fault{fault_kind::exposed};
     }
 
     [[nodiscard]] const descriptor &folder() const noexcept { return at_; }
@@ -107,15 +113,15 @@ private:
         if (fstat(at_.get(), &here) != 0 || fstatat(at_.get(), name.data(), &next, AT_SYMLINK_NOFOLLOW) != 0) {
             return from_errno(errno);
         }
-        if (!keeps_entries(here)) {
+        if (!is_trusted(here) || (here.st_uid == root && !keeps_entries(here))) {
             return {fault_kind::exposed};
         }
 
         if (S_ISLNK(next.st_mode)) {
-            return next.st_uid == root ? follow(name) : fault{fault_kind::exposed};
+            return is_trusted(next) ? follow(name) : fault{fault_kind::exposed};
         }
         // In a folder that all may write to, a name that is another user's may be anything the next time.
-        if ((here.st_mode & writable_by_others) != 0 && next.st_uid != root) {
+        if ((here.st_mode & writable_by_others) != 0 && !is_trusted(next)) {
             return {fault_kind::exposed};
         }
 
@@ -125,6 +131,11 @@ private:
         }
         at_ = std::move(entered);
         return {};
+    }
+
+    [[nodiscard]] bool is_trusted(const struct stat &info) const noexcept
+    {
+        return info.st_uid == root || info.st_uid == user_;
     }
 
     fault follow(std::string_view name) noexcept
@@ -142,6 +153,7 @@ private:
         return append(target.data()) ? enter_beginning() : from_errno(ENAMETOOLONG);
     }
 
+    uid_t user_;
     descriptor at_;
     std::array<char, PATH_MAX> buffer_{};
     const char *left_ = buffer_.data();
@@ -159,11 +171,15 @@ private:
 
 }  // namespace
 
-fault check_way(const char *path) noexcept
+fault check_way(const char *path, uid_t user) noexcept
 {
-    walk along;
+    struct stat end;
+    if (stat(path, &end) != 0) {
+        return from_errno(errno);
+    }
+    walk along{user};
     const fault problem = along.start(path);
-    return problem ? problem : along.finish();
+    return problem ? problem : along.finish(end);
 }
 
 fault check_for_root(const char *folder) noexcept
@@ -180,10 +196,10 @@ fault check_for_root(const char *folder) noexcept
         return {fault_kind::foreign};
     }
 
-    walk along;
+    walk along{root};
     fault problem = along.start(folder);
     if (!problem) {
-        problem = along.finish();
+        problem = along.finish(info);
     }
     if (problem) {
         return problem;

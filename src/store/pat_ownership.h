@@ -20,9 +20,9 @@ inline constexpr const char *default_owner = "pat-sync";
 /// and what errno says; for other users than root there is none.
 fault check_for_root(const char *folder) noexcept;
 
-/// That nobody but root can change what a path leads to: folders and links on the way are root's, and no other user may
-/// write to those folders, unless they are sticky. `exposed` if not.
-fault check_way(const char *path) noexcept;
+/// That nobody but root and `user` can change what a path leads to: folders and links on the way are theirs, and no
+/// other user may write to those of root's, unless they are sticky. `exposed` if not.
+fault check_way(const char *path, uid_t user) noexcept;
 
 /// Which part of a store this process may not use as a reader must.
 enum class store_part : std::uint8_t { none, way, open_lock, data, lock };

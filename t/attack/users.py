@@ -40,9 +40,11 @@ class User:
             os.chown(found, self.uid, self.gid, follow_symlinks=False)
 
 
-def run(command: Sequence[str], input: str | None = None, check: bool = False) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str], input: str | None = None, check: bool = False, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Runs a program as root."""
-    done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120, env=env)
     assert not check or done.returncode == 0, (command, done)
     return done
 
@@ -79,3 +81,12 @@ def nginx_t(folder: Path, *stores: Path, user: str) -> list[str]:
     """The command by which root tests that configuration."""
     conf = nginx_conf(folder, *stores, user=user)
     return [NGINX, "-t", "-p", str(folder), "-c", str(conf), "-e", "stderr"]
+
+
+def shim(folder: Path, source: str) -> dict[str, str]:
+    """The environment of a program that has these functions in place of the C library's: what an attacker does in a
+    moment that must be hit, it does."""
+    (folder / "shim.c").write_text(source)
+    library = folder / "shim.so"
+    run(["cc", "-shared", "-fPIC", "-o", str(library), str(folder / "shim.c")], check=True)
+    return {**os.environ, "LD_PRELOAD": str(library)}
