@@ -131,9 +131,10 @@ class Metrics(Collector):
         start_http_server(port, host, self._registry)
 
     def write(self, path: Path) -> None:
-        """For others to read, whatever the umask, and never half of it."""
+        """For others to read, whatever the umask, and never half of it. What others put in its place is not written to."""
         new = path.with_name(f".{path.name}.new")
-        with open(new, "wb") as file:
+        new.unlink(missing_ok=True)
+        with open(new, "xb") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(generate_latest(self._registry))
         new.replace(path)

@@ -258,6 +258,9 @@ trial_result look_at(const store_conf &store, const hasher &make_digest) noexcep
         found.refused = store::find_refusal(path);
         found.has_group = has_group(found.refused.group);
         found.has_stale_groups = !found.has_group && user_has_group(found.refused.group);
+
+        store::file_path way;
+        found.is_led_by_root = way.set_start(path, found.refused.way_length) && !store::check_way(way.text(), 0);
     }
     return found;
 }

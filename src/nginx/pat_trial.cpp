@@ -198,7 +198,7 @@ private:
 
         return refused.part <= store::store_part::lock && refused.way_length <= use.store->path.len
                && is_flag(offsetof(trial_result, has_group)) && is_flag(offsetof(trial_result, has_stale_groups))
-               && is_flag(offsetof(trial_result, has_data));
+               && is_flag(offsetof(trial_result, is_led_by_root)) && is_flag(offsetof(trial_result, has_data));
     }
 
     [[nodiscard]] bool can_read(ngx_msec_t deadline) const noexcept
@@ -306,10 +306,12 @@ private:
             remedy = "start nginx again, as it has the groups that its user had when it was started";
         } else if (!is_above) {
             open_to_group(use, found, user, command);
-        } else if (refused.user == 0) {
-            open_folder(target.text(), found, user, command);
-        } else {
+        } else if (refused.user != 0) {
             remedy = "its owner must let that user pass";
+        } else if (!found.is_led_by_root) {
+            remedy = "another user has led there, so see first whether nginx should go there";
+        } else {
+            open_folder(target.text(), found, user, command);
         }
 
         const account_name owner = account_name::of_user(refused.user);

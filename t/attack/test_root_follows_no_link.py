@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
-from serving import Store
+from serving import ROOT, Store
 from test_root_opens_no_store_of_others import COMMANDS, FILES, command_line
 from users import User, nginx_t, patctl, run
 
@@ -59,6 +61,24 @@ def test_not_where_a_backup_goes(folder: Path, owned_store: Store, victim: Path,
     assert attacker.run(["ln", "-s", victim, theirs / "copy.partial"]).returncode == 0
     patctl(owned_store.folder, "backup", str(theirs / "copy"), status=3)
     untouched(victim)
+
+
+@pytest.mark.parametrize("how", ["ln -s", "mkfifo", "ln"])
+def test_not_where_metrics_go(folder: Path, victim: Path, attacker: User, how: str) -> None:
+    """Of a pat-sync that root runs, in a folder of the attacker's, as that of node_exporter may be."""
+    theirs = folder / "theirs"
+    theirs.mkdir()
+    attacker.own(theirs)
+    new = theirs / ".pat-sync.prom.new"
+    if how == "ln":
+        new.hardlink_to(victim)
+    else:
+        assert attacker.run([*how.split(), *([victim] if how == "ln -s" else []), new]).returncode == 0
+    writes = "import pathlib, sys; from pat_sync.metrics import Metrics; Metrics().write(pathlib.Path(sys.argv[1]))"
+    command = ["timeout", "20", sys.executable, "-c", writes, str(theirs / "pat-sync.prom")]
+    run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT / "scripts")})
+    untouched(victim)
+    assert "pat_sync_applied_total" in (theirs / "pat-sync.prom").read_text()
 
 
 def test_not_a_folder_that_is_a_link(folder: Path, owned_store: Store, victim: Path, attacker: User) -> None:
