@@ -74,7 +74,7 @@ def test_by_a_link_of_proc(folder: Path) -> None:
     patctl(good, "init", "--owner", "root")
     (folder / "other").mkdir()
     bad = former_store(folder / "other", "www-data")
-    command = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2" && echo mounted && exec cat', "sh", bad, good]
+    command = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2" && echo mounted && exec cat', "sh", str(bad), str(good)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as elsewhere:
         assert elsewhere.stdout is not None
         if elsewhere.stdout.readline() != "mounted\n":
