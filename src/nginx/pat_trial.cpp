@@ -235,6 +235,14 @@ public:
         return {known != nullptr ? known->gr_name : nullptr, number};
     }
 
+    /// The group that a user has, or one that none has whom the host knows.
+    static account_name of_group_of(uid_t number) noexcept
+    {
+        constexpr gid_t no_group = 65534;
+        const passwd *known = getpwuid(number);
+        return of_group(known != nullptr ? known->pw_gid : no_group);
+    }
+
     [[nodiscard]] const char *text() const noexcept { return reinterpret_cast<const char *>(text_); }
 
 private:
@@ -361,12 +369,10 @@ private:
             to.append_quoted(folder);
             to.append(" && ");
         }
-        const passwd *known = is_roots ? nullptr : getpwuid(found.refused.user);
         to.append("setsid -w setpriv --reset-env --clear-groups --reuid=");
         to.append(is_roots ? store::default_owner : owner.text());
         to.append(" --regid=");
-        to.append(is_roots ? store::default_owner
-                           : account_name::of_group(known != nullptr ? known->pw_gid : found.refused.user).text());
+        to.append(is_roots ? store::default_owner : account_name::of_group_of(found.refused.user).text());
         to.append(" sh -c 'chmod -R g+rX \"$0\" && chmod g+w \"$0/");
         to.append(store::lock_file);
         to.append("\"' ");

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from serving import PATCTL, Nginx, Store, wait_until
 from test_no_store_stops_nginx import LOOK, SLOWNESS
-from users import User, nginx_t, run, shim
+from users import User, nginx_t, patctl, run, shim
 
 #: Before the store is locked, and so opened, tells of the process what another one of its user could make use of.
 TELLS = """
@@ -197,6 +198,19 @@ def test_the_remedy_lends_the_owner_nothing(folder: Path, owned_store: Store, at
     modes = [at for at, name in enumerate(names) if name in ("chmod", "fchmodat")]
     assert set(names[: modes[0]]) == {"setsid", "setgroups", "setresgid", "setresuid"}, trace
     assert f"setresgid({attacker.gid}, {attacker.gid}, {attacker.gid})" in re.sub("-1", str(attacker.gid), trace)
+
+
+def test_the_remedy_for_a_store_of_roots_makes_it_no_longer_roots(folder: Path, private_accounts: list[str]) -> None:
+    """As root would not open it any more once others may."""
+    store = folder / "a store's"
+    patctl(store, "init", "--owner", "root")
+    command = nginx_t(folder, store, user="www-data")
+    told = re.search(r'and group "[^"]*": (.*), used by', run(command).stderr)
+    assert told is not None
+    again = " ".join(shlex.quote(word) for word in command)
+    done = run([*private_accounts, f"{told[1]} && stat -c %U:%G:%a {shlex.quote(str(store))}/lock.mdb && {again}"], check=True)
+    assert done.stdout == "pat-sync:www-data:660\n"
+    assert "[warn]" not in done.stderr
 
 
 @pytest.mark.parametrize("is_led", [True, False])
