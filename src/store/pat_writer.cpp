@@ -416,6 +416,9 @@ fault transaction::hold(const held_snapshot &what) noexcept
     if (result.error != codec_error::none) {
         return from_codec(result.error);
     }
+    if (const fault problem = pages_->before_put(held_key())) {
+        return problem;
+    }
     return from_lmdb(trapped([&] {
         MDB_val key = to_value(held_key());
         MDB_val value = to_value(result.bytes);

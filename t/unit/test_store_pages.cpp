@@ -306,6 +306,39 @@ void writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one(void **)
     delete reader;
 }
 
+/// What an operator is asked about is written like all else.
+void writer_rule_10_what_is_held_back_is_written_to_no_damaged_page(void **)
+{
+    const path store = make_store();
+    put_many(store, tokens);
+    const path data = store / "data.mdb";
+    const auto pages = static_cast<off_t>(size_of(data)) / page_size;
+
+    // LMDB copies what lies behind this offset, which lies behind the page.
+    constexpr std::uint16_t upper = 0xfff0;
+    constexpr off_t flags_at = 10;
+    constexpr off_t upper_at = 14;
+    constexpr std::uint64_t leaf = 2;
+    for (off_t page = 2; page < pages; page++) {
+        if ((read_number(data, page * page_size + flags_at) & 0xffff) == leaf) {
+            patch(data, page * page_size + upper_at, &upper, sizeof upper);
+        }
+    }
+
+    // After a fault that had to be trapped, no transaction would begin.
+    in_child([&] {
+        store::writer writer;
+        const auto hold = [](store::transaction &change) {
+            store::held_snapshot what;
+            what.held_at = 1;
+            return change.hold(what);
+        };
+        const auto begin_only = [](store::transaction &) { return store::fault{fault_kind::exists}; };
+        return !writer.open(store.text, map_size) && writer.update(hold).kind == fault_kind::damaged
+               && writer.update(begin_only).kind == fault_kind::exists;
+    });
+}
+
 }  // namespace
 
 int main()
@@ -315,6 +348,7 @@ int main()
         store_test(writer_rule_10_no_damaged_page_ends_the_writer_or_costs_a_record),
         store_test(writer_rule_10_a_long_value_that_became_shorter_is_no_damage),
         store_test(writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one),
+        store_test(writer_rule_10_what_is_held_back_is_written_to_no_damaged_page),
     };
     return cmocka_run_group_tests_name("store pages", tests, nullptr, nullptr);
 }
