@@ -809,8 +809,8 @@ BEGIN
     IF found > 0 THEN
         RAISE WARNING 'tokens: %, whose subject, or the value of a claim, begins or ends with a blank: %', found,
             ids || CASE WHEN found > most_named THEN ', …' ELSE '' END
-            USING HINT = 'The edges refuse those with such a subject, and upstreams get such a claim without the blank.'
-                ' Issue others in their place, then revoke each of these: SELECT pat.revoke(id).';
+            USING HINT = 'The edges refuse them, those with such a claim as soon as they get them again, with a snapshot at'
+                ' the latest. Issue others in their place, then revoke each of these: SELECT pat.revoke(id).';
     END IF;
 END
 $$;

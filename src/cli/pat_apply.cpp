@@ -426,6 +426,17 @@ private:
 
     [[nodiscard]] bool is_held() const { return merging_ && merging_->current() == resync::pass::held; }
 
+    /// Whether a snapshot is not what an operator has seen and accepted. A source goes on meanwhile, so a tenth is no
+    /// matter.
+    static bool keeps_less(const resync::removal &would, const store::held_snapshot &accepted)
+    {
+        const auto kept = [](std::uint64_t tokens, std::uint64_t removed) {
+            return tokens - std::min(removed, tokens);
+        };
+        return !accepted.is_first
+               && 10 * kept(would.tokens, would.removed) < 9 * kept(accepted.tokens, accepted.removed);
+    }
+
     /// Whether the snapshot that removes too much was accepted; if not, remembers that it is held back, with the
     /// figures of the one that is new.
     bool is_accepted(bool is_new)
@@ -440,7 +451,8 @@ private:
                 return problem;
             }
             const bool is_same = is_known && (known.epoch.empty() || known.epoch == change.info().epoch)
-                                 && (received > 0 || (known.received == 0 && !known.is_first));
+                                 && (received > 0 || (known.received == 0 && !known.is_first))
+                                 && !(known.is_accepted && keeps_less(would, known));
             accepted = is_same && known.is_accepted;
             if (accepted || (is_same && !is_new)) {
                 return {};

@@ -161,6 +161,21 @@ def test_what_was_accepted_for_few_is_not_for_none(patctl: Patctl) -> None:
     assert stats(patctl)["meta_tokens"] == 200
 
 
+def test_what_was_accepted_is_not_for_one_that_keeps_less(patctl: Patctl) -> None:
+    fill(patctl, 2000)
+    assert run(patctl, begin("E", 2), *(put(i, 1) for i in range(100)), end(2), status=NO)[-1]["removed"] == 1900
+    patctl.run("accept-snapshot")
+    worse = [begin("E", 3), *(put(i, 1) for i in range(89)), *(put(f"other {i}", 1) for i in range(100)), end(3)]
+    assert run(patctl, *worse, status=NO)[-1]["removed"] == 1911
+    assert (held(patctl)["accepted"], held(patctl)["removed"]) == (False, 1911)
+    assert stats(patctl)["meta_tokens"] == 2000
+
+    # The source goes on meanwhile: what is about as much needs no other word.
+    patctl.run("accept-snapshot")
+    assert run(patctl, begin("E", 4), *(put(i, 1) for i in range(81)), end(4))[-1]["answer"] == "snapshot_committed"
+    assert stats(patctl)["meta_tokens"] == 81
+
+
 def test_nearly_all_is_nine_tenths_of_at_least_a_hundred(patctl: Patctl) -> None:
     fill(patctl, 200)
     keep = [put(i, 1) for i in range(19)]
