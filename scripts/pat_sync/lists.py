@@ -7,7 +7,7 @@ import re
 from pat_sync.record import BadRecord
 
 _SPACE = " \t\n\r\v\f"
-_BOUNDS = re.compile(r"\[([+-]?\d+):([+-]?\d+)\]\s*=\s*", re.ASCII)
+_BOUNDS = re.compile(r"\[([+-]?\d{1,10}):([+-]?\d{1,10})\]\s*=\s*", re.ASCII)
 
 _HINT = "separate the elements by blanks, or write an array of PostgreSQL, as {a,b}"
 

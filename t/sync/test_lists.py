@@ -67,6 +67,7 @@ def test_what_postgresql_writes_is_what_it_meant(cell: str, elements: list[str])
         ("{a{b}", "within an element"),
         ("[1:3]={a,b}", "bounds"),
         ("[1:2]=a", "not an array"),
+        pytest.param("[1:" + 5000 * "9" + "]={a}", "looks like", id="a bound without end"),
     ],
 )
 def test_any_other_list_is_refused(cell: str, cause: str) -> None:
