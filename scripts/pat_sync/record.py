@@ -18,6 +18,8 @@ _ID = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 _CLAIM_NAME = re.compile(r"[a-z0-9_]{1,64}")
 _BLANKS = " \t"
+# What goes from the ends of a name.
+_WHITE_SPACE = " \t\n\v\f\r"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -47,7 +49,7 @@ def to_put(fields: dict[str, Any]) -> tuple[bytes, bytes]:
         if value is None and name not in ("digest", "id", "subject"):
             continue
         if name == "name" and isinstance(value, str):
-            value = value.strip(_BLANKS)
+            value = value.strip(_WHITE_SPACE)
         try:
             size += _CHECKS[name](value)
         except BadRecord as error:

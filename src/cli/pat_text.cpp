@@ -70,7 +70,7 @@ std::string printable(std::string_view text)
 
 std::string_view trim_blanks(std::string_view text) noexcept
 {
-    constexpr std::string_view blanks = " \t";
+    constexpr std::string_view blanks = " \t\n\v\f\r";
 
     text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
     return text.substr(0, text.find_last_not_of(blanks) + 1);

@@ -19,7 +19,7 @@ void append_character(char32_t character, std::string &out);
 /// writing.
 [[nodiscard]] std::string printable(std::string_view text);
 
-/// `text` without spaces and tabs at its ends.
+/// `text` without spaces, tabs and line ends at its ends, which are the ones that pat.before_token() takes off a name.
 [[nodiscard]] std::string_view trim_blanks(std::string_view text) noexcept;
 
 /// Columns that a printable text takes on a terminal.

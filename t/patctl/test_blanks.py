@@ -92,12 +92,26 @@ def test_a_new_claim_with_blank_ends_is_refused(patctl: Patctl) -> None:
     assert cause in rejected["cause"]
 
 
+def test_a_token_of_before_with_such_a_claim_is_refused_once_it_comes_again(patctl: Patctl) -> None:
+    run(patctl, put("a", 1), commit(1))
+    run(patctl, put("a", 2, claims={"plan": "pro "}), commit(2))
+    assert patctl.json("show", "a")[0]["status"] == "revoked"
+
+
 def test_a_name_is_trimmed(patctl: Patctl) -> None:
     patctl.run("issue", "--subject", "s", "--name", "  CI of shop\t ")
     patctl.load({"digest": digest(1), "id": "1", "subject": "s", "name": "\tCI of shop "})
     run(patctl, put("2", 1, name=" CI of shop"), put("3", 2, name=" " * 300), commit(1))
     assert [record.get("name") for record in patctl.json("list")].count("CI of shop") == 3
     assert "name" not in export(patctl)["3"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\v", "\f", "\t \n"])
+def test_line_ends_at_the_ends_of_a_name_are_trimmed_and_never_refused(patctl: Patctl, end: str) -> None:
+    patctl.run("issue", "--subject", "s", "--name", f"{end}CI{end}")
+    patctl.load({"digest": digest(1), "id": "1", "subject": "s", "name": f"{end}CI{end}"})
+    run(patctl, put("2", 1, name=f"CI{end}"), commit(1))
+    assert [record.get("name") for record in patctl.json("list")] == ["CI"] * 3
 
 
 def test_what_a_store_of_before_holds_is_refused_and_says_why(old_store: Patctl) -> None:

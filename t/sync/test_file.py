@@ -174,6 +174,7 @@ def test_what_is_refused_here_patctl_would_refuse_too(path: Path, store: Store, 
         token("C", name=" x "),
         token("D", name="\tx\t"),
         token("E", name=" " * 300),
+        token("H", name="\r\nx\v\f\n"),
         token("F", claims={"a": "x "}),
         token("G", claims={"a": " "}),
     ]
