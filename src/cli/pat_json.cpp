@@ -235,7 +235,7 @@ digest read_record(const simdjson::dom::object &from, record_form form, const ha
     return result;
 }
 
-digest read_local_revocation(const simdjson::dom::object &from, early_revocation &out)
+digest read_local_revocation(const simdjson::dom::object &from, early_revocation &out, std::string &key_id)
 {
     std::optional<digest> of;
     std::vector<std::string_view> seen;
@@ -253,6 +253,8 @@ digest read_local_revocation(const simdjson::dom::object &from, early_revocation
                 out.local_revoked_at = read_time(value);
             } else if (name == "denied") {
                 out.denied = read_truth(value);
+            } else if (name == "key_id") {
+                key_id = read_text(value);
             } else if (name != "id") {
                 throw bad_value{"not a field of an export of local revocations"};
             }

@@ -52,9 +52,10 @@ enum class record_form : unsigned char {
 /// Fills `out` and returns its digest. Throws bad_value for fields that are unknown, missing, given twice, or wrong.
 digest read_record(const simdjson::dom::object &from, record_form form, const hasher *by, draft &out);
 
-/// What an export of local revocations says of a token: the same fields as write_early_fields(), and an "id" for
-/// people. Throws bad_value as read_record() does.
-digest read_local_revocation(const simdjson::dom::object &from, early_revocation &out);
+/// What an export of local revocations says of a token: the same fields as write_early_fields(), the "key_id"
+/// of the store's pepper, which is empty if there is none, and an "id" for people. Throws bad_value as read_record()
+/// does.
+digest read_local_revocation(const simdjson::dom::object &from, early_revocation &out, std::string &key_id);
 
 /// Values of fields. They throw bad_value.
 [[nodiscard]] std::string_view read_text(const simdjson::dom::element &value);

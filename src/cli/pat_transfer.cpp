@@ -226,6 +226,12 @@ exit_status import_records(const context &with, const import_options &options)
     return exit_status::yes;
 }
 
+/// Which pepper the digests of a store are made with; empty for none.
+std::string key_id_of(const meta &store)
+{
+    return store.scheme == digest_scheme::hmac_sha256 ? to_hex(store.key) : std::string{};
+}
+
 /// Holds against a token what another store held against it; `is_early` tells that this store has no record of it.
 store::fault carry_over(store::transaction &to, const digest &of, const early_revocation &held, bool &is_early)
 {
@@ -264,10 +270,20 @@ exit_status import_local_revocations(const context &with, const import_options &
     store::writer writer;
     require(folder, writer.open(folder.c_str(), with.map_size));
 
+    std::string own_key_id;
+    require(folder, writer.update([&](store::transaction &change) -> store::fault {
+        own_key_id = key_id_of(change.info());
+        return {};
+    }));
+
     std::vector<std::pair<digest, early_revocation>> revocations;
     const std::uint64_t refused = read_lines(from, [&](std::uint64_t, const simdjson::dom::object &object) {
         early_revocation held;
-        const digest of = read_local_revocation(object, held);
+        std::string key_id;
+        const digest of = read_local_revocation(object, held, key_id);
+        if (key_id != own_key_id) {
+            require(folder, {store::fault_kind::wrong_pepper});
+        }
         revocations.emplace_back(of, held);
     });
     if (is_too_strict_for(options, refused)) {
@@ -300,6 +316,7 @@ exit_status export_local_revocations(const context &with)
     store::snapshot from;
     require(with.folder(), from.open(with.enter().c_str(), with.map_size));
 
+    const std::string key_id = key_id_of(from.info());
     output to;
     const auto write = [&](const digest &of, std::string_view id, const early_revocation &held) {
         to.text() += '{';
@@ -307,6 +324,10 @@ exit_status export_local_revocations(const context &with)
         if (!id.empty()) {
             write_name("id", to.text());
             write_string(id, to.text());
+        }
+        if (!key_id.empty()) {
+            write_name("key_id", to.text());
+            write_string(key_id, to.text());
         }
         to.text() += '}';
         to.end_line();

@@ -135,6 +135,23 @@ def test_local_revocations_are_carried_over_to_a_store_that_is_made_anew(patctl:
     assert patctl.verdict(TOKEN) == "ok"
 
 
+def test_local_revocations_of_a_store_with_another_pepper_are_refused(patctl: Patctl, tmp_path: Path) -> None:
+    stores = {"none": patctl}
+    for name in ("one", "two"):
+        pepper = tmp_path / f"{name}.pepper"
+        pepper.write_text(hashlib.sha256(name.encode()).hexdigest())
+        pepper.chmod(0o600)
+        stores[name] = Patctl(tmp_path / name)
+        stores[name].run("--pepper-file", str(pepper), "init")
+    for of, store in stores.items():
+        store.run("revoke", "--digest", digest(of))
+        saved = store.run("export", "--local-revocations").stdout
+        for to, other in stores.items():
+            done = other.run("import", "--local-revocations", "-", input=saved, status=0 if to == of else FAULT)
+            assert to == of or "the pepper does not match" in done.stderr
+            assert stats(other)["early_revocations"] == (1 if to in list(stores)[: list(stores).index(of) + 1] else 0)
+
+
 def test_lines_that_are_no_local_revocations_are_refused(patctl: Patctl) -> None:
     good = json.dumps({"digest": DIGEST, "local_revoked_at": 1})
     for line, cause in (
