@@ -120,8 +120,9 @@ END
 $$;
 
 -- Says what is wrong with a new token, or with what an old one is to become. It is no part of the constraint: a row that
--- was good once can always be revoked, deleted and numbered.
-CREATE OR REPLACE FUNCTION pat.check_new(subject text, scopes text[], claims jsonb)
+-- was good once can always be revoked, deleted and numbered. INSERT … ON CONFLICT (digest) DO UPDATE may do that, too, and
+-- comes with the row as it is.
+CREATE OR REPLACE FUNCTION pat.check_new(subject text, scopes text[], claims jsonb, digest bytea DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
@@ -147,7 +148,10 @@ BEGIN
         END IF;
     END IF;
 
-    IF problem IS NOT NULL THEN
+    IF problem IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pat.token AS known
+        WHERE known.digest = check_new.digest AND (known.subject, known.scopes, known.claims)
+            = (check_new.subject, check_new.scopes, check_new.claims)) THEN
         RAISE EXCEPTION '%', problem
             USING ERRCODE = 'check_violation', HINT = hint, SCHEMA = 'pat', TABLE = 'token';
     END IF;
@@ -345,16 +349,20 @@ END
 $$;
 
 -- A change begins: its row has no number until the end of the transaction. The numbering itself is an update, too.
--- What logical replication brings has the number that it has elsewhere, which is not for here.
+-- What logical replication brings has the number that it has elsewhere, which is not for here, and was taken there: to
+-- refuse a row of before would stop all that follows it.
 CREATE OR REPLACE FUNCTION pat.before_token()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
     white_space CONSTANT text := E' \t\n\x0b\f\r';
+    is_replicated CONSTANT boolean := current_setting('session_replication_role') = 'replica';
 BEGIN
     IF TG_OP = 'INSERT' THEN
         NEW.name := btrim(NEW.name, white_space);
-        PERFORM pat.check_new(NEW.subject, NEW.scopes, NEW.claims);
+        IF NOT is_replicated THEN
+            PERFORM pat.check_new(NEW.subject, NEW.scopes, NEW.claims, NEW.digest);
+        END IF;
         PERFORM pat.lock_subject(NEW.subject, false);
         NEW.seq := NULL;
         NEW.numbered_hash := NULL;
@@ -365,7 +373,8 @@ BEGIN
     IF NEW.name <> OLD.name THEN
         NEW.name := btrim(NEW.name, white_space);
     END IF;
-    IF (NEW.subject, NEW.scopes, NEW.claims) IS DISTINCT FROM (OLD.subject, OLD.scopes, OLD.claims) THEN
+    IF (NEW.subject, NEW.scopes, NEW.claims) IS DISTINCT FROM (OLD.subject, OLD.scopes, OLD.claims)
+        AND NOT is_replicated THEN
         PERFORM pat.check_new(CASE WHEN NEW.subject <> OLD.subject THEN NEW.subject END,
                               CASE WHEN NEW.scopes <> OLD.scopes THEN NEW.scopes END,
                               CASE WHEN NEW.claims <> OLD.claims THEN NEW.claims END);
@@ -384,8 +393,7 @@ BEGIN
         IS DISTINCT FROM
         (OLD.subject, OLD.name, OLD.scopes, OLD.cidrs, OLD.issued_at, OLD.not_before, OLD.expires_at, OLD.revoked_at,
         OLD.claims)
-        OR (NEW.seq IS DISTINCT FROM OLD.seq AND pg_trigger_depth() = 1
-            AND current_setting('session_replication_role') = 'replica') THEN
+        OR (NEW.seq IS DISTINCT FROM OLD.seq AND pg_trigger_depth() = 1 AND is_replicated) THEN
         NEW.seq := NULL;
     END IF;
     RETURN NEW;

@@ -412,6 +412,34 @@ def test_names_are_trimmed_and_other_blanks_refused(owner: Connection) -> None:
     assert "ARRAY['read:api', 'write:csv']" in str(caught.value.diag.message_hint)
 
 
+OF_BEFORE: dict[str, Any] = {"subject": "victim ", "claims": '{"plan": " pro"}', "scopes": ["a,b"]}
+
+
+def test_rows_of_before_come_by_replication(owner: Connection) -> None:
+    owner.execute("SET session_replication_role = replica")
+    insert(owner, **OF_BEFORE)
+    insert(owner, bytes([1] * 32), subject="good")
+    owner.execute("UPDATE pat.token SET subject = 'of a publisher of before ' WHERE subject = 'good'")
+    assert one(owner, "SELECT count(*) FROM pat.token WHERE is_numbered") == 2
+
+
+def test_a_row_of_before_is_revoked_by_an_upsert(owner: Connection, edge: Connection) -> None:
+    owner.execute("ALTER TABLE pat.token DISABLE TRIGGER token_before")
+    insert(owner, **OF_BEFORE)
+    owner.execute("ALTER TABLE pat.token ENABLE ALWAYS TRIGGER token_before")
+
+    upsert = ("INSERT INTO pat.token (digest, id, subject, scopes, claims, revoked_at)"
+              " SELECT digest, id, {}, scopes, claims, now() FROM pat.token"
+              " ON CONFLICT (digest) DO UPDATE SET subject = excluded.subject, revoked_at = excluded.revoked_at")
+    with pytest.raises(errors.CheckViolation, match="begins or ends with a blank"):
+        owner.execute(upsert.format("'another '"))
+    owner.execute(upsert.format("subject"))
+    (change,) = changes(edge)
+    assert "revoked_at" in json.loads(change[2])
+    with pytest.raises(errors.CheckViolation, match="begins or ends with a blank"):
+        insert(owner, bytes([2] * 32), subject="victim ")
+
+
 # Numbers
 
 
