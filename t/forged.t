@@ -97,7 +97,8 @@ server {
 END
 $server->start;
 
-for my $name (qw(id subject name scope claim key alice)) {
+is $server->status('/subject', "Authorization: Bearer $token{subject}"), 401, 'nobody gets in without a subject';
+for my $name (qw(id name scope claim key alice)) {
     my $answer = $server->get("/$name", "Authorization: Bearer $token{$name}");
     is $answer->{status}, 200, "$name: let in";
     unlike $answer->{headers}, qr/X-Evil|\e/, "$name: no header of its own to the client";

@@ -33,7 +33,13 @@ verdict status_of(record token, std::int64_t now)
 }
 
 /// Why a token is refused about which nothing else says so.
-constexpr const char *blank_ends = "its subject begins or ends with a blank, which an upstream would strip";
+/// Why a token is refused that nobody revoked; empty if it is not.
+const char *cause_of(const record &token) noexcept
+{
+    return has_blank_ends(token.subject) ? "its subject begins or ends with a blank, which an upstream would strip"
+           : has_control(token.subject)  ? "its subject has a control character, which no upstream is told"
+                                         : "";
+}
 
 void open(const context &with, store::snapshot &out)
 {
@@ -44,9 +50,9 @@ void write_json(const context &with, const digest &of, const record &token, outp
 {
     to.text() += R"({"status":)";
     write_string(name(status_of(token, with.now)), to.text());
-    if (has_blank_ends(token.subject)) {
+    if (const char *cause = cause_of(token); *cause != '\0') {
         write_name("cause", to.text());
-        write_string(blank_ends, to.text());
+        write_string(cause, to.text());
     }
     write_fields(of, token, to.text());
     to.text() += '}';
@@ -87,7 +93,7 @@ void show_record(const context &with, const digest &of, const record &token, out
     list.add("revoked by source", show_time(token.revoked_at, with.now));
     list.add("revoked here", show_time(token.local_revoked_at, with.now));
     list.add("denied", token.denied ? "its source has changed it to something that can't be used" : "");
-    list.add("refused", has_blank_ends(token.subject) ? blank_ends : "");
+    list.add("refused", cause_of(token));
     list.add("sequence", token.sequence != 0 ? std::to_string(token.sequence) : "");
     list.add("digest", to_hex(of));
     list.write(to);

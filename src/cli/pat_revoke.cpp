@@ -92,7 +92,7 @@ tally set_local_revocation(const context &with, const selection &named, std::int
         }
 
         result.matched++;
-        result.revoked_by_source += token.revoked_at != 0 || token.denied || has_blank_ends(token.subject) ? 1 : 0;
+        result.revoked_by_source += token.revoked_at != 0 || token.denied || !is_sendable(token.subject) ? 1 : 0;
         if ((token.local_revoked_at != 0) == (time != 0)) {
             return {};
         }

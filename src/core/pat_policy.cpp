@@ -72,7 +72,7 @@ bool satisfies(std::string_view granted, const scope_requirement &required) noex
 
 verdict decide(const record &token, const facts &request, std::int64_t now) noexcept
 {
-    if (token.is_revoked() || has_blank_ends(token.subject)) {
+    if (token.is_revoked() || !is_sendable(token.subject)) {
         return verdict::revoked;
     }
 

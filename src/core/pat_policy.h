@@ -69,7 +69,7 @@ struct facts {
 
 /// Decides about a token: revoked before expired before not-yet-valid before address before scope. `now` is in Unix
 /// seconds; a token is valid at `expires_at - 1` and expired at `expires_at`, valid at `not_before`. One whose subject
-/// has blank ends, which a store of before may hold, is revoked: an upstream would take it for somebody else's.
+/// is not sendable is revoked: an upstream would take it for somebody else's, or for nobody's.
 [[nodiscard]] verdict decide(const record &token, const facts &request, std::int64_t now) noexcept;
 
 /// The value of the claim with this name, if the token has it.

@@ -554,10 +554,23 @@ codec_error validate(const record &from) noexcept
 
 bool has_control(std::string_view text) noexcept
 {
-    return std::any_of(text.begin(), text.end(), [](char c) {
-        const auto byte = static_cast<unsigned char>(c);
-        return byte < 0x20 || byte == 0x7f;
-    });
+    // Eight bytes at a time, whose top bits tell: of x - n if x < n, of x - 1 if x is 0, both only where x had none.
+    constexpr std::uint64_t ones = ~std::uint64_t{0} / 0xff;
+    constexpr std::uint64_t tops = ones * 0x80;
+    const auto found = [](std::uint64_t eight) {
+        const std::uint64_t deletes = eight ^ ones * 0x7f;
+        return (((eight - ones * 0x20) & ~eight) | ((deletes - ones) & ~deletes)) & tops;
+    };
+
+    std::uint64_t any = 0;
+    std::uint64_t eight = 0;
+    for (; text.size() >= sizeof eight; text.remove_prefix(sizeof eight)) {
+        std::memcpy(&eight, text.data(), sizeof eight);
+        any |= found(eight);
+    }
+    eight = ones * ' ';
+    std::memcpy(&eight, text.data(), text.size());
+    return (any | found(eight)) != 0;
 }
 
 bool is_id(std::string_view text) noexcept

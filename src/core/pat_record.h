@@ -237,6 +237,13 @@ using record_buffer = std::array<std::byte, max_record_length>;
     return !text.empty() && (text.front() == ' ' || text.back() == ' ');
 }
 
+/// True if an upstream can be told this subject as it is. A store may hold others, which earlier versions or forgers
+/// wrote; they get in nowhere.
+[[nodiscard]] inline bool is_sendable(std::string_view subject) noexcept
+{
+    return !has_blank_ends(subject) && !has_control(subject);
+}
+
 /// True if `text` is one scope-token of RFC 6749, section 3.3.
 [[nodiscard]] bool is_scope(std::string_view text) noexcept;
 

@@ -249,6 +249,13 @@ def refuse_for_every_reason(nginx: Nginx, store: Store) -> dict[str, int]:
     return dict(zip(REASONS, (13, 2, 7, 4, 5, 1, 3, 6, 8, 9, 10)))
 
 
+def seconds_of(age: str) -> int:
+    """Of "100 s ago" or "3 min 20 s ago"."""
+    match = re.fullmatch(r"(?:(\d+) min )?(?:(\d+) s )?ago", age)
+    assert match, age
+    return 60 * int(match[1] or 0) + int(match[2] or 0)
+
+
 def number(count: int) -> str:
     return f"{count:,}"
 
@@ -319,7 +326,7 @@ def test_its_numbers_are_those_of_the_json(browser: Browser, folder: Path, store
         assert list(tokens) == [token["id"] for token in status["tokens"]["top"]]
         assert list(tokens)[:2] == [good.id, other.id]
         assert (tokens[good.id]["Uses"], tokens[good.id]["From"]) == ("1,234", "127.0.0.1")
-        assert tokens[good.id]["Last used"].endswith(" s ago")
+        assert seconds_of(tokens[good.id]["Last used"]) >= 0
         assert browser.text("#tokens caption") == (
             f"{status['tokens']['known']} tokens remembered, of at most {number(status['tokens']['capacity'])}")
 
@@ -474,15 +481,15 @@ def test_it_shows_a_store_that_becomes_unreadable_and_recovers(browser: Browser,
 
 def test_the_age_of_a_store_grows(browser: Browser, nginx: Nginx, store: Store) -> None:
     age = ".store [data-at]"
-    store.heartbeat(time.time() - 10)
+    store.heartbeat(time.time() - 200)
     browser.open(nginx)
-    first = browser.text(age)
-    assert re.fullmatch(r"[1-5]\d s ago", first)
-    wait_until(lambda: browser.text(age) > first, "its age grows")
-    assert "source last reached 1" in browser.figures()["Stores open"]
+    first = seconds_of(browser.text(age))
+    assert first >= 200
+    wait_until(lambda: seconds_of(browser.text(age)) > first, "its age grows")
+    assert seconds_of(browser.figures()["Stores open"].partition("source last reached ")[2]) > first
 
     store.heartbeat(time.time())
-    wait_until(lambda: browser.text(age) in ("0 s ago", "1 s ago", "2 s ago"), "it was reached again")
+    wait_until(lambda: seconds_of(browser.text(age)) < first, "it was reached again")
 
 
 def test_an_old_store_is_pointed_out(browser: Browser, folder: Path, store: Store) -> None:
@@ -510,7 +517,7 @@ def test_it_says_that_nginx_is_gone_and_since_when_and_recovers(browser: Browser
     last = browser.text("#live").removeprefix("not live, as of ")
     assert f"is of {last}, " in browser.text("#silence")
     assert browser.run("return document.title").startswith("✕ no answer")
-    browser.wait_for_text("#silence", ", 5 s ago.")
+    wait_until(lambda: seconds_of(browser.text("#silence [data-at]")) >= 5, "the silence lasts")
     assert browser.table("#statuses")["missing"]["Total"] == "3"
 
     nginx.start()

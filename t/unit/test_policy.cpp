@@ -141,15 +141,17 @@ void a_token_is_valid_from_not_before_until_expires_at(void **)
     }
 }
 
-void a_subject_with_blank_ends_is_refused_as_a_revoked_token_is(void **)
+void a_subject_that_no_upstream_could_be_told_is_refused_as_a_revoked_token_is(void **)
 {
     struct row {
         const char *subject;
         verdict want;
     };
     static constexpr row rows[] = {
-        {"user 42", verdict::ok}, {" user-42", verdict::revoked}, {"user-42 ", verdict::revoked},
-        {" ", verdict::revoked},  {"  ", verdict::revoked},       {"\xc2\xa0x\xc2\xa0", verdict::ok},
+        {"user 42", verdict::ok},         {" user-42", verdict::revoked},
+        {"user-42 ", verdict::revoked},   {" ", verdict::revoked},
+        {"  ", verdict::revoked},         {"\xc2\xa0x\xc2\xa0", verdict::ok},
+        {"user\r\n42", verdict::revoked}, {"user-42-of-somebody\x7f", verdict::revoked},
     };
     for (const row &row : rows) {
         record token = a_record();
@@ -476,7 +478,7 @@ int main()
     const CMUnitTest tests[] = {
         cmocka_unit_test(the_first_fault_in_the_order_is_the_verdict),
         cmocka_unit_test(a_token_is_valid_from_not_before_until_expires_at),
-        cmocka_unit_test(a_subject_with_blank_ends_is_refused_as_a_revoked_token_is),
+        cmocka_unit_test(a_subject_that_no_upstream_could_be_told_is_refused_as_a_revoked_token_is),
         cmocka_unit_test(a_revoked_token_is_revoked_at_any_time),
         cmocka_unit_test(a_token_with_ranges_is_used_from_there_only),
         cmocka_unit_test(a_peer_without_an_address_is_refused_where_there_are_ranges),

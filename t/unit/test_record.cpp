@@ -1178,6 +1178,27 @@ void every_control_character_is_refused_and_no_other_byte(void **)
     }
 }
 
+void a_control_character_is_found_wherever_it_stands(void **)
+{
+    constexpr std::size_t longest = 25;
+    assert_false(has_control(""));
+    for (const char filling : {' ', 'a', '~', '\x80', '\xff'}) {
+        for (int byte = 0; byte < 256; byte++) {
+            const bool is_control = byte < 0x20 || byte == 0x7f;
+            for (std::size_t length = 1; length <= longest; length++) {
+                for (std::size_t at = 0; at < length; at++) {
+                    std::array<char, longest> text;
+                    text.fill(filling);
+                    text[at] = static_cast<char>(byte);
+                    if (has_control({text.data(), length}) != is_control) {
+                        fail_msg("byte %d at %zu of %zu, among %d", byte, at, length, filling);
+                    }
+                }
+            }
+        }
+    }
+}
+
 void a_scope_is_visible_ascii_without_quotes_and_backslashes(void **)
 {
     assert_false(is_scope(""));
@@ -1321,6 +1342,7 @@ int main()
         cmocka_unit_test(nothing_is_encoded_that_is_not_valid),
         cmocka_unit_test(a_record_is_valid_by_the_rules_of_its_values),
         cmocka_unit_test(every_control_character_is_refused_and_no_other_byte),
+        cmocka_unit_test(a_control_character_is_found_wherever_it_stands),
         cmocka_unit_test(a_scope_is_visible_ascii_without_quotes_and_backslashes),
         cmocka_unit_test(a_claim_name_is_1_to_64_lower_case_letters_digits_and_underscores),
         cmocka_unit_test(a_claim_is_appended_if_it_is_one_and_fits),
