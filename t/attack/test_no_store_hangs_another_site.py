@@ -12,6 +12,8 @@ from typing import BinaryIO
 import pytest
 from serving import Nginx, Store
 
+NEEDS_ROOT = False
+
 HTTP = """
     server { listen 127.0.0.1:PORT; server_name good;
              auth_pat_store GOOD; location / { auth_pat API; try_files /nowhere =204; } }

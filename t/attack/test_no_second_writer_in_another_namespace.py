@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from serving import DEADLINE, NGINX, PATCTL, Nginx, Store, wait_until
 
 OTHER_NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-SKIPPED = "NOT RUN: PID namespaces are not permitted here. Run the tests as root."
+SKIPPED = "NOT RUN: PID namespaces are not permitted here."
 HTTP = "auth_pat_store STORE; server { listen 127.0.0.1:PORT; location / { auth_pat API; try_files /nowhere =204; } }"
 
 pytestmark = pytest.mark.skipif(
     subprocess.run([*OTHER_NAMESPACE, "true"], stderr=subprocess.DEVNULL).returncode != 0, reason=SKIPPED
 )
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="auth-pat-namespaces-") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-def store(folder: Path) -> Store:
-    return Store(folder / "store")
 
 
 def nginx(folder: Path, store: Store) -> Nginx:

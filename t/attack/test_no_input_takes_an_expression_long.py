@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+NEEDS_ROOT = False
 ROOT = Path(__file__).resolve().parents[2]
 
 CASELESS, AUTO_CALLOUT, NO_START_OPTIMIZE = 0x00000008, 0x00000004, 0x00010000  # pcre2.h
