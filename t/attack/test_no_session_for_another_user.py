@@ -6,7 +6,6 @@ import glob
 import os
 import pwd
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,7 +58,8 @@ def tour() -> Iterator[str]:
             else:
                 pytest.fail(f"the tour has ended:\n{said}")
         finally:
-            running.send_signal(signal.SIGINT)
+            # SIGINT is ignored below a shell that has put this in the background.
+            running.terminate()
 
 
 def test_of_the_tour(tour: str) -> None:
