@@ -568,9 +568,12 @@ bool has_control(std::string_view text) noexcept
         std::memcpy(&eight, text.data(), sizeof eight);
         any |= found(eight);
     }
-    eight = ones * ' ';
-    std::memcpy(&eight, text.data(), text.size());
-    return (any | found(eight)) != 0;
+    if (!text.empty()) {
+        eight = ones * ' ';
+        std::memcpy(&eight, text.data(), text.size());
+        any |= found(eight);
+    }
+    return any != 0;
 }
 
 bool is_id(std::string_view text) noexcept
