@@ -109,6 +109,8 @@ ok $server->logged(qr/access token "\?" was revoked/), 'and the log has no id';
 unlike $server->log, qr/\e/, 'nor anything else of it';
 like $server->get('/alice', "Authorization: Bearer $token{alice}")->{body}, qr/^X-Subject: alice$/m, 'a good one is told as ever';
 
+like patctl($store, 'show', 'id-subject'), qr/has a control character/, 'and patctl says why it is refused';
+
 my $usage;
 ok wait_for(sub { ($usage = $server->get('/usage'))->{body} =~ /id-alice/ }), 'uses are reported';
 for my $line (split /\n/, $usage->{body}) {

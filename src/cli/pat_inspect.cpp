@@ -32,7 +32,6 @@ verdict status_of(record token, std::int64_t now)
     return decide(token, {}, now);
 }
 
-/// Why a token is refused about which nothing else says so.
 /// Why a token is refused that nobody revoked; empty if it is not.
 const char *cause_of(const record &token) noexcept
 {

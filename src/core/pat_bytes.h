@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <concepts>
@@ -48,6 +49,20 @@ inline void store_le(std::byte *to, T value) noexcept
     std::uint64_t value;
     std::memcpy(&value, from, sizeof value);
     return std::endian::native == std::endian::little ? __builtin_bswap64(value) : value;
+}
+
+/// The order of LMDB's keys: by the bytes, then by the length. Most differ in their first eight bytes.
+[[nodiscard]] inline int compare_keys(std::span<const std::byte> first, std::span<const std::byte> second) noexcept
+{
+    if (first.size() >= sizeof(std::uint64_t) && second.size() >= sizeof(std::uint64_t)) {
+        const auto one = load_be64(first.data());
+        const auto other = load_be64(second.data());
+        if (one != other) {
+            return one < other ? -1 : 1;
+        }
+    }
+    const int order = std::memcmp(first.data(), second.data(), std::min(first.size(), second.size()));
+    return order != 0 ? order : first.size() < second.size() ? -1 : first.size() > second.size() ? 1 : 0;
 }
 
 [[nodiscard]] inline std::span<const std::byte> bytes_of(std::string_view text) noexcept

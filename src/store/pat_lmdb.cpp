@@ -3,32 +3,16 @@
 #include "core/pat_bytes.h"
 #include "store/pat_trap.h"
 
-#include <algorithm>
-#include <cstdint>
 #include <cstring>
 
 namespace pat::store {
 
 namespace {
 
-/// LMDB's own order: by the bytes, then by the length. Most keys differ in their first eight bytes.
 int compare(const MDB_val *first, const MDB_val *second) noexcept
 {
     trap::count_step();
-
-    if (first->mv_size >= sizeof(std::uint64_t) && second->mv_size >= sizeof(std::uint64_t)) {
-        const auto one = load_be64(static_cast<const std::byte *>(first->mv_data));
-        const auto other = load_be64(static_cast<const std::byte *>(second->mv_data));
-        if (one != other) {
-            return one < other ? -1 : 1;
-        }
-    }
-
-    const int order = std::memcmp(first->mv_data, second->mv_data, std::min(first->mv_size, second->mv_size));
-    if (order != 0) {
-        return order;
-    }
-    return first->mv_size < second->mv_size ? -1 : first->mv_size > second->mv_size ? 1 : 0;
+    return compare_keys(to_bytes(*first), to_bytes(*second));
 }
 
 }  // namespace

@@ -68,7 +68,7 @@ unsigned nodes_of(const std::byte *page) noexcept
     return static_cast<unsigned>((load<std::uint16_t>(page + page_offset::lower) - page_offset::nodes) / 2);
 }
 
-/// The order of LMDB's keys: bytes, and then the length. Those of the list of free pages are little-endian numbers.
+/// The order of LMDB's keys, where those of the list of free pages are little-endian numbers.
 int compare(std::span<const std::byte> first, std::span<const std::byte> second) noexcept
 {
     if (first.size() == number_size && second.size() == number_size) {
@@ -76,8 +76,7 @@ int compare(std::span<const std::byte> first, std::span<const std::byte> second)
         const auto other = load<std::uint64_t>(second.data());
         return one < other ? -1 : one > other ? 1 : 0;
     }
-    const int order = std::memcmp(first.data(), second.data(), std::min(first.size(), second.size()));
-    return order != 0 ? order : first.size() < second.size() ? -1 : first.size() > second.size() ? 1 : 0;
+    return compare_keys(first, second);
 }
 
 bool contains(const std::vector<std::uint64_t> &set, std::uint64_t number) noexcept
