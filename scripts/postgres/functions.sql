@@ -507,7 +507,7 @@ $$;
 ---------------------------------------------------------------------------------------------------------------------
 
 -- True if this call has revoked the token, false if it was revoked before. That there is no such token is an error: a
--- wrong id must not pass for a revocation.
+-- wrong id must not pass for a revocation. So is what a trigger or a rule of somebody else does not let happen.
 CREATE OR REPLACE FUNCTION pat.revoke(id text)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -521,6 +521,10 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id) THEN
         RAISE EXCEPTION 'there is no token with the id "%"', revoke.id
             USING ERRCODE = 'no_data_found', HINT = 'The view pat.tokens lists the ids.';
+    ELSIF EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id AND token.revoked_at IS NULL) THEN
+        RAISE EXCEPTION 'the token "%" is not revoked: something kept its row from being written', revoke.id
+            USING ERRCODE = 'triggered_action_exception',
+                HINT = 'Look for triggers and rules on pat.token that install.sql did not make: \d pat.token.';
     END IF;
     RETURN false;
 END
@@ -552,6 +556,14 @@ BEGIN
         ORDER BY token.digest FOR NO KEY UPDATE)
     UPDATE pat.token SET revoked_at = now() FROM found WHERE token.digest = found.digest;
     GET DIAGNOSTICS revoked = ROW_COUNT;
+    IF EXISTS (SELECT FROM pat.token
+               WHERE token.subject = revoke_subject.subject AND token.revoked_at IS NULL
+                   AND (revoke_subject.issued_before IS NULL OR token.issued_at < revoke_subject.issued_before)) THEN
+        RAISE EXCEPTION 'tokens of "%" are not revoked: something kept their rows from being written',
+            revoke_subject.subject
+            USING ERRCODE = 'triggered_action_exception',
+                HINT = 'Look for triggers and rules on pat.token that install.sql did not make: \d pat.token.';
+    END IF;
     RETURN revoked;
 END
 $$;

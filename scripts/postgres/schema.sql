@@ -235,8 +235,9 @@ CREATE TABLE IF NOT EXISTS pat.token (
                                                   expires_at, revoked_at, claims))
 );
 
--- Of an earlier version: what has a number was seen by the numbering as it is. The table is written anew, twice, and
--- all who want to read or write it wait for that.
+-- Of an earlier version: what has a number is taken as it is, for nobody can tell what the numbering saw. It may have been
+-- changed with triggers off since, as a revocation that no edge knows of. So each edge takes a snapshot. The table is
+-- written anew, twice, and all who want to read or write it wait for that.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pat.token'::regclass AND attname = 'is_numbered') THEN
@@ -257,6 +258,7 @@ BEGIN
         DROP TRIGGER IF EXISTS tombstone_number ON pat.tombstone;
         DROP FUNCTION IF EXISTS pat.number_change();
         DROP INDEX IF EXISTS pat.token_unnumbered, pat.tombstone_unnumbered;
+        UPDATE pat.history SET epoch = left(replace(gen_random_uuid()::text, '-', ''), 12);
     END IF;
 END
 $$;

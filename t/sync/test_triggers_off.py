@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from psycopg import errors
-from servers import Connection, Database, PostgreSQL, free_port, new_database, prepare, wait_until
+from servers import DEADLINE, Connection, Database, PostgreSQL, free_port, new_database, prepare, wait_until
 from sidecar import PatSync, Store, once, pat_sync, scrape, value
 from test_postgres import changes, insert, issue, number_found, one, snapshot, source, workers
 
@@ -375,6 +376,46 @@ def test_a_revocation_with_triggers_off_reaches_the_edge(database: Database, own
         assert pat_sync("status", "--source", database.url("edge"), "--store", store.folder).returncode == 0
 
 
+def test_a_heartbeat_is_no_newer_than_the_last_look(database: Database, owner: Connection, store: Store) -> None:
+    """Changes come by NOTIFY, too, and those do not tell of what has no number."""
+    token_id, _ = issue(owner)
+    options = ("--source", database.url("edge"), "--store", store.folder)
+    with PatSync(*options, "--poll-interval", "600", "--heartbeat-interval", "0.1"):
+        wait_until(lambda: store.tokens() == {token_id: "ok"}, "the token")
+        with triggers_off(owner):
+            owner.execute("UPDATE pat.token SET revoked_at = now()")
+        database.install()
+        revoked_at = time.time()
+        wait_until(lambda: time.time() > revoked_at + 1.5, "the next second")
+        for count in (2, 3):
+            issue(owner)
+            wait_until(lambda: len(store.tokens()) == count, "a change by NOTIFY")
+        assert store.tokens()[token_id] == "ok"
+        assert store.stats()["heartbeat"] <= revoked_at
+
+
+def test_the_supervisor_is_not_told_that_all_is_there(database: Database, owner: Connection, store: Store) -> None:
+    address = store.folder.parent / "notify"
+    told: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(address))
+        listening.settimeout(DEADLINE)
+
+        def receive(wanted: str) -> None:
+            while wanted not in told:
+                told.append(listening.recv(4096).decode())
+
+        options = ("--source", database.url("edge"), "--store", store.folder)
+        with PatSync(*options, *FAST, env={"NOTIFY_SOCKET": str(address)}):
+            receive("STATUS=the store has everything")
+            with triggers_off(owner):
+                pass
+            receive("STATUS=the store has all that the source shows; pat-sync status says how old that is")
+            told.clear()
+            database.install()
+            receive("STATUS=the store has everything")
+
+
 def test_a_comparison_finds_what_left_no_trace(database: Database, owner: Connection, store: Store) -> None:
     source_options = ("--source", database.url("edge"), "--store", store.folder)
     ids = [issue(owner)[0] for _ in range(5)]
@@ -438,6 +479,25 @@ def test_only_a_database_is_compared(store: Store) -> None:
     assert done.returncode == 2 and "only a source postgresql:// is compared" in done.stderr
 
 
+# --- what others make on the table ---
+
+SWALLOWERS = {
+    "rule": "CREATE RULE keep AS ON UPDATE TO pat.token DO INSTEAD NOTHING",
+    "trigger": "CREATE FUNCTION pat.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+               " CREATE TRIGGER keep BEFORE UPDATE ON pat.token FOR EACH ROW EXECUTE FUNCTION pat.keep()",
+}
+
+
+@pytest.mark.parametrize("swallower", SWALLOWERS.values(), ids=SWALLOWERS)
+@pytest.mark.parametrize("call", ["pat.revoke('t1')", "pat.revoke_subject('user:1')"])
+def test_a_revocation_that_is_swallowed_is_an_error(owner: Connection, swallower: str, call: str) -> None:
+    insert(owner, bytes(32), id="t1", subject="user:1")
+    owner.execute(swallower)
+    with pytest.raises(errors.TriggeredActionException, match="not revoked.*kept") as refused:
+        owner.execute(f"SELECT {call}")
+    assert "triggers and rules" in str(refused.value.diag.message_hint)
+
+
 # --- an older schema ---
 
 
@@ -482,3 +542,21 @@ def test_an_older_schema_is_brought_up_to_date(server: PostgreSQL, store: Store)
             assert not source(edge).unnumbered
             with pytest.raises(errors.CheckViolation):
                 issue(owner, "victim ")
+
+
+def test_what_was_changed_with_triggers_off_before_an_update_reaches_the_edges(server: PostgreSQL, store: Store) -> None:
+    """The row has its number, and nothing tells that the numbering has not seen it as it is."""
+    old = (Path(__file__).parent / "schema_before_hashes.sql").read_text()
+    with new_database(server, "pat_old_change", template=None) as database:
+        database.psql(old)
+        with database.connect() as owner:
+            insert(owner, bytes([1] * 32), id="t1")
+            insert(owner, bytes([2] * 32), id="t2")
+            database.install()
+            assert once("--source", database.url("edge"), "--store", store.folder).returncode == 0
+            owner.execute(
+                "ALTER TABLE pat.token DROP COLUMN is_numbered, DROP COLUMN numbered_hash, DROP COLUMN numbered_digest")
+            owner.execute("ALTER TABLE pat.token DISABLE TRIGGER ALL; UPDATE pat.token SET revoked_at = now() WHERE id = 't1'")
+            database.install()
+            assert once("--source", database.url("edge"), "--store", store.folder).returncode == 0
+            assert store.tokens() == {"t1": "revoked", "t2": "ok"}
