@@ -68,7 +68,7 @@ class Applier:
     Every method may raise ApplierFailed, and Stopped.
     """
 
-    def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics, caught_up: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics, caught_up: Callable[[bool], None]) -> None:
         self._pulse = pulse
         self._metrics = metrics
         self._caught_up = caught_up
@@ -158,7 +158,7 @@ class Applier:
         back keeps the store from having all.
         """
         if at is None or self._held is not None:
-            self._caught_up()
+            self._caught_up(False)
             return
         with self._lock:
             last = self._pending.get(max(self._pending, default=0))
@@ -170,7 +170,7 @@ class Applier:
         if even_if_early or time.monotonic() >= self._next_heartbeat:
             self._next_heartbeat = time.monotonic() + self._heartbeat_interval
             self._write(b"", {"op": "heartbeat", "at": int(at)})
-        self._caught_up()
+        self._caught_up(True)
 
     def settle(self) -> None:
         """Waits until everything is durable."""

@@ -100,9 +100,13 @@ class Engine:
                 self._service.status(f"the source failed: {describe(error)}")
                 self._pulse.sleep(seconds)
 
-    def _caught_up(self) -> None:
+    def _caught_up(self, has_everything: bool) -> None:
         self._metrics.set("pat_sync_source_up", 1)
-        self._service.status("the store has everything")
+        self._service.status(
+            "the store has everything"
+            if has_everything
+            else "the store has all that the source shows; pat-sync status says how old that is"
+        )
         failed_for = self._source_backoff.succeeded()
         if failed_for is not None:
             log.info('source "%s" is back after %.1f s', self._settings.source_name, failed_for)

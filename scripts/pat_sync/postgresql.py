@@ -208,6 +208,8 @@ class PostgresqlSource(Source):
 
         self._position = Position(0, "")
         self._next_look = 0.0
+        # When it was looked at last. Only a look tells of changes without a number, and of triggers.
+        self._looked_at = 0.0
         self._lags = False
         # Whether a change that was there before the last look is not known to have a number, and since when.
         self._unnumbered = False
@@ -269,13 +271,10 @@ class PostgresqlSource(Source):
             must_read = True
             while True:
                 applier.check()
-                known_at: float | None = None
                 looks = time.monotonic() >= self._next_look
                 if looks:
-                    known_at = time.time()
                     if freshness is not None:
                         freshness.look(connection)
-                        known_at = freshness.known_at
                     look = self._look(connection, applier)
                     if look.is_standby != is_standby:
                         raise SourceFailed("it was a standby and is the primary now")
@@ -284,11 +283,11 @@ class PostgresqlSource(Source):
                         raise SourceFailed(f"it is a standby at change {look.position}, before the store: it lags")
                 has_read = must_read
                 if must_read:
-                    read_at = self._read(connection, applier)
-                    known_at = known_at if is_standby else read_at
+                    self._read(connection, applier)
                     must_read = False
                 if (looks or has_read) and not self._lags:
                     is_held = self._unnumbered or "triggers" in self._held
+                    known_at = self._looked_at if freshness is None else freshness.known_at
                     applier.current(None if is_held else known_at, even_if_early=once)
                     if once and not self._has_more_unnumbered:
                         applier.settle()
@@ -315,6 +314,7 @@ class PostgresqlSource(Source):
         has_snapshot = False
         while True:
             position = Position.parse(applier.cursor)
+            self._looked_at = time.time()
             look = self._number_found(connection, position, _look(connection, position))
             self._next_look = time.monotonic() + (0 if self._has_more_unnumbered else self._poll_interval)
             _check_key(look, applier.opened.key_id)
@@ -402,12 +402,11 @@ class PostgresqlSource(Source):
 
     # --- changes ---
 
-    def _read(self, connection: Connection, applier: Applier) -> float:
-        """Sends all changes that there are. The store then has what the source had at the time that is returned."""
+    def _read(self, connection: Connection, applier: Applier) -> None:
+        """Sends all changes that there are."""
         revoked_up_to: int | None = None
         while True:
             connection.was_notified = False
-            at = time.time()
             page = _changes(connection, self._position.seq, self._batch)
             if page.count == self._batch:
                 # A backlog: revocations do not wait for the rest of it.
@@ -418,7 +417,7 @@ class PostgresqlSource(Source):
                 self._position = page.end
                 applier.commit(page.lines, str(page.end))
             if page.count < self._batch:
-                return at
+                return
 
     def _send_revocations(self, connection: Connection, applier: Applier, after: int) -> int:
         """Those behind a number, without moving the cursor. Returns the number of the last one."""
