@@ -1,12 +1,14 @@
 #include "store/pat_pages.h"
 
 #include "core/pat_bytes.h"
+#include "store/pat_environment.h"
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
 
+#include <lmdb.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,6 +32,7 @@ constexpr std::size_t key = 8;
 }  // namespace node_offset
 
 namespace meta_offset {
+constexpr std::size_t magic = 16;
 constexpr std::size_t free_tree = 40;
 constexpr std::size_t main_tree = 88;
 constexpr std::size_t last_page = 136;
@@ -48,6 +51,7 @@ constexpr unsigned long_value = 4;
 
 constexpr unsigned data_is_long = 1;
 
+constexpr std::uint32_t right_magic = 0xBEEFC0DE;
 constexpr std::uint64_t first_page = 2;  // behind the two pages of the header
 constexpr std::uint64_t no_page = ~std::uint64_t{0};
 constexpr std::size_t max_key_size = 511;
@@ -79,62 +83,107 @@ int compare(std::span<const std::byte> first, std::span<const std::byte> second)
     return compare_keys(first, second);
 }
 
-bool contains(const std::vector<std::uint64_t> &set, std::uint64_t number) noexcept
-{
-    return (set[number / 64] >> (number % 64) & 1) != 0;
-}
-
-void insert(std::vector<std::uint64_t> &set, std::uint64_t number) noexcept
-{
-    set[number / 64] |= std::uint64_t{1} << (number % 64);
-}
-
 }  // namespace
 
-void page_check::begin(int fd, std::size_t map_size, std::uint64_t transaction) noexcept
+fault find_map(MDB_txn *transaction, unsigned database, const std::byte *&map) noexcept
 {
-    fd_ = fd;
+    map = nullptr;
+    MDB_cursor *cursor;
+    if (const int code = mdb_cursor_open(transaction, database, &cursor); code != 0) {
+        return from_lmdb(code);
+    }
+    MDB_val key;
+    MDB_val value;
+    const int code = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+    mdb_cursor_close(cursor);
+    if (code == MDB_NOTFOUND) {
+        constexpr std::size_t first = 1;
+        return mdb_txn_id(transaction) == first ? fault{} : damaged;
+    }
+    if (code != 0) {
+        return from_lmdb(code);
+    }
+
+    // A page begins where one of the system does, and is larger only in a file that another system made.
+    MDB_stat tree;
+    mdb_stat(transaction, database, &tree);
+    const std::size_t page_size = tree.ms_psize;
+    const std::size_t step = std::min(page_size, static_cast<std::size_t>(sysconf(_SC_PAGESIZE)));
+    const auto *page = static_cast<const std::byte *>(key.mv_data);
+    page -= reinterpret_cast<std::uintptr_t>(page) % step;
+    for (std::size_t tried = 0; tried < page_size; tried += step, page -= step) {
+        const auto number = load<std::uint64_t>(page + page_offset::number);
+        if (number < max_map_size / page_size) {
+            const std::byte *begin = page - number * page_size;
+            if (load<std::uint32_t>(begin + meta_offset::magic) == right_magic) {
+                map = begin;
+                return {};
+            }
+        }
+    }
+    return damaged;
+}
+
+void page_check::page_set::clear(std::uint64_t pages) noexcept
+{
+    for (const std::uint64_t word : used_) {
+        bits_[word] = 0;
+    }
+    used_.clear();
+    bits_.resize(std::max(bits_.size(), pages / 64 + 1));
+}
+
+void page_check::page_set::insert(std::uint64_t number) noexcept
+{
+    std::uint64_t &word = bits_[number / 64];
+    if (word == 0) {
+        used_.push_back(number / 64);
+    }
+    word |= std::uint64_t{1} << (number % 64);
+}
+
+bool page_check::page_set::contains(std::uint64_t number) const noexcept
+{
+    return (bits_[number / 64] >> (number % 64) & 1) != 0;
+}
+
+void page_check::begin(const std::byte *map, std::size_t map_size, int fd, std::uint64_t transaction) noexcept
+{
+    map_ = map;
     map_size_ = map_size;
+    fd_ = fd;
     transaction_ = transaction;
     is_prepared_ = false;
 }
 
-/// Copies pages of the file. What it lacks is zero, which no page is.
-page_check::buffer page_check::read_pages(std::uint64_t first, std::uint64_t count) const noexcept
+fault page_check::before_put(bytes key, std::size_t size) noexcept
 {
-    const std::size_t size = count * page_size_;
-    buffer copy = std::make_unique_for_overwrite<std::byte[]>(size);
-    const ssize_t got = pread(fd_, copy.get(), size, static_cast<off_t>(first * page_size_));
-    const std::size_t length = got < 0 ? 0 : static_cast<std::size_t>(got);
-    std::memset(copy.get() + length, 0, size - length);
-    return copy;
-}
-
-/// A page as of the commit, which does not change while a transaction is under way.
-const std::byte *page_check::page_at(std::uint64_t number) noexcept
-{
-    buffer &page = read_[number];
-    if (page == nullptr) {
-        page = read_pages(number, 1);
+    const fault problem = prepare();
+    if (problem || map_ == nullptr) {
+        return problem;
     }
-    return page.get();
-}
 
-fault page_check::before_put(bytes key) noexcept
-{
-    way to;
-    fault problem = prepare();
-    if (!problem && main_.depth != 0) {
-        problem = follow(key, to);
+    if (main_.depth != 0) {
+        way to;
+        if (const fault damage = follow(key, to)) {
+            return damage;
+        }
+
+        // What was put before may lie on the same leaf.
+        const std::byte *page = page_at(to.steps[main_.depth - 1].page);
+        const std::size_t lower = load<std::uint16_t>(page + page_offset::lower);
+        const std::size_t upper = load<std::uint16_t>(page + page_offset::upper);
+        added_ += sizeof(std::uint16_t) + node_offset::key + key.size() + size + size % 2;
+        splits_ += added_ > upper - lower ? 1 + size / page_size_ : 0;
     }
-    return problem ? problem : check_reuse();
+    return check_reuse();
 }
 
 fault page_check::before_remove(bytes key) noexcept
 {
     way to;
     fault problem = prepare();
-    if (problem || main_.depth == 0 || (problem = follow(key, to))) {
+    if (problem || map_ == nullptr || main_.depth == 0 || (problem = follow(key, to))) {
         return problem;
     }
 
@@ -157,25 +206,15 @@ fault page_check::before_remove(bytes key) noexcept
 /// Reads the header of the commit, and looks at the list of free pages, once in a transaction.
 fault page_check::prepare() noexcept
 {
-    if (is_prepared_) {
-        if (read_.size() > most_read_) {
-            std::erase_if(read_, [this](const auto &page) { return !contains(listing_, page.first); });
-        }
+    if (is_prepared_ || map_ == nullptr) {
         return {};
     }
 
     const std::uint64_t commit = transaction_ - 1;
-    std::array<std::byte, sizeof(std::uint32_t)> first;
-    if (pread(fd_, first.data(), first.size(), meta_offset::free_tree + meta_offset::page_size)
-        != static_cast<ssize_t>(first.size())) {
-        return damaged;
-    }
-    page_size_ = load<std::uint32_t>(first.data());
+    page_size_ = load<std::uint32_t>(map_ + meta_offset::free_tree + meta_offset::page_size);
     if (page_size_ < min_page_size || page_size_ > max_page_size) {
         return damaged;
     }
-    read_.clear();
-    long_lists_.clear();
     const std::byte *meta = page_at(commit % 2);
     if (load<std::uint64_t>(meta + meta_offset::transaction) != commit) {
         return {fault_kind::replaced};
@@ -204,18 +243,17 @@ fault page_check::prepare() noexcept
         (is_of_free_pages ? free_ : main_) = {root, depth, is_of_free_pages};
     }
 
-    for (page_set *set : {&sound_, &listing_}) {
-        set->assign(pages_ / 64 + 1, 0);
-    }
+    sound_.clear(pages_);
+    listing_.clear(pages_);
     looked_at_ = 0;
+    added_ = 0;
+    splits_ = 0;
     lists_.clear();
     list_ = 0;
     taken_ = 0;
     reuse_checked_ = 0;
 
     const fault problem = check_free_pages();
-    constexpr std::size_t max_tree_pages = 16384;
-    most_read_ = read_.size() + max_tree_pages;
     is_prepared_ = !problem;
     return problem;
 }
@@ -339,20 +377,20 @@ fault page_check::look_beside(way from, unsigned level, bool to_the_right) noexc
 /// Looks at a page, if that was not done, and whether it is the one that belongs there.
 fault page_check::check_page(const tree &in, const step &at, bool is_leaf) noexcept
 {
-    if (at.page < first_page || at.page >= pages_) {
+    if (at.page < first_page || at.page >= std::min(pages_, file_pages_)) {
         return damaged;
     }
 
     const std::byte *page = page_at(at.page);
     page_set &seen = in.is_of_free_pages ? listing_ : sound_;
-    if (contains(listing_, at.page)) {
+    if (listing_.contains(at.page)) {
         return damaged;  // in both trees, or twice in that of the free pages, of which each is looked at once
     }
-    if (!contains(seen, at.page)) {
+    if (!seen.contains(at.page)) {
         if (load<std::uint64_t>(page + page_offset::number) != at.page || !is_sound(in, page, is_leaf)) {
             return damaged;
         }
-        insert(seen, at.page);
+        seen.insert(at.page);
         looked_at_++;
     } else if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? leaf : branch)) {
         return damaged;
@@ -446,7 +484,7 @@ fault page_check::check_long_value(const node &leaf) noexcept
     const std::uint64_t pages = load<std::uint32_t>(page + page_offset::long_pages);
     if (load<std::uint64_t>(page + page_offset::number) != first
         || load<std::uint16_t>(page + page_offset::flags) != long_value || pages < needed || pages > end - first
-        || contains(listing_, first)) {
+        || listing_.contains(first)) {
         return damaged;
     }
     for (std::uint64_t i = needed; i < pages; i++) {
@@ -511,9 +549,9 @@ fault page_check::check_free_list(const node &leaf) noexcept
         const auto first = load<std::uint64_t>(leaf.data);
         const auto count = load<std::uint32_t>(page_at(first) + page_offset::long_pages);
         for (std::uint64_t i = 0; i < count; i++) {
-            insert(listing_, first + i);
+            listing_.insert(first + i);
         }
-        list = long_lists_.emplace_back(read_pages(first, count)).get() + page_offset::nodes;
+        list = page_at(first) + page_offset::nodes;
     }
 
     if (leaf.data_size < number_size) {
@@ -537,11 +575,11 @@ fault page_check::check_free_list(const node &leaf) noexcept
 }
 
 /// That the free pages which LMDB takes next are not in use. It takes those of the oldest transaction first, and of
-/// these the lowest, and no more than some for each page of the tree that it touches.
+/// these the lowest: one for each page that it touches, two or more where a page is full, and some for the lists.
 fault page_check::check_reuse() noexcept
 {
-    constexpr std::size_t at_least = 16;
-    const std::size_t wanted = at_least + 2 * looked_at_;
+    constexpr std::size_t for_lists = 4;
+    const std::size_t wanted = looked_at_ + 2 * splits_ + (splits_ > 0 ? main_.depth : 0) + for_lists;
 
     while (reuse_checked_ < wanted && list_ < lists_.size()) {
         const bytes &list = lists_[list_];
@@ -567,7 +605,7 @@ fault page_check::check_reuse() noexcept
 /// told from free ones.
 bool page_check::is_in_use(std::uint64_t number) noexcept
 {
-    if (contains(listing_, number)) {
+    if (listing_.contains(number)) {
         return true;
     }
     if (number >= file_pages_ || main_.depth == 0) {
@@ -576,11 +614,15 @@ bool page_check::is_in_use(std::uint64_t number) noexcept
 
     const std::byte *page = page_at(number);
     const bool is_leaf = load<std::uint16_t>(page + page_offset::flags) == leaf;
-    if (load<std::uint64_t>(page + page_offset::number) != number || !is_sound(main_, page, is_leaf)) {
+    const std::size_t at_node = load<std::uint16_t>(page + page_offset::nodes + (is_leaf ? 0 : sizeof(std::uint16_t)));
+    if (load<std::uint64_t>(page + page_offset::number) != number || at_node + node_offset::key > page_size_) {
+        return false;
+    }
+    const bytes key = node_at(page, is_leaf ? 0 : 1, is_leaf).key;
+    if (key.size() > page_size_ - node_offset::key - at_node) {
         return false;
     }
 
-    const bytes key = node_at(page, is_leaf ? 0 : 1, is_leaf).key;
     step at{main_.root, 0, {}};
     for (unsigned level = 0; level < main_.depth; level++) {
         if (at.page == number) {

@@ -4,17 +4,22 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
-#include <unordered_map>
 #include <vector>
+
+struct MDB_txn;
 
 /// Looking at the pages that a write will touch, before LMDB sees them. LMDB copies a page by the lengths that stand in
 /// it: a damaged one has it write past the end of the copy.
 namespace pat::store {
 
-/// A data file as LMDB 0.9 writes it on 64-bit machines (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta), read page by
-/// page: to map it would cost more page faults than all else that a revocation does.
+/// Where LMDB has mapped the data file of `transaction`, a write transaction that has changed nothing yet; null if it
+/// is the first of all. LMDB does not tell, but it gives out pointers into the map, and a page begins with its own
+/// number (mdb.c: MDB_page). To be called in a trap.
+fault find_map(MDB_txn *transaction, unsigned database, const std::byte *&map) noexcept;
+
+/// A data file as LMDB 0.9 writes it on 64-bit machines (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta), looked at
+/// through LMDB's own map: to read the pages or to map them again would cost a revocation a fifth of what it takes.
 ///
 /// What is looked at is the newest commit, as it was before the transaction that is under way. That is enough: a page
 /// that this has changed is a copy of one that was looked at, and one that it has not changed is where it was. Only
@@ -27,20 +32,32 @@ public:
     page_check(const page_check &) = delete;
     page_check &operator=(const page_check &) = delete;
 
-    /// Begins with the commit before `transaction` of the file behind `fd`, of which `map_size` bytes are mapped.
-    void begin(int fd, std::size_t map_size, std::uint64_t transaction) noexcept;
+    /// Begins with the commit before `transaction` of the file behind `fd`, of which `map_size` bytes are mapped at
+    /// `map`. Without a map there is nothing to look at.
+    void begin(const std::byte *map, std::size_t map_size, int fd, std::uint64_t transaction) noexcept;
 
-    /// Looks at what LMDB touches when it writes under `key`: the pages from the root to the leaf, those that the old
-    /// value lies on if it is a long one, and the list of free pages.
-    fault before_put(std::span<const std::byte> key) noexcept;
+    /// Looks at what LMDB touches when it writes a value of `size` bytes under `key`: the pages from the root to the
+    /// leaf, those that the old value lies on if it is a long one, and the list of free pages. To be called in a trap.
+    fault before_put(std::span<const std::byte> key, std::size_t size) noexcept;
 
     /// The same for removing what is under `key`, if there is anything.
     fault before_remove(std::span<const std::byte> key) noexcept;
 
 private:
     using bytes = std::span<const std::byte>;
-    using buffer = std::unique_ptr<std::byte[]>;
-    using page_set = std::vector<std::uint64_t>;  ///< a bit for each page
+
+    /// Numbers of pages. Few are in it, of many that there may be.
+    class page_set {
+    public:
+        /// Makes it empty, for numbers below `pages`.
+        void clear(std::uint64_t pages) noexcept;
+        void insert(std::uint64_t number) noexcept;
+        [[nodiscard]] bool contains(std::uint64_t number) const noexcept;
+
+    private:
+        std::vector<std::uint64_t> bits_;  ///< one for each page
+        std::vector<std::uint64_t> used_;  ///< the words of `bits_` that are not 0
+    };
 
     static constexpr unsigned max_depth = 32;  ///< LMDB's CURSOR_STACK
 
@@ -88,14 +105,14 @@ private:
     fault check_reuse() noexcept;
     [[nodiscard]] bool is_in_use(std::uint64_t number) noexcept;
 
-    [[nodiscard]] const std::byte *page_at(std::uint64_t number) noexcept;
-    [[nodiscard]] buffer read_pages(std::uint64_t first, std::uint64_t count) const noexcept;
+    [[nodiscard]] const std::byte *page_at(std::uint64_t number) const noexcept { return map_ + number * page_size_; }
     [[nodiscard]] static node node_at(const std::byte *page, unsigned number, bool is_leaf) noexcept;
     [[nodiscard]] static unsigned child_for(const std::byte *page, bytes key) noexcept;
     [[nodiscard]] static step child_of(const std::byte *page, const step &at) noexcept;
 
-    int fd_ = -1;
+    const std::byte *map_ = nullptr;
     std::size_t map_size_ = 0;
+    int fd_ = -1;
     std::uint64_t transaction_ = 0;
     bool is_prepared_ = false;
     std::size_t page_size_ = 0;
@@ -104,13 +121,11 @@ private:
     tree free_{};
     tree main_{};
 
-    std::unordered_map<std::uint64_t, buffer> read_;  ///< pages; those of the tree are forgotten where they are many
-    std::size_t most_read_ = 0;
-    std::vector<buffer> long_lists_;
-
     page_set sound_;    ///< pages of the main tree that were looked at
     page_set listing_;  ///< those that the list of free pages lies on
     std::size_t looked_at_ = 0;
+    std::size_t added_ = 0;   ///< bytes that the puts may have added to leaves
+    std::size_t splits_ = 0;  ///< leaves that they may have split
 
     std::vector<std::span<const std::byte>> lists_;  ///< of free pages, in the order in which LMDB takes them
     std::size_t list_ = 0;                           ///< where check_reuse() is

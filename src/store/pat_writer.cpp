@@ -214,12 +214,9 @@ fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noe
 template <typename Entry>
 fault transaction::write(const token_key &key, const Entry &from, unsigned flags) noexcept
 {
-    if (const fault problem = pages_->before_put(key)) {
-        return problem;
-    }
-
     record_buffer buffer;
     codec_error error = codec_error::none;
+    fault problem;
 
     const int code = trapped([&] {
         Entry current = from;
@@ -232,30 +229,47 @@ fault transaction::write(const token_key &key, const Entry &from, unsigned flags
         if (error != codec_error::none) {
             return 0;
         }
-
-        MDB_val to = to_value(key);
-        MDB_val value = to_value(result.bytes);
-        return mdb_put(handle_, database_, &to, &value, flags);
+        return put_value(key, result.bytes, flags, problem);
     });
 
+    if (problem) {
+        return problem;
+    }
     return error == codec_error::none ? from_lmdb(code) : from_codec(error);
+}
+
+/// Looks at the pages that LMDB will touch, and writes a value. Returns LMDB's code; runs in a trap.
+int transaction::put_value(std::span<const std::byte> key, std::span<const std::byte> bytes, unsigned flags,
+                           fault &problem) noexcept
+{
+    problem = pages_->before_put(key, bytes.size());
+    if (problem) {
+        return 0;
+    }
+    MDB_val to = to_value(key);
+    MDB_val value = to_value(bytes);
+    return mdb_put(handle_, database_, &to, &value, flags);
 }
 
 fault transaction::remove(std::span<const std::byte> key) noexcept
 {
-    MDB_val wanted = to_value(key);
-    MDB_val value;
+    fault problem;
 
     // Nearly always there is nothing, as a new token has no tombstone: then no page changes, and none is looked at.
-    const int code = trapped([&] { return mdb_get(handle_, database_, &wanted, &value); });
-    if (code != 0) {
-        return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
-    }
+    const int code = trapped([&] {
+        MDB_val wanted = to_value(key);
+        MDB_val value;
+        const int result = mdb_get(handle_, database_, &wanted, &value);
+        if (result != 0 || (problem = pages_->before_remove(key))) {
+            return result;
+        }
+        return mdb_del(handle_, database_, &wanted, nullptr);
+    });
 
-    if (const fault problem = pages_->before_remove(key)) {
+    if (problem || code == MDB_NOTFOUND) {
         return problem;
     }
-    return from_lmdb(trapped([&] { return mdb_del(handle_, database_, &wanted, nullptr); }));
+    return from_lmdb(code);
 }
 
 fault transaction::get(const digest &of, record &out, bool &found) noexcept
@@ -416,14 +430,10 @@ fault transaction::hold(const held_snapshot &what) noexcept
     if (result.error != codec_error::none) {
         return from_codec(result.error);
     }
-    if (const fault problem = pages_->before_put(held_key())) {
-        return problem;
-    }
-    return from_lmdb(trapped([&] {
-        MDB_val key = to_value(held_key());
-        MDB_val value = to_value(result.bytes);
-        return mdb_put(handle_, database_, &key, &value, 0);
-    }));
+
+    fault problem;
+    const int code = trapped([&] { return put_value(held_key(), result.bytes, 0, problem); });
+    return problem ? problem : from_lmdb(code);
 }
 
 fault transaction::release() noexcept
@@ -455,21 +465,17 @@ fault transaction::store_meta() noexcept
         return from_codec(result.error);
     }
 
-    if (const fault problem = pages_->before_put(meta_key())) {
-        return problem;
-    }
-
-    return from_lmdb(trapped([&] {
+    fault problem;
+    const int code = trapped([&] {
         MDB_val key = to_value(meta_key());
         MDB_val value;
-        if (mdb_get(handle_, database_, &key, &value) == 0 && value.mv_size == result.bytes.size()
-            && std::memcmp(value.mv_data, result.bytes.data(), value.mv_size) == 0) {
+        const bool is_there = mdb_get(handle_, database_, &key, &value) == 0;
+        if (is_there && std::ranges::equal(to_bytes(value), result.bytes)) {
             return 0;
         }
-
-        value = to_value(result.bytes);
-        return mdb_put(handle_, database_, &key, &value, 0);
-    }));
+        return put_value(meta_key(), result.bytes, 0, problem);
+    });
+    return problem ? problem : from_lmdb(code);
 }
 
 fault writer::create(const char *folder, std::optional<gid_t> group, const hasher &by, std::size_t map_size) noexcept
@@ -536,6 +542,7 @@ fault writer::backup(const char *from, const char *to, std::size_t map_size) noe
 
 fault writer::open(const char *folder, std::size_t map_size) noexcept
 {
+    map_ = nullptr;
     if (const fault problem = environment_.open(folder, open_mode::write, map_size, command_wait_ms)) {
         return problem;
     }
@@ -586,16 +593,24 @@ fault writer::begin(transaction &scope) noexcept
         return from_lmdb(code);
     }
 
-    MDB_envinfo info;
-    mdb_env_info(environment_.get(), &info);
-    pages_.begin(environment_.files().data(), info.me_mapsize, mdb_txn_id(scope.handle_));
-    scope.pages_ = &pages_;
-
-    const fault problem = scope.load_meta();
+    fault problem = scope.load_meta();
+    if (!problem && map_ == nullptr) {
+        code = scope.trapped([&] {
+            problem = find_map(scope.handle_, scope.database_, map_);
+            return 0;
+        });
+        problem = code == 0 ? problem : from_lmdb(code);
+    }
     if (problem) {
         abort(scope);
+        return problem;
     }
-    return problem;
+
+    MDB_envinfo info;
+    mdb_env_info(environment_.get(), &info);
+    pages_.begin(map_, info.me_mapsize, environment_.files().data(), mdb_txn_id(scope.handle_));
+    scope.pages_ = &pages_;
+    return {};
 }
 
 fault writer::commit(transaction &scope) noexcept

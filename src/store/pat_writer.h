@@ -103,6 +103,9 @@ private:
 
     fault write_new(const digest &of, record from, unsigned flags, bool &is_revoked) noexcept;
 
+    int put_value(std::span<const std::byte> key, std::span<const std::byte> bytes, unsigned flags,
+                  fault &problem) noexcept;
+
     fault remove(std::span<const std::byte> key) noexcept;
 
     MDB_txn *handle_ = nullptr;
@@ -156,6 +159,7 @@ private:
     void clear_dead_readers() noexcept;
 
     environment environment_;
+    const std::byte *map_ = nullptr;  ///< where LMDB has data.mdb, once that has a key
     page_check pages_;
     std::time_t cleared_at_ = 0;
 };

@@ -2,6 +2,8 @@
 
 #include <cinttypes>
 
+#include <dlfcn.h>
+
 /// Writing to a store whose pages are damaged.
 namespace {
 
@@ -10,6 +12,9 @@ using namespace pat::test;
 using store::fault_kind;
 
 constexpr unsigned tokens = 1500;
+
+/// What the system says that its pages have, to a test that wants a file of another system; 0 for the truth.
+long system_page_size;
 
 std::uint64_t random_state = 42;
 
@@ -28,9 +33,9 @@ std::string_view many_scopes(std::size_t length) noexcept
 }
 
 /// A store with all that a file can have: three levels, long values, and a list of free pages.
-path make_full_store()
+path make_full_store(const char *name = "store")
 {
-    const path store = make_store();
+    const path store = make_store(name);
     put_many(store, tokens);
     commit(store, [](store::transaction &change) {
         for (unsigned i = 0; i < tokens; i += 50) {
@@ -334,6 +339,48 @@ void writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one(void **)
     delete reader;
 }
 
+/// The map is found by the page that a key lies on, and that need not begin where one of the system does.
+void writer_rule_10_pages_may_have_another_size_than_those_of_the_system(void **)
+{
+    struct {
+        const char *name;
+        long page_size;
+    } const files[] = {{"smaller", 2048}, {"larger", 16384}};
+    for (const auto &file : files) {
+        system_page_size = file.page_size;
+        const path store = make_full_store(file.name);
+        system_page_size = 0;
+
+        for (unsigned number = 0; number < 40; number++) {
+            in_child([&] {
+                store::writer writer;
+                const token_text text = token(number);
+                const auto change = [&](store::transaction &to) {
+                    return to.put(plain(text.text), record_of(text, 1));
+                };
+                return !writer.open(store.text, map_size) && !writer.update(change);
+            });
+        }
+        const auto found = readable(store);
+        assert_int_equal(std::ranges::count(found, true), tokens);
+    }
+}
+
+/// Nor is it made a new store of, with a list of free pages that nobody has looked at.
+void writer_rule_10_a_store_that_has_lost_its_tree_is_damaged(void **)
+{
+    const path store = make_full_store();
+    const path data = store / "data.mdb";
+    constexpr off_t main_root_at = 128;
+    constexpr std::uint64_t no_page = ~std::uint64_t{0};
+    for (const off_t header : {off_t{0}, off_t{page_size}}) {
+        patch(data, header + main_root_at, &no_page, sizeof no_page);
+    }
+
+    in_child(
+        [&] { return store::writer::create(store.text, std::nullopt, plain, map_size).kind == fault_kind::damaged; });
+}
+
 /// What an operator is asked about is written like all else.
 void writer_rule_10_what_is_held_back_is_written_to_no_damaged_page(void **)
 {
@@ -369,6 +416,13 @@ void writer_rule_10_what_is_held_back_is_written_to_no_damaged_page(void **)
 
 }  // namespace
 
+/// LMDB asks it for the size of a page; the linker prefers this to the library's.
+extern "C" long sysconf(int name) noexcept
+{
+    static const auto system = reinterpret_cast<long (*)(int)>(dlsym(RTLD_NEXT, "sysconf"));
+    return name == _SC_PAGESIZE && system_page_size != 0 ? system_page_size : system(name);
+}
+
 int main()
 {
     const CMUnitTest tests[] = {
@@ -376,6 +430,8 @@ int main()
         store_test(writer_rule_10_no_damaged_page_ends_the_writer_or_costs_a_record),
         store_test(writer_rule_10_a_long_value_that_became_shorter_is_no_damage),
         store_test(writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one),
+        store_test(writer_rule_10_pages_may_have_another_size_than_those_of_the_system),
+        store_test(writer_rule_10_a_store_that_has_lost_its_tree_is_damaged),
         store_test(writer_rule_10_what_is_held_back_is_written_to_no_damaged_page),
     };
     return cmocka_run_group_tests_name("store pages", tests, nullptr, nullptr);
