@@ -3,7 +3,8 @@
 # which inline functions of its headers leave no call behind, and no assertions of its own.
 
 ngx_auth_pat_flags="-std=c++20 -O2 -Wall -Wextra -Wpedantic -Wshadow -Wno-unused-parameter -Werror \
-    -fno-exceptions -fno-rtti -fno-threadsafe-statics -fvisibility=hidden -U_GLIBCXX_ASSERTIONS -I $ngx_addon_dir/src"
+    -fno-exceptions -fno-rtti -fno-threadsafe-statics -fvisibility=hidden -U_GLIBCXX_ASSERTIONS \
+    -I $ngx_addon_dir/src -Wa,-I,$ngx_addon_dir/src"
 
 for ngx_auth_pat_folder in core store nginx
 do

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string_view>
 
 // nginx's headers are C, and not written for -Wpedantic and the like.
@@ -58,6 +59,13 @@ template <typename T>
 [[nodiscard]] inline T *push(ngx_array_t &array) noexcept
 {
     return static_cast<T *>(ngx_array_push(&array));
+}
+
+/// The elements of an array, for a range-based for.
+template <typename T>
+[[nodiscard]] inline std::span<T> items(const ngx_array_t &array) noexcept
+{
+    return {static_cast<T *>(array.elts), array.nelts};
 }
 
 template <typename T>

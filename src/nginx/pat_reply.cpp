@@ -99,6 +99,17 @@ void reply::write_label(std::string_view text) noexcept
     write_escaped(text, false);
 }
 
+void reply::write_address(const address &from) noexcept
+{
+    if (from.family == address_family::none) {
+        return;
+    }
+    const int family = from.family == address_family::v4 ? AF_INET : AF_INET6;
+    auto *bytes = const_cast<std::byte *>(from.bytes.data());
+    u_char text[NGX_INET6_ADDRSTRLEN];
+    write(view({ngx_inet_ntop(family, bytes, text, sizeof(text)), text}));
+}
+
 void reply::header(std::string_view name, std::string_view value) noexcept
 {
     failed_ |= push_header(request_, name, to_ngx(value)) == nullptr;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "core/pat_address.h"
 #include "nginx/pat_ngx.h"
 
 #include <concepts>
@@ -25,6 +26,9 @@ public:
 
     /// Writes the value of a label in Prometheus's exposition format, with its quotes.
     void write_label(std::string_view text) noexcept;
+
+    /// Writes the text of an address, and nothing for one of an unknown family.
+    void write_address(const address &from) noexcept;
 
     /// Writes several things one after the other.
     template <typename... Parts>
