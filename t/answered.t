@@ -24,6 +24,30 @@ my $open_port     = AuthPat::Server::free_port();
 my $guarded_port  = AuthPat::Server::free_port();
 my $shut_port     = AuthPat::Server::free_port();
 my $dry_port      = AuthPat::Server::free_port();
+my $tls_port      = AuthPat::Server::free_port();
+
+# Of the servers on one port, "asking" wants to know the client by a certificate.
+my $has_tls = `$AuthPat::NGINX -V 2>&1` =~ /http_ssl_module/ && eval { require IO::Socket::SSL };
+my $tls = '';
+if ($has_tls) {
+    my $folder = scratch();
+    system("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
+        . "-keyout $folder/key.pem -out $folder/cert.pem 2>$folder/openssl.log") == 0
+        or die slurp("$folder/openssl.log");
+    $tls = join '', map { <<"END" } ['plain', ''], ['asking', "ssl_verify_client on; ssl_client_certificate $folder/cert.pem;"];
+server {
+    listen 127.0.0.1:$tls_port ssl;
+    server_name $_->[0];
+    ssl_certificate $folder/cert.pem;
+    ssl_certificate_key $folder/key.pem;
+    $_->[1]
+    access_log \$ROOT/logs/access.log who;
+    auth_pat API;
+    add_header X-Told "told:\$auth_pat_status/\$auth_pat_subject." always;
+    location / { add_header X-Told ""; try_files /nowhere =204; }
+}
+END
+}
 
 my $server = AuthPat::Server->new(http => <<"END");
 client_header_timeout 1s;
@@ -54,7 +78,7 @@ server {
 server {
     listen 127.0.0.1:$location_port;
     access_log \$ROOT/logs/access.log who;
-    error_page 400 405 408 501 \@page;
+    error_page 400 405 408 414 501 505 \@page;
     location \@page { return 400 "told:\$auth_pat_status/\$auth_pat_subject."; }
     location / { auth_pat API; try_files /nowhere =204; }
 }
@@ -62,7 +86,7 @@ server {
     listen 127.0.0.1:$guarded_port;
     access_log \$ROOT/logs/access.log who;
     auth_pat API;
-    error_page 400 405 408 501 /page;
+    error_page 400 405 408 414 501 505 /page;
     location = /page   { root \$ROOT/html; }
     location = /status { auth_pat off; access_log off; auth_pat_status json; }
     location = /usage  { auth_pat off; access_log off; auth_pat_usage; }
@@ -82,6 +106,7 @@ server {
     auth_pat_dry_run on;
     location / { $tunnel }
 }
+$tls
 END
 write_file("$server->{root}/html/page", "the page\n");
 my $upstream = AuthPat::Upstream->new(port => $upstream_port);
@@ -119,6 +144,8 @@ my %unread = (
     'TRACE'                          => [405, head('TRACE /t HTTP/1.1', $good)],
     'headers that never end'         => [408, "GET /t HTTP/1.1\r\nHost: localhost\r\n$good\r\n"],
     'a bad request line'             => [400, "GET\r\n\r\n"],
+    'a request line too large'       => [414, head('GET /t?' . 'x' x 2000 . ' HTTP/1.1', $good)],
+    'a request line of HTTP/2'       => [505, head('GET /t HTTP/2.0', $good)],
 );
 for my $what (sort keys %unread) {
     my ($status, $request) = @{ $unread{$what} };
@@ -131,6 +158,31 @@ for my $what (sort keys %unread) {
         unlike $answer->{headers} . $answer->{body}, qr/told:(?!-\/\.)/, "$what: nor does the answer";
     }
 }
+SKIP: {
+    skip 'nginx with TLS, and IO::Socket::SSL, are needed', 8 if !$has_tls;
+    my $asks = sub {
+        my ($sni, $host) = @_;
+        my $socket = $server->connect($tls_port);
+        if ($sni) {
+            IO::Socket::SSL->start_SSL($socket, SSL_hostname => $sni, SSL_verify_mode => IO::Socket::SSL::SSL_VERIFY_NONE())
+                or die "TLS: $IO::Socket::SSL::SSL_ERROR\n";
+        }
+        # The token comes before what has nginx answer.
+        return AuthPat::Server::exchange($socket, join "\r\n", 'GET /t HTTP/1.1', $good, "Host: $host", '', '');
+    };
+    for my $case (
+        ['a good token by TLS',                'plain',  'plain',  204, qq(ok "$id" "alice" "laptop" "pro")],
+        ['a Host that TLS was not set up for', 'plain',  'asking', 421, $nobody],
+        ['a client without a certificate',     'asking', 'asking', 400, $nobody],
+        ['no TLS where it is asked for',       '',       'plain',  400, $nobody],
+    ) {
+        my ($what, $sni, $host, $status, $line) = @$case;
+        my $answer;
+        is logged_by(sub { $answer = $asks->($sni, $host) }), "$status $line", "$what: the log";
+        unlike $answer->{headers} . $answer->{body}, qr/told:(?!-\/\.)/, "$what: the answer names nobody";
+    }
+}
+
 {
     my $two = $unread{'two Authorization headers'}[1];
     my $answer;
