@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import ipaddress
 import os
@@ -33,6 +34,9 @@ _DATABASE_SCHEMES = ("postgresql", "postgres")
 _FEED_SCHEMES = ("https", "http")
 
 _SECRET_PARAMETER = re.compile(r"pass|secret|token|key$|credential|signature|^sig$|^auth", re.IGNORECASE)
+
+# On the way to a file, as many as the kernel follows.
+_MOST_LINKS = 40
 
 _DESCRIPTION = """\
 Keeps the store of tokens that nginx reads equal to a source: a PostgreSQL database, an HTTP feed, or a file."""
@@ -139,7 +143,7 @@ def read(arguments: list[str]) -> Settings:
         client_cert=options.client_cert,
         client_key=options.client_key,
         password=_read_secret(options.password_file),
-        token=_read_secret(options.token_file),
+        token=_read_token(options.token_file),
         insecure_http=options.insecure_http,
         file_format=options.file_format,
         usage_url=options.usage_url,
@@ -388,17 +392,45 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _require_trusted_folders(path: Path) -> None:
-    """Who can rename a file, or a folder on its way, can put another one in its place."""
-    for place in {path.absolute(), path.resolve()}:
-        for folder in place.parents:
-            status = _stat(folder)
-            writable = stat.S_IWOTH | (stat.S_IWGRP if folder == place.parent else 0)
-            if status.st_mode & writable and not status.st_mode & stat.S_ISVTX:
-                raise ConfigurationError(f'"{path}": others can replace it; chmod go-w "{folder}"')
-            if status.st_uid not in (0, os.geteuid()):
-                raise ConfigurationError(
-                    f'"{path}": "{folder}" belongs to another user, who can replace it; chown root "{folder}"'
-                )
+    """Who can rename a file, a folder on its way, or a link that leads there, can put another one in its place."""
+    at = Path("/")
+    left = [*reversed(path.absolute().parts[1:])]
+    links = 0
+    while left:
+        _require_trusted_folder(path, at, is_last=len(left) == 1)
+        name = left.pop()
+        if name == "..":
+            at = at.parent
+            continue
+        at = at / name
+        try:
+            status = at.lstat()
+            if not stat.S_ISLNK(status.st_mode):
+                continue
+            target = Path(os.readlink(at))
+        except OSError as error:
+            raise NotReady(f'"{path}" can\'t be read: {error.strerror}') from None
+        _require_trusted_owner(path, at, status)
+        links += 1
+        if links > _MOST_LINKS:
+            raise NotReady(f'"{path}" can\'t be read: {os.strerror(errno.ELOOP)}')
+        at = Path("/") if target.is_absolute() else at.parent
+        left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+
+
+def _require_trusted_folder(path: Path, folder: Path, is_last: bool) -> None:
+    status = _stat(folder)
+    writable = stat.S_IWOTH | (stat.S_IWGRP if is_last else 0)
+    if status.st_mode & writable and not status.st_mode & stat.S_ISVTX:
+        raise ConfigurationError(f'"{path}": others can replace it; chmod go-w "{folder}"')
+    _require_trusted_owner(path, folder, status)
+
+
+def _require_trusted_owner(path: Path, place: Path, status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(
+            f'"{path}": "{place}" belongs to another user, who can replace it; chown -h root "{place}"'
+        )
 
 
 def require_trusted_file(path: Path, is_key: bool = False) -> None:
@@ -428,13 +460,20 @@ def _read_secret(path: Path | None) -> str | None:
                 _require_trusted(path, status)
                 _require_trusted_folders(path)
                 _warn_if_readable(path, status)
-            lines = file.read().splitlines()
+            lines = file.read().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise NotReady(f'"{path}" can\'t be read: {type(error).__name__}') from None
-    if not lines or not lines[0].strip():
+    if not lines[0].strip():
         raise NotReady(f'"{path}" has nothing on its first line')
     log.hide(lines[0].strip())
     return lines[0].strip()
+
+
+def _read_token(path: Path | None) -> str | None:
+    token = _read_secret(path)
+    if token is not None and not re.fullmatch("[\x21-\x7e]+", token):
+        raise ConfigurationError(f'"{path}": a token has printable ASCII characters, and no blank')
+    return token
 
 
 def _find_patctl(given: Path | None) -> Path:

@@ -36,6 +36,9 @@ _MOST_BEFORE_COMMIT = 16 << 20
 _BLOCK = 1 << 19
 _CHUNK = 1 << 16
 
+# A digest in a line, also in one that is no JSON. patctl denies its token if it can't use the line.
+_DIGEST = re.compile(rb'"digest"\s*:\s*"[0-9A-Fa-f]{64}')
+
 # Of what goes into a header and a URL.
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
@@ -90,6 +93,13 @@ class _Line:
     def op(self) -> Any:
         return self.fields.get("op")
 
+    def names_token(self) -> bool:
+        """Whether patctl finds out what token it is about."""
+        if not self.fields:
+            return _DIGEST.search(self.text) is not None
+        digest = self.fields.get("digest")
+        return isinstance(digest, str) and re.fullmatch("[0-9A-Fa-f]{64}", digest) is not None
+
 
 class _Freshness:
     """Whether an answer is known to have been made for its request. A cache may answer, and not say so.
@@ -114,6 +124,8 @@ class _Freshness:
         self.seems_kept = False
         age = answer.headers.get("Age", "0").strip()
         echo = answer.headers.get(_NONCE_FIELD)
+        if echo is not None:
+            echo = echo.strip()
         self._has_echo = self._has_echo or echo is not None
         at = _time(answer.headers.get("Date", ""))
         if age.strip("0"):
@@ -123,6 +135,8 @@ class _Freshness:
             self.is_proven = echo == nonce
             if echo is None:
                 self.doubt = f"it has no {_NONCE_FIELD}, and answers before had one"
+            elif not re.fullmatch("[0-9a-f]{32}", echo):
+                self.doubt = f'its {_NONCE_FIELD} is "{echo}", and not the nonce of the request as it is'
             elif not self.is_proven:
                 self.doubt = f"its {_NONCE_FIELD} is that of another request, so a cache has answered"
         elif at is None:
@@ -172,11 +186,11 @@ class FeedSource(Source):
             doubt = self._freshness.doubt
             problems = () if doubt is None else (_NOT_FRESH.format(doubt),)
             match answer.status_code:
-                case 204 | 304:
+                case 204 | 304 if "ETag" not in answer.headers or _epoch(answer) == store.epoch:
                     return Probe("answers; the store has everything", True, problems=problems)
                 case 200 if _epoch(answer) == store.epoch:
                     return Probe("answers; it has changes that the store has not", False, problems=problems)
-                case 200 | 410 | 412:
+                case 200 | 204 | 304 | 410 | 412:
                     return Probe("answers; it does not continue what the store holds, and a snapshot is due", False)
             raise _refusal(answer)
 
@@ -272,6 +286,9 @@ class FeedSource(Source):
                 case 204 | 304:
                     # Has no body, and what was read to its end leaves the connection for the next request.
                     answer.content
+                    # A feed that does not look at If-Match may say it all the same.
+                    if "ETag" in answer.headers and _epoch(answer) != applier.epoch:
+                        raise _NeedsSnapshot(f'the feed has another epoch than the store, "{applier.epoch}"')
                     return True
                 case 410:
                     raise _NeedsSnapshot(f'the feed does not know the cursor "{applier.cursor}" any more')
@@ -295,6 +312,8 @@ class FeedSource(Source):
         size = 0
         is_empty = True
         has_changes = False
+        # The first line that does not say which token it is about.
+        unnamed: int | None = None
         for line in self._lines(answer):
             is_empty = False
             if line.op == "commit":
@@ -305,12 +324,17 @@ class FeedSource(Source):
                 more = line.fields.get("more", True)
                 if not isinstance(more, bool):
                     raise SourceFailed(f"line {line.number} of the answer: more is neither true nor false")
+                if unnamed is not None:
+                    # It may revoke one. Where a snapshot lacks a token, it is removed.
+                    raise _NeedsSnapshot(f"line {unnamed} of the answer does not say which token it is about")
                 applier.commit(b"".join(changes), cursor)
                 is_all = not more
                 has_changes = has_changes or bool(changes)
                 changes.clear()
                 size = 0
             elif _is_of(line, "put", "revoke", "delete"):
+                if unnamed is None and not line.names_token():
+                    unnamed = line.number
                 changes.append(line.text)
                 size += len(line.text)
                 if size > _MOST_BEFORE_COMMIT:

@@ -84,6 +84,8 @@ def failures() -> Iterator[None]:
         first = _first_cause(error)
         if isinstance(first, http.client.IncompleteRead):
             raise SourceFailed("its answer was cut off") from None
+        if type(first) is http.client.BadStatusLine:
+            raise SourceFailed("its answer does not begin as one of HTTP does: are the port and the scheme right?") from None
         if isinstance(first, ssl.SSLCertVerificationError):
             raise SourceFailed(f"its certificate is not accepted: {first.verify_message}") from None
         if isinstance(error, requests.exceptions.SSLError):

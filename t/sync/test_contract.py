@@ -87,6 +87,11 @@ def without_etag(handler: Handler) -> None:
     handler.wfile.write(body)
 
 
+def greet(handler: Handler) -> None:
+    """As a server of another protocol."""
+    handler.wfile.write(b"SSH-2.0-x\r\n")
+
+
 def redirect(handler: Handler) -> None:
     handler.answer(302, Location=handler.path)
 
@@ -145,6 +150,7 @@ WRONG: dict[str, tuple[Fault, str]] = {
     "cursors without an end": (on_and_on, "100 answers in a row have no changes, and say that there is more"),
     "redirects without an end": (redirect, "more than 5 redirects"),
     "a redirect to nowhere": (say(302), "more than 5 redirects"),
+    "no HTTP": (greet, "its answer does not begin as one of HTTP does"),
     "gzip": (say(200, "x", Content_Encoding="gzip"), 'its answer has the encoding "gzip", which was not asked for'),
     "a cursor that is always unknown": (say(410), "it answers 410 Gone"),
     **{

@@ -478,6 +478,42 @@ def test_a_line_that_says_two_things_is_not_taken_for_the_harmless_one(feed: Fee
     assert store.stats()["cursor"] == "2"
 
 
+@pytest.mark.parametrize(
+    "line",
+    ['{"op":"revoke","seq":2,"digest":"' + digest("a")[:30], '{"op":"revoke","seq":2,"digest":"' + digest("a") + ' "}',
+     '{"op":"revoke","seq":2}', '{"op":"revoke","seq":2,"Digest":"' + digest("a") + '"}', "\0", "nonsense"])
+def test_a_line_that_names_no_token_loses_no_revocation(feed: Feed, store: Store, line: str) -> None:
+    feed.put("a")
+    feed.put("b")
+    assert take_once(feed, store).returncode == 0
+    feed.revoke("a")
+    feed.faults.append(lambda handler: handler.lines(line, {"op": "commit", "cursor": "3", "more": False}))
+    done = take_once(feed, store)
+    assert done.returncode == 0
+    assert "taking a snapshot of the source: line 1 of the answer does not say which token it is about" in done.stderr
+    assert store.tokens() == {"a": "revoked", "b": "ok"}
+    # If it comes again after the snapshot, that is an error, and no circle.
+    feed.faults.extend([lambda handler: handler.lines(line, {"op": "commit", "cursor": "9", "more": False}),
+                        lambda handler: handler.send_snapshot()] * 2)
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert "and a snapshot did not help" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_epoch_counts_where_there_is_nothing_new_too(feed: Feed, store: Store, status: int) -> None:
+    """Of a feed that does not look at If-Match, whose history is another one since."""
+    feed.put("a")
+    feed.put("b")
+    assert take_once(feed, store).returncode == 0
+    feed.epoch = "two"
+    feed.revoke("a")
+    feed.faults.append(lambda handler: handler.answer(status))
+    assert take_once(feed, store).returncode == 0
+    assert store.tokens() == {"a": "revoked", "b": "ok"}
+    assert store.stats()["epoch"] == "two"
+
+
 @pytest.mark.parametrize("op", ["snapshot_begin", "snapshot_end", "heartbeat", "nonsense"])
 def test_a_line_of_another_kind_among_changes(feed: Feed, store: Store, op: str) -> None:
     feed.put("a")

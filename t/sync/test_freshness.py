@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from feed_server import Feed, Handler
@@ -248,6 +248,21 @@ def test_an_age_of_nothing_is_none(feed: Feed, store: Store) -> None:
     feed.faults.insert(0, lambda handler: handler.send_snapshot())
     with follow(feed.url, store):
         wait_for_heartbeat(store)
+
+
+@pytest.mark.parametrize(("form", "is_good"), [(" {} \t", True), ("{}, {}", False), ("x{}", False)])
+def test_the_nonce_is_sent_back_as_it_is(form: str, is_good: bool, feed: Feed, store: Store) -> None:
+    """Blanks around it are not part of a header. Two of it are one value, to whoever reads it."""
+    def answer(handler: Handler) -> None:
+        nonce = parse_qs(urlsplit(handler.path).query)["nonce"][0]
+        handler.answer(204, Pat_Nonce=form.format(nonce, nonce))
+
+    feed.faults.extend([lambda handler: handler.send_snapshot(), *[answer] * 10_000])
+    with follow(feed.url, store) as sync:
+        if is_good:
+            wait_for_heartbeat(store)
+        else:
+            sync.wait_for_line(f'{STANDS_STILL}its Pat-Nonce is ".*", and not the nonce of the request as it is')
 
 
 def test_a_feed_that_has_sent_the_nonce_back_must_go_on(feed: Feed, store: Store) -> None:

@@ -101,6 +101,44 @@ def test_a_link_to_a_secret_is_looked_at_too(kind: str, folder: Path, store: Sto
     assert once("--store", store.folder, *KINDS[kind][1](path)).returncode == 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_of_folder", [False, True])
+def test_a_link_between_two_others_is_looked_at_too(
+    kind: str, is_of_folder: bool, folder: Path, store: Store, tmp_path: Path
+) -> None:
+    """first/link -> between/link -> secrets: who can write to the folder in the middle says where it leads."""
+    path = write(folder, kind, 0o600)
+    for name in ("first", "between"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "between" / "link").symlink_to("../secrets" if is_of_folder else path)
+    (tmp_path / "first" / "link").symlink_to(tmp_path / "between" / "link")
+    named = tmp_path / "first" / "link"
+    named = named / kind if is_of_folder else named
+    assert once("--store", store.folder, *KINDS[kind][1](named)).returncode == 1
+    for place in ("between", "first"):
+        (tmp_path / place).chmod(0o777)
+        done = once("--store", store.folder, *KINDS[kind][1](named))
+        assert done.returncode == 2
+        assert f'"{named}": others can replace it; chmod go-w "{tmp_path / place}"' in done.stderr
+        (tmp_path / place).chmod(0o755)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "between" / "link", 65534, -1, follow_symlinks=False)
+        done = once("--store", store.folder, *KINDS[kind][1](named))
+        assert done.returncode == 2
+        assert "belongs to another user" in done.stderr
+
+
+@pytest.mark.parametrize("content", [f"\ufeff{SECRET}\n", "s\xe9cret\n", "a\0b\n", "two words\n", "a\x0bb\n"])
+def test_a_token_that_no_header_has_is_refused(content: str, folder: Path, store: Store) -> None:
+    path = folder / "token"
+    path.write_text(content)
+    path.chmod(0o600)
+    done = once("--store", store.folder, *KINDS["token"][1](path))
+    assert done.returncode == 2
+    assert f'"{path}": a token has printable ASCII characters' in done.stderr
+    assert content.strip() not in done.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can give a folder away")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("levels", [1, 2])
@@ -115,7 +153,7 @@ def test_a_folder_on_the_way_belongs_to_nobody_else(
     os.chown(theirs, 65534, -1)
     done = once("--store", store.folder, *KINDS[kind][1](path))
     assert done.returncode == 2
-    assert f'"{path}": "{theirs}" belongs to another user, who can replace it; chown root "{theirs}"' in done.stderr
+    assert f'"{path}": "{theirs}" belongs to another user, who can replace it; chown -h root "{theirs}"' in done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)
