@@ -41,7 +41,7 @@ add_block_preprocessor(sub {
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 361;
+plan tests => repeat_each() * 391;
 
 no_long_string();
 run_tests();
@@ -391,3 +391,27 @@ main::bearer($main::early)
 [error]
 [crit]
 [alert]
+
+
+
+=== TEST 18: off is a word of its own, not a realm that starts or ends with it, nor one in capitals
+--- config
+location = /a { auth_pat office; try_files /nowhere =204; }
+location = /b { auth_pat OFF; try_files /nowhere =204; }
+location = /c { auth_pat "off "; try_files /nowhere =204; }
+location = /d { auth_pat "off"; try_files /nowhere =204; }
+location = /e { auth_pat on; try_files /nowhere =204; }
+--- request eval
+["GET /a", "GET /b", "GET /c", "GET /d", "GET /e"]
+--- more_headers eval
+[("X-Foo: bar") x 5]
+--- error_code eval
+[401, 401, 401, 204, 401]
+--- response_headers eval
+['WWW-Authenticate: Bearer realm="office"', 'WWW-Authenticate: Bearer realm="OFF"', 'WWW-Authenticate: Bearer realm="off "',
+ 'WWW-Authenticate:', 'WWW-Authenticate: Bearer realm="on"']
+--- no_error_log
+[error]
+[crit]
+[alert]
+[emerg]

@@ -1,5 +1,5 @@
 # Where in nginx's phases a token is asked for: locations in locations, methods, redirects within the server,
-# subrequests, handlers behind it, and what runs before it.
+# subrequests, handlers behind it, and what runs before it; and directives in unusual places and orders.
 
 use FindBin;
 BEGIN { push @INC, "$FindBin::Bin/lib" }
@@ -12,6 +12,7 @@ our $token   = issue($store, '--subject', 'alice', '--scope', 'read');
 our $foreign = issue($other, '--subject', 'oscar');
 our $revoked = issue($store, '--subject', 'mallory');
 patctl($store, 'revoke', '--subject', 'mallory');
+write_file(scratch() . '/good.pepper', '0123456789abcdef' x 4);
 
 our $good = "Authorization: Bearer $token";
 our $bad  = "Authorization: Bearer $revoked";
@@ -34,7 +35,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 532;
+plan tests => repeat_each() * 585;
 
 no_long_string();
 run_tests();
@@ -535,4 +536,150 @@ location = /autoindex/  { autoindex on; alias html/; }
 --- no_error_log
 [crit]
 [alert]
+[error]
+
+
+
+=== TEST 20: directives that have nothing to do where auth_pat is off
+--- config
+auth_pat_prefix ropat_;
+auth_pat_leeway 5s;
+auth_pat_require_scope read;
+auth_pat_pepper_file $TEST_NGINX_SCRATCH/good.pepper;
+location = /t { try_files /nowhere =204; }
+--- request eval
+["GET /t"]
+--- more_headers eval
+["X-Foo: bar"]
+--- error_code eval
+[204]
+--- no_error_log
+[error]
+[crit]
+[alert]
+[emerg]
+
+
+
+=== TEST 21: the directives in any order, on one line and over several
+--- config
+location = /t { auth_pat_require_scope
+    ""
+    match=any
+; auth_pat_leeway 1y; auth_pat
+"API"; try_files /nowhere =204; }
+location = /u { auth_pat_prefix ropat_; auth_pat_require_scope ""; auth_pat API token=$arg_t; auth_pat_store $TEST_NGINX_STORE_MAIN; try_files /nowhere =204; }
+--- request eval
+["GET /t", "GET /u?t=$main::token", "GET /u"]
+--- more_headers eval
+["Authorization: Bearer $main::token", "X-Foo: bar", "Authorization: Bearer $main::token"]
+--- error_code eval
+[204, 204, 401]
+--- no_error_log
+[error]
+[crit]
+[alert]
+[emerg]
+
+
+
+=== TEST 22: a location without a name asks by its own settings
+--- config
+location = /t {
+    auth_pat API;
+    try_files /nowhere @named;
+}
+location @named { auth_pat Named; try_files /nowhere =204; }
+--- request eval
+["GET /t", "GET /t"]
+--- more_headers eval
+["Authorization: Bearer $main::token", "X-Foo: bar"]
+--- error_code eval
+[204, 401]
+--- no_error_log
+[error]
+[crit]
+[alert]
+[emerg]
+
+
+
+=== TEST 23: every directive in each of the contexts where it may be
+--- http_config
+auth_pat_zone pat:1m;
+auth_pat_require $http_host error=499;
+auth_pat_optional on;
+auth_pat_preflight pass;
+auth_pat_dry_run on;
+auth_pat_max_age 1y;
+auth_pat_fail_open on;
+auth_pat_recheck 1d;
+server { listen $TEST_NGINX_SERVER_PORT; server_name status; auth_pat_status html; }
+--- config
+auth_pat_require $http_host error=400;
+auth_pat_optional off;
+auth_pat_preflight check;
+auth_pat_dry_run off;
+auth_pat_max_age 0;
+auth_pat_fail_open off;
+auth_pat_recheck 100ms;
+location = /t {
+    auth_pat API;
+    auth_pat_require $http_host;
+    auth_pat_require $http_host $request_method error=404;
+    auth_pat_optional on;
+    auth_pat_preflight pass;
+    auth_pat_dry_run on;
+    auth_pat_max_age 31536000;
+    auth_pat_fail_open on;
+    auth_pat_recheck 0;
+    limit_except GET {
+        auth_pat_require $http_host;
+        auth_pat_optional off;
+        auth_pat_preflight check;
+        auth_pat_dry_run off;
+    }
+    try_files /nowhere =204;
+}
+location = /status { auth_pat_status; }
+location = /usage { auth_pat_usage; }
+--- request eval
+["GET /t", "GET /status", "GET /usage", "GET /status", "POST /t\nx"]
+--- more_headers eval
+["Authorization: Bearer $main::token", "X-Foo: bar", "X-Foo: bar", "Host: status", "X-Foo: bar"]
+--- error_code eval
+[204, 200, 200, 200, 401]
+--- no_error_log
+[alert]
+[emerg]
+
+
+
+=== TEST 24: on, off and pass in capitals are nginx's own
+--- config
+location = /t { auth_pat API; auth_pat_optional ON; auth_pat_dry_run OFF; auth_pat_fail_open Off; auth_pat_preflight PASS; try_files /nowhere =204; }
+--- request
+GET /t
+--- error_code: 204
+--- no_error_log
+[alert]
+[crit]
+[error]
+
+
+
+=== TEST 25: the shortest and the longest times, in every unit
+--- config
+location = /1 { auth_pat_recheck 100ms; auth_pat_max_age 1s; }
+location = /2 { auth_pat_recheck 24h; auth_pat_max_age 12M; }
+location = /3 { auth_pat_recheck 86400000ms; auth_pat_max_age 365d; }
+location = /4 { auth_pat_recheck 1d; auth_pat_max_age 1y; }
+location = /5 { auth_pat_recheck 0ms; auth_pat_max_age 0d; }
+location = /t { auth_pat_recheck "1m 30s"; auth_pat_max_age "1h 30m"; try_files /nowhere =204; }
+--- request
+GET /t
+--- error_code: 204
+--- no_error_log
+[alert]
+[crit]
 [error]

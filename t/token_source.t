@@ -56,7 +56,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 607;
+plan tests => repeat_each() * 627;
 
 no_long_string();
 run_tests();
@@ -360,3 +360,24 @@ location = /any  { auth_pat API; try_files /nowhere =204; }
 [error]
 [crit]
 [alert]
+
+
+
+=== TEST 15: prefixes of one character and of 32, and of every kind of character that is allowed
+--- config
+auth_pat API;
+location = /a { auth_pat_prefix r; try_files /nowhere =204; }
+location = /b { auth_pat_prefix aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; try_files /nowhere =204; }
+location = /c { auth_pat_prefix A-Z_a.z09; try_files /nowhere =204; }
+location = /d { auth_pat_prefix ropat_; try_files /nowhere =204; }
+--- request eval
+["GET /a", "GET /b", "GET /c", "GET /d"]
+--- more_headers eval
+[("Authorization: Bearer $main::token") x 4]
+--- error_code eval
+[401, 401, 401, 204]
+--- no_error_log
+[error]
+[crit]
+[alert]
+[emerg]
