@@ -45,7 +45,7 @@ ngx_event_t maintenance;
     store::file_path data;
     struct stat info;
 
-    if (!data.set(reinterpret_cast<const char *>(path.data), store::data_file) || stat(data.text(), &info) != 0) {
+    if (!data.set(reinterpret_cast<const char *>(path.data), store::data_file) || lstat(data.text(), &info) != 0) {
         return false;
     }
     out = {info.st_dev, info.st_ino};
@@ -62,16 +62,25 @@ ngx_event_t maintenance;
     return nullptr;
 }
 
-/// LMDB must not open a file twice in a process: closing one would drop the locks of both.
-[[nodiscard]] bool is_open_elsewhere(const ngx_str_t &path) noexcept
+/// Whether somebody else than root and its owner can change which store a path leads to.
+[[nodiscard]] bool is_led_by_others(const ngx_str_t &path) noexcept
+{
+    const auto *folder = reinterpret_cast<const char *>(path.data);
+    struct stat info;
+    return stat(folder, &info) != 0 || store::check_way(folder, info.st_uid);
+}
+
+/// Closes another path to a store, by which somebody has taken it from the one whose it is.
+[[nodiscard]] bool take_back(const slot &from) noexcept
 {
     store::file_identity data;
-    if (!identify(path, data)) {
+    if (!identify(from.path, data) || is_led_by_others(from.path)) {
         return false;
     }
 
-    for (const slot *other = slots; other != nullptr; other = other->next) {
-        if (view(other->path) != view(path) && other->reader.is_open() && other->reader.data() == data) {
+    for (slot *other = slots; other != nullptr; other = other->next) {
+        if (other->reader.is_open() && other->reader.data() == data && is_led_by_others(other->path)) {
+            other->reader.refuse({store::fault_kind::same_store_twice});
             return true;
         }
     }
@@ -123,11 +132,14 @@ void tend(slot &one, unsigned wait_ms, ngx_log_t *log) noexcept
         one.reader.maintain();
     } else if (one.pausing > 0) {
         one.pausing--;
-    } else if (is_open_elsewhere(one.path)) {
-        one.reader.refuse({store::fault_kind::same_store_twice});
     } else {
-        const store::fault problem =
-            one.reader.open(reinterpret_cast<const char *>(one.path.data), one.map_size, wait_ms);
+        const auto open = [&] {
+            return one.reader.open(reinterpret_cast<const char *>(one.path.data), one.map_size, wait_ms);
+        };
+        store::fault problem = open();
+        if (problem.kind == store::fault_kind::same_store_twice && take_back(one)) {
+            problem = open();
+        }
 
         // The worker stands still for that long, and may have other stores and sites.
         one.pause = problem.kind == store::fault_kind::stalled ? ngx_min(2 * one.pause + 1, longest_pause) : 0;
@@ -244,10 +256,6 @@ trial_result look_at(const store_conf &store, const hasher &make_digest) noexcep
     const auto *path = reinterpret_cast<const char *>(store.path.data);
 
     found.has_data = identify(store.path, found.data);
-    if (is_open_elsewhere(store.path)) {
-        found.problem = {store::fault_kind::same_store_twice};
-        return found;
-    }
 
     store::reader trial;
     found.problem = trial.open(path, store.map_size, look_wait_ms);

@@ -426,8 +426,9 @@ private:
     return !is_final;
 }
 
-/// LMDB must not have a file twice in a process, so two paths must not lead to one store.
-[[nodiscard]] bool are_different(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noexcept
+/// Tells of two paths that lead to one store: LMDB must not have a file twice in a process. No error, as the owner of a
+/// store can have it lead to another.
+void report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noexcept
 {
     for (ngx_uint_t i = 0; i < uses.nelts; i++) {
         for (ngx_uint_t k = 0; k < i; k++) {
@@ -437,14 +438,12 @@ private:
                 || seen[i].found().data != seen[k].found().data) {
                 continue;
             }
-            ngx_log_error(NGX_LOG_EMERG, log, 0,
+            ngx_log_error(NGX_LOG_WARN, log, 0,
                           "auth_pat store \"%V\" in %V:%ui is the one that is \"%V\" in %V:%ui: use one path for it",
                           &use.store->path, &use.store->place.file, use.store->place.line, &other.store->path,
                           &other.store->place.file, other.store->place.line);
-            return false;
         }
     }
-    return true;
 }
 
 /// Looks at the stores that will be used; false if nginx must not use the configuration.
@@ -491,7 +490,8 @@ private:
     }
     sigprocmask(SIG_SETMASK, &former, nullptr);
 
-    bool is_good = are_different(uses, trials, cycle->log);
+    report_same(uses, trials, cycle->log);
+    bool is_good = true;
     for (ngx_uint_t i = 0; is_good && i < uses.nelts; i++) {
         is_good = report(begin<store_use>(uses)[i], trials[i], user, cycle->log);
     }

@@ -173,10 +173,31 @@ fault environment::open(const char *folder, open_mode mode, std::size_t map_size
 
     if (problem) {
         close();
-    } else {
-        files_.end_opening();
+        return problem;
     }
-    return problem;
+    files_.end_opening();
+    if (mode == open_mode::read) {
+        next_reader_ = owner_of_readers_ == getpid() ? readers_ : nullptr;
+        readers_ = this;
+        owner_of_readers_ = getpid();
+    }
+    return {};
+}
+
+environment *environment::readers_;
+pid_t environment::owner_of_readers_;
+
+bool environment::is_open_elsewhere() const noexcept
+{
+    if (owner_of_readers_ != getpid()) {
+        return false;
+    }
+    for (const environment *other = readers_; other != nullptr; other = other->next_reader_) {
+        if (files_.lead_to_files_of(other->files_)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /// Opens the files that LMDB will open again, and looks at them first.
@@ -201,6 +222,9 @@ fault environment::open_files(const char *folder, open_mode mode, unsigned wait_
         return problem;
     }
 
+    if (mode == open_mode::read && is_open_elsewhere()) {
+        return {fault_kind::same_store_twice};
+    }
     if (const fault problem = files_.open_lock(mode)) {
         return problem;
     }
@@ -309,6 +333,12 @@ fault environment::check_length() const noexcept
 
 void environment::close() noexcept
 {
+    for (environment **link = &readers_; *link != nullptr; link = &(*link)->next_reader_) {
+        if (*link == this) {
+            *link = next_reader_;
+            break;
+        }
+    }
     if (env_ != nullptr) {
         // Closing clears our slots in lock.mdb, which is mapped, too. If that fails there is nothing left to free.
         (void) trap::run([this] { mdb_env_close(env_); });

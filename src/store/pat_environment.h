@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include <sys/types.h>
+
 struct MDB_env;
 struct MDB_txn;
 
@@ -40,7 +42,8 @@ fault check_library() noexcept;
 fault check_data_file(int fd, std::size_t map_size) noexcept;
 
 /// An open environment. It must be opened after fork(2) (reader rule 1), and one store only once in a process: LMDB's
-/// file locks would vanish with the first of two to be closed.
+/// file locks would vanish with the first of two to be closed. A second reader of a store is refused
+/// (same_store_twice).
 class environment {
 public:
     environment() = default;
@@ -88,9 +91,14 @@ public:
 
 private:
     fault open_files(const char *folder, open_mode mode, unsigned wait_ms) noexcept;
+    [[nodiscard]] bool is_open_elsewhere() const noexcept;
     fault open_environment(const char *folder, open_mode mode) noexcept;
     fault check_length() const noexcept;
 
+    static environment *readers_;    ///< those that are open to be read
+    static pid_t owner_of_readers_;  ///< the process in which they are: a child has none of their locks
+
+    environment *next_reader_ = nullptr;
     MDB_env *env_ = nullptr;
     store_files files_;
     std::size_t map_size_ = 0;

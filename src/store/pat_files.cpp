@@ -136,9 +136,19 @@ void descriptor::reset(int fd) noexcept
 /// Opens a file of the folder, or makes it if the flags say so.
 fault store_files::open_file(const char *file, int flags, mode_t mode, descriptor &out) const noexcept
 {
-    // To open a device can be enough to have it do something.
+    struct stat folder;
+    if (fstat(folder_.get(), &folder) != 0) {
+        return from_errno(errno);
+    }
+    // A hard link to a file of somebody else has the process write to that.
+    const auto is_wrong = [&](const struct stat &found) {
+        return !S_ISREG(found.st_mode) || (found.st_nlink > 1 && found.st_uid != folder.st_uid);
+    };
+
+    // To open a device can be enough to have it do something, and to close the lock.mdb of another store drops the
+    // locks that this process has on it.
     struct stat info;
-    if (fstatat(folder_.get(), file, &info, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(info.st_mode)) {
+    if (fstatat(folder_.get(), file, &info, AT_SYMLINK_NOFOLLOW) == 0 && is_wrong(info)) {
         return not_regular(file);
     }
 
@@ -146,17 +156,10 @@ fault store_files::open_file(const char *file, int flags, mode_t mode, descripto
     if (out.get() < 0) {
         return errno == ELOOP ? not_regular(file) : from_errno(errno);
     }
-
-    struct stat folder;
-    if (fstat(out.get(), &info) != 0 || fstat(folder_.get(), &folder) != 0) {
+    if (fstat(out.get(), &info) != 0) {
         return from_errno(errno);
     }
-
-    // A hard link to a file of somebody else has the process write to that.
-    if (!S_ISREG(info.st_mode) || (info.st_nlink > 1 && info.st_uid != folder.st_uid)) {
-        return not_regular(file);
-    }
-    return {};
+    return is_wrong(info) ? not_regular(file) : fault{};
 }
 
 fault store_files::wait_for_turn(unsigned wait_ms) const noexcept
@@ -242,6 +245,14 @@ fault store_files::open_lock(open_mode mode) noexcept
         return {fault_kind::no_lock_file, problem.code};
     }
     return problem ? problem : identify_file(lock_, lock_identity_);
+}
+
+bool store_files::lead_to_files_of(const store_files &others) const noexcept
+{
+    struct stat info;
+    const bool has_lock = fstatat(folder_.get(), lock_file, &info, AT_SYMLINK_NOFOLLOW) == 0;
+    return data_identity_ == others.data_identity_
+           || (has_lock && file_identity{info.st_dev, info.st_ino} == others.lock_identity_);
 }
 
 void store_files::end_opening() noexcept

@@ -98,6 +98,10 @@ public:
     /// Opens lock.mdb, which is not made next to a data.mdb that is no store's.
     fault open_lock(open_mode mode) noexcept;
 
+    /// Whether lock.mdb, which is not open yet, or data.mdb is a file that the others have open: closing it would drop
+    /// the locks that LMDB has on it for them.
+    [[nodiscard]] bool lead_to_files_of(const store_files &others) const noexcept;
+
     /// Lets the next process open the store.
     void end_opening() noexcept;
 

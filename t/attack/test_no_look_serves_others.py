@@ -134,7 +134,9 @@ ssize_t write(int to, const void *from, size_t length) {
 def test_what_it_says_is_not_believed(folder: Path, owned_store: Store, attacker: User, truth: str, lie: str) -> None:
     if truth == "a link":
         (owned_store.folder / "lock.mdb").unlink()
-        assert attacker.run(["ln", "-s", "/etc/passwd", owned_store.folder / "lock.mdb"]).returncode == 0
+        victim = folder / "victim"
+        victim.write_text("root's\n")
+        assert attacker.run(["ln", "-s", victim, owned_store.folder / "lock.mdb"]).returncode == 0
     else:
         owned_store.folder.chmod(0o700)
     command = nginx_t(folder, owned_store.folder, user="www-data")
