@@ -355,7 +355,14 @@ class PostgresqlSource(Source):
             again = _look(connection, position)
             left = _number_found(connection) if again.unnumbered else set()
             # Others may have been added meanwhile. They count at the next look.
-            self._unnumbered = found is None or left is None or len(found) == _MOST_FOUND or not found.isdisjoint(left)
+            # If nothing is left by name, it is the sequence that is behind.
+            self._unnumbered = (
+                found is None
+                or left is None
+                or len(found) == _MOST_FOUND
+                or not found.isdisjoint(left)
+                or (again.unnumbered and not left)
+            )
             # If none of these got its number, the others are given theirs at the usual pace.
             self._has_more_unnumbered = found is not None and len(found) == _MOST_FOUND and left not in (None, found)
             look = again

@@ -19,8 +19,8 @@
 -- position is the highest number in the caller's snapshot. An edge whose cursor is below horizon may have missed
 -- deletions that are forgotten by now, and needs a snapshot.
 --
--- unnumbered says that there are changes without a number, which no edge gets: pat.number_found() numbers them. triggers
--- names the triggers that are not as they must be, so that a change may escape. As long as there is one or the other, no
+-- unnumbered says that there are changes without a number, which no edge gets, or that the numbers which are given next
+-- would be too low: pat.number_found() mends both. triggers names the triggers that are not as they must be, so that a change may escape. As long as there is one or the other, no
 -- edge must claim to be up to date.
 DO $$
 BEGIN
@@ -63,7 +63,8 @@ BEGIN
     horizon := history.horizon;
     key_id := encode(history.key_id, 'hex');
     unnumbered := EXISTS (SELECT FROM pat.token WHERE NOT is_numbered)
-        OR EXISTS (SELECT FROM pat.tombstone WHERE seq IS NULL);
+        OR EXISTS (SELECT FROM pat.tombstone WHERE seq IS NULL)
+        OR pat.last_number() < "position";
     triggers := (SELECT string_agg(format('%s on pat.%s', wrong.name, wrong.relation), ', '
                                    ORDER BY wrong.relation, wrong.name)
                  FROM pat.wrong_triggers() AS wrong);
@@ -84,7 +85,8 @@ BEGIN
     found := ARRAY((SELECT digest FROM pat.token WHERE NOT is_numbered ORDER BY digest LIMIT 500)
                    UNION (SELECT digest FROM pat.tombstone WHERE seq IS NULL ORDER BY digest LIMIT 500)
                    ORDER BY digest LIMIT 500);
-    IF cardinality(found) > 0 AND current_setting('transaction_read_only') = 'off' THEN
+    IF (cardinality(found) > 0 OR pat.last_number() < pat.position())
+        AND current_setting('transaction_read_only') = 'off' THEN
         INSERT INTO pat.request DEFAULT VALUES;
     END IF;
     RETURN found;

@@ -453,12 +453,35 @@ BEGIN
 END
 $$;
 
+-- The last number that was given.
+CREATE OR REPLACE FUNCTION pat.last_number()
+RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM pat.seq);
+END
+$$;
+
+-- Logical replication and partial restores leave the sequence behind. Numbers may have been given since that edges have
+-- passed by already, so each takes a snapshot.
+CREATE OR REPLACE FUNCTION pat.catch_up()
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    highest CONSTANT bigint := pat.position();
+BEGIN
+    IF pat.last_number() < highest THEN
+        PERFORM setval('pat.seq', highest);
+        UPDATE pat.history SET epoch = left(replace(gen_random_uuid()::text, '-', ''), 12);
+    END IF;
+END
+$$;
+
 -- What is to be done once in a transaction before it numbers changes.
 CREATE OR REPLACE FUNCTION pat.begin_numbering()
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
-    highest bigint;
     timeline_now text;
 BEGIN
     -- A transaction that gives numbers can't be prepared, for it would hold the clock until COMMIT PREPARED. PostgreSQL
@@ -472,12 +495,9 @@ BEGIN
 
     LOCK TABLE pat.clock IN EXCLUSIVE MODE;
 
-    -- Logical replication and partial restores leave the sequence behind.
+    -- SERIALIZABLE does not look: that would count as a conflict with every other writer. The next look of an edge does.
     IF current_setting('transaction_isolation') <> 'serializable' THEN
-        highest := pat.position();
-        IF (SELECT last_value FROM pat.seq) < highest THEN
-            PERFORM setval('pat.seq', highest);
-        END IF;
+        PERFORM pat.catch_up();
     END IF;
 
     -- The first change after a standby has become the primary: see pat.source().
@@ -552,11 +572,12 @@ BEGIN
         tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered AND token.digest >= start
                         ORDER BY token.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
         IF turn = 1 THEN
-            IF cardinality(tokens) + cardinality(tombstones) = 0 THEN
+            IF cardinality(tokens) + cardinality(tombstones) = 0 AND pat.last_number() >= pat.position() THEN
                 RETURN;
             END IF;
             -- Whatever pat.notify is: its NOTIFY is what keeps an edge from preparing this transaction.
             PERFORM pat.begin_numbering();
+            PERFORM pat.catch_up();
             FOREACH digest IN ARRAY tombstones LOOP
                 PERFORM pat.number_tombstone(digest);
             END LOOP;

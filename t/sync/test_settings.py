@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.types.json import Json
 from servers import Connection, Database, PostgreSQL, new_database
+from sidecar import Store, once
 from test_postgres import changes, issue, number_found, one, pairs, snapshot, source
 
 # Settings that any login can change, each with a value that is not the usual one.
@@ -134,6 +136,31 @@ def test_a_sequence_that_fell_behind_catches_up_whatever_is_set(database: Databa
             shop.execute("SELECT set_config('pat.numbering', pg_current_xact_id()::text, true)")
             issue(shop)
         assert source(edge).position == 4
+
+
+@pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
+@pytest.mark.parametrize("edge_level", ["read committed", "serializable"])
+def test_a_number_below_the_cursor_of_an_edge_loses_no_revocation(
+    database: Database, tmp_path: Path, level: str, edge_level: str
+) -> None:
+    """SERIALIZABLE does not see that the sequence fell behind, as by a partial restore."""
+    store = Store(tmp_path / "store")
+    options = ("--source", database.url("edge"), "--store", store.folder)
+    with database.connect("shop") as shop, database.connect() as owner:
+        first, second = issue(shop)[0], issue(shop)[0]
+        owner.execute("UPDATE pat.token SET name = 'n' WHERE id = %s", (first,))
+        assert once(*options).returncode == 0
+        owner.execute("SELECT setval('pat.seq', 1, false)")
+        shop.execute("SELECT set_config('default_transaction_isolation', %s, false)", (level,))
+        shop.execute("SELECT pat.revoke(%s)", (second,))
+        try:
+            owner.execute(f"ALTER ROLE edge SET default_transaction_isolation = '{edge_level}'")
+            assert once(*options).returncode == 0
+            assert store.tokens() == {first: "ok", second: "revoked"}
+        finally:
+            owner.execute("ALTER ROLE edge RESET ALL")
+        assert not source(owner).unnumbered
+        assert one(owner, "SELECT nextval('pat.seq') > pat.position()")
 
 
 # --- what an edge can hold up ---
