@@ -26,10 +26,14 @@ nginx_tree := $(BUILD)/nginx
 
 core := $(wildcard src/core/*.cpp)
 store := $(wildcard src/store/*.cpp)
+writer := $(wildcard src/writer/*.cpp)
 cli := $(wildcard src/cli/*.cpp)
 unit := $(wildcard t/unit/test_*.cpp)
 
-library_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(core) $(store))
+# What config takes, by the same globs.
+module_files := $(sort $(wildcard src/core/* src/store/* src/nginx/* src/nginx/page/*))
+
+library_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(core) $(store) $(writer))
 cli_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(cli))
 unit_programs := $(patsubst t/unit/%.cpp,$(BUILD)/unit/%,$(unit))
 
@@ -81,7 +85,7 @@ $(nginx_tree)/objs/Makefile: config config.make $(NGINX_SRC)/src/core/nginx.h $(
 	    fi > configure.log || { cat configure.log; rm -f objs/Makefile; exit 1; }
 
 $(BUILD)/nginx.from: FORCE | $(BUILD)
-	$(call remember,$(NGINX_SRC) $(NGINX_CONFIGURE_FLAGS))
+	$(call remember,$(NGINX_SRC) $(NGINX_CONFIGURE_FLAGS) $(module_files))
 
 # --- patctl ---
 
@@ -95,7 +99,7 @@ $(BUILD)/patctl.1: docs/patctl.md | $(BUILD)
 	pandoc -s -f markdown-smart -t man -o $@ $<
 
 # What goes into the module is compiled here as it is there.
-$(BUILD)/obj/src/core/%.o $(BUILD)/obj/src/store/%.o: CXXFLAGS += -fno-exceptions -fno-rtti
+$(BUILD)/obj/src/core/%.o $(BUILD)/obj/src/store/%.o $(BUILD)/obj/src/writer/%.o: CXXFLAGS += -fno-exceptions -fno-rtti
 
 $(BUILD)/obj/%.o: %.cpp $(BUILD)/compiled.with
 	@mkdir -p $(@D)

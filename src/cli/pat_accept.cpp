@@ -1,6 +1,6 @@
 #include "cli/pat_accept.h"
 
-#include "store/pat_writer.h"
+#include "writer/pat_writer.h"
 
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"

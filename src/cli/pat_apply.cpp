@@ -1,4 +1,4 @@
-#include "store/pat_writer.h"
+#include "writer/pat_writer.h"
 
 #include "cli/pat_accept.h"
 #include "cli/pat_change.h"

@@ -2,7 +2,7 @@
 
 #include "core/pat_digest.h"
 #include "core/pat_record.h"
-#include "store/pat_writer.h"
+#include "writer/pat_writer.h"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,8 +1,8 @@
 #include "core/pat_policy.h"
 #include "core/pat_token.h"
-#include "store/pat_held.h"
 #include "store/pat_reader.h"
-#include "store/pat_snapshot.h"
+#include "writer/pat_held.h"
+#include "writer/pat_snapshot.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_json.h"

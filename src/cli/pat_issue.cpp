@@ -1,5 +1,5 @@
 #include "core/pat_token.h"
-#include "store/pat_writer.h"
+#include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_draft.h"

@@ -1,7 +1,7 @@
 #include "store/pat_files.h"
 #include "store/pat_ownership.h"
-#include "store/pat_snapshot.h"
-#include "store/pat_writer.h"
+#include "writer/pat_snapshot.h"
+#include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_json.h"

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/pat_digest.h"
-#include "store/pat_writer.h"
+#include "writer/pat_writer.h"
 
 #include "cli/pat_collection.h"
 

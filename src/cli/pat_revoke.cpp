@@ -1,4 +1,4 @@
-#include "store/pat_writer.h"
+#include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_output.h"

@@ -1,5 +1,5 @@
-#include "store/pat_snapshot.h"
-#include "store/pat_writer.h"
+#include "writer/pat_snapshot.h"
+#include "writer/pat_writer.h"
 
 #include "cli/pat_collection.h"
 #include "cli/pat_command.h"

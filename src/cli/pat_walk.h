@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/pat_record.h"
-#include "store/pat_snapshot.h"
+#include "writer/pat_snapshot.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_secret.h"

@@ -6,7 +6,7 @@
 #include "core/pat_record.h"
 #include "store/pat_environment.h"
 #include "store/pat_reader.h"
-#include "store/pat_writer.h"
+#include "writer/pat_writer.h"
 
 #include <array>
 #include <cerrno>

@@ -4,7 +4,7 @@
 #include "core/pat_bytes.h"
 #include "core/pat_crc32c.h"
 #include "core/pat_record.h"
-#include "store/pat_held.h"
+#include "writer/pat_held.h"
 
 #include <algorithm>
 #include <array>

@@ -1,7 +1,7 @@
 #include "pat_temp_store.h"
 
-#include "store/pat_snapshot.h"
 #include "store/pat_trap.h"
+#include "writer/pat_snapshot.h"
 
 #include <csignal>
 #include <string_view>

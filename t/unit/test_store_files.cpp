@@ -1,6 +1,6 @@
 #include "pat_temp_store.h"
 
-#include "store/pat_snapshot.h"
+#include "writer/pat_snapshot.h"
 
 #include <string_view>
 

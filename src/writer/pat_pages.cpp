@@ -1,4 +1,4 @@
-#include "store/pat_pages.h"
+#include "writer/pat_pages.h"
 
 #include "core/pat_bytes.h"
 #include "store/pat_environment.h"

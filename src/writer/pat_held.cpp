@@ -1,4 +1,4 @@
-#include "store/pat_held.h"
+#include "writer/pat_held.h"
 
 #include "core/pat_bytes.h"
 #include "core/pat_crc32c.h"

@@ -1,4 +1,4 @@
-#include "store/pat_snapshot.h"
+#include "writer/pat_snapshot.h"
 
 #include "store/pat_lmdb.h"
 #include "store/pat_trap.h"

@@ -4,8 +4,8 @@
 #include "core/pat_record.h"
 #include "store/pat_environment.h"
 #include "store/pat_fault.h"
-#include "store/pat_held.h"
-#include "store/pat_pages.h"
+#include "writer/pat_held.h"
+#include "writer/pat_pages.h"
 
 #include <cstddef>
 #include <cstdint>
