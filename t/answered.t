@@ -165,7 +165,7 @@ SKIP: {
         my $socket = $server->connect($tls_port);
         if ($sni) {
             IO::Socket::SSL->start_SSL($socket, SSL_hostname => $sni, SSL_verify_mode => IO::Socket::SSL::SSL_VERIFY_NONE())
-                or die "TLS: $IO::Socket::SSL::SSL_ERROR\n";
+                or die "TLS: " . IO::Socket::SSL::errstr() . "\n";
         }
         # The token comes before what has nginx answer.
         return AuthPat::Server::exchange($socket, join "\r\n", 'GET /t HTTP/1.1', $good, "Host: $host", '', '');
