@@ -11,7 +11,8 @@ from serving import ROOT, Store
 from test_root_opens_no_store_of_others import COMMANDS, FILES, command_line
 from users import User, nginx_t, patctl, run
 
-BYTES = b"what only root may read" * 1000
+SECRET = "what only root may read"
+BYTES = SECRET.encode() * 1000
 
 
 @pytest.fixture
@@ -23,34 +24,41 @@ def victim(folder: Path) -> Path:
     return path
 
 
-def untouched(victim: Path) -> None:
+def untouched(victim: Path, content: bytes = BYTES) -> None:
     info = victim.stat()
     assert (info.st_uid, info.st_gid, info.st_mode & 0o7777) == (0, 0, 0o600)
-    assert victim.read_bytes() == BYTES
+    assert victim.read_bytes() == content
 
 
-def put_in_place(store: Path, file: str, victim: Path, attacker: User) -> None:
+def put_in_place(store: Path, file: str, victim: Path, attacker: User) -> bytes:
+    """What the link then leads to. In place of data.mdb it is that of a store of root's: nothing else would be used."""
+    if file == "data.mdb":
+        roots = Store(victim.parent / "roots")
+        roots.issue("--subject", "alice", "--name", SECRET)
+        victim.write_bytes((roots.folder / file).read_bytes())
     (store / file).unlink()
     assert attacker.run(["ln", "-s", victim, store / file]).returncode == 0
+    return victim.read_bytes()
 
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_not_patctl(folder: Path, owned_store: Store, victim: Path, attacker: User, file: str, name: str) -> None:
-    put_in_place(owned_store.folder, file, victim, attacker)
+    content = put_in_place(owned_store.folder, file, victim, attacker)
     done = patctl(owned_store.folder, *command_line(name, folder), status=None)
-    untouched(victim)
-    assert BYTES[:23].decode() not in done.stdout + done.stderr
+    untouched(victim, content)
+    assert SECRET not in done.stdout + done.stderr
+    assert not (folder / "copy").exists()
 
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("user", ["www-data", "root"])
 def test_not_nginx(folder: Path, owned_store: Store, victim: Path, attacker: User, file: str, user: str) -> None:
-    put_in_place(owned_store.folder, file, victim, attacker)
+    content = put_in_place(owned_store.folder, file, victim, attacker)
     tested = run(nginx_t(folder, owned_store.folder, user=user))
     assert tested.returncode == 0, tested.stderr
     assert "[warn]" in tested.stderr
-    untouched(victim)
+    untouched(victim, content)
 
 
 def test_not_where_a_backup_goes(folder: Path, owned_store: Store, victim: Path, attacker: User) -> None:
