@@ -27,7 +27,7 @@ nginx_tree := $(BUILD)/nginx
 core := $(wildcard src/core/*.cpp)
 store := $(wildcard src/store/*.cpp)
 writer := $(wildcard src/writer/*.cpp)
-cli := $(wildcard src/cli/*.cpp)
+cli := $(wildcard src/cli/*.cpp src/cli/*/*.cpp)
 unit := $(wildcard t/unit/test_*.cpp)
 
 # What config takes, by the same globs.
@@ -149,4 +149,4 @@ install: all
 clean:
 	rm -rf $(BUILD)
 
--include $(wildcard $(BUILD)/obj/src/*/*.d $(BUILD)/obj/t/unit/*.d)
+-include $(wildcard $(BUILD)/obj/src/*/*.d $(BUILD)/obj/src/*/*/*.d $(BUILD)/obj/t/unit/*.d)

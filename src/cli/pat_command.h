@@ -11,8 +11,8 @@ namespace CLI {
 class App;
 }
 
-/// The subcommands. Each add_…() declares some on the command line; the one that is called puts what it does into
-/// `context::run`.
+/// The subcommands. Each add_…() declares one on the command line, which puts what it does into `context::run` when it
+/// is called.
 namespace pat::cli {
 
 struct context {
@@ -37,11 +37,20 @@ struct context {
 /// For options of which an empty value, as of a variable of a script that was not set, must not stand for "not given".
 [[nodiscard]] std::string refuse_empty(const std::string &value);
 
-void add_apply(CLI::App &app, context &with);
+void add_init(CLI::App &app, context &with);
+void add_verify(CLI::App &app, context &with);
+void add_backup(CLI::App &app, context &with);
+void add_gc(CLI::App &app, context &with);
 void add_issue(CLI::App &app, context &with);
-void add_transfer(CLI::App &app, context &with);
+void add_import(CLI::App &app, context &with);
+void add_export(CLI::App &app, context &with);
+void add_apply(CLI::App &app, context &with);
+void add_accept_snapshot(CLI::App &app, context &with);
 void add_revoke(CLI::App &app, context &with);
-void add_inspect(CLI::App &app, context &with);
-void add_maintain(CLI::App &app, context &with);
+void add_restore_access(CLI::App &app, context &with);
+void add_show(CLI::App &app, context &with);
+void add_list(CLI::App &app, context &with);
+void add_check(CLI::App &app, context &with);
+void add_stats(CLI::App &app, context &with);
 
 }  // namespace pat::cli

@@ -384,6 +384,11 @@ const char *word_for(digest_scheme scheme) noexcept
     return "unknown";
 }
 
+std::string key_id_of(const meta &store)
+{
+    return store.scheme == digest_scheme::hmac_sha256 ? to_hex(store.key) : std::string{};
+}
+
 std::string to_hex(std::span<const std::byte> bytes)
 {
     std::string text;

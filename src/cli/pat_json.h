@@ -84,6 +84,9 @@ void write_string(std::string_view text, std::string &out);
 /// Words that stand for values of the meta record.
 [[nodiscard]] const char *word_for(digest_scheme scheme) noexcept;
 
+/// Which pepper the digests of a store are made with; empty for none.
+[[nodiscard]] std::string key_id_of(const meta &store);
+
 [[nodiscard]] std::string to_hex(std::span<const std::byte> bytes);
 
 /// Throws bad_value unless `text` is 64 hexadecimal digits.

@@ -117,12 +117,11 @@ exit_status run(int argc, char **argv)
     app.footer(examples);
 
     declare_global_options(app, with);
-    add_maintain(app, with);
-    add_issue(app, with);
-    add_transfer(app, with);
-    add_apply(app, with);
-    add_revoke(app, with);
-    add_inspect(app, with);
+    for (const auto add :
+         {add_init, add_verify, add_backup, add_gc, add_issue, add_import, add_export, add_apply, add_accept_snapshot,
+          add_revoke, add_restore_access, add_show, add_list, add_check, add_stats}) {
+        add(app, with);
+    }
 
     refuse_tokens({argv, static_cast<std::size_t>(argc)});
     try {

@@ -1,8 +1,8 @@
-#include "writer/pat_snapshot.h"
 #include "writer/pat_writer.h"
 
 #include "cli/pat_collection.h"
 #include "cli/pat_command.h"
+#include "cli/pat_draft.h"
 #include "cli/pat_json.h"
 #include "cli/pat_lines.h"
 #include "cli/pat_output.h"
@@ -23,6 +23,13 @@
 namespace pat::cli {
 
 namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl import tokens.jsonl
+  psql -XAtc 'SELECT …' | patctl import --strict -
+  patctl export --store /var/lib/pat/a | patctl import --store /var/lib/pat/b -
+  patctl import --local-revocations revocations.jsonl
+A line: {"digest":"9f86d0…","id":"42","subject":"user:42","scopes":["read:api"],"expires_at":1798761600})";
 
 struct import_options {
     std::string file;
@@ -226,12 +233,6 @@ exit_status import_records(const context &with, const import_options &options)
     return exit_status::yes;
 }
 
-/// Which pepper the digests of a store are made with; empty for none.
-std::string key_id_of(const meta &store)
-{
-    return store.scheme == digest_scheme::hmac_sha256 ? to_hex(store.key) : std::string{};
-}
-
 /// Holds against a token what another store held against it; `is_early` tells that this store has no record of it.
 store::fault carry_over(store::transaction &to, const digest &of, const early_revocation &held, bool &is_early)
 {
@@ -311,108 +312,27 @@ exit_status import_local_revocations(const context &with, const import_options &
     return exit_status::yes;
 }
 
-exit_status export_local_revocations(const context &with)
-{
-    store::snapshot from;
-    require(with.folder(), from.open(with.enter().c_str(), with.map_size));
-
-    const std::string key_id = key_id_of(from.info());
-    output to;
-    const auto write = [&](const digest &of, std::string_view id, const early_revocation &held) {
-        to.text() += '{';
-        write_early_fields(of, held, to.text());
-        if (!id.empty()) {
-            write_name("id", to.text());
-            write_string(id, to.text());
-        }
-        if (!key_id.empty()) {
-            write_name("key_id", to.text());
-            write_string(key_id, to.text());
-        }
-        to.text() += '}';
-        to.end_line();
-    };
-    const std::uint64_t damaged = walk(
-        with, from,
-        [&](const digest &of, const record &token) {
-            if (token.local_revoked_at != 0 || token.denied) {
-                write(of, token.id, {.local_revoked_at = token.local_revoked_at, .denied = token.denied});
-            }
-            return true;
-        },
-        [&](const digest &of, const early_revocation &held) { write(of, {}, held); });
-    to.finish();
-
-    if (damaged > 0) {
-        throw failure{exit_status::fault, "the export lacks " + std::to_string(damaged)
-                                              + " damaged records, which may have been revoked on this host"};
-    }
-    return exit_status::yes;
-}
-
-exit_status export_records(const context &with)
-{
-    store::snapshot from;
-    require(with.folder(), from.open(with.enter().c_str(), with.map_size));
-
-    output to;
-    const std::uint64_t damaged = walk(with, from, [&](const digest &of, const record &token) {
-        write_record(of, token, to.text());
-        to.end_line();
-        return true;
-    });
-    to.finish();
-
-    if (damaged > 0) {
-        throw failure{exit_status::fault, "the export lacks " + std::to_string(damaged) + " damaged records"};
-    }
-    return exit_status::yes;
-}
-
-constexpr const char *import_examples = R"(Examples:
-  patctl import tokens.jsonl
-  psql -XAtc 'SELECT …' | patctl import --strict -
-  patctl export --store /var/lib/pat/a | patctl import --store /var/lib/pat/b -
-  patctl import --local-revocations revocations.jsonl
-A line: {"digest":"9f86d0…","id":"42","subject":"user:42","scopes":["read:api"],"expires_at":1798761600})";
-
-constexpr const char *export_examples = R"(Examples:
-  patctl export > tokens.jsonl
-  patctl export | jq -r 'select(.revoked_at) | .id'
-  patctl export --local-revocations > revocations.jsonl)";
-
 }  // namespace
 
-void add_transfer(CLI::App &app, context &with)
+void add_import(CLI::App &app, context &with)
 {
-    {
-        const auto options = std::make_shared<import_options>();
-        CLI::App *command = app.add_subcommand("import", "Add or replace tokens, from JSON Lines");
-        command->footer(import_examples);
-        command->add_option("FILE", options->file, "the file; - for standard input")->required();
-        auto *plaintext =
-            command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
-        command->add_flag("--strict", options->strict, "import nothing if a line is bad");
-        command
-            ->add_flag("--local-revocations", options->local_revocations,
-                       "lines are those of \"export --local-revocations\"")
-            ->excludes(plaintext);
-        command->callback([&with, options] {
-            with.run = [&with, options] {
-                return options->local_revocations ? import_local_revocations(with, *options)
-                                                  : import_records(with, *options);
-            };
-        });
-    }
-    {
-        CLI::App *command = app.add_subcommand("export", "Write all tokens as JSON Lines, for import");
-        command->footer(export_examples);
-        const auto is_local = std::make_shared<bool>(false);
-        command->add_flag("--local-revocations", *is_local, "only what this host alone knows against tokens");
-        command->callback([&with, is_local] {
-            with.run = [&with, is_local] { return *is_local ? export_local_revocations(with) : export_records(with); };
-        });
-    }
+    const auto options = std::make_shared<import_options>();
+    CLI::App *command = app.add_subcommand("import", "Add or replace tokens, from JSON Lines");
+    command->footer(examples);
+    command->add_option("FILE", options->file, "the file; - for standard input")->required();
+    auto *plaintext =
+        command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
+    command->add_flag("--strict", options->strict, "import nothing if a line is bad");
+    command
+        ->add_flag("--local-revocations", options->local_revocations,
+                   "lines are those of \"export --local-revocations\"")
+        ->excludes(plaintext);
+    command->callback([&with, options] {
+        with.run = [&with, options] {
+            return options->local_revocations ? import_local_revocations(with, *options)
+                                              : import_records(with, *options);
+        };
+    });
 }
 
 }  // namespace pat::cli

@@ -1,13 +1,12 @@
 #include "writer/pat_writer.h"
 
-#include "cli/pat_accept.h"
-#include "cli/pat_change.h"
+#include "cli/apply/pat_change.h"
+#include "cli/apply/pat_message.h"
+#include "cli/apply/pat_resync.h"
 #include "cli/pat_command.h"
 #include "cli/pat_json.h"
 #include "cli/pat_lines.h"
-#include "cli/pat_message.h"
 #include "cli/pat_output.h"
-#include "cli/pat_resync.h"
 #include "cli/pat_walk.h"
 
 #include <algorithm>
@@ -806,7 +805,6 @@ void add_apply(CLI::App &app, context &with)
     CLI::App *command = app.add_subcommand("apply", "Apply the changes that a source sends, and acknowledge them");
     command->footer(apply_examples);
     command->callback([&with] { with.run = [&with] { return std::make_unique<applier>(with)->run(); }; });
-    add_accept(app, with);
 }
 
 }  // namespace pat::cli

@@ -1,4 +1,4 @@
-#include "cli/pat_resync.h"
+#include "cli/apply/pat_resync.h"
 
 #include "cli/pat_failure.h"
 

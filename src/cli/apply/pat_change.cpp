@@ -1,4 +1,4 @@
-#include "cli/pat_change.h"
+#include "cli/apply/pat_change.h"
 
 #include <algorithm>
 

@@ -1,4 +1,4 @@
-#include "cli/pat_message.h"
+#include "cli/apply/pat_message.h"
 
 #include "cli/pat_failure.h"
 #include "cli/pat_json.h"

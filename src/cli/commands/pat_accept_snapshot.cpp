@@ -1,8 +1,6 @@
-#include "cli/pat_accept.h"
-
 #include "writer/pat_writer.h"
 
-#include "cli/pat_json.h"
+#include "cli/pat_command.h"
 #include "cli/pat_output.h"
 
 #include <algorithm>
@@ -64,7 +62,7 @@ exit_status accept_snapshot(const context &with)
 
 }  // namespace
 
-void add_accept(CLI::App &app, context &with)
+void add_accept_snapshot(CLI::App &app, context &with)
 {
     CLI::App *command = app.add_subcommand("accept-snapshot", "Let the snapshot that is held back have its way, once");
     command->footer(examples);

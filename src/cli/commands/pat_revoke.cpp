@@ -220,6 +220,10 @@ void add(CLI::App &app, context &with, const char *name, const char *description
 void add_revoke(CLI::App &app, context &with)
 {
     add(app, with, "revoke", "Revoke tokens on this host, from the next request on", revoke_examples, revoke);
+}
+
+void add_restore_access(CLI::App &app, context &with)
+{
     add(app, with, "restore-access", "Undo \"revoke\"", restore_examples, restore);
 }
 

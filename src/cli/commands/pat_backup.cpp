@@ -1,0 +1,141 @@
+#include "store/pat_files.h"
+#include "store/pat_ownership.h"
+#include "writer/pat_writer.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_owner.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl backup /var/backups/pat-$(date +%F))";
+
+/// In a child that is the store's owner: copies the store into the folder `into`, under this name.
+[[noreturn]] void copy_as_owner(const context &with, const store::descriptor &into, const char *name, uid_t owner,
+                                int answer)
+{
+    constexpr mode_t writable_by_others = 022;
+    try {
+        const std::string from = std::filesystem::absolute(with.folder()).string();
+        become(owner);
+        umask(writable_by_others);
+        const store::fault problem = fchdir(into.get()) == 0 ? store::writer::backup(from.c_str(), name, with.map_size)
+                                                             : store::from_errno(errno);
+        if (write(answer, &problem, sizeof problem) == sizeof problem) {
+            std::_Exit(EXIT_SUCCESS);
+        }
+    } catch (const std::exception &problem) {
+        complain(problem.what());
+    }
+    std::_Exit(EXIT_FAILURE);
+}
+
+/// As root, of a store of another user's: the place is the caller's, the copy is the owner's work, and belongs to that
+/// user, so that it can be put in place of the store.
+store::fault backup_for_owner(const context &with, const std::string &to, const struct stat &original)
+{
+    constexpr const char *name = "copy";
+    constexpr mode_t only_root = 0700;
+
+    require(with.folder(), store::check_way(with.folder().c_str(), original.st_uid));
+    struct stat info;
+    if (lstat(to.c_str(), &info) == 0) {
+        return {store::fault_kind::exists, EEXIST};
+    }
+    const std::string partial = to + ".partial";
+    if (mkdir(partial.c_str(), only_root) != 0) {
+        return store::from_errno(errno);
+    }
+
+    // From here on by descriptor: the owner is to have no other way in.
+    const store::descriptor folder{open(partial.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+    int ends[2];
+    if (folder.get() < 0 || fchown(folder.get(), original.st_uid, original.st_gid) != 0
+        || fchmod(folder.get(), store::folder_mode) != 0 || pipe2(ends, O_CLOEXEC) != 0) {
+        return store::from_errno(errno);
+    }
+    const store::descriptor answer{ends[0]};
+    store::descriptor question{ends[1]};
+
+    const pid_t child = fork();
+    if (child == 0) {
+        copy_as_owner(with, folder, name, original.st_uid, question.get());
+    }
+    question = {};
+
+    store::fault problem;
+    if (child < 0 || read(answer.get(), &problem, sizeof problem) != sizeof problem) {
+        problem = {store::fault_kind::damaged};
+    }
+    while (child > 0 && waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+    }
+
+    // The owner no longer reaches what is moved now.
+    if (!problem
+        && (fchown(folder.get(), 0, 0) != 0 || fchmod(folder.get(), only_root) != 0
+            || fstatat(folder.get(), name, &info, AT_SYMLINK_NOFOLLOW) != 0)) {
+        problem = store::from_errno(errno);
+    }
+    if (!problem && !S_ISDIR(info.st_mode)) {
+        problem = {store::fault_kind::replaced};
+    }
+    if (!problem && renameat(folder.get(), name, AT_FDCWD, to.c_str()) != 0) {
+        problem = store::from_errno(errno);
+    }
+    rmdir(partial.c_str());
+    return problem;
+}
+
+exit_status backup(const context &with, const std::string &to)
+{
+    if (geteuid() == 0 && check_place(to).kind == store::fault_kind::exposed) {
+        throw failure{exit_status::fault, '"' + to
+                                              + "\" can't be made: root writes to no folder on whose path others can "
+                                              + "put another: name one of root's"};
+    }
+
+    struct stat info;
+    const bool is_for_owner = geteuid() == 0 && stat(with.folder().c_str(), &info) == 0 && info.st_uid != 0;
+    const store::fault problem = is_for_owner ? backup_for_owner(with, to, info)
+                                              : store::writer::backup(with.folder().c_str(), to.c_str(), with.map_size);
+    if (problem.kind == store::fault_kind::exists) {
+        const bool is_complete = lstat(to.c_str(), &info) == 0;
+        throw failure{exit_status::fault,
+                      is_complete ? '"' + to + "\" exists already: name a new folder"
+                                  : '"' + to + ".partial\" is left of a backup that was interrupted: remove it"};
+    }
+    if (problem.kind == store::fault_kind::absent && stat(with.folder().c_str(), &info) == 0) {
+        throw failure{exit_status::fault, '"' + to + "\" can't be made: " + store::detail(problem)};
+    }
+    require(with.folder(), problem);
+
+    complain("copied store \"" + with.folder() + "\" to \"" + to + '"');
+    return exit_status::yes;
+}
+
+}  // namespace
+
+void add_backup(CLI::App &app, context &with)
+{
+    const auto to = std::make_shared<std::string>();
+    CLI::App *command = app.add_subcommand("backup", "Copy the store, while it is in use, to a new folder");
+    command->footer(examples);
+    command->add_option("DIR", *to, "the new folder")->required();
+    command->callback([&with, to] { with.run = [&with, to] { return backup(with, *to); }; });
+}
+
+}  // namespace pat::cli

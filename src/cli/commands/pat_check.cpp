@@ -1,0 +1,139 @@
+#include "core/pat_policy.h"
+#include "core/pat_token.h"
+#include "store/pat_reader.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_json.h"
+#include "cli/pat_output.h"
+#include "cli/pat_secret.h"
+#include "cli/pat_text.h"
+#include "cli/pat_time.h"
+
+#include <memory>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl check < token
+  patctl check --address 192.0.2.1 --scope read:api < token
+The exit status is 0 for "ok" alone.)";
+
+struct check_options {
+    std::string address;
+    std::vector<std::string> scopes;
+    std::string leeway = "0s";
+    std::string prefix;
+};
+
+struct checked {
+    verdict says;
+    store::fault problem;
+    record token;  ///< only of use if its id is not empty
+};
+
+checked check_token(const context &with, const check_options &options, const facts &request, std::string_view token,
+                    store::reader &reader, record_buffer &memory)
+{
+    if (!is_token(token) || (!options.prefix.empty() && !is_issued_form(token, options.prefix))) {
+        return {verdict::malformed, {}, {}};
+    }
+
+    const pepper_hasher hash{with.pepper_file};
+    const auto allocate = [](void *buffer, std::size_t) noexcept -> void * {
+        return static_cast<record_buffer *>(buffer)->data();
+    };
+
+    checked result{verdict::unknown, {}, {}};
+    result.problem = reader.open(with.enter().c_str(), with.map_size, store::command_wait_ms);
+    if (!result.problem) {
+        const store::lookup_result found =
+            reader.lookup(hash.get(), make_token_key(hash.get()(token)), allocate, &memory, result.token);
+        result.problem = found.problem;
+        if (found.found) {
+            result.says = decide(result.token, request, with.now);
+        }
+    }
+    if (result.problem) {
+        result.says = verdict::store_error;
+        result.token = {};
+    }
+    return result;
+}
+
+exit_status check(const context &with, const check_options &options)
+{
+    if (!options.prefix.empty() && !is_prefix(options.prefix)) {
+        throw bad_value{"--prefix: 1 to 32 letters, digits, \"_\", \"-\" and \".\""};
+    }
+
+    facts request;
+    request.leeway = with_name("--leeway", [&] { return parse_duration(options.leeway); });
+    if (!options.address.empty()) {
+        const auto peer = parse_address(options.address);
+        if (!peer) {
+            throw bad_value{"--address: \"" + options.address + "\" is not an address"};
+        }
+        request.peer = *peer;
+    }
+    std::vector<scope_requirement> required;
+    for (const std::string &scopes : options.scopes) {
+        with_name("--scope", [&] { for_each_scope_in(scopes, [](std::string_view) {}); });
+        required.push_back({scopes});
+    }
+    request.required = required;
+    static_cast<void>(with.folder());
+
+    presented_token token;
+    read_token(token);
+
+    store::reader reader;
+    record_buffer memory;
+    const checked result = check_token(with, options, request, token.text(), reader, memory);
+
+    output to;
+    if (with.json) {
+        to.text() += R"({"status":)";
+        write_string(name(result.says), to.text());
+        if (!result.token.id.empty()) {
+            write_properties(result.token, to.text());
+        }
+        to.text() += '}';
+    } else {
+        to.text() += name(result.says);
+        if (!result.token.id.empty()) {
+            to.text() += "\nid       " + printable(result.token.id);
+            to.text() += "\nsubject  " + printable(result.token.subject);
+        }
+    }
+    to.end_line();
+    to.finish();
+
+    require(with.folder(), result.problem);
+    if (result.says == verdict::address_denied && options.address.empty()) {
+        complain("the token may be used from certain addresses only: --address says from which one");
+    }
+    return result.says == verdict::ok ? exit_status::yes : exit_status::no;
+}
+
+}  // namespace
+
+void add_check(CLI::App &app, context &with)
+{
+    const auto options = std::make_shared<check_options>();
+    CLI::App *command = app.add_subcommand("check", "Say what nginx would say to the token on standard input");
+    command->footer(examples);
+    command->add_option("--address", options->address, "the client's address")->type_name("A")->check(refuse_empty);
+    command->add_option("--scope", options->scopes, "scope that is needed; may be repeated")
+        ->type_name("SCOPE")
+        ->allow_extra_args(false);
+    command->add_option("--leeway", options->leeway, "auth_pat_leeway")->type_name("TIME")->capture_default_str();
+    command->add_option("--prefix", options->prefix, "auth_pat_prefix")->type_name("P")->check(refuse_empty);
+    command->callback([&with, options] { with.run = [&with, options] { return check(with, *options); }; });
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,62 @@
+#include "store/pat_ownership.h"
+#include "writer/pat_writer.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_owner.h"
+#include "cli/pat_secret.h"
+
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <unistd.h>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl init --store /var/lib/pat/api --group www-data
+  openssl rand -hex 32 > /etc/nginx/pepper && chmod 600 /etc/nginx/pepper
+  patctl init --store /var/lib/pat/api --pepper-file /etc/nginx/pepper --group www-data)";
+
+exit_status init(const context &with, const std::string &owner_name, const std::string &group_name)
+{
+    const std::string &folder = with.folder();
+    new_owner owner = read_owner(owner_name, group_name, folder);
+    const pepper_hasher hash{with.pepper_file};
+
+    if (owner.user != geteuid()) {
+        make_folder_for(owner, folder);
+        owner.group.reset();  // which the folder has
+    } else {
+        if (geteuid() == 0 && check_place(folder).kind == store::fault_kind::exposed) {
+            require(folder, {store::fault_kind::exposed});
+        }
+        make_parents(folder);
+    }
+    const store::fault problem = store::writer::create(folder.c_str(), owner.group, hash.get(), with.map_size);
+    if (problem.kind == store::fault_kind::absent || problem.kind == store::fault_kind::denied) {
+        throw failure{exit_status::fault,
+                      "store \"" + folder + "\" can't be made: " + store::detail(problem) + explain(folder)};
+    }
+    require(folder, problem);
+
+    complain("made store \"" + folder + '"' + (with.pepper_file.empty() ? "" : ", whose digests need the pepper"));
+    return exit_status::yes;
+}
+
+}  // namespace
+
+void add_init(CLI::App &app, context &with)
+{
+    const auto owner = std::make_shared<std::string>();
+    const auto group = std::make_shared<std::string>();
+    CLI::App *command = app.add_subcommand("init", "Make a store");
+    command->footer(examples);
+    command->add_option("--owner", *owner, "user whose store it is, and as whom root works on it")->type_name("USER");
+    command->add_option("--group", *group, "group that nginx's workers run as")->type_name("G");
+    command->callback(
+        [&with, owner, group] { with.run = [&with, owner, group] { return init(with, *owner, *group); }; });
+}
+
+}  // namespace pat::cli

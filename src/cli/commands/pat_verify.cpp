@@ -1,0 +1,188 @@
+#include "writer/pat_held.h"
+#include "writer/pat_snapshot.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_json.h"
+#include "cli/pat_output.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl verify
+  patctl verify --json | jq -r 'select(.digest) | .digest')";
+
+/// What verify() has found so far.
+class findings {
+public:
+    explicit findings(bool json) noexcept : json_{json} {}
+
+    void add(std::string_view digest_text, std::string_view cause)
+    {
+        count_++;
+        if (json_) {
+            to_.text() += R"({"digest":)";
+            if (digest_text.empty()) {
+                to_.text() += "null";
+            } else {
+                write_string(digest_text, to_.text());
+            }
+            to_.text() += R"(,"cause":)";
+            write_string(cause, to_.text());
+            to_.text() += '}';
+        } else {
+            to_.text() += digest_text.empty() ? "" : "digest ";
+            to_.text() += digest_text;
+            to_.text() += digest_text.empty() ? "" : ": ";
+            to_.text() += cause;
+        }
+        to_.end_line();
+    }
+
+    exit_status finish(std::uint64_t records)
+    {
+        if (json_) {
+            to_.text() += "{\"records\":" + std::to_string(records) + ",\"findings\":" + std::to_string(count_) + '}';
+        } else {
+            to_.text() +=
+                std::to_string(records) + " records, "
+                + (count_ == 0 ? "no damage" : std::to_string(count_) + (count_ == 1 ? " finding" : " findings"));
+        }
+        to_.end_line();
+        to_.finish();
+        return count_ == 0 ? exit_status::yes : exit_status::no;
+    }
+
+private:
+    output to_;
+    std::uint64_t count_ = 0;
+    bool json_;
+};
+
+/// Faults that are what verify() looks for, and not in its way.
+bool is_damage(store::fault problem)
+{
+    return problem.kind == store::fault_kind::damaged || problem.kind == store::fault_kind::truncated
+           || problem.kind == store::fault_kind::bad_record;
+}
+
+/// Compares what was counted with what the meta record says.
+void compare(const char *what, std::uint64_t counted, std::uint64_t recorded, findings &to)
+{
+    if (counted != recorded) {
+        to.add({}, "there are " + std::to_string(counted) + ' ' + what + ", but the meta record says "
+                       + std::to_string(recorded));
+    }
+}
+
+exit_status verify(const context &with)
+{
+    findings found{with.json};
+    store::snapshot from;
+
+    if (const store::fault problem = from.open(with.enter().c_str(), with.map_size)) {
+        if (!is_damage(problem)) {
+            require(with.folder(), problem);
+        }
+        found.add({}, describe(with.folder(), problem));
+        return found.finish(0);
+    }
+
+    store::statistics file;
+    require(with.folder(), from.stat(file));
+    progress bar{"verifying", file.entries};
+
+    std::uint64_t records = 0;
+    std::uint64_t revoked = 0;
+    std::uint64_t damaged = 0;
+    std::vector<std::byte> last_key;
+
+    for (;;) {
+        std::span<const std::byte> key;
+        std::span<const std::byte> value;
+        bool done = false;
+
+        const store::fault problem = from.next(key, value, done);
+        if (problem && problem.kind != store::fault_kind::bad_record) {
+            found.add({}, "the walk ended after " + std::to_string(records) + " records: " + store::message(problem));
+            return found.finish(records);
+        }
+        if (done) {
+            break;
+        }
+
+        if (!last_key.empty() && !std::ranges::lexicographical_compare(last_key, key)) {
+            // Pages that lead to each other in a circle would never end.
+            found.add({}, "the keys are out of order after " + std::to_string(records) + " records");
+            return found.finish(records);
+        }
+        last_key.assign(key.begin(), key.end());
+
+        if (const auto buried = digest_of_tombstone_key(key)) {
+            tombstone grave;
+            if (const codec_error error = problem ? codec_error::too_long : decode(key, value, grave);
+                error != codec_error::none) {
+                found.add(to_hex(*buried), "its tombstone: " + std::string{message(error)});
+            }
+            continue;
+        }
+
+        if (const auto early = digest_of_early_key(key)) {
+            early_revocation held;
+            if (const codec_error error = problem ? codec_error::too_long : decode(key, value, held);
+                error != codec_error::none) {
+                found.add(to_hex(*early), "its early revocation: " + std::string{message(error)});
+            }
+            continue;
+        }
+
+        const auto of = digest_of_key(key);
+        if (!of) {
+            store::held_snapshot held;
+            if (std::ranges::equal(key, store::held_key())) {
+                if (const codec_error error = store::decode(value, held); error != codec_error::none) {
+                    found.add({}, "the snapshot that is held back: " + std::string{message(error)});
+                }
+            } else if (!std::ranges::equal(key, meta_key())) {
+                found.add({}, "a key that is none of ours: " + to_hex(key));
+            }
+            continue;
+        }
+
+        bar.reach(++records);
+        record token;
+        codec_error error = problem ? static_cast<codec_error>(problem.code) : decode(key, value, token);
+        if (error == codec_error::none) {
+            error = validate(token);
+        }
+        if (error != codec_error::none) {
+            damaged++;
+            found.add(to_hex(*of), message(error));
+        } else {
+            revoked += token.is_revoked() ? 1 : 0;
+        }
+    }
+
+    compare("records", records, from.info().tokens, found);
+    if (damaged == 0) {
+        compare("revoked records", revoked, from.info().revoked, found);
+    }
+    return found.finish(records);
+}
+
+}  // namespace
+
+void add_verify(CLI::App &app, context &with)
+{
+    CLI::App *command = app.add_subcommand("verify", "Check every record, and the counts");
+    command->footer(examples);
+    command->callback([&with] { with.run = [&with] { return verify(with); }; });
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "core/pat_policy.h"
+#include "core/pat_record.h"
+#include "writer/pat_snapshot.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_output.h"
+
+#include <cstdint>
+#include <string>
+
+/// How a token is described, to people and to programs.
+namespace pat::cli {
+
+/// The verdict on a token as such: whatever the address it comes from and the scope it is used for.
+[[nodiscard]] verdict status_of(record token, std::int64_t now);
+
+/// Why a token is refused that nobody revoked; empty if it is not.
+[[nodiscard]] const char *cause_of(const record &token) noexcept;
+
+/// Writes a token as one line of JSON.
+void write_json(const context &with, const digest &of, const record &token, output &to);
+
+/// A time, and how far it is from now; empty if it is not set.
+[[nodiscard]] std::string show_time(std::int64_t time, std::int64_t now);
+
+/// Opens the store that was named, to read it.
+void open(const context &with, store::snapshot &out);
+
+}  // namespace pat::cli
