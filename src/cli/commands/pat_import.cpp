@@ -285,6 +285,10 @@ exit_status import_local_revocations(const context &with, const import_options &
         if (key_id != own_key_id) {
             require(folder, {store::fault_kind::wrong_pepper});
         }
+        record_buffer buffer;
+        if (const encoded result = encode(make_early_key(of), held, buffer); result.error != codec_error::none) {
+            throw bad_value{std::string{message(result.error)}};
+        }
         revocations.emplace_back(of, held);
     });
     if (is_too_strict_for(options, refused)) {
