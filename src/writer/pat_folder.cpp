@@ -1,7 +1,13 @@
 #include "writer/pat_writer.h"
 
+#include "core/pat_bytes.h"
+#include "store/pat_lmdb.h"
+#include "store/pat_trap.h"
+
 #include <cerrno>
+#include <cstddef>
 #include <cstdio>
+#include <span>
 #include <string_view>
 
 #include <dirent.h>
@@ -77,6 +83,41 @@ fault copy_compacted(const char *from, int to, std::size_t map_size) noexcept
     return problem;
 }
 
+/// That the keys of a copy are in order, and as many as the copy says: LMDB copies a damaged page without a word, and
+/// clears a part of it that it takes for free.
+fault check_copy(MDB_env *copy) noexcept
+{
+    int code = 0;
+    bool is_sound = true;
+    const bool has_ended = trap::run([&] {
+        MDB_txn *transaction;
+        MDB_dbi database;
+        MDB_cursor *cursor;
+        MDB_stat tree;
+        if ((code = mdb_txn_begin(copy, nullptr, MDB_RDONLY, &transaction)) != 0) {
+            return;
+        }
+        if ((code = open_database(transaction, database)) == 0 && (code = mdb_stat(transaction, database, &tree)) == 0
+            && (code = mdb_cursor_open(transaction, database, &cursor)) == 0) {
+            std::size_t entries = 0;
+            std::span<const std::byte> last;
+            MDB_val key;
+            MDB_val value;
+            while (is_sound && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+                is_sound = compare_keys(last, to_bytes(key)) < 0;
+                last = to_bytes(key);
+                entries++;
+            }
+            mdb_cursor_close(cursor);
+            is_sound = is_sound && entries == tree.ms_entries;
+        }
+        mdb_txn_abort(transaction);
+    });
+    return !has_ended || !is_sound             ? fault{fault_kind::damaged}
+           : code == 0 || code == MDB_NOTFOUND ? fault{}
+                                               : from_lmdb(code);
+}
+
 /// Fills a folder that is new with a copy of a store, durably.
 fault fill_with_copy(const char *from, const char *to, std::optional<gid_t> group, std::size_t map_size) noexcept
 {
@@ -95,6 +136,9 @@ fault fill_with_copy(const char *from, const char *to, std::optional<gid_t> grou
 
     environment copy;
     fault problem = copy.open(to, open_mode::create, map_size, command_wait_ms);
+    if (!problem) {
+        problem = check_copy(copy.get());
+    }
     if (!problem) {
         problem = copy.files().set_access(group);
     }
