@@ -119,7 +119,7 @@ for my $block (blocks('docs/operations.md', 'yaml')) {
 }
 
 # Links between files lead somewhere.
-for my $file (qw(README.md CHANGELOG.md), map { "docs/$_.md" } qw(directives operations pat-sync patctl security store-format)) {
+for my $file (qw(README.md CHANGELOG.md), map { s{^\Q$AuthPat::ROOT\E/}{}r } glob "$AuthPat::ROOT/docs/*.md") {
     my $at = $file =~ m{^docs/} ? 'docs/' : '';
     my $text = slurp("$AuthPat::ROOT/$file");
     my @dead = grep { !-e "$AuthPat::ROOT/$at$_" } $text =~ /\]\((?!https?:)([^)#]+)/g;

@@ -1,4 +1,4 @@
-# The runbook of docs/operations.md has each line that the module logs, and each that patctl prints if something is wrong.
+# docs/runbook.md has each line that the module logs, and each that patctl prints if something is wrong.
 #
 # What a line says is taken from the sources, with "…" for what is filled in, and must stand in the runbook as `code`. Of
 # a line that patctl puts together in several ways, it is enough that the parts of three words and more are there.
@@ -9,12 +9,13 @@ use utf8;
 
 use Cwd qw(abs_path);
 use File::Basename qw(dirname);
+use File::Find qw(find);
 use Test::More;
 
 my $root = dirname(dirname(abs_path(__FILE__)));
 binmode $_, ':encoding(UTF-8)' for map { Test::More->builder->$_ } qw(output failure_output todo_output);
 
-my ($runbook) = slurp("$root/docs/operations.md") =~ /^## Runbook$(.*?)(?=^## |\z)/ms or die "there is no runbook\n";
+my $runbook = slurp("$root/docs/runbook.md");
 my %line = map { s/\\\|/|/gr => 1 } $runbook =~ /`([^`\n]+)`/g;
 
 my $string    = qr/"(?:[^"\\]|\\.)*"/;
@@ -22,7 +23,7 @@ my $character = qr/'(?:[^'\\]|\\.)'/;
 
 # The module. What it logs begins with the first string, or with a name that nginx has for a system call.
 my %name_of = (ngx_open_file_n => '"open()"', ngx_read_fd_n => '"read()"');
-my @calls   = calls('ngx_log_error|ngx_conf_log_error', glob "$root/src/nginx/*.cpp");
+my @calls   = calls('ngx_log_error|ngx_conf_log_error', sources('nginx'));
 cmp_ok(scalar @calls, '>', 30, 'the module logs');
 for my $call (@calls) {
     my $arguments = $call->{arguments} =~ s/\b(ngx_\w+_n)\b(?=\s*")/$name_of{$1}/r;
@@ -31,16 +32,21 @@ for my $call (@calls) {
 }
 
 # What is filled in there: faults of a store, what is wrong with a record, why a token is refused.
-for my $file (qw(src/store/pat_fault.cpp src/core/pat_record.cpp src/nginx/pat_access.cpp)) {
-    my @texts = map { text_of($_) }
-        map { /\breturn ((?:\s*$string)+);/g }
-        slurp("$root/$file") =~ /^\S.*\b(?:message|reason)\([^)]*\) noexcept\n\{\n(.*?)^\}/msg;
-    cmp_ok(scalar @texts, '>', 5, "$file has texts");
-    has_line({ file => $file }, $_) for grep { !/^(?:|no fault|no error|unknown fault|unknown error)$/ } @texts;
+my %texts_of;
+for my $path (sources('core', 'store', 'nginx')) {
+    my $file = substr $path, length "$root/";
+    my ($part) = $file =~ m{^src/(\w+)/};
+    for my $function (slurp($path) =~ /^\S.*\b(?:message|reason)\([^)]*\) noexcept\n\{\n(.*?)^\}/msg) {
+        for my $text (map { text_of($_) } $function =~ /\breturn ((?:\s*$string)+);/g) {
+            $texts_of{$part}++;
+            has_line({ file => $file }, $text) if $text !~ /^(?:|no fault|no error|unknown fault|unknown error)$/;
+        }
+    }
 }
+cmp_ok($texts_of{$_} // 0, '>', 5, "src/$_ has texts") for qw(core store nginx);
 
 # patctl.
-@calls = calls('complain|failure|bad_value|stray_row|reject|(?:found|to)\.add', glob "$root/src/cli/*.cpp");
+@calls = calls('complain|failure|bad_value|stray_row|reject|(?:found|to)\.add', sources('cli'));
 cmp_ok(scalar @calls, '>', 90, 'patctl complains');
 push @calls, map { { file => 'src/cli/pat_main.cpp', arguments => $_ } }
     map { /\breturn (.+?);/gs }
@@ -63,6 +69,13 @@ done_testing();
 sub has_line {
     my ($call, $text) = @_;
     return ok($line{$text}, "$call->{file}: $text");
+}
+
+# The files of these folders of src, and of those below.
+sub sources {
+    my @files;
+    find({ no_chdir => 1, wanted => sub { push @files, $_ if /\.cpp$/ } }, map { "$root/src/$_" } @_);
+    return sort @files;
 }
 
 # The calls of these functions.
