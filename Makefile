@@ -58,7 +58,7 @@ help:
 	@echo "make patctl             build patctl and its man page"
 	@echo "make unit               build and run the unit tests"
 	@echo "make check              all tests, as scripts/check does"
-	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, the SQL and the documentation"
+	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts and documentation"
 	@echo "make clean              remove $(BUILD)/"
 
 # --- the module ---
@@ -137,6 +137,7 @@ install: all
 	install -D -m 755 scripts/pat-sync $(DESTDIR)$(PREFIX)/bin/pat-sync
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/pat_sync scripts/pat_sync/*.py
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/postgres scripts/postgres/*.sql
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/prometheus scripts/prometheus/alerts.yml
 	install -D -m 644 scripts/systemd/pat-sync.service $(DESTDIR)$(PREFIX)/lib/systemd/system/pat-sync.service
 	install -D -m 644 scripts/systemd/pat-sync.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/pat-sync.conf
 	install -D -m 644 scripts/systemd/pat-sync.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pat-sync.conf

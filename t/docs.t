@@ -111,13 +111,6 @@ for my $file (qw(README.md docs/directives.md)) {
     is_deeply(\%named, \%variable, "$file: the variables are the module's");
 }
 
-# Prometheus takes the rules.
-for my $block (blocks('docs/operations.md', 'yaml')) {
-    my $file = write_file("$folder/rules.yml", $block->{text});
-    my $output = `promtool check rules $file 2>&1`;
-    is($?, 0, "docs/operations.md, line $block->{line}: promtool check rules") or diag($output);
-}
-
 # Links between files lead somewhere.
 for my $file (qw(README.md CHANGELOG.md), map { s{^\Q$AuthPat::ROOT\E/}{}r } glob "$AuthPat::ROOT/docs/*.md") {
     my $at = $file =~ m{^docs/} ? 'docs/' : '';
