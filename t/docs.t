@@ -9,6 +9,7 @@ BEGIN { push @INC, "$FindBin::Bin/lib" }
 use AuthPat;
 
 use File::Basename qw(dirname);
+use List::Util qw(uniq);
 use Test::More;
 
 my $folder = scratch() . '/nginx';
@@ -85,6 +86,24 @@ for my $block (blocks('README.md', 'sh')) {
     }
 }
 ok($commands, 'README.md has commands');
+
+# What a source sends to patctl in the example, and what is answered, but for the number of the transaction.
+my ($sent, $answered) = map { $_->{text} } blocks('docs/apply.md', 'jsonl');
+my $owner = $> == 0 ? '--owner nobody' : "--group $group";
+system("patctl init --store $folder/followed $owner 2>$folder/said") == 0 or die slurp("$folder/said");
+write_file("$folder/sent.jsonl", $sent);
+my $answers = `patctl apply --store $folder/followed < $folder/sent.jsonl 2>&1`;
+is($?, 0, 'docs/apply.md: the example');
+is($answers =~ s/("transaction"):\d+/$1:2/r, $answered, 'docs/apply.md: is answered like this');
+
+my $apply    = join '', map { slurp($_) } glob "$AuthPat::ROOT/src/cli/apply/*.cpp";
+my $protocol = slurp("$AuthPat::ROOT/docs/apply.md");
+for my $kind (['op', sort $apply =~ /^ *\{"(\w+)", operation::/mg], ['answer', sort $apply =~ /\banswer(?: \w+)?\{"(\w+)"/g]) {
+    my ($what, @words) = @$kind;
+    cmp_ok(scalar @words, '>', 5, "docs/apply.md: there are words for $what");
+    my @described = map { /^\| `(\w+)` \|/mg } $protocol =~ /^\| `$what` \|(.*?)\n\n/msg;
+    is_deeply([sort @described], [uniq(@words)], "docs/apply.md: describes each $what, and no other");
+}
 
 my %count;
 for my $file (qw(README.md docs/directives.md)) {

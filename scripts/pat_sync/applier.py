@@ -1,4 +1,4 @@
-"""The child process: `patctl apply`, the only program that writes the store. docs/patctl.md has its protocol."""
+"""The child process: `patctl apply`, the only program that writes the store. docs/apply.md has its protocol."""
 
 from __future__ import annotations
 
