@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -63,6 +64,15 @@ fault copy_compacted(const char *from, int to, std::size_t map_size) noexcept
     if (child == 0) {
         environment original;
         fault problem = original.open(from, open_mode::read, map_size, command_wait_ms);
+
+        // A copy is no larger than the original, however often its pages lead to each other. A few pages may be added
+        // meanwhile.
+        struct stat info;
+        if (!problem && fstat(original.files().data(), &info) == 0) {
+            const rlim_t limit = 2 * static_cast<rlim_t>(info.st_size) + (rlim_t{64} << 20);
+            const struct rlimit size = {limit, limit};
+            (void) setrlimit(RLIMIT_FSIZE, &size);
+        }
         if (!problem) {
             problem = from_lmdb(mdb_env_copyfd2(original.get(), to, MDB_CP_COMPACT));
         }

@@ -86,11 +86,13 @@ fault snapshot::next(std::span<const std::byte> &key, std::span<const std::byte>
         done = code == MDB_NOTFOUND;
         if (code != 0) {
             problem = done ? fault{} : from_lmdb(code);
-        } else if (!take(found_key, key_bytes_, key)) {
+        } else if (!order_.accepts(std::span{key_bytes_}.first(key_length_), to_bytes(found_key))
+                   || !take(found_key, key_bytes_, key)) {
             problem = {fault_kind::damaged};  // no key of an LMDB file is that long
         } else if (!take(found_value, value_bytes_, value)) {
             problem = from_codec(codec_error::too_long);
         }
+        key_length_ = problem || done ? key_length_ : found_key.mv_size;
     };
     return trap::run(step) ? problem : fault{fault_kind::damaged};
 }

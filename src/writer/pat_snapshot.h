@@ -3,6 +3,7 @@
 #include "core/pat_record.h"
 #include "store/pat_environment.h"
 #include "store/pat_fault.h"
+#include "writer/pat_order.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -58,6 +59,8 @@ private:
     record_buffer meta_bytes_{};
     record_buffer key_bytes_{};
     record_buffer value_bytes_{};
+    std::size_t key_length_ = 0;
+    walk_order order_;
 };
 
 }  // namespace pat::store

@@ -87,7 +87,11 @@ fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noe
         if (found.size() != first.size() || found[0] != first[0]) {
             return MDB_NOTFOUND;
         }
+        if (!begins && !order_.accepts(walked_, found.subspan(1))) {
+            return MDB_CORRUPTED;
+        }
         std::ranges::copy(found.subspan(1), of.begin());
+        walked_ = of;
         error = decode(found, to_bytes(value), out);
         return 0;
     });

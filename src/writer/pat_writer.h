@@ -5,6 +5,7 @@
 #include "store/pat_environment.h"
 #include "store/pat_fault.h"
 #include "writer/pat_held.h"
+#include "writer/pat_order.h"
 #include "writer/pat_pages.h"
 
 #include <cstddef>
@@ -113,6 +114,8 @@ private:
     MDB_cursor *cursor_ = nullptr;  ///< of the walk; LMDB closes it with the transaction
     unsigned database_ = 0;
     digest walk_from_{};
+    digest walked_{};  ///< where the walk is
+    walk_order order_;
     meta meta_;
     record_buffer meta_bytes_{};
     bool has_meta_ = false;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 from pathlib import Path
 
@@ -50,6 +51,40 @@ def test_what_a_terminal_would_act_on_is_not_shown(patctl: Patctl) -> None:
 
 def test_a_backup_needs_a_folder_to_be_in(patctl: Patctl, tmp_path: Path) -> None:
     assert f'"{tmp_path}/none/copy" can\'t be made' in patctl.run("backup", f"{tmp_path}/none/copy", status=FAULT).stderr
+
+
+def endless(data: Path) -> None:
+    """Puts pages behind the tree, each of which leads to the next one twice: 2^28 ways to its last page."""
+    whole = bytearray(data.read_bytes())
+
+    def number(form: str, at: int) -> int:
+        return int(struct.unpack_from(form, whole, at)[0])
+
+    header = max((0, PAGE), key=lambda at: number("<Q", at + 144))
+    root = number("<Q", header + 128)
+    last_node = root * PAGE + number("<H", root * PAGE + number("<H", root * PAGE + 12) - 2)
+    page = number("<H", last_node)
+    for level in range(29):
+        first, second = PAGE - 8, PAGE - 8 - 50
+        above = bytearray(PAGE)
+        struct.pack_into("<QHHHHHH", above, 0, len(whole) // PAGE, 0, 1, 20, second, first, second)
+        for at, to, key in (first, root if level == 28 else page, b""), (second, page, b"t".ljust(33, b"\xff")):
+            struct.pack_into(f"<HHHH{len(key)}s", above, at, to, 0, 0, len(key), key)
+        page = len(whole) // PAGE
+        whole += above
+    struct.pack_into("<QQ", whole, header + 128, page, page)
+    data.write_bytes(whole)
+
+
+@pytest.mark.parametrize("command", [
+    "stats", "export", "export --local-revocations", "list", "gc --dry-run", "backup COPY", "revoke --subject nobody",
+])
+def test_a_walk_ends_whatever_leads_to_whatever(patctl: Patctl, tmp_path: Path, command: str) -> None:
+    load(patctl, 100)
+    endless(patctl.store / "data.mdb")
+    done = patctl.run(*command.replace("COPY", f"{tmp_path}/copy").split(), status=FAULT)
+    assert "is damaged" in done.stderr
+    assert not list(tmp_path.glob("copy*"))
 
 
 def test_a_backup_that_is_made_has_all_that_the_store_has(patctl: Patctl, tmp_path: Path) -> None:
