@@ -1,6 +1,6 @@
 #include "nginx/pat_parked.h"
 
-#include "nginx/pat_access.h"
+#include "nginx/pat_decision.h"
 #include "nginx/pat_variables.h"
 
 namespace pat::ngx {

@@ -1,7 +1,7 @@
 #include "nginx/pat_recheck.h"
 
-#include "nginx/pat_access.h"
-#include "nginx/pat_module.h"
+#include "nginx/pat_conf.h"
+#include "nginx/pat_decision.h"
 
 namespace pat::ngx {
 

@@ -1,6 +1,6 @@
 #include "nginx/pat_status_figures.h"
 
-#include "nginx/pat_module.h"
+#include "nginx/pat_conf.h"
 
 #include <array>
 

@@ -1,7 +1,7 @@
 #include "nginx/pat_trial.h"
 
-#include "nginx/pat_module.h"
-#include "nginx/pat_registry.h"
+#include "nginx/pat_conf.h"
+#include "nginx/pat_stores.h"
 #include "store/pat_environment.h"
 #include "store/pat_ownership.h"
 

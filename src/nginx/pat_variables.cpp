@@ -2,7 +2,7 @@
 
 #include "core/pat_bytes.h"
 #include "core/pat_record.h"
-#include "nginx/pat_access.h"
+#include "nginx/pat_decision.h"
 #include "store/pat_reader.h"
 
 #include <cstdint>

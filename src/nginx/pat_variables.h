@@ -1,6 +1,6 @@
 #pragma once
 
-#include "nginx/pat_module.h"
+#include "nginx/pat_conf.h"
 #include "nginx/pat_ngx.h"
 
 /// The variables `$auth_pat_…`.

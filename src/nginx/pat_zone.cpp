@@ -1,7 +1,7 @@
 #include "nginx/pat_zone.h"
 
 #include "core/pat_bytes.h"
-#include "nginx/pat_module.h"
+#include "nginx/pat_conf.h"
 
 #include <algorithm>
 #include <new>

@@ -1,6 +1,6 @@
-#include "nginx/pat_registry.h"
+#include "nginx/pat_stores.h"
 
-#include "nginx/pat_module.h"
+#include "nginx/pat_conf.h"
 #include "store/pat_reader.h"
 
 #include <algorithm>

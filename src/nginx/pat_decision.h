@@ -1,7 +1,7 @@
 #pragma once
 
 #include "core/pat_policy.h"
-#include "nginx/pat_module.h"
+#include "nginx/pat_conf.h"
 #include "nginx/pat_recheck.h"
 
 /// Deciding about a request: in the access phase, and before it where a variable asks.

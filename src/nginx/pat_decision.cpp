@@ -1,8 +1,8 @@
-#include "nginx/pat_access.h"
+#include "nginx/pat_decision.h"
 
 #include "core/pat_token.h"
-#include "nginx/pat_registry.h"
 #include "nginx/pat_reply.h"
+#include "nginx/pat_stores.h"
 #include "nginx/pat_variables.h"
 #include "nginx/pat_zone.h"
 #include "store/pat_reader.h"

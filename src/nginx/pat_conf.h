@@ -26,7 +26,7 @@ struct store_conf {
 
     std::uint32_t number;  ///< in the zone; 0 if there is none, or no room
 
-    /// Set in the process that serves (pat_registry.h), and nowhere else.
+    /// Set in the process that serves (pat_stores.h), and nowhere else.
     store::reader *reader;
 };
 
