@@ -97,4 +97,31 @@ struct loc_conf {
     directive_place usage_place;
 };
 
+/// The configuration that is being read.
+[[nodiscard]] inline main_conf &main_conf_of(ngx_conf_t *cf) noexcept
+{
+    return *static_cast<main_conf *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_auth_pat_module));
+}
+
+/// The configuration of a cycle; nullptr if it has no `http`.
+[[nodiscard]] inline const main_conf *main_conf_of(const ngx_cycle_t *cycle) noexcept
+{
+    return static_cast<const main_conf *>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_auth_pat_module));
+}
+
+[[nodiscard]] inline const main_conf &main_conf_of(const ngx_http_request_t *r) noexcept
+{
+    return *static_cast<const main_conf *>(ngx_http_get_module_main_conf(r, ngx_http_auth_pat_module));
+}
+
+[[nodiscard]] inline const srv_conf &srv_conf_of(const ngx_http_request_t *r) noexcept
+{
+    return *static_cast<const srv_conf *>(ngx_http_get_module_srv_conf(r, ngx_http_auth_pat_module));
+}
+
+[[nodiscard]] inline const loc_conf &loc_conf_of(const ngx_http_request_t *r) noexcept
+{
+    return *static_cast<const loc_conf *>(ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module));
+}
+
 }  // namespace pat::ngx

@@ -3,8 +3,9 @@
 #include "core/pat_policy.h"
 #include "nginx/pat_conf.h"
 #include "nginx/pat_recheck.h"
+#include "store/pat_fault.h"
 
-/// Deciding about a request: in the access phase, and before it where a variable asks.
+/// From what a request presents to a verdict: in the access phase, and before it where a variable asks.
 namespace pat::ngx {
 
 /// What was decided about a request. It survives internal redirects.
@@ -32,11 +33,36 @@ struct decision {
     ngx_table_elt_t *challenge;    ///< WWW-Authenticate, as it stands in the response
 };
 
-/// A handler of the first phase, which no internal redirect comes to again.
-ngx_int_t handle_post_read(ngx_http_request_t *r) noexcept;
+/// Of a request that nginx has answered before the access phase.
+extern const decision no_decision;
 
-/// The handler of the access phase.
-ngx_int_t handle_access(ngx_http_request_t *r) noexcept;
+/// What the store says of a token.
+struct finding {
+    verdict outcome;
+    bool is_of_store;  ///< it tells something about the store, and not about the token or this request
+    bool found;
+    store::fault problem;  ///< behind a store_error
+    std::int64_t heartbeat;
+};
+
+/// Adds an empty decision to a request; nullptr if there is no memory.
+[[nodiscard]] decision *add_decision(ngx_http_request_t *r) noexcept;
+
+/// Makes a decision under `conf`, which has a realm. False if it can't be made: there is no memory, or a realm, token
+/// or scope depends on a variable of ours. nginx would take such a variable for empty, and an empty scope demands
+/// nothing.
+[[nodiscard]] bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, ngx_str_t &realm,
+                                 decision &made) noexcept;
+
+/// Makes it again for a request that was let in for its token, from what the store says now.
+void renew_decision(ngx_http_request_t *r, decision &made) noexcept;
+
+/// Validation can be turned off by the value of the realm, too.
+[[nodiscard]] bool turns_off(const loc_conf &conf, const ngx_str_t &realm) noexcept;
+
+/// Whether nginx could not make sense of the request, and has refused it without asking any phase. Its error page may
+/// be asked for like another request.
+[[nodiscard]] bool is_unread(ngx_http_request_t *r) noexcept;
 
 /// Finds the decision of a request whose contexts were wiped, if it has one. Its pool is still there
 /// (ngx_http_realip_module finds its own in the same way).
@@ -49,24 +75,9 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept;
     return made == nullptr && (r->internal || r->filter_finalize) ? find_kept_decision(r) : made;
 }
 
-/// Decides again about a request that was let in for its token, since it has waited. A status if it is refused after
-/// all, which is what the access phase would have answered.
-[[nodiscard]] ngx_int_t decide_again(ngx_http_request_t *r, decision &made) noexcept;
-
-/// The same for a request that is to be looked at many times. Nothing but a refusal changes the decision.
-[[nodiscard]] ngx_int_t recheck_or_refuse(ngx_http_request_t *r, decision &made) noexcept;
-
-/// A handler of the log phase, to be called before those that write logs: what was not decided by then is not decided
-/// for a log.
-ngx_int_t handle_log(ngx_http_request_t *r) noexcept;
-
 /// Looks again at the token of a request that was let in and is not over. False if it is not to go on; the decision
 /// then says why.
 [[nodiscard]] bool recheck(ngx_http_request_t *r, decision &made) noexcept;
-
-/// Closes a request that is under way, because of what the decision says now. It may take until later, while nginx
-/// waits for a file or for the lock of a cache entry (r->blocked); `is_news` is false if that was told before.
-void close_request(ngx_http_request_t *r, const decision &made, bool is_news) noexcept;
 
 /// The decision that counts for a variable: the one that was enforced last, or else one made now for the location the
 /// request is in; `never_made` says that there is none. For a subrequest it is that of the main request. nullptr if

@@ -1,14 +1,11 @@
-#include "nginx/pat_conf.h"
+#include "nginx/pat_directives.h"
 
 #include "core/pat_bytes.h"
 #include "core/pat_policy.h"
 #include "core/pat_token.h"
-#include "nginx/pat_decision.h"
-#include "nginx/pat_parked.h"
+#include "nginx/pat_conf.h"
 #include "nginx/pat_recheck.h"
 #include "nginx/pat_status.h"
-#include "nginx/pat_stores.h"
-#include "nginx/pat_variables.h"
 #include "nginx/pat_zone.h"
 #include "store/pat_environment.h"
 
@@ -18,30 +15,6 @@
 namespace pat::ngx {
 
 namespace {
-
-ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept;
-ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept;
-void *create_main_conf(ngx_conf_t *cf) noexcept;
-void *create_srv_conf(ngx_conf_t *cf) noexcept;
-void *create_loc_conf(ngx_conf_t *cf) noexcept;
-char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept;
-ngx_int_t init_module(ngx_cycle_t *cycle) noexcept;
-ngx_int_t init_process(ngx_cycle_t *cycle) noexcept;
-void exit_process(ngx_cycle_t *cycle) noexcept;
-char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_store(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_leeway(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_require_scope(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_require(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_max_age(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_recheck(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_status(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-char *set_usage(ngx_conf_t *cf, ngx_command_t *cmd, void *data) noexcept;
-
-constexpr ngx_uint_t anywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 
 ngx_conf_enum_t preflight_values[] = {
     {ngx_string("check"), 0},
@@ -55,83 +28,6 @@ ngx_conf_enum_t status_formats[] = {
     {ngx_string("html"), static_cast<ngx_uint_t>(status_format::html)},
     {ngx_null_string, 0},
 };
-
-ngx_command_t commands[] = {
-    {ngx_string("auth_pat"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE12, set_auth_pat, NGX_HTTP_LOC_CONF_OFFSET, 0,
-     nullptr},
-
-    {ngx_string("auth_pat_store"), anywhere | NGX_CONF_TAKE12, set_store, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_pepper_file"), anywhere | NGX_CONF_TAKE1, set_pepper_file, NGX_HTTP_LOC_CONF_OFFSET, 0,
-     nullptr},
-
-    {ngx_string("auth_pat_prefix"), anywhere | NGX_CONF_TAKE1, set_prefix, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_leeway"), anywhere | NGX_CONF_TAKE1, set_leeway, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_require_scope"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require_scope,
-     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_require"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require,
-     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_optional"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
-     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, optional), nullptr},
-
-    {ngx_string("auth_pat_preflight"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1, ngx_conf_set_enum_slot,
-     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, pass_preflight), preflight_values},
-
-    {ngx_string("auth_pat_dry_run"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
-     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, dry_run), nullptr},
-
-    {ngx_string("auth_pat_max_age"), anywhere | NGX_CONF_TAKE1, set_max_age, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_fail_open"), anywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
-     offsetof(loc_conf, fail_open), nullptr},
-
-    {ngx_string("auth_pat_recheck"), anywhere | NGX_CONF_TAKE1, set_recheck, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, set_zone, NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_status"), NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
-     set_status, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-
-    {ngx_string("auth_pat_usage"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_usage, NGX_HTTP_LOC_CONF_OFFSET, 0,
-     nullptr},
-
-    ngx_null_command,
-};
-
-ngx_http_module_t context = {
-    preconfiguration, postconfiguration, create_main_conf,
-    nullptr,  // init main configuration
-    create_srv_conf,
-    nullptr,  // merge server configuration
-    create_loc_conf,  merge_loc_conf,
-};
-
-}  // namespace
-
-}  // namespace pat::ngx
-
-ngx_module_t ngx_http_auth_pat_module = {
-    NGX_MODULE_V1,
-    &pat::ngx::context,
-    pat::ngx::commands,
-    NGX_HTTP_MODULE,
-    nullptr,  // init master
-    pat::ngx::init_module,
-    pat::ngx::init_process,
-    nullptr,  // init thread
-    nullptr,  // exit thread
-    pat::ngx::exit_process,
-    nullptr,  // exit master
-    NGX_MODULE_V1_PADDING,
-};
-
-namespace pat::ngx {
-
-namespace {
 
 char *const conf_ok = nullptr;  // NGX_CONF_OK, without its cast
 
@@ -161,17 +57,12 @@ void unset(T *&pointer) noexcept
 /// The arguments of the directive that is being read; the first is its name.
 [[nodiscard]] std::span<ngx_str_t> arguments(ngx_conf_t *cf) noexcept
 {
-    return {begin<ngx_str_t>(*cf->args), cf->args->nelts};
+    return items<ngx_str_t>(*cf->args);
 }
 
 [[nodiscard]] directive_place place_of(ngx_conf_t *cf) noexcept
 {
     return {cf->conf_file->file.name, cf->conf_file->line};
-}
-
-[[nodiscard]] main_conf &main_conf_of(ngx_conf_t *cf) noexcept
-{
-    return *static_cast<main_conf *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_auth_pat_module));
 }
 
 [[nodiscard]] char *invalid_parameter(ngx_conf_t *cf, ngx_str_t &parameter) noexcept
@@ -331,16 +222,16 @@ char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
     ngx_array_t &stores = main_conf_of(cf).stores;
 
-    for (auto **known = begin<store_conf *>(stores); known != end<store_conf *>(stores); known++) {
-        if (view((*known)->path) != view(path)) {
+    for (store_conf *known : items<store_conf *>(stores)) {
+        if (view(known->path) != view(path)) {
             continue;
         }
-        if ((*known)->map_size != map_size) {
+        if (known->map_size != map_size) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "store \"%V\" has another map size in %V:%ui", &path,
-                               &(*known)->place.file, (*known)->place.line);
+                               &known->place.file, known->place.line);
             return conf_error();
         }
-        conf.store = *known;
+        conf.store = known;
         return conf_ok;
     }
 
@@ -375,9 +266,9 @@ char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
 
-    for (auto **known = begin<pepper_conf *>(mcf.peppers); known != end<pepper_conf *>(mcf.peppers); known++) {
-        if (view((*known)->path) == view(path)) {
-            conf.make_digest = &(*known)->make_digest;
+    for (pepper_conf *known : items<pepper_conf *>(mcf.peppers)) {
+        if (view(known->path) == view(path)) {
+            conf.make_digest = &known->make_digest;
             return conf_ok;
         }
     }
@@ -695,6 +586,8 @@ char *set_usage(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return set_handler(cf, handle_usage);
 }
 
+}  // namespace
+
 void *create_main_conf(ngx_conf_t *cf) noexcept
 {
     constexpr ngx_uint_t a_few = 4;
@@ -796,8 +689,8 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
 
     ngx_array_t &uses = main_conf_of(cf).uses;
 
-    for (auto *known = begin<store_use>(uses); known != end<store_use>(uses); known++) {
-        if (known->store == conf.store && known->make_digest == conf.make_digest) {
+    for (const store_use &known : items<store_use>(uses)) {
+        if (known.store == conf.store && known.make_digest == conf.make_digest) {
             return conf_ok;
         }
     }
@@ -810,97 +703,56 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
     return conf_ok;
 }
 
-/// Whether the zone can tell the stores apart.
-[[nodiscard]] bool are_short_enough(ngx_conf_t *cf, const ngx_array_t &stores) noexcept
-{
-    for (auto **store = begin<store_conf *>(stores); store != end<store_conf *>(stores); store++) {
-        if ((*store)->path.len > max_zone_name_length) {
-            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "auth_pat store \"%V\" in %V:%ui: with an auth_pat_zone, a path has at most %uz characters",
-                          &(*store)->path, &(*store)->place.file, (*store)->place.line, max_zone_name_length);
-            return false;
-        }
-    }
-    return true;
-}
+namespace {
 
-ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept
-{
-    return add_variables(cf);
-}
-
-ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
-{
-    auto *core = static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
-
-    const auto add_handler = [&](ngx_http_phases phase, ngx_http_handler_pt handler) {
-        auto *added = push<ngx_http_handler_pt>(core->phases[phase].handlers);
-        if (added != nullptr) {
-            *added = handler;
-        }
-        return added;
-    };
-
-    auto *log = add_handler(NGX_HTTP_LOG_PHASE, handle_log);
-    if (log == nullptr || add_handler(NGX_HTTP_POST_READ_PHASE, handle_post_read) == nullptr
-        || add_handler(NGX_HTTP_ACCESS_PHASE, handle_access) == nullptr
-        || add_handler(NGX_HTTP_PRECONTENT_PHASE, handle_precontent) == nullptr) {
-        return NGX_ERROR;
-    }
-    // Of this phase, nginx calls the first first.
-    std::rotate(begin<ngx_http_handler_pt>(core->phases[NGX_HTTP_LOG_PHASE].handlers), log, log + 1);
-    add_body_filter();
-
-    const main_conf &conf = main_conf_of(cf);
-    if (conf.zone != nullptr && !are_short_enough(cf, conf.stores)) {
-        return NGX_ERROR;
-    }
-    if (conf.zone != nullptr && number_servers(cf, *conf.zone) != NGX_OK) {
-        return NGX_ERROR;
-    }
-    return NGX_OK;
-}
-
-[[nodiscard]] ngx_int_t attach(ngx_cycle_t *cycle) noexcept
-{
-    const auto *conf =
-        static_cast<const main_conf *>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_auth_pat_module));
-
-    if (conf == nullptr || conf->zone == nullptr) {
-        detach_zone();
-    } else {
-        attach_zone(cycle, *conf->zone);
-    }
-    if (conf == nullptr) {
-        return NGX_OK;
-    }
-    return attach_stores(cycle, *conf);
-}
-
-/// Runs in the master process, where there is nothing to do, and with `master_process off` on a reload.
-ngx_int_t init_module(ngx_cycle_t *cycle) noexcept
-{
-    return is_serving() ? attach(cycle) : NGX_OK;
-}
-
-/// Never fails: nginx would not start a worker again that did. Without memory the stores stay closed, and requests are
-/// refused.
-ngx_int_t init_process(ngx_cycle_t *cycle) noexcept
-{
-    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) {
-        return NGX_OK;  // the cache manager and the cache loader
-    }
-
-    begin_serving();
-    (void) attach(cycle);
-    return NGX_OK;
-}
-
-void exit_process(ngx_cycle_t *) noexcept
-{
-    detach_zone();
-}
+constexpr ngx_uint_t anywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 
 }  // namespace
+
+ngx_command_t directives[] = {
+    {ngx_string("auth_pat"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE12, set_auth_pat, NGX_HTTP_LOC_CONF_OFFSET, 0,
+     nullptr},
+
+    {ngx_string("auth_pat_store"), anywhere | NGX_CONF_TAKE12, set_store, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_pepper_file"), anywhere | NGX_CONF_TAKE1, set_pepper_file, NGX_HTTP_LOC_CONF_OFFSET, 0,
+     nullptr},
+
+    {ngx_string("auth_pat_prefix"), anywhere | NGX_CONF_TAKE1, set_prefix, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_leeway"), anywhere | NGX_CONF_TAKE1, set_leeway, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_require_scope"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require_scope,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_require"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require,
+     NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_optional"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, optional), nullptr},
+
+    {ngx_string("auth_pat_preflight"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1, ngx_conf_set_enum_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, pass_preflight), preflight_values},
+
+    {ngx_string("auth_pat_dry_run"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
+     NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, dry_run), nullptr},
+
+    {ngx_string("auth_pat_max_age"), anywhere | NGX_CONF_TAKE1, set_max_age, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_fail_open"), anywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(loc_conf, fail_open), nullptr},
+
+    {ngx_string("auth_pat_recheck"), anywhere | NGX_CONF_TAKE1, set_recheck, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_zone"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, set_zone, NGX_HTTP_MAIN_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_status"), NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1,
+     set_status, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
+    {ngx_string("auth_pat_usage"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_usage, NGX_HTTP_LOC_CONF_OFFSET, 0,
+     nullptr},
+
+    ngx_null_command,
+};
 
 }  // namespace pat::ngx

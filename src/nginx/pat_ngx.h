@@ -68,16 +68,4 @@ template <typename T>
     return {static_cast<T *>(array.elts), array.nelts};
 }
 
-template <typename T>
-[[nodiscard]] inline T *begin(const ngx_array_t &array) noexcept
-{
-    return static_cast<T *>(array.elts);
-}
-
-template <typename T>
-[[nodiscard]] inline T *end(const ngx_array_t &array) noexcept
-{
-    return begin<T>(array) + array.nelts;
-}
-
 }  // namespace pat::ngx

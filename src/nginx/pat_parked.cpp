@@ -1,6 +1,6 @@
 #include "nginx/pat_parked.h"
 
-#include "nginx/pat_decision.h"
+#include "nginx/pat_access.h"
 #include "nginx/pat_variables.h"
 
 namespace pat::ngx {
@@ -99,7 +99,7 @@ ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
     // With `satisfy any`, another module has let the request in. nginx takes a challenge back by itself, but only what
     // r->headers_out.www_authenticate points at, which auth_basic may have put in the place of ours. What was told
     // before, in another location or for another page, the answer of an error page still tells.
-    const bool is_of_here = made->conf == ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module);
+    const bool is_of_here = made->conf == &loc_conf_of(r);
     if (made->has_challenged && is_of_here) {
         made->challenge->hash = 0;
     }

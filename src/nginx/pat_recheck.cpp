@@ -1,7 +1,7 @@
 #include "nginx/pat_recheck.h"
 
+#include "nginx/pat_access.h"
 #include "nginx/pat_conf.h"
-#include "nginx/pat_decision.h"
 
 namespace pat::ngx {
 
@@ -67,9 +67,9 @@ void stop_timer(void *data) noexcept
 
 recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &main, ngx_msec_t interval) noexcept
 {
-    for (auto **known = begin<recheck_queue *>(main.rechecks); known != end<recheck_queue *>(main.rechecks); known++) {
-        if ((*known)->interval == interval) {
-            return *known;
+    for (recheck_queue *known : items<recheck_queue *>(main.rechecks)) {
+        if (known->interval == interval) {
+            return known;
         }
     }
 

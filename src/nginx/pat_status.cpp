@@ -15,16 +15,6 @@ namespace {
 /// only grow.
 constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
 
-[[nodiscard]] main_conf &main_conf_of(const ngx_http_request_t *r) noexcept
-{
-    return *static_cast<main_conf *>(ngx_http_get_module_main_conf(r, ngx_http_auth_pat_module));
-}
-
-[[nodiscard]] const loc_conf &loc_conf_of(const ngx_http_request_t *r) noexcept
-{
-    return *static_cast<const loc_conf *>(ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module));
-}
-
 /// What a content handler begins with; NGX_OK if it is to answer.
 [[nodiscard]] ngx_int_t begin_answer(ngx_http_request_t *r) noexcept
 {

@@ -217,7 +217,7 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
     ngx_time_update();
     const ngx_msec_t begun_at = ngx_current_msec;
 
-    for (auto **store = begin<store_conf *>(conf.stores); store != end<store_conf *>(conf.stores); store++) {
+    for (store_conf *store : items<store_conf *>(conf.stores)) {
         ngx_time_update();
         const ngx_msec_t waited = ngx_min(ngx_current_msec - begun_at, open_wait_ms);
         const unsigned wait_ms = ngx_max(open_wait_ms - static_cast<unsigned>(waited), store::reopen_wait_ms);
@@ -227,8 +227,8 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
             return NGX_ERROR;
         }
 
-        slot *one = find((*store)->path);
-        if (one == nullptr && (one = make_slot(**store, wait_ms, cycle->log)) == nullptr) {
+        slot *one = find(store->path);
+        if (one == nullptr && (one = make_slot(*store, wait_ms, cycle->log)) == nullptr) {
             return NGX_ERROR;
         }
 
@@ -236,7 +236,7 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
         cleanup->handler = detach;
         cleanup->data = one;
 
-        (*store)->reader = &one->reader;
+        store->reader = &one->reader;
     }
 
     if (slots == nullptr) {

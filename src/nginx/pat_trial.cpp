@@ -432,8 +432,8 @@ void report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noe
 {
     for (ngx_uint_t i = 0; i < uses.nelts; i++) {
         for (ngx_uint_t k = 0; k < i; k++) {
-            const store_use &use = begin<store_use>(uses)[i];
-            const store_use &other = begin<store_use>(uses)[k];
+            const store_use &use = items<store_use>(uses)[i];
+            const store_use &other = items<store_use>(uses)[k];
             if (use.store == other.store || !seen[i].found().has_data || !seen[k].found().has_data
                 || seen[i].found().data != seen[k].found().data) {
                 continue;
@@ -475,10 +475,10 @@ void report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noe
 
     const ngx_msec_t deadline = now_ms() + deadline_ms;
     for (ngx_uint_t i = 0; i < uses.nelts; i++) {
-        (new (&trials[i]) trial{})->begin(begin<store_use>(uses)[i], user);
+        (new (&trials[i]) trial{})->begin(items<store_use>(uses)[i], user);
     }
     for (ngx_uint_t i = 0; i < uses.nelts; i++) {
-        trials[i].finish(begin<store_use>(uses)[i], deadline);
+        trials[i].finish(items<store_use>(uses)[i], deadline);
     }
     const ngx_msec_t give_up = now_ms() + end_ms;
     for (ngx_uint_t i = 0; i < uses.nelts; i++) {
@@ -493,7 +493,7 @@ void report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noe
     report_same(uses, trials, cycle->log);
     bool is_good = true;
     for (ngx_uint_t i = 0; is_good && i < uses.nelts; i++) {
-        is_good = report(begin<store_use>(uses)[i], trials[i], user, cycle->log);
+        is_good = report(items<store_use>(uses)[i], trials[i], user, cycle->log);
     }
     return is_good;
 }
@@ -501,10 +501,7 @@ void report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noe
 char *init_conf(ngx_cycle_t *cycle, void *) noexcept
 {
     // "nginx -s stop" reads the configuration, too, and must not depend on a store.
-    const auto *conf =
-        ngx_process == NGX_PROCESS_SIGNALLER
-            ? nullptr
-            : static_cast<const main_conf *>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_auth_pat_module));
+    const main_conf *conf = ngx_process == NGX_PROCESS_SIGNALLER ? nullptr : main_conf_of(cycle);
 
     const bool is_good = conf == nullptr || look_at_all(cycle, conf->uses);
     return is_good ? nullptr : reinterpret_cast<char *>(NGX_CONF_ERROR);

@@ -2,7 +2,7 @@
 
 #include "core/pat_bytes.h"
 #include "core/pat_record.h"
-#include "nginx/pat_decision.h"
+#include "nginx/pat_access.h"
 #include "store/pat_reader.h"
 
 #include <cstdint>
@@ -136,7 +136,7 @@ ngx_int_t get_claim(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr
 /// How long ago the source of the location's store was reached, whether or not a token is looked at there.
 ngx_int_t get_store_age(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t) noexcept
 {
-    const auto &conf = *static_cast<const loc_conf *>(ngx_http_get_module_loc_conf(r, ngx_http_auth_pat_module));
+    const loc_conf &conf = loc_conf_of(r);
     const bool is_open = conf.store != nullptr && conf.store->reader != nullptr;
     const std::int64_t heartbeat = is_open ? conf.store->reader->heartbeat() : 0;
 
@@ -175,9 +175,9 @@ ngx_int_t add_variables(ngx_conf_t *cf) noexcept
     slot->get_handler = [](ngx_http_request_t *, ngx_http_variable_value_t *v, uintptr_t) -> ngx_int_t {
         return answer(v, std::nullopt);
     };
-    auto *main = static_cast<main_conf *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_auth_pat_module));
-    main->progress = ngx_http_get_variable_index(cf, &unnamed);
-    if (main->progress == NGX_ERROR) {
+    main_conf &main = main_conf_of(cf);
+    main.progress = ngx_http_get_variable_index(cf, &unnamed);
+    if (main.progress == NGX_ERROR) {
         return NGX_ERROR;
     }
 
@@ -198,7 +198,7 @@ ngx_int_t add_variables(ngx_conf_t *cf) noexcept
 void forget_variables(ngx_http_request_t *r) noexcept
 {
     const auto *core = static_cast<ngx_http_core_main_conf_t *>(ngx_http_get_module_main_conf(r, ngx_http_core_module));
-    const auto *indexed = begin<ngx_http_variable_t>(core->variables);
+    const auto indexed = items<ngx_http_variable_t>(core->variables);
 
     for (ngx_uint_t i = 0; i < core->variables.nelts; i++) {
         if (indexed[i].get_handler == get_field || indexed[i].get_handler == get_claim) {

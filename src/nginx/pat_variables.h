@@ -17,8 +17,7 @@ enum class progress : unsigned { unread, read, past_access };
 
 [[nodiscard]] inline ngx_http_variable_value_t &progress_slot(ngx_http_request_t *r) noexcept
 {
-    const auto *conf = static_cast<const main_conf *>(ngx_http_get_module_main_conf(r, ngx_http_auth_pat_module));
-    return r->variables[conf->progress];
+    return r->variables[main_conf_of(r).progress];
 }
 
 [[nodiscard]] inline progress progress_of(ngx_http_request_t *r) noexcept

@@ -165,13 +165,12 @@ void merge(zone_worker &worker) noexcept
     if (worker.has_counts) {
         counters all{};
         counters *counted = worker.servers;
-        for (auto *server = begin<server_entry>(worker.zone->servers);
-             server != end<server_entry>(worker.zone->servers); server++, counted++) {
-            if (is_current(*server)) {
-                add(server->totals->counts, *counted);
+        for (const server_entry &server : items<server_entry>(worker.zone->servers)) {
+            if (is_current(server)) {
+                add(server.totals->counts, *counted);
             }
             add(all, *counted);
-            *counted = {};
+            *counted++ = {};
         }
         add(contents.all, all);
         add(contents.last, all);
@@ -333,8 +332,8 @@ template <typename Name, typename Take>
 /// no room.
 [[nodiscard]] ngx_uint_t find_or_add_all(zone_conf &zone) noexcept
 {
-    auto *servers = begin<server_entry>(zone.servers);
-    auto **stores = begin<store_conf *>(zone.main->stores);
+    const auto servers = items<server_entry>(zone.servers);
+    const auto stores = items<store_conf *>(zone.main->stores);
 
     zone.contents->configurations++;
 
@@ -416,8 +415,7 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
 /// Where the worker counts for this request, or nullptr.
 [[nodiscard]] zone_worker *worker_of(const ngx_http_request_t *r) noexcept
 {
-    const auto &main = *static_cast<const main_conf *>(ngx_http_get_module_main_conf(r, ngx_http_auth_pat_module));
-
+    const main_conf &main = main_conf_of(r);
     return main.zone == nullptr ? nullptr : main.zone->worker;
 }
 
@@ -468,13 +466,12 @@ ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept
     const auto *core =
         static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
 
-    for (auto **server = begin<ngx_http_core_srv_conf_t *>(core->servers);
-         server != end<ngx_http_core_srv_conf_t *>(core->servers); server++) {
-        auto *conf = static_cast<srv_conf *>((*server)->ctx->srv_conf[ngx_http_auth_pat_module.ctx_index]);
+    for (const ngx_http_core_srv_conf_t *server : items<ngx_http_core_srv_conf_t *>(core->servers)) {
+        auto *conf = static_cast<srv_conf *>(server->ctx->srv_conf[ngx_http_auth_pat_module.ctx_index]);
 
         conf->number = 0;
         while (conf->number < zone.servers.nelts
-               && view(begin<server_entry>(zone.servers)[conf->number].name) != view((*server)->server_name)) {
+               && view(items<server_entry>(zone.servers)[conf->number].name) != view(server->server_name)) {
             conf->number++;
         }
         if (conf->number < zone.servers.nelts) {
@@ -485,7 +482,7 @@ ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept
         if (added == nullptr) {
             return NGX_ERROR;
         }
-        *added = {(*server)->server_name, nullptr, 0};
+        *added = {server->server_name, nullptr, 0};
     }
     return NGX_OK;
 }
@@ -526,10 +523,8 @@ counters *counters_of(const ngx_http_request_t *r) noexcept
     if (worker == nullptr) {
         return nullptr;
     }
-    const auto &server = *static_cast<const srv_conf *>(ngx_http_get_module_srv_conf(r, ngx_http_auth_pat_module));
-
     worker->has_counts = true;
-    return &worker->servers[server.number];
+    return &worker->servers[srv_conf_of(r).number];
 }
 
 void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &from) noexcept
@@ -564,7 +559,7 @@ bool read_zone(zone_conf &zone, ngx_pool_t *pool, zone_figures &out) noexcept
     const zone_contents &contents = *zone.contents;
 
     for (std::size_t i = 0; i < count; i++) {
-        const server_entry &server = begin<server_entry>(zone.servers)[i];
+        const server_entry &server = items<server_entry>(zone.servers)[i];
         servers[i] = {server.name, is_current(server) ? server.totals->counts : counters{}};
     }
 

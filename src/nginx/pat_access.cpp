@@ -1,0 +1,239 @@
+#include "nginx/pat_access.h"
+
+#include "nginx/pat_challenge.h"
+#include "nginx/pat_variables.h"
+#include "nginx/pat_zone.h"
+
+#include <optional>
+
+namespace pat::ngx {
+
+namespace {
+
+/// What is counted about a decision.
+struct countable {
+    verdict outcome;
+    bool let_in;
+    bool is_dry_refusal;
+    const store_conf *used_store;  ///< nullptr: no token was used
+    std::string_view used_id;
+
+    bool operator==(const countable &) const noexcept = default;
+};
+
+[[nodiscard]] countable describe(const decision &made) noexcept
+{
+    const bool is_use = made.let_in && made.has_record;
+    return {made.outcome, made.let_in, made.conf->dry_run != 0 && !made.let_in, is_use ? made.conf->store : nullptr,
+            is_use ? made.token.id : std::string_view{}};
+}
+
+/// Counts a decision. Of a request that comes to the access phase again, by way of an index or an error page, it counts
+/// only what is new.
+void count(ngx_http_request_t *r, const decision &made, const std::optional<countable> &before,
+           counters &counts) noexcept
+{
+    const countable now = describe(made);
+    if (before == now) {
+        return;
+    }
+    if (now.is_dry_refusal) {
+        counts.dry_run[index_of(now.outcome)]++;
+        return;
+    }
+
+    counts.requests[index_of(now.outcome)]++;
+    if (made.let_in && made.fails_open) {
+        counts.fail_open++;
+    }
+    if (now.used_store != nullptr) {
+        count_use(r, *now.used_store, now.used_id, made.request.peer);
+    }
+}
+
+/// Lets a request in.
+[[nodiscard]] ngx_int_t admit(ngx_http_request_t *r, decision &made) noexcept
+{
+    const loc_conf &conf = *made.conf;
+
+    take_back_headers(made);
+
+    if (made.fails_open) {
+        ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
+                      "auth_pat_fail_open lets a request in whose token could not be validated");
+    }
+
+    const bool has_token = made.outcome != verdict::anonymous && made.outcome != verdict::preflight;
+    if (conf.recheck != nullptr && has_token && conf.dry_run == 0) {
+        enter(*conf.recheck, r, made);
+    }
+
+    // With `satisfy any`, a yes would settle it: others must be asked about somebody without a token, and a dry run
+    // settles nothing.
+    return conf.dry_run != 0 || made.outcome == verdict::anonymous ? NGX_DECLINED : NGX_OK;
+}
+
+/// Does what follows from a decision: counts it, and lets the request in or refuses it. Without a realm it could not be
+/// made. Inline, as every request comes here.
+[[nodiscard, gnu::always_inline]] inline ngx_int_t
+conclude(ngx_http_request_t *r, decision &made, const std::optional<countable> &before, const ngx_str_t *realm) noexcept
+{
+    leave(made.place);
+    if (counters *counts = made.never_made ? nullptr : counters_of(r)) {
+        count(r, made, before, *counts);
+    }
+
+    if (made.let_in) {
+        return admit(r, made);
+    }
+    if (made.conf->dry_run != 0) {
+        log_refusal(r, made, ", dry run");
+        take_back_headers(made);
+        return NGX_DECLINED;
+    }
+    return realm != nullptr ? refuse(r, made, view(*realm)) : NGX_HTTP_INTERNAL_SERVER_ERROR;
+}
+
+/// The same for a decision that was changed after the access phase. Another module than this one may have let the
+/// request in, too, but is not asked again.
+[[nodiscard]] ngx_int_t conclude_again(ngx_http_request_t *r, decision &made, const countable &before) noexcept
+{
+    forget_variables(r);
+
+    ngx_str_t realm;
+    const bool has_realm = ngx_http_complex_value(r, made.conf->realm, &realm) == NGX_OK;
+    const ngx_int_t status = conclude(r, made, before, has_realm ? &realm : nullptr);
+    return status == NGX_ERROR ? NGX_HTTP_INTERNAL_SERVER_ERROR : status;
+}
+
+/// A tunnel (CONNECT, since nginx 1.31) is not one request, and its credentials are those for a proxy
+/// (Proxy-Authorization): no token can stand for what goes through it.
+[[nodiscard]] ngx_int_t refuse_tunnel(ngx_http_request_t *r, const loc_conf &conf) noexcept
+{
+    ngx_str_t realm;
+    if (ngx_http_complex_value(r, conf.realm, &realm) != NGX_OK) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+    if (turns_off(conf, realm)) {
+        return NGX_DECLINED;
+    }
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "\"auth_pat\" refuses CONNECT%s",
+                  conf.dry_run != 0 ? ", dry run" : "");
+    return conf.dry_run != 0 ? NGX_DECLINED : NGX_HTTP_NOT_ALLOWED;
+}
+
+/// A limit that has counted a request may have asked who sent it.
+[[nodiscard]] bool was_limited(const ngx_http_request_t *r) noexcept
+{
+    return r->limit_req_status != 0 || r->limit_conn_status != 0;
+}
+
+}  // namespace
+
+ngx_int_t handle_post_read(ngx_http_request_t *r) noexcept
+{
+    set_progress(r, progress::read);
+    return NGX_DECLINED;
+}
+
+ngx_int_t handle_access(ngx_http_request_t *r) noexcept
+{
+    const loc_conf &conf = loc_conf_of(r);
+
+    if (conf.realm == nullptr) {
+        return NGX_DECLINED;
+    }
+
+    if (r->method == NGX_HTTP_CONNECT) {
+        return refuse_tunnel(r, conf);
+    }
+
+    // A decision that a variable asked for before this phase does not count: the token, the address and the scopes that
+    // are needed may have changed since, or the token may have been revoked while limit_req held the request up.
+    decision *made = find_decision(r);
+    std::optional<countable> before;
+    if (made != nullptr) {
+        if (made->enforced) {
+            before = describe(*made);
+        }
+        made->has_challenged = false;
+        forget_variables(r);
+    } else if ((made = add_decision(r)) == nullptr) {
+        return NGX_ERROR;
+    }
+
+    ngx_str_t realm;
+    const bool is_made = make_decision(r, conf, true, realm, *made);
+    if (is_unread(r)) {
+        // The decision is about the error page, and tells nothing about the request.
+        made->never_made = true;
+        forget_variables(r);
+    }
+    if (is_made && turns_off(conf, realm)) {
+        return NGX_DECLINED;
+    }
+
+    return conclude(r, *made, before, is_made ? &realm : nullptr);
+}
+
+ngx_int_t decide_again(ngx_http_request_t *r, decision &made) noexcept
+{
+    const countable before = describe(made);
+
+    renew_decision(r, made);
+    return conclude_again(r, made, before);
+}
+
+ngx_int_t recheck_or_refuse(ngx_http_request_t *r, decision &made) noexcept
+{
+    const countable before = describe(made);
+
+    made.at = ngx_current_msec;
+    return recheck(r, made) ? NGX_OK : conclude_again(r, made, before);
+}
+
+ngx_int_t handle_log(ngx_http_request_t *r) noexcept
+{
+    if (r != r->main || loc_conf_of(r).realm == nullptr) {
+        return NGX_OK;
+    }
+
+    const decision *made = find_decision(r);
+    if (made != nullptr) {
+        const bool is_past = made->enforced || progress_of(r) == progress::past_access;
+        if (is_past || (made->was_asked_early && was_limited(r))) {
+            return NGX_OK;
+        }
+        forget_variables(r);
+    }
+    ngx_http_set_ctx(r, const_cast<decision *>(&no_decision), ngx_http_auth_pat_module);
+    return NGX_OK;
+}
+
+void close_request(ngx_http_request_t *r, const decision &made, bool is_news) noexcept
+{
+    ngx_connection_t *connection = r->connection;
+
+    if (is_news) {
+        if (counters *counts = counters_of(r)) {
+            counts->closed[index_of(made.outcome)]++;
+        }
+        log_refusal(r, made, ", closing its request");
+    }
+
+#if (NGX_HTTP_V2 || NGX_COMPAT)
+    if (r->stream != nullptr) {
+        // nginx leaves the end of a stream in the queue as long as other streams go on.
+        ngx_post_event(r->stream->connection->connection->write, &ngx_posted_events);
+    }
+#endif
+
+    // As `return 444` does: the connection, or the stream, ends at once, and the access log has the status that was
+    // sent, or 444. What is cleaned up first, like a connection to an upstream, must not end the request by itself
+    // (ngx_http_request_handler() terminates in the same way).
+    r->main->count++;
+    ngx_http_finalize_request(r, NGX_HTTP_CLOSE);
+    ngx_http_run_posted_requests(connection);
+}
+
+}  // namespace pat::ngx

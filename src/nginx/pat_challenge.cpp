@@ -1,0 +1,230 @@
+#include "nginx/pat_challenge.h"
+
+#include "core/pat_token.h"
+#include "nginx/pat_reply.h"
+#include "nginx/pat_stores.h"
+
+#include <algorithm>
+#include <span>
+
+namespace pat::ngx {
+
+namespace {
+
+/// A store that can't be read is tried again each second, so a client need not wait for longer.
+constexpr std::string_view retry_after_seconds = "1";
+
+/// Why a token is refused, as the end of a sentence that starts with the token.
+[[nodiscard]] const char *reason(verdict outcome) noexcept
+{
+    switch (outcome) {
+    case verdict::malformed: return "is malformed";
+    case verdict::unknown: return "is unknown";
+    case verdict::revoked: return "was revoked";
+    case verdict::expired: return "expired";
+    case verdict::not_yet_valid: return "is not yet valid";
+    case verdict::address_denied: return "may not be used from this address";
+    case verdict::scope_denied: return "lacks a scope";
+    case verdict::require_denied: return "does not meet a requirement";
+    case verdict::stale:
+    case verdict::store_error: return "could not be validated";
+    case verdict::ok:
+    case verdict::missing:
+    case verdict::preflight:
+    case verdict::anonymous: break;
+    }
+    return nullptr;
+}
+
+/// What a refusal tells the client (RFC 6750, section 3), besides the realm.
+struct refusal {
+    ngx_int_t status;
+    std::string_view parameters;
+};
+
+[[nodiscard]] refusal refusal_for(const decision &made) noexcept
+{
+    switch (made.outcome) {
+    case verdict::ok:
+    case verdict::stale:
+    case verdict::store_error:
+    case verdict::preflight:
+    case verdict::anonymous: break;
+    case verdict::missing: return {NGX_HTTP_UNAUTHORIZED, ""};
+    case verdict::malformed:
+    case verdict::unknown:
+        return {NGX_HTTP_UNAUTHORIZED, ", error=\"invalid_token\", error_description=\"The access token is invalid\""};
+    case verdict::revoked:
+        return {NGX_HTTP_UNAUTHORIZED, ", error=\"invalid_token\", error_description=\"The access token was revoked\""};
+    case verdict::expired:
+        return {NGX_HTTP_UNAUTHORIZED, ", error=\"invalid_token\", error_description=\"The access token expired\""};
+    case verdict::not_yet_valid:
+        return {NGX_HTTP_UNAUTHORIZED,
+                ", error=\"invalid_token\", error_description=\"The access token is not yet valid\""};
+    case verdict::address_denied:
+        return {NGX_HTTP_FORBIDDEN, ", error=\"invalid_token\", "
+                                    "error_description=\"The access token may not be used from this address\""};
+    case verdict::scope_denied: return {NGX_HTTP_FORBIDDEN, ", error=\"insufficient_scope\""};
+    case verdict::require_denied:
+        if (!made.has_record) {
+            return {made.require_status, ""};
+        }
+        return {made.require_status, made.require_status == NGX_HTTP_UNAUTHORIZED
+                                         ? ", error=\"invalid_token\", "
+                                           "error_description=\"The access token does not meet a requirement\""
+                                         : ", error=\"insufficient_scope\""};
+    }
+    return {NGX_HTTP_SERVICE_UNAVAILABLE, ""};
+}
+
+/// Writes a quoted-string's contents (RFC 9110, section 5.6.4) to `to`, at most twice as long; a control character,
+/// which could end the header, becomes a space.
+u_char *write_quoted(u_char *to, std::string_view text) noexcept
+{
+    for (const char c : text) {
+        if (c == '"' || c == '\\') {
+            *to++ = '\\';
+        }
+        const auto byte = static_cast<u_char>(c);
+        *to++ = byte < 0x20 || byte == 0x7f ? ' ' : byte;
+    }
+    return to;
+}
+
+u_char *write(u_char *to, std::string_view text) noexcept
+{
+    return std::copy(text.begin(), text.end(), to);
+}
+
+/// Challenges the client. Through `r->headers_out.www_authenticate`, nginx takes the challenge back if `satisfy any`
+/// lets the request in after all.
+[[nodiscard]] ngx_int_t challenge(ngx_http_request_t *r, decision &made, std::string_view realm,
+                                  std::string_view parameters, std::span<const scope_requirement> required) noexcept
+{
+    constexpr std::string_view start = "Bearer realm=\"";
+    constexpr std::string_view scope_start = ", scope=\"";
+
+    std::size_t size = start.size() + 2 * realm.size() + 1 + parameters.size() + scope_start.size() + 1;
+    for (const scope_requirement &requirement : required) {
+        size += 2 * requirement.scopes.size() + 1;
+    }
+
+    auto *value = allocate<u_char>(r->pool, size);
+    if (value == nullptr) {
+        return NGX_ERROR;
+    }
+
+    u_char *at = write(value, start);
+    at = write_quoted(at, realm);
+    at = write(at, "\"");
+    at = write(at, parameters);
+
+    std::string_view separator = scope_start;
+    for (const scope_requirement &requirement : required) {
+        std::string_view rest = requirement.scopes;
+        for (std::string_view scope = take_scope(rest); !scope.empty(); scope = take_scope(rest)) {
+            at = write(at, separator);
+            at = write_quoted(at, scope);
+            separator = " ";
+        }
+    }
+    if (separator != scope_start) {
+        at = write(at, "\"");
+    }
+
+    if (made.challenge != nullptr) {
+        made.challenge->hash = 0;  // of a location the request was in before
+    }
+
+    made.challenge = push_header(r, "WWW-Authenticate", {static_cast<std::size_t>(at - value), value});
+    if (made.challenge == nullptr) {
+        return NGX_ERROR;
+    }
+#if (nginx_version >= 1023000)
+    made.challenge->next = r->headers_out.www_authenticate;
+#endif
+    r->headers_out.www_authenticate = made.challenge;
+    made.has_challenged = true;
+
+    return NGX_OK;
+}
+
+}  // namespace
+
+void log_refusal(ngx_http_request_t *r, const decision &made, const char *consequence) noexcept
+{
+    const char *why = reason(made.outcome);
+
+    if (made.outcome == verdict::missing) {
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "no access token was provided%s", consequence);
+    } else if (why == nullptr) {
+        return;
+    } else if (made.has_record) {
+        const ngx_str_t id = to_ngx(is_id(made.token.id) ? made.token.id : "?");
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "access token \"%V\" %s%s", &id, why, consequence);
+    } else {
+        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "access token %s%s", why, consequence);
+    }
+}
+
+void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
+{
+    const auto *path = reinterpret_cast<const char *>(conf.store->path.data);
+
+    if (of.outcome == verdict::store_error) {
+        log_fault(NGX_LOG_CRIT, log, path, of.problem);
+    } else if (of.outcome != verdict::stale) {
+        return;
+    } else if (of.heartbeat == 0) {
+        ngx_log_error(NGX_LOG_CRIT, log, 0, "auth_pat store \"%s\" is stale: no source has ever been reached", path);
+    } else {
+        ngx_log_error(
+            NGX_LOG_CRIT, log, 0,
+            "auth_pat store \"%s\" is stale: its source was reached %T seconds ago, and at most %T are allowed", path,
+            ngx_time() - static_cast<time_t>(of.heartbeat), conf.max_age);
+    }
+}
+
+ngx_int_t refuse(ngx_http_request_t *r, decision &made, std::string_view realm) noexcept
+{
+    log_refusal(r, made, "");
+
+    const refusal answer = refusal_for(made);
+
+    // No upload after a refusal, whatever error_page makes of it. With `satisfy any`, others may still let it in.
+    const auto *core =
+        static_cast<const ngx_http_core_loc_conf_t *>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
+    if (core->satisfy == NGX_HTTP_SATISFY_ALL) {
+        r->expect_tested = 1;
+    }
+
+    if (answer.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+        if (made.retry_after == nullptr) {
+            made.retry_after = push_header(r, "Retry-After", to_ngx(retry_after_seconds));
+        }
+        return made.retry_after != nullptr ? answer.status : NGX_ERROR;
+    }
+
+    // Another status than these, which auth_pat_require may give, has no challenge (RFC 9110, section 11.6.1).
+    if (answer.status == NGX_HTTP_UNAUTHORIZED || answer.status == NGX_HTTP_FORBIDDEN) {
+        const bool is_about_scopes = made.outcome == verdict::scope_denied;
+        if (challenge(r, made, realm, answer.parameters,
+                      is_about_scopes ? made.request.required : std::span<const scope_requirement>{})
+            != NGX_OK) {
+            return NGX_ERROR;
+        }
+    }
+    return answer.status;
+}
+
+void take_back_headers(decision &made) noexcept
+{
+    for (ngx_table_elt_t *header : {made.challenge, made.retry_after}) {
+        if (header != nullptr) {
+            header->hash = 0;
+        }
+    }
+    made.retry_after = nullptr;
+}
+
+}  // namespace pat::ngx

@@ -1,0 +1,131 @@
+#include "nginx/pat_access.h"
+#include "nginx/pat_conf.h"
+#include "nginx/pat_directives.h"
+#include "nginx/pat_parked.h"
+#include "nginx/pat_stores.h"
+#include "nginx/pat_variables.h"
+#include "nginx/pat_zone.h"
+
+#include <algorithm>
+
+/// What nginx knows of the module, and its life from the configuration to the end of a worker.
+namespace pat::ngx {
+
+namespace {
+
+/// Whether the zone can tell the stores apart.
+[[nodiscard]] bool are_short_enough(ngx_conf_t *cf, const ngx_array_t &stores) noexcept
+{
+    for (const store_conf *store : items<store_conf *>(stores)) {
+        if (store->path.len > max_zone_name_length) {
+            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                          "auth_pat store \"%V\" in %V:%ui: with an auth_pat_zone, a path has at most %uz characters",
+                          &store->path, &store->place.file, store->place.line, max_zone_name_length);
+            return false;
+        }
+    }
+    return true;
+}
+
+ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept
+{
+    return add_variables(cf);
+}
+
+ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
+{
+    auto *core = static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+
+    const auto add_handler = [&](ngx_http_phases phase, ngx_http_handler_pt handler) {
+        auto *added = push<ngx_http_handler_pt>(core->phases[phase].handlers);
+        if (added != nullptr) {
+            *added = handler;
+        }
+        return added;
+    };
+
+    auto *log = add_handler(NGX_HTTP_LOG_PHASE, handle_log);
+    if (log == nullptr || add_handler(NGX_HTTP_POST_READ_PHASE, handle_post_read) == nullptr
+        || add_handler(NGX_HTTP_ACCESS_PHASE, handle_access) == nullptr
+        || add_handler(NGX_HTTP_PRECONTENT_PHASE, handle_precontent) == nullptr) {
+        return NGX_ERROR;
+    }
+    // Of this phase, nginx calls the first first.
+    std::rotate(items<ngx_http_handler_pt>(core->phases[NGX_HTTP_LOG_PHASE].handlers).data(), log, log + 1);
+    add_body_filter();
+
+    const main_conf &conf = main_conf_of(cf);
+    if (conf.zone != nullptr && !are_short_enough(cf, conf.stores)) {
+        return NGX_ERROR;
+    }
+    if (conf.zone != nullptr && number_servers(cf, *conf.zone) != NGX_OK) {
+        return NGX_ERROR;
+    }
+    return NGX_OK;
+}
+
+[[nodiscard]] ngx_int_t attach(ngx_cycle_t *cycle) noexcept
+{
+    const main_conf *conf = main_conf_of(cycle);
+
+    if (conf == nullptr || conf->zone == nullptr) {
+        detach_zone();
+    } else {
+        attach_zone(cycle, *conf->zone);
+    }
+    if (conf == nullptr) {
+        return NGX_OK;
+    }
+    return attach_stores(cycle, *conf);
+}
+
+/// Runs in the master process, where there is nothing to do, and with `master_process off` on a reload.
+ngx_int_t init_module(ngx_cycle_t *cycle) noexcept
+{
+    return is_serving() ? attach(cycle) : NGX_OK;
+}
+
+/// Never fails: nginx would not start a worker again that did. Without memory the stores stay closed, and requests are
+/// refused.
+ngx_int_t init_process(ngx_cycle_t *cycle) noexcept
+{
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) {
+        return NGX_OK;  // the cache manager and the cache loader
+    }
+
+    begin_serving();
+    (void) attach(cycle);
+    return NGX_OK;
+}
+
+void exit_process(ngx_cycle_t *) noexcept
+{
+    detach_zone();
+}
+
+ngx_http_module_t context = {
+    preconfiguration, postconfiguration, create_main_conf,
+    nullptr,  // init main configuration
+    create_srv_conf,
+    nullptr,  // merge server configuration
+    create_loc_conf,  merge_loc_conf,
+};
+
+}  // namespace
+
+}  // namespace pat::ngx
+
+ngx_module_t ngx_http_auth_pat_module = {
+    NGX_MODULE_V1,
+    &pat::ngx::context,
+    pat::ngx::directives,
+    NGX_HTTP_MODULE,
+    nullptr,  // init master
+    pat::ngx::init_module,
+    pat::ngx::init_process,
+    nullptr,  // init thread
+    nullptr,  // exit thread
+    pat::ngx::exit_process,
+    nullptr,  // exit master
+    NGX_MODULE_V1_PADDING,
+};
