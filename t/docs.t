@@ -8,6 +8,7 @@ use FindBin;
 BEGIN { push @INC, "$FindBin::Bin/lib" }
 use AuthPat;
 
+use Encode qw(decode_utf8);
 use File::Basename qw(dirname);
 use List::Util qw(uniq);
 use Test::More;
@@ -126,15 +127,60 @@ my %named = map { $_ => 1 } map { /`\$(auth_pat_\w+)`/g } $reference =~ /^(\| `\
 delete $named{auth_pat_claim_name};
 is_deeply(\%named, \%variable, 'docs/directives.md: the variables are the module\'s');
 
-# Links between files lead somewhere.
-for my $file (qw(README.md CHANGELOG.md), map { s{^\Q$AuthPat::ROOT\E/}{}r } glob "$AuthPat::ROOT/docs/*.md") {
-    my $at = $file =~ m{^docs/} ? 'docs/' : '';
-    my $text = slurp("$AuthPat::ROOT/$file");
-    my @dead = grep { !-e "$AuthPat::ROOT/$at$_" } $text =~ /\]\((?!https?:)([^)#]+)/g;
+# What a document links to is there, a heading too. No line is longer than 120 characters, but for those of a table, and
+# with a digest or a URL.
+my @documents = map { s{^\Q$AuthPat::ROOT\E/}{}r } map { glob "$AuthPat::ROOT/$_" } qw(*.md docs/*.md conf.d/*.md t/*/*.md);
+my %heading;    # of a document: each heading, and the anchor that it gets
+for my $file (@documents) {
+    my $text = decode_utf8(slurp("$AuthPat::ROOT/$file")) =~ s/^```.*?^```$//msgr;
+    $heading{$file}{$_} = lc =~ s/[^\w\s-]//gr =~ s/ /-/gr for map { s/`//gr } $text =~ /^#+ (.+)$/mg;
+}
+for my $file (@documents) {
+    my $text = decode_utf8(slurp("$AuthPat::ROOT/$file"));
+    my @dead = grep { !leads_somewhere($file, $_) } $text =~ /\]\((?!https?:)([^)]+)\)/g;
     is_deeply(\@dead, [], "$file: no dead links");
+
+    my @long = grep { !/^\|/ && !/[0-9a-f]{64}|https?:/ && length > 120 } split /\n/, $text;
+    is_deeply(\@long, [], "$file: no line is too long");
 }
 
+# The same of what sources, tests and configuration cite: a page of docs, and perhaps a heading of it in quotes.
+chdir $AuthPat::ROOT or die "$AuthPat::ROOT: $!\n";
+my @citing = grep { -f && !/\.md$/ } split /\n/, `git ls-files -co --exclude-standard`;
+cmp_ok(scalar @citing, '>', 100, 'there are files that may cite');
+for my $file (@citing) {
+    my $text = slurp($file) =~ s{\n\s*(?://+|#|--)\s*}{ }gr;
+    while ($text =~ m{\b(docs/[\w-]+\.md)(?:, "([^"\n]+)")?}g) {
+        my ($document, $heading) = ($1, $2);
+        ok($heading{$document} && (!defined $heading || $heading{$document}{$heading}),
+            "$file: there is $document" . (defined $heading ? ", \"$heading\"" : ''));
+    }
+}
+
+# What auth_pat_recheck costs is the same wherever it is said.
+my ($share) = slurp("$AuthPat::ROOT/t/bench/README.md") =~ /share_percent=([\d.]+)/ or die "there is no figure\n";
+for my $file (qw(docs/directives.md docs/operations.md)) {
+    my ($said) = slurp("$AuthPat::ROOT/$file") =~ /([\d.]+) % of a\s+core/;
+    is($said, sprintf('%.1f', $share), "$file: the share of a core is the one that was measured");
+}
+
+# The example of a token has the checksum that it says.
+my ($example) = slurp("$AuthPat::ROOT/docs/store-format.md") =~ /^ +(ropat_ +\w{32} +\w{6})$/m or die "there is no example of a token\n";
+write_file("$folder/token", $example =~ s/ +//gr . "\n");
+my $verdict = `patctl check --store $folder/followed --prefix ropat_ < $folder/token 2>&1`;
+is($verdict, "unknown\n", 'docs/store-format.md: the example of a token is one');
+
 done_testing();
+
+sub leads_somewhere {
+    my ($file, $link) = @_;
+    my ($path, $anchor) = $link =~ /^([^#]*)(?:#(.*))?$/s;
+    my $target = $path eq '' ? $file : dirname($file) . "/$path";
+    $target =~ s{^\./}{};
+    1 while $target =~ s{(?:^|(?<=/))(?!\.\./)[^/]+/\.\./}{};
+    return -e "$AuthPat::ROOT/$target" if !defined $anchor;
+    return scalar grep { $_ eq $anchor } values %{ $heading{$target} // {} };
+}
 
 sub slurp {
     my ($path) = @_;

@@ -1,4 +1,4 @@
-"""The rules for a token in a file, as docs/patctl.md has them under IMPORT FORMAT."""
+"""The rules for a token in a file, as docs/patctl.md has them under RECORDS AS JSON LINES."""
 
 from __future__ import annotations
 
