@@ -431,13 +431,13 @@ def test_metrics_are_served_and_say_what_happened(feed: Feed, store: Store) -> N
     with follow(feed, store, "--metrics-listen", f"127.0.0.1:{port}") as sync:
         wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
         feed.put("b")
-        feed.add({"op": "put", "digest": "no"})
+        feed.add({"op": "put", "digest": "0" * 64})
         feed.put("c")
         wait_until(lambda: store.tokens() == {name: "ok" for name in "abc"}, "the tokens")
         wait_until(lambda: value(scrape(port), "pat_sync_rejected_total") == 1, "a rejected line")
         wait_until(lambda: value(scrape(port), "pat_sync_heartbeat_timestamp_seconds") > 0, "a heartbeat")
         text = scrape(port)
-        assert value(text, "pat_sync_applied_total") == 2
+        assert value(text, "pat_sync_applied_total") == 3  # two tokens, and that a third one is denied
         assert value(text, "pat_sync_snapshots_total") == 1
         assert value(text, "pat_sync_source_up") == 1
         assert 0 <= value(text, "pat_sync_lag_seconds") < 10
