@@ -29,6 +29,7 @@ store := $(wildcard src/store/*.cpp)
 writer := $(wildcard src/writer/*.cpp)
 cli := $(wildcard src/cli/*.cpp src/cli/*/*.cpp)
 unit := $(wildcard t/unit/test_*.cpp)
+pat_sync := $(wildcard $(addprefix scripts/pat_sync/,*.py */*.py */*/*.py))
 
 # What config takes, by the same globs.
 module_files := $(sort $(wildcard src/core/* src/store/* src/nginx/* src/nginx/page/*))
@@ -135,7 +136,9 @@ install: all
 	install -D -m 755 $(BUILD)/patctl $(DESTDIR)$(PREFIX)/bin/patctl
 	install -D -m 644 $(BUILD)/patctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/patctl.1
 	install -D -m 755 scripts/pat-sync $(DESTDIR)$(PREFIX)/bin/pat-sync
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/pat_sync scripts/pat_sync/*.py
+	@set -e; for file in $(patsubst scripts/%,%,$(pat_sync)); do \
+	    install -D -m 644 scripts/$$file $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/$$file; \
+	done
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/postgres scripts/postgres/*.sql
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/prometheus scripts/prometheus/alerts.yml
 	install -D -m 644 scripts/systemd/pat-sync.service $(DESTDIR)$(PREFIX)/lib/systemd/system/pat-sync.service

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pat_sync.configuration import Settings
 from pat_sync.errors import ConfigurationError, SourceFailed
 from pat_sync.log import scrub
-from pat_sync.postgresql import Position, PostgresqlSource, Row
-from pat_sync.source import Source
+from pat_sync.sources.postgresql.source import Position, PostgresqlSource, Row
+from pat_sync.sources.source import Source
 from pat_sync.status import read_stats
 
 # For how long a store may be behind: what has just changed is on its way.

@@ -10,7 +10,7 @@ from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.service import Service
-from pat_sync.source import Source
+from pat_sync.sources.source import Source
 
 # With --once: a snapshot cures a rejection, and if it does not, nothing does.
 _MOST_REJECTIONS = 2
@@ -20,15 +20,15 @@ def make_source(settings: Settings, pulse: Pulse, metrics: Metrics) -> Source:
     """The libraries of the other sources are not needed, nor loaded."""
     match settings.scheme:
         case "file":
-            from pat_sync.file import FileSource
+            from pat_sync.sources.file.source import FileSource
 
             return FileSource(settings, pulse, metrics)
         case "http" | "https":
-            from pat_sync.feed import FeedSource
+            from pat_sync.sources.feed.source import FeedSource
 
             return FeedSource(settings, pulse, metrics)
 
-    from pat_sync.postgresql import PostgresqlSource
+    from pat_sync.sources.postgresql.source import PostgresqlSource
 
     return PostgresqlSource(settings, pulse, metrics)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pat_sync.configuration import Settings
 from pat_sync.errors import SourceFailed, UsageFailed
 from pat_sync.log import scrub
-from pat_sync.source import Probe, Source, Store
+from pat_sync.sources.source import Probe, Source, Store
 
 if TYPE_CHECKING:
     from pat_sync.usage import Usage

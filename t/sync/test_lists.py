@@ -9,8 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from pat_sync.lists import parse_list
-from pat_sync.record import BadRecord
+from pat_sync.sources.file.lists import parse_list
+from pat_sync.sources.file.record import BadRecord
 
 
 @pytest.mark.parametrize(

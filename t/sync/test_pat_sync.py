@@ -128,7 +128,7 @@ def test_every_log_line_is_in_the_documentation() -> None:
     documentation = " ".join((ROOT / "docs" / "pat-sync.md").read_text().split())
     calls = re.compile(r"log\.(?:info|warning|error|critical)\(\s*\\?[\"'](.+?)[\"'],?\s*(?:\n|,|\))")
     found = 0
-    for module in (ROOT / "scripts" / "pat_sync").glob("*.py"):
+    for module in (ROOT / "scripts" / "pat_sync").rglob("*.py"):
         for text in calls.findall(module.read_text()):
             start = re.split(r"%|\"", text.replace("\\'", "'"))[0].strip()
             if len(start) > 5:
@@ -273,7 +273,8 @@ def test_tls_is_verified_unless_the_url_says_otherwise(
 ) -> None:
     """Asked of the function, since no server for all of these can be had."""
     program = (
-        "import sys; from pat_sync import log, configuration, database; log.start();"
+        "import sys; from pat_sync import log, configuration; from pat_sync.sources.postgresql import database;"
+        "log.start();"
         "print(database.parameters_of(configuration.read(sys.argv[1:])).get('sslmode'))"
     )
     done = subprocess.run(

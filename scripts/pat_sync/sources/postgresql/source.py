@@ -12,12 +12,12 @@ import psycopg
 
 from pat_sync.applier import Applier
 from pat_sync.configuration import Settings
-from pat_sync.database import Connection, NoAnswer, connect, failures, parameters_of
 from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
-from pat_sync.source import Probe, Source, Store
+from pat_sync.sources.postgresql.database import Connection, NoAnswer, connect, failures, parameters_of
+from pat_sync.sources.source import Probe, Source, Store
 
 _LOOK = """
     SELECT s.epoch, s."position", s.horizon, s.key_id, s.is_standby, s.unnumbered, s.triggers,

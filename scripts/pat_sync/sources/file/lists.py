@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pat_sync.record import BadRecord
+from pat_sync.sources.file.record import BadRecord
 
 _SPACE = " \t\n\r\v\f"
 _BOUNDS = re.compile(r"\[([+-]?\d{1,10}):([+-]?\d{1,10})\]\s*=\s*", re.ASCII)

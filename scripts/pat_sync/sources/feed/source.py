@@ -22,7 +22,7 @@ from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
-from pat_sync.source import Probe, Source, Store
+from pat_sync.sources.source import Probe, Source, Store
 
 # What patctl takes, in bytes.
 _LONGEST_LINE = 65536

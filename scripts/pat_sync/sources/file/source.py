@@ -21,9 +21,9 @@ from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
-from pat_sync.lists import parse_list
-from pat_sync.record import BadRecord, parse_line, to_put
-from pat_sync.source import Probe, Source, Store
+from pat_sync.sources.file.lists import parse_list
+from pat_sync.sources.file.record import BadRecord, parse_line, to_put
+from pat_sync.sources.source import Probe, Source, Store
 
 _LONGEST_LINE = 65536
 _BLOCK = 1 << 19
