@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
-import ipaddress
 import os
 import re
 import shutil
@@ -16,12 +15,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import configargparse  # type: ignore[import]
 
 from pat_sync import log
 from pat_sync.errors import ConfigurationError, NotReady
+from pat_sync.sources import KINDS, enumerate_words, kind_of
+from pat_sync.sources.source import Kind
+from pat_sync.url import has_secret, is_exposed, is_loopback, redact, split
 
 DEFAULT_FILE = Path("/etc/nginx-auth-pat/pat-sync.conf")
 
@@ -29,11 +30,6 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BROKEN = 3
-
-_DATABASE_SCHEMES = ("postgresql", "postgres")
-_FEED_SCHEMES = ("https", "http")
-
-_SECRET_PARAMETER = re.compile(r"pass|secret|token|key$|credential|signature|^sig$|^auth", re.IGNORECASE)
 
 # On the way to a file, as many as the kernel follows.
 _MOST_LINKS = 40
@@ -75,29 +71,9 @@ class Settings:
     metrics_textfile: Path | None
 
     @property
-    def scheme(self) -> str:
-        return self.source.partition("://")[0]
-
-    @property
     def source_name(self) -> str:
         """The source as it may be shown: without password and parameters."""
         return redact(self.source)
-
-
-def redact(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        return "***"
-    user, at, place = rest.partition("?")[0].rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}{at}{place}"
-
-
-def is_loopback(host: str) -> bool:
-    """Also for a name: only "localhost" is known to be one without asking."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def read(arguments: list[str]) -> Settings:
@@ -112,10 +88,11 @@ def read(arguments: list[str]) -> Settings:
     for path in (options.ca_file, options.client_cert):
         if path is not None and os.path.isfile(path):
             require_trusted_file(path)
-    _check_source(options.source, options.insecure_http)
+    kind = kind_of(options.source)
+    kind.check(options.source, options.insecure_http)
     if options.usage_url is not None:
-        _check_usage_url(options.usage_url, options.source, options.insecure_http)
-    if file is not None and _has_secret(options.source) and options.source in file.text:
+        _check_usage_url(options.usage_url, kind, options.insecure_http)
+    if file is not None and has_secret(options.source) and options.source in file.text:
         _warn_if_readable(file.path, _stat(file.path), "it has a password, and ")
 
     if (options.client_cert is None) != (options.client_key is None):
@@ -246,7 +223,7 @@ def _parser(file: Path | None) -> _Parser:
     add("command", nargs="?", choices=["run", "status", "compare"], default="run", help='what to do; "run" if left out')
     add("--json", action="store_true", help='"status" and "compare" print one JSON object')
     add("--config", action=_Once, metavar="FILE", help=f"the configuration file; {DEFAULT_FILE} if none is named")
-    add("--source", metavar="URL", help="postgresql://…, https://…, or file:///…")
+    add("--source", metavar="URL", help=enumerate_words(kind.example for kind in KINDS))
     add("--store", type=Path, metavar="DIR", help="folder of the store")
     add("--patctl", type=Path, metavar="FILE", help="the program patctl; beside pat-sync, or in PATH")
     add("--once", action="store_true", help="end when the store has all that the source has")
@@ -286,27 +263,11 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _split(url: str, name: str) -> SplitResult:
-    """Raises without the URL in the message."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # is checked when it is asked for
-    except ValueError:
-        raise ConfigurationError(f"{name} is not a URL; special characters in it must be written as %XX") from None
-    return parts
-
-
-def _has_secret(url: str) -> bool:
-    user = url.partition("://")[2].partition("?")[0].rpartition("@")[0]
-    parameters = url.partition("?")[2]
-    return ":" in user or any(_SECRET_PARAMETER.search(name) for name, _ in parse_qsl(parameters))
-
-
 def _refuse_secrets_of(arguments: list[str]) -> None:
     """Every user of the host can read a command line."""
     for argument in arguments:
         url = re.search(r"[a-z]+://.*", argument)
-        if url and _has_secret(url[0]):
+        if url and has_secret(url[0]):
             raise ConfigurationError(
                 "a password on the command line can be seen by every user: use --password-file or PGPASSFILE"
                 " (PostgreSQL), --token-file (feed), the configuration file, or the environment variable"
@@ -314,41 +275,15 @@ def _refuse_secrets_of(arguments: list[str]) -> None:
             )
 
 
-def _check_source(url: str, insecure_http: bool) -> None:
-    scheme, mark, _ = url.partition("://")
-    if not mark or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        # It may be anything, as a connection string with a password.
-        raise ConfigurationError("the source is not a URL, as postgresql://user@host/database, https://… or file:///…")
-    if scheme in _DATABASE_SCHEMES:
-        return
-
-    parts = _split(url, "the source")
-    if scheme == "file":
-        if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise ConfigurationError(f'"{url}" is not of the form file:///path')
-    elif scheme in _FEED_SCHEMES:
-        if parts.hostname is None:
-            raise ConfigurationError("the source has no host")
-        if parts.username is not None:
-            raise ConfigurationError("a feed's credential does not go into its URL: use --token-file")
-        if scheme == "http" and not insecure_http and not is_loopback(parts.hostname):
-            raise ConfigurationError(
-                f'"{redact(url)}" is not encrypted: use https://, or --insecure-http if whoever is on the way may read'
-                " and change what tokens are valid"
-            )
-    else:
-        raise ConfigurationError(f'the source must be postgresql://, https:// or file://, not "{scheme}"')
-
-
-def _check_usage_url(url: str, source: str, insecure_http: bool) -> None:
-    if source.partition("://")[0] not in _DATABASE_SCHEMES:
+def _check_usage_url(url: str, kind: Kind, insecure_http: bool) -> None:
+    if not kind.keeps_usage:
         raise ConfigurationError("--usage-url needs a source postgresql://, which keeps what was used")
-    parts = _split(url, "--usage-url")
-    if parts.scheme not in _FEED_SCHEMES or not parts.hostname:
+    parts = split(url, "--usage-url")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError("--usage-url is not of the form http://127.0.0.1:PORT/usage")
-    if _has_secret(url):
+    if has_secret(url):
         raise ConfigurationError("--usage-url takes no credential: let its location allow the address of this host")
-    if parts.scheme == "http" and not insecure_http and not is_loopback(parts.hostname):
+    if is_exposed(parts) and not insecure_http:
         raise ConfigurationError(
             f'--usage-url: "{redact(url)}" is not encrypted: use https://, or --insecure-http if whoever is on the way'
             " may read and change what was used"

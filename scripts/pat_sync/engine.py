@@ -16,23 +16,6 @@ from pat_sync.sources.source import Source
 _MOST_REJECTIONS = 2
 
 
-def make_source(settings: Settings, pulse: Pulse, metrics: Metrics) -> Source:
-    """The libraries of the other sources are not needed, nor loaded."""
-    match settings.scheme:
-        case "file":
-            from pat_sync.sources.file.source import FileSource
-
-            return FileSource(settings, pulse, metrics)
-        case "http" | "https":
-            from pat_sync.sources.feed.source import FeedSource
-
-            return FeedSource(settings, pulse, metrics)
-
-    from pat_sync.sources.postgresql.source import PostgresqlSource
-
-    return PostgresqlSource(settings, pulse, metrics)
-
-
 class Engine:
     def __init__(self, settings: Settings, source: Source, pulse: Pulse, metrics: Metrics, service: Service) -> None:
         self._settings = settings

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from pat_sync import log as logging
 from pat_sync.configuration import EXIT_BROKEN, EXIT_FAILED, EXIT_OK, EXIT_USAGE, Settings, read
-from pat_sync.engine import Engine, make_source
+from pat_sync.engine import Engine
 from pat_sync.errors import ConfigurationError, NotReady, Stopped, describe_bug
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.service import Service
+from pat_sync.sources import kind_of
 from pat_sync.status import print_status
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
         settings = read(arguments)
         pulse = Pulse()
         metrics = Metrics()
-        source = make_source(settings, pulse, metrics)
+        source = kind_of(settings.source).make(settings, pulse, metrics)
         usage = _make_usage(settings, pulse, metrics)
         if settings.command == "status":
             return EXIT_OK if print_status(settings, source, usage) else EXIT_FAILED

@@ -84,8 +84,7 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
 def _probe(settings: Settings, source: Source, stats: dict[str, Any], is_running: bool) -> Probe:
     """Whether the store has what the source has, or soon has what it had."""
     first = probe = source.probe(_store(stats))
-    patience = _PATIENCE + (settings.poll_interval + settings.settle if settings.scheme == "file" else 0)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + _PATIENCE + source.settles_for
     while is_running and not probe.is_current and time.monotonic() < deadline:
         time.sleep(0.25)
         again = read_stats(settings, [])

@@ -22,12 +22,13 @@ import requests
 
 from pat_sync import web
 from pat_sync.backoff import Backoff
-from pat_sync.configuration import Settings, redact
+from pat_sync.configuration import Settings
 from pat_sync.errors import SourceFailed, Stopped, UsageFailed, describe_bug
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.sources.postgresql import database
+from pat_sync.url import redact
 
 # What nginx gives at most at once: tokens, each with less than 200 bytes.
 _FULL = 1000

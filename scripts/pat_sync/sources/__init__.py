@@ -1,1 +1,35 @@
-"""The sources of tokens."""
+"""The sources that there are. Another one is a module beside these, and a line here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pat_sync.errors import ConfigurationError
+from pat_sync.sources.feed import Feed
+from pat_sync.sources.file import File
+from pat_sync.sources.postgresql import Postgresql
+from pat_sync.sources.source import Kind
+
+KINDS: tuple[Kind, ...] = (
+    Postgresql(),
+    Feed(),
+    File(),
+)
+
+
+def kind_of(url: str) -> Kind:
+    scheme, mark, _ = url.partition("://")
+    if not mark or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        # It may be anything, as a connection string with a password.
+        raise ConfigurationError(f"the source is not a URL, as {enumerate_words(kind.example for kind in KINDS)}")
+    for kind in KINDS:
+        if scheme in kind.schemes:
+            return kind
+    schemes = enumerate_words(f"{kind.schemes[0]}://" for kind in KINDS)
+    raise ConfigurationError(f'the source must be {schemes}, not "{scheme}"')
+
+
+def enumerate_words(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}"

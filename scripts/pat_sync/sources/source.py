@@ -1,11 +1,16 @@
-"""What the engine, and `pat-sync status`, want from a source."""
+"""What the command line, the engine and `pat-sync status` want from a source."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pat_sync.applier import Applier
+if TYPE_CHECKING:
+    from pat_sync.applier import Applier
+    from pat_sync.configuration import Settings
+    from pat_sync.metrics import Metrics
+    from pat_sync.pulse import Pulse
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,9 @@ class Probe:
 
 
 class Source(ABC):
+    # For how long it may leave a change alone, in seconds.
+    settles_for = 0.0
+
     @abstractmethod
     def follow(self, applier: Applier, once: bool) -> None:
         """Sends what changes, for ever, or until the store is known to have everything. Raises SourceFailed."""
@@ -44,3 +52,22 @@ class Source(ABC):
     @abstractmethod
     def probe(self, store: Store) -> Probe:
         """Raises SourceFailed if it can't be read."""
+
+
+class Kind(ABC):
+    """What a source says of itself while its library is not loaded, which those do without who use another source."""
+
+    # Those of the URLs that it takes, the usual one first.
+    schemes: tuple[str, ...]
+    # A URL, for people.
+    example: str
+    # Whether it has a place for the last use of tokens (--usage-url).
+    keeps_usage = False
+
+    @abstractmethod
+    def check(self, url: str, insecure_http: bool) -> None:
+        """Raises ConfigurationError if there can be no source at this URL."""
+
+    @abstractmethod
+    def make(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> Source:
+        """Loads the library. Raises ConfigurationError."""

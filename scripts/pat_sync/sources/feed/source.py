@@ -17,12 +17,13 @@ import requests
 
 from pat_sync import web
 from pat_sync.applier import Applier
-from pat_sync.configuration import Settings, redact
+from pat_sync.configuration import Settings
 from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.sources.source import Probe, Source, Store
+from pat_sync.url import redact
 
 # What patctl takes, in bytes.
 _LONGEST_LINE = 65536

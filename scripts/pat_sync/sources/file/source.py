@@ -67,6 +67,7 @@ class FileSource(Source):
         self._metrics = metrics
         self._poll_interval = settings.poll_interval
         self._settle = settings.settle
+        self.settles_for = settings.poll_interval + settings.settle
         self._wanted: str | None = None
 
         # The version that the store has, and the one that was found bad.

@@ -25,10 +25,11 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready
 
-from pat_sync.configuration import Settings, is_loopback, require_trusted_file
+from pat_sync.configuration import Settings, require_trusted_file
 from pat_sync.errors import ConfigurationError, SourceFailed, Stopped, describe
 from pat_sync.log import hide, log
 from pat_sync.pulse import Pulse
+from pat_sync.url import is_loopback
 
 _SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 

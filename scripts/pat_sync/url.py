@@ -1,0 +1,48 @@
+"""URLs as they are given: their parts, what of them may be shown, and whether what is asked there is protected."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+from pat_sync.errors import ConfigurationError
+
+_SECRET_PARAMETER = re.compile(r"pass|secret|token|key$|credential|signature|^sig$|^auth", re.IGNORECASE)
+
+
+def redact(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return "***"
+    user, at, place = rest.partition("?")[0].rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{at}{place}"
+
+
+def is_loopback(host: str) -> bool:
+    """Also for a name: only "localhost" is known to be one without asking."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def split(url: str, name: str) -> SplitResult:
+    """Raises without the URL in the message."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # is checked when it is asked for
+    except ValueError:
+        raise ConfigurationError(f"{name} is not a URL; special characters in it must be written as %XX") from None
+    return parts
+
+
+def has_secret(url: str) -> bool:
+    user = url.partition("://")[2].partition("?")[0].rpartition("@")[0]
+    parameters = url.partition("?")[2]
+    return ":" in user or any(_SECRET_PARAMETER.search(name) for name, _ in parse_qsl(parameters))
+
+
+def is_exposed(parts: SplitResult) -> bool:
+    """Whether who is on the way can read and change what is sent."""
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
