@@ -22,6 +22,7 @@ from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
+from pat_sync.sources.snapshot import SnapshotSender
 from pat_sync.sources.source import Probe, Source, Store
 from pat_sync.url import redact
 
@@ -33,8 +34,7 @@ _LONGEST_CURSOR = 256
 # What is sent to patctl ends with a commit, so the changes before one must fit into memory.
 _MOST_BEFORE_COMMIT = 16 << 20
 
-# A snapshot is passed on in blocks of about this size.
-_BLOCK = 1 << 19
+# What is read of an answer at once.
 _CHUNK = 1 << 16
 
 # A digest in a line, also in one that is no JSON. patctl denies its token if it can't use the line.
@@ -374,35 +374,10 @@ class FeedSource(Source):
             if self._freshness.seems_kept and applier.epoch not in ("", epoch):
                 # Numbers of two epochs are not compared, so it could be older than what the store has.
                 raise SourceFailed(f"its snapshot has another epoch, and may be old: {self._freshness.doubt}")
-            applier.begin_snapshot(epoch, seq)
-            self._send_snapshot(applier, lines, at if self._freshness.is_proven else _UNKNOWN)
+            sender = SnapshotSender(applier, self._metrics, epoch, seq)
+            _send_snapshot(sender, lines, at if self._freshness.is_proven else _UNKNOWN)
         self._wanted = None
         self._has_only_snapshot = True
-
-    def _send_snapshot(self, applier: Applier, lines: Iterator[_Line], at: float) -> None:
-        block: list[bytes] = []
-        size = 0
-        sent = 0
-        for line in lines:
-            if line.op == "snapshot_end":
-                cursor = _text(line, "cursor", _LONGEST_CURSOR)
-                for more in lines:
-                    raise SourceFailed(f"line {more.number} of the answer comes after snapshot_end")
-                applier.end_snapshot(b"".join(block), cursor, at)
-                self._metrics.set_snapshot("read", sent)
-                log.info("the snapshot was read: %d tokens", sent)
-                return
-            if not _is_of(line, "put"):
-                raise SourceFailed(f'line {line.number} of the answer: "{line.op}" has no place in a snapshot')
-            block.append(line.text)
-            size += len(line.text)
-            sent += 1
-            if size >= _BLOCK:
-                applier.send(b"".join(block))
-                self._metrics.set_snapshot("read", sent)
-                block.clear()
-                size = 0
-        raise SourceFailed("the answer ends without snapshot_end")
 
     # --- HTTP ---
 
@@ -473,6 +448,20 @@ class FeedSource(Source):
                 self._patience.until += time.monotonic() - came_at
         if rest:
             raise SourceFailed(f"the answer ends in the middle of line {number + 1}")
+
+
+def _send_snapshot(sender: SnapshotSender, lines: Iterator[_Line], at: float) -> None:
+    for line in lines:
+        if line.op == "snapshot_end":
+            cursor = _text(line, "cursor", _LONGEST_CURSOR)
+            for more in lines:
+                raise SourceFailed(f"line {more.number} of the answer comes after snapshot_end")
+            sender.end(cursor, at)
+            return
+        if not _is_of(line, "put"):
+            raise SourceFailed(f'line {line.number} of the answer: "{line.op}" has no place in a snapshot')
+        sender.put(line.text)
+    raise SourceFailed("the answer ends without snapshot_end")
 
 
 def _fields(text: bytes) -> dict[str, Any]:

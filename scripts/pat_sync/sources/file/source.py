@@ -23,10 +23,11 @@ from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.sources.file.lists import parse_list
 from pat_sync.sources.file.record import BadRecord, parse_line, to_put
+from pat_sync.sources.snapshot import SnapshotSender
 from pat_sync.sources.source import Probe, Source, Store
 
 _LONGEST_LINE = 65536
-_BLOCK = 1 << 19
+_CHUNK = 1 << 19
 
 # A line that says so many lines were done, in the middle of a long file.
 _BEAT_EVERY = 1000
@@ -81,7 +82,7 @@ class FileSource(Source):
     def probe(self, store: Store) -> Probe:
         with self._open() as file:
             digest = hashlib.sha256()
-            while chunk := file.read(_BLOCK):
+            while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         if store.epoch != self._epoch:
             return Probe("is there; the store does not come from this file", False)
@@ -164,26 +165,13 @@ class FileSource(Source):
         return reader.content()
 
     def _send(self, applier: Applier, file: BinaryIO, content: str, version: _Version, at: float) -> None:
-        applier.begin_snapshot(self._epoch, 0)
+        sender = SnapshotSender(applier, self._metrics, self._epoch, 0)
         reader = _Reader(file)
-        block: list[bytes] = []
-        size = 0
-        sent = 0
         for number, fields in self._records(reader):
-            line = _put(number, fields)[1]
-            block.append(line)
-            size += len(line)
-            sent += 1
-            if size >= _BLOCK:
-                applier.send(b"".join(block))
-                self._metrics.set_snapshot("read", sent)
-                block.clear()
-                size = 0
+            sender.put(_put(number, fields)[1])
         if reader.content() != content or _Version.of(file) != version:
             raise SourceFailed(f'"{self._path}" was written to while it was read: replace it by renaming')
-        applier.end_snapshot(b"".join(block), _cursor(content), at)
-        self._metrics.set_snapshot("read", sent)
-        log.info("the snapshot was read: %d tokens", sent)
+        sender.end(_cursor(content), at)
 
 
 def _cursor(content: str) -> str:
