@@ -140,10 +140,23 @@ def test_a_bad_line_is_named_with_its_cause_and_left_out(patctl: Patctl, line: s
 
     strict = patctl.run("import", "--strict", "-", input=lines, status=NO)
     assert "line 2: " in strict.stderr and cause in strict.stderr
+    dry = patctl.run("import", "--dry-run", "-", input=lines, status=NO)
+    assert dry.stderr == strict.stderr.splitlines(keepends=True)[0]
     assert patctl.json("list") == []
 
     assert "refused 1 line" in patctl.run("import", "-", input=lines).stderr
     assert {token["id"] for token in patctl.json("list")} == {"7", "8"}
+
+
+def test_a_dry_run_needs_no_store_and_finds_what_is_good(tmp_path: Path) -> None:
+    nowhere = Patctl(tmp_path / "nowhere")
+    good = json.dumps(record(7)) + "\n"
+    assert nowhere.run("import", "--dry-run", "-", input=good).stderr == ""
+    plaintext = '{"token":"aaaaaaaaaaaaaaaaaaaa","id":"1","subject":"s"}'
+    nowhere.run("import", "--dry-run", "--plaintext", "-", input=plaintext)
+    nowhere.run("import", "--dry-run", "--plaintext", "-", input=good, status=NO)
+    nowhere.run("import", "--dry-run", "--local-revocations", "-", status=USAGE)
+    assert not nowhere.store.exists()
 
 
 def test_lines_may_have_dos_ends_a_byte_order_mark_and_blank_lines(patctl: Patctl) -> None:

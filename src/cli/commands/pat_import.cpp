@@ -27,6 +27,7 @@ namespace {
 constexpr const char *examples = R"(Examples:
   patctl import tokens.jsonl
   psql -XAtc 'SELECT …' | patctl import --strict -
+  patctl import --dry-run tokens.jsonl
   patctl export --store /var/lib/pat/a | patctl import --store /var/lib/pat/b -
   patctl import --local-revocations revocations.jsonl
 A line: {"digest":"9f86d0…","id":"42","subject":"user:42","scopes":["read:api"],"expires_at":1798761600})";
@@ -35,6 +36,7 @@ struct import_options {
     std::string file;
     bool plaintext = false;
     bool strict = false;
+    bool dry_run = false;
     bool local_revocations = false;
 };
 
@@ -173,6 +175,34 @@ import_result write_records(const context &with, store::writer &writer, const co
     return result;
 }
 
+/// Reads and encodes a line, whose digest is returned; throws bad_value.
+digest encode_record(const simdjson::dom::object &object, record_form form, const hasher &hash, record_buffer &buffer,
+                     encoded &result)
+{
+    draft drafted;
+    const digest key = read_record(object, form, &hash, drafted);
+
+    result = encode(make_token_key(key), drafted.view(), buffer);
+    if (result.error != codec_error::none) {
+        throw bad_value{std::string{message(result.error)}};
+    }
+    return key;
+}
+
+exit_status check_records(const context &with, const import_options &options)
+{
+    const input from{options.file};
+    const pepper_hasher hash{options.plaintext ? with.pepper_file : std::string{}};
+    const record_form form = options.plaintext ? record_form::plaintext : record_form::digest;
+
+    const std::uint64_t refused = read_lines(from, [&](std::uint64_t, const simdjson::dom::object &object) {
+        record_buffer buffer;
+        encoded result;
+        encode_record(object, form, hash.get(), buffer, result);
+    });
+    return refused == 0 ? exit_status::yes : exit_status::no;
+}
+
 exit_status import_records(const context &with, const import_options &options)
 {
     const input from{options.file};
@@ -190,14 +220,9 @@ exit_status import_records(const context &with, const import_options &options)
     const record_form form = options.plaintext ? record_form::plaintext : record_form::digest;
     collection records;
     const std::uint64_t refused = read_lines(from, [&](std::uint64_t number, const simdjson::dom::object &object) {
-        draft drafted;
-        const digest of = read_record(object, form, &hash.get(), drafted);
-
         record_buffer buffer;
-        const encoded result = encode(make_token_key(of), drafted.view(), buffer);
-        if (result.error != codec_error::none) {
-            throw bad_value{std::string{message(result.error)}};
-        }
+        encoded result;
+        const digest of = encode_record(object, form, hash.get(), buffer, result);
         records.add(of, number, result.bytes);
     });
     if (is_too_strict_for(options, refused)) {
@@ -327,12 +352,18 @@ void add_import(CLI::App &app, context &with)
     auto *plaintext =
         command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
     command->add_flag("--strict", options->strict, "import nothing if a line is bad");
+    auto *dry_run = command->add_flag("--dry-run", options->dry_run,
+                                      "say which lines are bad, without a store, and import nothing");
     command
         ->add_flag("--local-revocations", options->local_revocations,
                    "lines are those of \"export --local-revocations\"")
-        ->excludes(plaintext);
+        ->excludes(plaintext)
+        ->excludes(dry_run);
     command->callback([&with, options] {
         with.run = [&with, options] {
+            if (options->dry_run) {
+                return check_records(with, *options);
+            }
             return options->local_revocations ? import_local_revocations(with, *options)
                                               : import_records(with, *options);
         };
