@@ -373,15 +373,20 @@ class Applier:
         self._metrics.set("pat_sync_disk_full", self._waiting_for_disk)
 
 
+def environment_of_patctl() -> dict[str, str]:
+    """Without secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PAT_SYNC_", "PG"))}
+
+
 def _start(settings: Settings) -> subprocess.Popen[bytes]:
     try:
-        # In a group of its own, so that Ctrl-C in a terminal reaches pat-sync alone. It gets none of the secrets.
+        # In a group of its own, so that Ctrl-C in a terminal reaches pat-sync alone.
         process = subprocess.Popen(
             [settings.patctl, "apply", "--store", settings.store],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if not name.startswith(("PAT_SYNC_", "PG"))},
+            env=environment_of_patctl(),
             process_group=0,
         )
     except OSError as error:

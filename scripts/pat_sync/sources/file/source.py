@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import stat
 import time
@@ -21,8 +22,9 @@ from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
+from pat_sync.sources.file.check import Check
 from pat_sync.sources.file.lists import parse_list
-from pat_sync.sources.file.record import BadRecord, parse_line, to_put
+from pat_sync.sources.file.record import BadRecord, digest_of, parse_line, to_put
 from pat_sync.sources.snapshot import SnapshotSender
 from pat_sync.sources.source import Probe, Source, Store
 
@@ -64,6 +66,7 @@ class FileSource(Source):
         self._epoch = f"file:{hashlib.sha256(bytes(self._path)).hexdigest()[:16]}"
         is_csv = settings.file_format == "csv" or (settings.file_format is None and self._path.suffix.lower() == ".csv")
         self._records = _csv_records if is_csv else _json_records
+        self._patctl = settings.patctl
         self._pulse = pulse
         self._metrics = metrics
         self._poll_interval = settings.poll_interval
@@ -153,36 +156,53 @@ class FileSource(Source):
 
     def _check(self, file: BinaryIO) -> str:
         """The hash of the content, all of which is good."""
-        seen: set[bytes] = set()
         reader = _Reader(file)
-        for number, fields in self._records(reader):
+        with Check(self._patctl, self._pulse) as check:
+            found: _BadFile | None = None
+            try:
+                self._look_at(reader, check)
+            except _BadFile as error:
+                found = error
+            # Of lines before that one, too.
+            complaint = check.finish()
+        if complaint is not None:
+            raise _BadFile(complaint)
+        if found is not None:
+            raise found
+        return reader.content()
+
+    def _look_at(self, reader: _Reader, check: Check) -> None:
+        """What patctl does not look at: lines as they are in a file, and digests that come twice."""
+        seen: set[bytes] = set()
+        for number, fields, line in self._records(reader):
             if number % _BEAT_EVERY == 0:
                 self._pulse.beat()
-            digest = _put(number, fields)[0]
+            check.add(number, line)
+            digest = digest_of(fields)
+            if digest is None:
+                continue
             if digest in seen:
                 raise _BadFile(f'line {number}: digest "{digest.hex()}" comes twice')
             seen.add(digest)
-        return reader.content()
 
     def _send(self, applier: Applier, file: BinaryIO, content: str, version: _Version, at: float) -> None:
         sender = SnapshotSender(applier, self._metrics, self._epoch, 0)
         reader = _Reader(file)
-        for number, fields in self._records(reader):
-            sender.put(_put(number, fields)[1])
+        for _, fields, _ in self._records(reader):
+            # Another version may have lines that are bad, which patctl would take for a reason to deny their tokens.
+            if _Version.of(file) != version:
+                raise self._was_written_to()
+            sender.put(to_put(fields))
         if reader.content() != content or _Version.of(file) != version:
-            raise SourceFailed(f'"{self._path}" was written to while it was read: replace it by renaming')
+            raise self._was_written_to()
         sender.end(_cursor(content), at)
+
+    def _was_written_to(self) -> SourceFailed:
+        return SourceFailed(f'"{self._path}" was written to while it was read: replace it by renaming')
 
 
 def _cursor(content: str) -> str:
     return f"sha256:{content}"
-
-
-def _put(number: int, fields: dict[str, Any]) -> tuple[bytes, bytes]:
-    try:
-        return to_put(fields)
-    except BadRecord as error:
-        raise _BadFile(f"line {number}: {error}") from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -215,20 +235,22 @@ class _Reader:
         return self._hash.hexdigest()
 
 
-# --- formats: the number of a line, and what it says ---
+# --- formats: the number of a line, what it says, and the line of JSON that says it ---
+
+_Record = tuple[int, dict[str, Any], bytes]
 
 
-def _json_records(reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_records(reader: _Reader) -> Iterator[_Record]:
     for line in reader:
         if not line.strip():
             continue
         try:
-            yield reader.number, parse_line(line)
+            yield reader.number, parse_line(line), line
         except BadRecord as error:
             raise _BadFile(f"line {reader.number}: {error}") from None
 
 
-def _csv_records(reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_records(reader: _Reader) -> Iterator[_Record]:
     try:
         rows = csv.reader((line.decode() for line in reader), strict=True)
         header = next(rows, None)
@@ -245,9 +267,10 @@ def _csv_records(reader: _Reader) -> Iterator[tuple[int, dict[str, Any]]]:
             if len(row) != len(header):
                 raise _BadFile(f"line {reader.number}: {len(row)} cells, where the header has {len(header)}")
             try:
-                yield reader.number, _from_cells(dict(zip(header, row)))
+                fields = _from_cells(dict(zip(header, row)))
             except BadRecord as error:
                 raise _BadFile(f"line {reader.number}: {error}") from None
+            yield reader.number, fields, json.dumps(fields, ensure_ascii=False).encode() + b"\n"
     except UnicodeDecodeError:
         raise _BadFile(f"line {reader.number}: not UTF-8") from None
     except csv.Error as error:

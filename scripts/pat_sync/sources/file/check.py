@@ -1,0 +1,82 @@
+"""Has patctl look at a file before anything of it is sent: it alone has the rules for records."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from pat_sync.applier import environment_of_patctl
+from pat_sync.errors import ApplierFailed
+from pat_sync.pulse import Pulse
+
+_BUFFER = 1 << 16
+
+
+class Check:
+    """A running `patctl import --dry-run`. Any method may raise ApplierFailed, and Stopped."""
+
+    def __init__(self, patctl: Path, pulse: Pulse) -> None:
+        self._pulse = pulse
+        self._written = 0
+        # The first line that is bad, with its number; or else the last that patctl said.
+        self._complaint: str | None = None
+        self._last_words = ""
+        try:
+            # In a group of its own, as the other patctl is.
+            self._process = subprocess.Popen(
+                [patctl, "import", "--dry-run", "-"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                bufsize=_BUFFER,
+                env=environment_of_patctl(),
+                process_group=0,
+            )
+        except OSError as error:
+            raise ApplierFailed(f'"{patctl}" can\'t be run: {error.strerror}') from None
+        self._thread = threading.Thread(target=self._read_errors, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Check:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._thread.join(1)
+        self._close_input()
+
+    def add(self, number: int, line: bytes) -> None:
+        """A line of the file, with its end; those that are left out count."""
+        assert self._process.stdin is not None
+        # Why it ended, finish() says.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(b"\n" * (number - self._written - 1) + line)
+        self._written = number
+
+    def finish(self) -> str | None:
+        """What is wrong with the first line that is bad."""
+        self._close_input()
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+            self._pulse.beat()
+        status = self._process.wait()
+        if self._complaint is None and status != 0:
+            raise ApplierFailed(f"it could not check the file, and ended with status {status}: {self._last_words}")
+        return self._complaint
+
+    def _close_input(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def _read_errors(self) -> None:
+        """To the end, so that nothing fills up, whatever the number of lines that are bad."""
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            text = line.decode(errors="replace").strip().removeprefix("patctl: ")
+            self._last_words = text
+            if self._complaint is None and text.startswith("line "):
+                self._complaint = text
