@@ -102,7 +102,8 @@ class Applier:
                 (self._read_errors, self._process.stderr),
             )
         ]
-        for thread in self._threads:
+        # The first one waits for the second, which may be soon.
+        for thread in reversed(self._threads):
             thread.start()
 
         try:
