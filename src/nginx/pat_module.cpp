@@ -16,15 +16,16 @@ namespace {
 /// Whether the zone can tell the stores apart.
 [[nodiscard]] bool are_short_enough(ngx_conf_t *cf, const ngx_array_t &stores) noexcept
 {
-    for (const store_conf *store : items<store_conf *>(stores)) {
-        if (store->path.len > max_zone_name_length) {
-            ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                          "auth_pat store \"%V\" in %V:%ui: with an auth_pat_zone, a path has at most %uz characters",
-                          &store->path, &store->place.file, store->place.line, max_zone_name_length);
-            return false;
-        }
+    const auto all = items<store_conf *>(stores);
+    const auto too_long = std::ranges::find_if(all, [](auto *store) { return store->path.len > max_zone_name_length; });
+    if (too_long == all.end()) {
+        return true;
     }
-    return true;
+    const store_conf &store = **too_long;
+    ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
+                  "auth_pat store \"%V\" in %V:%ui: with an auth_pat_zone, a path has at most %uz characters",
+                  &store.path, &store.place.file, store.place.line, max_zone_name_length);
+    return false;
 }
 
 ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept
