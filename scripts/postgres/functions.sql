@@ -9,7 +9,7 @@
 
 -- Where the source is. A number (seq) means something only within an epoch, which is
 --
---     cluster - timeline - database - oid of pat.token - pat.history.epoch
+--     cluster - timeline - database - oid of pat.token - pat.history.epoch with pat.catch_ups
 --
 -- so that another cluster, a standby that became the primary (and may lack the last commits), a copy of the database
 -- and a restored dump are others. A standby has the epoch of its primary: it can't ask which timeline it follows
@@ -20,8 +20,8 @@
 -- deletions that are forgotten by now, and needs a snapshot.
 --
 -- unnumbered says that there are changes without a number, which no edge gets, or that the numbers which are given next
--- would be too low: pat.number_found() mends both. triggers names the triggers that are not as they must be, so that a change may escape. As long as there is one or the other, no
--- edge must claim to be up to date.
+-- would be too low: pat.number_found() mends both. triggers names the triggers that are not as they must be, so that a
+-- change may escape. As long as there is one or the other, no edge must claim to be up to date.
 DO $$
 BEGIN
     IF (SELECT pronargs = 0 AND cardinality(proallargtypes) < 7 FROM pg_proc
@@ -40,8 +40,14 @@ AS $$
 DECLARE
     history pat.history;
     timeline text;
+    catch_ups bigint;
 BEGIN
     SELECT * INTO STRICT history FROM pat.history;
+    "position" := pat.position();
+
+    -- In this order, which is not the one in which pat.catch_up() sets them.
+    unnumbered := pat.last_number() < "position";
+    SELECT last_value INTO STRICT catch_ups FROM pat.catch_ups;
 
     is_standby := pg_is_in_recovery();
     IF is_standby THEN
@@ -58,13 +64,13 @@ BEGIN
                        lower(ltrim(timeline, '0')),
                        (SELECT to_hex(oid::bigint) FROM pg_database WHERE datname = current_database()),
                        to_hex('pat.token'::regclass::oid::bigint),
-                       history.epoch);
-    "position" := pat.position();
+                       CASE WHEN catch_ups = 0 THEN history.epoch
+                            ELSE left(encode(sha256(convert_to(history.epoch || catch_ups, 'UTF8')), 'hex'), 12) END);
     horizon := history.horizon;
     key_id := encode(history.key_id, 'hex');
-    unnumbered := EXISTS (SELECT FROM pat.token WHERE NOT is_numbered)
-        OR EXISTS (SELECT FROM pat.tombstone WHERE seq IS NULL)
-        OR pat.last_number() < "position";
+    unnumbered := unnumbered
+        OR EXISTS (SELECT FROM pat.token WHERE NOT is_numbered)
+        OR EXISTS (SELECT FROM pat.tombstone WHERE seq IS NULL);
     triggers := (SELECT string_agg(format('%s on pat.%s', wrong.name, wrong.relation), ', '
                                    ORDER BY wrong.relation, wrong.name)
                  FROM pat.wrong_triggers() AS wrong);
@@ -654,7 +660,8 @@ RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat
 AS $$
 BEGIN
     LOCK TABLE pat.clock IN EXCLUSIVE MODE;
-    PERFORM setval('pat.seq', greatest(nextval('pat.seq'), pat.position()));
+    PERFORM pat.catch_up();
+    PERFORM pat.next_number();
     UPDATE pat.history SET epoch = left(replace(gen_random_uuid()::text, '-', ''), 12);
     PERFORM pg_notify('pat_changes', '');
     RETURN (SELECT source.epoch FROM pat.source() AS source);

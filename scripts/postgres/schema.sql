@@ -193,6 +193,17 @@ $$;
 
 CREATE SEQUENCE IF NOT EXISTS pat.seq AS bigint NO CYCLE;
 
+-- The highest number that was given. A sequence, so that SERIALIZABLE can see that pat.seq fell behind it: to read the
+-- tables would count as a conflict with every other writer, and would show them as they were. What it does not see: a
+-- restore that put this one back as well. The next look of an edge, or a change of another isolation level, finds that,
+-- unless SERIALIZABLE has given all numbers until then that were given before.
+CREATE SEQUENCE IF NOT EXISTS pat.highest AS bigint MINVALUE 0 START 0 NO CYCLE;
+
+-- A part of the epoch: another one each time that pat.seq is found behind and set, 0 before that. A sequence, because
+-- what is set in pat.seq stays when the transaction is rolled back, and so must the epoch that tells of it. By chance,
+-- and not one after another: a restore, or a crash, may put an old one back.
+CREATE SEQUENCE IF NOT EXISTS pat.catch_ups AS bigint MINVALUE 0 START 0 NO CYCLE;
+
 -- The lock. It has no rows, so that nobody else has a reason to lock it.
 CREATE TABLE IF NOT EXISTS pat.clock ();
 
@@ -334,6 +345,17 @@ BEGIN
 END
 $$;
 
+-- Of an earlier version.
+DROP FUNCTION IF EXISTS pat.catch_up();
+
+DO $$
+BEGIN
+    IF (SELECT last_value FROM pat.highest) < pat.position() THEN
+        PERFORM setval('pat.highest', pat.position());
+    END IF;
+END
+$$;
+
 -- Holds the subject until the end of the transaction: shared with others who make tokens of it, or alone. 256 rows are
 -- for all subjects, so that now and then one waits for another.
 CREATE OR REPLACE FUNCTION pat.lock_subject(subject text, alone boolean)
@@ -462,17 +484,32 @@ BEGIN
 END
 $$;
 
+-- Only for who holds the clock.
+CREATE OR REPLACE FUNCTION pat.next_number()
+RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    RETURN setval('pat.highest', nextval('pat.seq'));
+END
+$$;
+
 -- Logical replication and partial restores leave the sequence behind. Numbers may have been given since that edges have
--- passed by already, so each takes a snapshot.
-CREATE OR REPLACE FUNCTION pat.catch_up()
+-- passed by already, so each takes a snapshot. The epoch is set first: who sees the sequence as it is now sees the new
+-- epoch, too.
+CREATE OR REPLACE FUNCTION pat.catch_up(reads_tables boolean DEFAULT true)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
-    highest CONSTANT bigint := pat.position();
+    wanted bigint := (SELECT last_value FROM pat.highest);
 BEGIN
-    IF pat.last_number() < highest THEN
-        PERFORM setval('pat.seq', highest);
-        UPDATE pat.history SET epoch = left(replace(gen_random_uuid()::text, '-', ''), 12);
+    IF catch_up.reads_tables THEN
+        wanted := greatest(wanted, pat.position());
+    END IF;
+    IF pat.last_number() < wanted THEN
+        PERFORM setval('pat.catch_ups',
+                       ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12))::bit(48)::bigint + 1);
+        PERFORM setval('pat.highest', wanted);
+        PERFORM setval('pat.seq', wanted);
     END IF;
 END
 $$;
@@ -495,10 +532,7 @@ BEGIN
 
     LOCK TABLE pat.clock IN EXCLUSIVE MODE;
 
-    -- SERIALIZABLE does not look: that would count as a conflict with every other writer. The next look of an edge does.
-    IF current_setting('transaction_isolation') <> 'serializable' THEN
-        PERFORM pat.catch_up();
-    END IF;
+    PERFORM pat.catch_up(reads_tables => current_setting('transaction_isolation') <> 'serializable');
 
     -- The first change after a standby has become the primary: see pat.source().
     timeline_now := left(pg_walfile_name(pg_current_wal_lsn()), 8);
@@ -528,12 +562,12 @@ BEGIN
         RETURN;
     END IF;
     IF former <> number_token.digest AND NOT EXISTS (SELECT FROM pat.token WHERE token.digest = former) THEN
-        number := nextval('pat.seq');
+        number := pat.next_number();
         INSERT INTO pat.tombstone (digest, seq) VALUES (former, number)
         ON CONFLICT (digest) DO UPDATE SET deleted_at = excluded.deleted_at, seq = excluded.seq;
     END IF;
 
-    number := nextval('pat.seq');
+    number := pat.next_number();
     UPDATE pat.token SET seq = number, numbered_digest = digest, numbered_hash = pat.content_hash(
         digest, id, subject, name, scopes, cidrs, issued_at, not_before, expires_at, revoked_at, claims, number)
     WHERE token.digest = number_token.digest;
@@ -544,7 +578,7 @@ CREATE OR REPLACE FUNCTION pat.number_tombstone(digest bytea)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 BEGIN
-    UPDATE pat.tombstone SET seq = nextval('pat.seq')
+    UPDATE pat.tombstone SET seq = pat.next_number()
     WHERE tombstone.digest = number_tombstone.digest AND tombstone.seq IS NULL;
 END
 $$;

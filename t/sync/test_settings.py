@@ -143,7 +143,7 @@ def test_a_sequence_that_fell_behind_catches_up_whatever_is_set(database: Databa
 def test_a_number_below_the_cursor_of_an_edge_loses_no_revocation(
     database: Database, tmp_path: Path, level: str, edge_level: str
 ) -> None:
-    """SERIALIZABLE does not see that the sequence fell behind, as by a partial restore."""
+    """The sequence fell behind, as by a partial restore."""
     store = Store(tmp_path / "store")
     options = ("--source", database.url("edge"), "--store", store.folder)
     with database.connect("shop") as shop, database.connect() as owner:
@@ -161,6 +161,99 @@ def test_a_number_below_the_cursor_of_an_edge_loses_no_revocation(
             owner.execute("ALTER ROLE edge RESET ALL")
         assert not source(owner).unnumbered
         assert one(owner, "SELECT nextval('pat.seq') > pat.position()")
+
+
+# As a restore puts them back, which a change that is SERIALIZABLE does not see.
+PUT_SEQUENCES_BACK = (
+    "SELECT setval(oid::regclass, CASE relname WHEN 'seq' THEN 1 ELSE 0 END, false) FROM pg_class"
+    " WHERE relnamespace = 'pat'::regnamespace AND relname IN ('seq', 'highest')"
+)
+
+
+def test_a_sequence_that_caught_up_loses_no_revocation_if_the_transaction_is_rolled_back(
+    database: Database, tmp_path: Path
+) -> None:
+    """What is set in a sequence stays, unlike all else."""
+    store = Store(tmp_path / "store")
+    options = ("--source", database.url("edge"), "--store", store.folder)
+    with database.connect("shop") as shop, database.connect() as owner:
+        a, b, c = (issue(shop)[0] for _ in range(3))
+        owner.execute("UPDATE pat.token SET name = 'n' WHERE id = %s", (a,))
+        assert once(*options).returncode == 0
+        owner.execute(PUT_SEQUENCES_BACK)
+        shop.execute("SET default_transaction_isolation = serializable")
+        shop.execute("SELECT pat.revoke(%s)", (b,))
+        assert one(owner, "SELECT seq FROM pat.token WHERE id = %s", b) == 1 and source(owner).unnumbered
+
+        owner.execute("CREATE TABLE orders (n int PRIMARY KEY);"
+                      " CREATE TABLE lines (n int REFERENCES orders DEFERRABLE INITIALLY DEFERRED)")
+        with pytest.raises(psycopg.errors.ForeignKeyViolation), owner.transaction():
+            owner.execute("UPDATE pat.token SET name = 'z' WHERE id = %s", (c,))
+            owner.execute("INSERT INTO lines VALUES (7)")
+        assert not source(owner).unnumbered
+        assert once(*options).returncode == 0
+        assert store.tokens() == {a: "ok", b: "revoked", c: "ok"}
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_sequence_that_fell_behind_is_not_overtaken_before_anyone_looks(
+    database: Database, tmp_path: Path, level: str
+) -> None:
+    store = Store(tmp_path / "store")
+    options = ("--source", database.url("edge"), "--store", store.folder)
+    with database.connect("shop") as shop, database.connect() as owner:
+        a, b, c = (issue(shop)[0] for _ in range(3))
+        for name in ("n", "m"):
+            owner.execute("UPDATE pat.token SET name = %s WHERE id = %s", (name, a))
+        assert once(*options).returncode == 0
+        owner.execute("SELECT setval('pat.seq', 3)")
+        owner.execute("SELECT set_config('default_transaction_isolation', %s, false)", (level,))
+        owner.execute("SELECT pat.revoke(%s)", (b,))
+        owner.execute("UPDATE pat.token SET name = 'x' WHERE id = %s", (c,))
+        assert one(owner, "SELECT array_agg(seq ORDER BY seq) FROM pat.token") == [5, 6, 7]
+        assert not source(owner).unnumbered
+        assert once(*options).returncode == 0
+        assert store.tokens() == {a: "ok", b: "revoked", c: "ok"}
+
+
+def test_each_time_that_the_sequence_fell_behind_is_another_epoch(database: Database) -> None:
+    """Also after a restore, or a crash, that put back how often that was."""
+    with database.connect("shop") as shop, database.connect() as owner:
+        for _ in range(3):
+            issue(shop)
+        epochs = [source(owner).epoch]
+        for _ in range(3):
+            owner.execute(PUT_SEQUENCES_BACK)
+            owner.execute("SELECT setval('pat.catch_ups', 0, false)")
+            issue(shop)
+            epochs.append(source(owner).epoch)
+        owner.execute("SELECT pat.new_epoch()")
+        epochs.append(source(owner).epoch)
+        assert len(set(epochs)) == 5 and {len(epoch) for epoch in epochs} == {len(epochs[0])}
+
+
+def test_an_update_of_the_schema_keeps_the_epoch_and_knows_the_highest_number(database: Database) -> None:
+    with database.connect("shop") as shop, database.connect() as owner:
+        # As the version before had it.
+        owner.execute("DROP SEQUENCE pat.highest, pat.catch_ups; CREATE FUNCTION pat.catch_up() RETURNS void"
+                      " LANGUAGE sql AS ''; ALTER FUNCTION pat.catch_up() OWNER TO pat_owner")
+        for n in (1, 2, 3):
+            owner.execute("ALTER TABLE pat.token DISABLE TRIGGER ALL")
+            owner.execute("INSERT INTO pat.token (digest, id, subject, seq) VALUES (sha256(%s), %s, 'x', %s)", (bytes([n]), n, n))
+        owner.execute("SELECT setval('pat.seq', 3)")
+        database.install()
+        assert one(owner, "SELECT pat.number_changes()") == 3
+        epoch = source(owner).epoch
+        database.install()
+        issue(shop)
+        assert source(owner).epoch == epoch == f"{epoch.rpartition('-')[0]}-{one(owner, 'SELECT epoch FROM pat.history')}"
+
+        owner.execute("DROP SEQUENCE pat.highest")
+        owner.execute("SELECT setval('pat.seq', 2)")
+        database.install()
+        shop.execute("SET default_transaction_isolation = serializable")
+        issue(shop)
+        assert source(owner)[1:2] == (8,) and source(owner).epoch != epoch
 
 
 # --- what an edge can hold up ---
