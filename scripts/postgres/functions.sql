@@ -507,6 +507,13 @@ BEGIN
 
     UPDATE pat.token SET expires_at = least(token.expires_at, now() + rotate.overlap), replaced_by = rotate.id
     WHERE token.digest = old.digest;
+    IF NOT EXISTS (SELECT FROM pat.token
+                   WHERE token.digest = old.digest AND token.replaced_by = rotate.id
+                       AND token.expires_at <= least(old.expires_at, now() + rotate.overlap)) THEN
+        RAISE EXCEPTION 'the token "%" is not rotated: something kept its row from being written', old.id
+            USING ERRCODE = 'triggered_action_exception',
+                HINT = 'Look for triggers and rules on pat.token that install.sql did not make: \d pat.token.';
+    END IF;
 END
 $$;
 
@@ -520,11 +527,11 @@ CREATE OR REPLACE FUNCTION pat.revoke(id text)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 #variable_conflict use_column
+DECLARE
+    was_written boolean;
 BEGIN
     UPDATE pat.token SET revoked_at = now() WHERE token.id = revoke.id AND token.revoked_at IS NULL;
-    IF FOUND THEN
-        RETURN true;
-    END IF;
+    was_written := FOUND;
 
     IF NOT EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id) THEN
         RAISE EXCEPTION 'there is no token with the id "%"', revoke.id
@@ -534,7 +541,7 @@ BEGIN
             USING ERRCODE = 'triggered_action_exception',
                 HINT = 'Look for triggers and rules on pat.token that install.sql did not make: \d pat.token.';
     END IF;
-    RETURN false;
+    RETURN was_written;
 END
 $$;
 

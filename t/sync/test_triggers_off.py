@@ -498,6 +498,32 @@ def test_a_revocation_that_is_swallowed_is_an_error(owner: Connection, swallower
     assert "triggers and rules" in str(refused.value.diag.message_hint)
 
 
+KEEPER = (
+    "CREATE FUNCTION pat.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.revoked_at := OLD.revoked_at;"
+    " NEW.expires_at := OLD.expires_at; RETURN NEW; END';"
+    " CREATE TRIGGER keep BEFORE UPDATE ON pat.token FOR EACH ROW EXECUTE FUNCTION pat.keep()"
+)
+
+
+def test_a_revocation_that_a_trigger_takes_back_is_an_error(owner: Connection) -> None:
+    insert(owner, bytes(32), id="t1")
+    owner.execute(KEEPER)
+    with pytest.raises(errors.TriggeredActionException, match='"t1" is not revoked.*kept') as refused:
+        owner.execute("SELECT pat.revoke('t1')")
+    assert "triggers and rules" in str(refused.value.diag.message_hint)
+
+
+@pytest.mark.parametrize("swallower", [*SWALLOWERS.values(), KEEPER], ids=[*SWALLOWERS, "trigger that keeps"])
+@pytest.mark.parametrize("overlap", ["0", "24 hours"])
+def test_a_rotation_that_is_swallowed_is_an_error(owner: Connection, swallower: str, overlap: str) -> None:
+    insert(owner, bytes(32), id="t1")
+    owner.execute(swallower)
+    with pytest.raises(errors.TriggeredActionException, match='"t1" is not rotated.*kept') as refused:
+        owner.execute("SELECT pat.rotate('t1', %s)", (overlap,))
+    assert "triggers and rules" in str(refused.value.diag.message_hint)
+    assert one(owner, "SELECT count(*) FROM pat.token") == 1
+
+
 # --- an older schema ---
 
 
