@@ -627,7 +627,7 @@ $$;
 
 -- Numbers all changes that have no number, made with triggers off or with pat.notify = off, and returns how many they
 -- are. It waits for who is changing one of them. One that can't be written as it is, because it got around the rules, is
--- an error that names it, and then none gets a number from this call.
+-- an error that names it, and then none gets a number from this call. A sequence that fell behind catches up.
 CREATE OR REPLACE FUNCTION pat.number_changes()
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -640,8 +640,9 @@ BEGIN
     tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered ORDER BY token.digest FOR NO KEY UPDATE);
     tombstones := ARRAY(SELECT tombstone.digest FROM pat.tombstone WHERE seq IS NULL
                         ORDER BY tombstone.digest FOR NO KEY UPDATE);
-    IF cardinality(tokens) + cardinality(tombstones) > 0 THEN
+    IF cardinality(tokens) + cardinality(tombstones) > 0 OR pat.last_number() < pat.position() THEN
         PERFORM pat.begin_numbering();
+        PERFORM pat.catch_up();
         FOREACH found IN ARRAY tombstones LOOP
             PERFORM pat.number_tombstone(found);
         END LOOP;

@@ -524,6 +524,39 @@ def test_a_rotation_that_is_swallowed_is_an_error(owner: Connection, swallower: 
     assert one(owner, "SELECT count(*) FROM pat.token") == 1
 
 
+# --- a sequence that fell behind, and nothing else ---
+
+
+def test_number_changes_mends_a_sequence_that_fell_behind(owner: Connection) -> None:
+    for n in range(3):
+        insert(owner, bytes([n] * 32))
+    before = source(owner)
+    owner.execute("SELECT setval('pat.seq', 1, false)")
+    assert source(owner).unnumbered
+    assert one(owner, "SELECT pat.number_changes()") == 0
+    after = source(owner)
+    assert not after.unnumbered and after.position == before.position and after.epoch != before.epoch
+    assert one(owner, "SELECT pat.number_changes()") == 0 and source(owner) == after
+
+
+def test_the_status_tells_of_a_sequence_that_stays_behind(database: Database, owner: Connection, store: Store) -> None:
+    for n in range(3):
+        insert(owner, bytes([n] * 32))
+    options = ("--source", database.url("edge"), "--store", store.folder)
+    assert once(*options).returncode == 0
+    owner.execute("SELECT setval('pat.seq', 1, false)")
+    owner.execute("ALTER ROLE edge SET default_transaction_read_only = on")
+    try:
+        done = pat_sync("status", *options)
+        assert done.returncode == 1 and "pat.seq is behind" in done.stdout
+    finally:
+        owner.execute("ALTER ROLE edge RESET ALL")
+    # It asks, too.
+    done = pat_sync("status", *options)
+    assert "behind the numbers" not in done.stdout
+    assert not source(owner).unnumbered
+
+
 # --- an older schema ---
 
 

@@ -61,8 +61,9 @@ _NUMBER_FOUND = "SELECT pat.number_found()"
 _MOST_FOUND = 500
 
 _UNNUMBERED = (
-    "the source has changes without a number, made with triggers off or with pat.notify = off, which no edge gets: call"
-    " pat.number_changes(); if that waits, see pg_prepared_xacts"
+    "the source has changes without a number, made with triggers off or with pat.notify = off, which no edge gets, or"
+    " its sequence pat.seq is behind the numbers that were given: call pat.number_changes(); if that waits, see"
+    " pg_prepared_xacts"
 )
 _TRIGGERS = (
     "triggers of the source are not as they must be, so that a change may escape: {}; run install.sql, then see with"
@@ -540,13 +541,15 @@ def _number_found(connection: Connection) -> set[bytes] | None:
 
 
 def _stays_unnumbered(connection: Connection) -> bool:
-    """Whether what has no number gets none although it is asked for."""
+    """Whether what has no number gets none although it is asked for, or the sequence stays behind."""
     first = _number_found(connection)
     deadline = time.monotonic() + _UNNUMBERED_PATIENCE
     while True:
         left = _number_found(connection)
         if first is not None and left is not None and first.isdisjoint(left):
-            return False
+            # If there was nothing by name, it is the sequence.
+            if first or left or not _look(connection, None).unnumbered:
+                return False
         if time.monotonic() >= deadline:
             return True
         time.sleep(0.1)
