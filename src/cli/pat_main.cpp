@@ -96,7 +96,7 @@ std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
         const auto extras = app.remaining(true);
         const std::string name = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
         if (!name.starts_with('-') || is_token(name)) {
-            return "an argument is left over (a token is read from standard input only): " + help;
+            return "unexpected argument (a token is read from standard input only): " + help;
         }
         return "unknown option " + name + ": " + help;
     }

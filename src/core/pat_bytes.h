@@ -9,46 +9,30 @@
 #include <cstring>
 #include <span>
 #include <string_view>
-#include <utility>
 
 namespace pat {
 
-/// Little-endian integers at byte offsets: the only place that knows the byte order of the store.
+static_assert(std::endian::native == std::endian::little, "a store has the byte order of LMDB's own files");
+
+/// Integers of the store, at any byte offset.
 template <std::integral T>
 [[nodiscard]] inline T load_le(const std::byte *from) noexcept
 {
     T value;
     std::memcpy(&value, from, sizeof value);
-
-    if constexpr (std::endian::native == std::endian::big) {
-        auto *bytes = reinterpret_cast<std::byte *>(&value);
-        for (std::size_t i = 0; i < sizeof value / 2; i++) {
-            std::swap(bytes[i], bytes[sizeof value - 1 - i]);
-        }
-    }
-
     return value;
 }
 
 template <std::integral T>
 inline void store_le(std::byte *to, T value) noexcept
 {
-    if constexpr (std::endian::native == std::endian::big) {
-        auto *bytes = reinterpret_cast<std::byte *>(&value);
-        for (std::size_t i = 0; i < sizeof value / 2; i++) {
-            std::swap(bytes[i], bytes[sizeof value - 1 - i]);
-        }
-    }
-
     std::memcpy(to, &value, sizeof value);
 }
 
 /// Eight bytes as a number that orders as they do.
 [[nodiscard]] inline std::uint64_t load_be64(const std::byte *from) noexcept
 {
-    std::uint64_t value;
-    std::memcpy(&value, from, sizeof value);
-    return std::endian::native == std::endian::little ? __builtin_bswap64(value) : value;
+    return __builtin_bswap64(load_le<std::uint64_t>(from));
 }
 
 /// The order of LMDB's keys: by the bytes, then by the length. Most differ in their first eight bytes.

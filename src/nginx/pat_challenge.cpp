@@ -217,14 +217,4 @@ ngx_int_t refuse(ngx_http_request_t *r, decision &made, std::string_view realm) 
     return answer.status;
 }
 
-void take_back_headers(decision &made) noexcept
-{
-    for (ngx_table_elt_t *header : {made.challenge, made.retry_after}) {
-        if (header != nullptr) {
-            header->hash = 0;
-        }
-    }
-    made.retry_after = nullptr;
-}
-
 }  // namespace pat::ngx

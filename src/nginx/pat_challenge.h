@@ -15,6 +15,14 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
 [[nodiscard]] ngx_int_t refuse(ngx_http_request_t *r, decision &made, std::string_view realm) noexcept;
 
 /// Takes back what an answer of a location where the request was refused would have had.
-void take_back_headers(decision &made) noexcept;
+inline void take_back_headers(decision &made) noexcept
+{
+    for (ngx_table_elt_t *header : {made.challenge, made.retry_after}) {
+        if (header != nullptr) {
+            header->hash = 0;
+        }
+    }
+    made.retry_after = nullptr;
+}
 
 }  // namespace pat::ngx

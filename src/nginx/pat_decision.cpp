@@ -27,13 +27,8 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 
 [[nodiscard]] bool has_two_authorizations(const ngx_http_request_t *r) noexcept
 {
-    std::size_t count = 0;
-    for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-        for (const ngx_table_elt_t &header : std::span{static_cast<ngx_table_elt_t *>(part->elts), part->nelts}) {
-            count += view({header.key.len, header.lowcase_key}) == "authorization" ? 1 : 0;
-        }
-    }
-    return count > 1;
+    const ngx_table_elt_t *header = find_header(r, "authorization");
+    return header != nullptr && find_header(r, "authorization", header) != nullptr;
 }
 
 /// What the client presented. False if there is no memory.
@@ -122,18 +117,6 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 
     out = {requirements, requirement};
     return true;
-}
-
-[[nodiscard]] const ngx_table_elt_t *find_header(const ngx_http_request_t *r, std::string_view lower_case) noexcept
-{
-    for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-        for (const ngx_table_elt_t &header : std::span{static_cast<ngx_table_elt_t *>(part->elts), part->nelts}) {
-            if (view({header.key.len, header.lowcase_key}) == lower_case) {
-                return &header;
-            }
-        }
-    }
-    return nullptr;
 }
 
 /// A browser's question whether it may send a request from another origin (Fetch standard, CORS-preflight request). It
@@ -268,11 +251,6 @@ decision *add_decision(ngx_http_request_t *r) noexcept
     return made;
 }
 
-bool turns_off(const loc_conf &conf, const ngx_str_t &realm) noexcept
-{
-    return conf.realm->lengths != nullptr && view(realm) == "off";
-}
-
 bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, ngx_str_t &realm,
                    decision &made) noexcept
 {
@@ -313,11 +291,6 @@ bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, n
         demand_required(r, made);
     }
     return true;
-}
-
-bool is_unread(ngx_http_request_t *r) noexcept
-{
-    return progress_of(r) == progress::unread;
 }
 
 decision *find_kept_decision(ngx_http_request_t *r) noexcept

@@ -3,6 +3,7 @@
 #include "core/pat_policy.h"
 #include "nginx/pat_conf.h"
 #include "nginx/pat_recheck.h"
+#include "nginx/pat_variables.h"
 #include "store/pat_fault.h"
 
 /// From what a request presents to a verdict: in the access phase, and before it where a variable asks.
@@ -58,11 +59,17 @@ struct finding {
 void renew_decision(ngx_http_request_t *r, decision &made) noexcept;
 
 /// Validation can be turned off by the value of the realm, too.
-[[nodiscard]] bool turns_off(const loc_conf &conf, const ngx_str_t &realm) noexcept;
+[[nodiscard]] inline bool turns_off(const loc_conf &conf, const ngx_str_t &realm) noexcept
+{
+    return conf.realm->lengths != nullptr && view(realm) == "off";
+}
 
 /// Whether nginx could not make sense of the request, and has refused it without asking any phase. Its error page may
 /// be asked for like another request.
-[[nodiscard]] bool is_unread(ngx_http_request_t *r) noexcept;
+[[nodiscard]] inline bool is_unread(ngx_http_request_t *r) noexcept
+{
+    return progress_of(r) == progress::unread;
+}
 
 /// Finds the decision of a request whose contexts were wiped, if it has one. Its pool is still there
 /// (ngx_http_realip_module finds its own in the same way).

@@ -47,6 +47,23 @@ inline void prepare_timer(ngx_event_t &event, ngx_event_handler_pt handler, ngx_
     return {text.size(), reinterpret_cast<u_char *>(const_cast<char *>(text.data()))};
 }
 
+/// The first request header after `after` (nullptr: of all) with this name, which is in lower case; nullptr if there is
+/// none.
+[[nodiscard]] inline const ngx_table_elt_t *find_header(const ngx_http_request_t *r, std::string_view name,
+                                                        const ngx_table_elt_t *after = nullptr) noexcept
+{
+    bool is_after = after == nullptr;
+    for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
+        for (const ngx_table_elt_t &header : std::span{static_cast<ngx_table_elt_t *>(part->elts), part->nelts}) {
+            if (is_after && view({header.key.len, header.lowcase_key}) == name) {
+                return &header;
+            }
+            is_after = is_after || &header == after;
+        }
+    }
+    return nullptr;
+}
+
 /// Uninitialised memory for `count` objects of a type that needs no destructor; nullptr if there is none.
 template <typename T>
 [[nodiscard]] inline T *allocate(ngx_pool_t *pool, std::size_t count = 1) noexcept

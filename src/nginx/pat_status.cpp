@@ -49,15 +49,13 @@ constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
 /// Whether an Accept header names a media type. Weights are not compared: neither browsers nor Prometheus need that.
 [[nodiscard]] bool accepts(const ngx_http_request_t *r, std::string_view type) noexcept
 {
-    for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-        for (const ngx_table_elt_t &header : std::span{static_cast<ngx_table_elt_t *>(part->elts), part->nelts}) {
-            if (view({header.key.len, header.lowcase_key}) == "accept"
-                && ngx_strlcasestrn(header.value.data, header.value.data + header.value.len, to_ngx(type).data,
-                                    type.size() - 1)
-                       != nullptr) {
-                return true;
-            }
+    const auto *header = find_header(r, "accept");
+    while (header != nullptr) {
+        const ngx_str_t &types = header->value;
+        if (ngx_strlcasestrn(types.data, types.data + types.len, to_ngx(type).data, type.size() - 1) != nullptr) {
+            return true;
         }
+        header = find_header(r, "accept", header);
     }
     return false;
 }
