@@ -80,13 +80,7 @@ void draft::add_claim(const claim &from)
 record draft::view() const
 {
     record result;
-    result.sequence = sequence;
-    result.issued_at = issued_at;
-    result.not_before = not_before;
-    result.expires_at = expires_at;
-    result.revoked_at = revoked_at;
-    result.local_revoked_at = local_revoked_at;
-    result.denied = denied;
+    static_cast<record_scalars &>(result) = *this;
     result.id = id;
     result.subject = subject;
     result.name = name;

@@ -12,15 +12,8 @@
 namespace pat::cli {
 
 /// A record in the making, which owns what a `record` only points to. Its functions throw bad_value.
-class draft {
+class draft : public record_scalars {
 public:
-    std::uint64_t sequence = 0;
-    std::int64_t issued_at = 0;
-    std::int64_t not_before = 0;
-    std::int64_t expires_at = 0;
-    std::int64_t revoked_at = 0;
-    std::int64_t local_revoked_at = 0;
-    bool denied = false;
     std::string id;
     std::string subject;
     std::string name;

@@ -29,7 +29,7 @@ enum class verdict : std::uint8_t {
     anonymous,       ///< none is needed: tokens are optional here
 };
 
-inline constexpr std::size_t verdict_count = 14;
+inline constexpr std::size_t verdict_count = static_cast<std::size_t>(verdict::anonymous) + 1;
 
 /// The name of a verdict in `$auth_pat_status` and in patctl's output.
 [[nodiscard]] std::string_view name(verdict of) noexcept;

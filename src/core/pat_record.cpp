@@ -298,6 +298,14 @@ std::string_view message(codec_error error) noexcept
     return "unknown error";
 }
 
+bool operator==(const record &first, const record &second) noexcept
+{
+    const record_scalars &scalars = first;
+    return scalars == second && first.id == second.id && first.subject == second.subject && first.name == second.name
+           && first.scopes == second.scopes && std::ranges::equal(first.ranges, second.ranges)
+           && std::ranges::equal(first.claims, second.claims);
+}
+
 codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, record &out) noexcept
 {
     if (const codec_error error = check_envelope(key, value, token_at::texts); error != codec_error::none) {

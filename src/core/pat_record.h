@@ -103,16 +103,22 @@ using token_key = std::array<std::byte, 1 + digest_length>;
 [[nodiscard]] std::optional<digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept;
 [[nodiscard]] std::optional<digest> digest_of_early_key(std::span<const std::byte> key) noexcept;
 
-/// A token record. The texts and spans point into the bytes it was decoded from, or at what is to be encoded.
-struct record {
+/// What a token record has besides texts and lists.
+struct record_scalars {
     std::uint64_t sequence = 0;
     std::int64_t issued_at = 0;
     std::int64_t not_before = 0;
     std::int64_t expires_at = 0;
     std::int64_t revoked_at = 0;
     std::int64_t local_revoked_at = 0;
-    std::uint8_t generation = 0;
     bool denied = false;  ///< the source has changed the token, but to something that can't be used
+
+    bool operator==(const record_scalars &) const noexcept = default;
+};
+
+/// A token record. The texts and spans point into the bytes it was decoded from, or at what is to be encoded.
+struct record : record_scalars {
+    std::uint8_t generation = 0;
     std::string_view id;
     std::string_view subject;
     std::string_view name;
@@ -123,6 +129,9 @@ struct record {
     /// What the meta record counts. The policy revokes a token with a blank-ended subject besides.
     [[nodiscard]] bool is_revoked() const noexcept { return revoked_at != 0 || local_revoked_at != 0 || denied; }
 };
+
+/// Whether two records say the same. The generation is where the sequence counts, and no part of that.
+[[nodiscard]] bool operator==(const record &first, const record &second) noexcept;
 
 /// What is known of a token without a record, so that an older change can't bring it back.
 struct tombstone {

@@ -84,7 +84,6 @@ void detach_zone() noexcept;
 /// Where a verdict stands in `verdict_counts`.
 [[nodiscard]] constexpr std::size_t index_of(verdict of) noexcept
 {
-    static_assert(static_cast<std::size_t>(verdict::anonymous) + 1 == verdict_count);
     return static_cast<std::size_t>(of);
 }
 

@@ -132,22 +132,24 @@ record minimal_record() noexcept
 
 record full_record()
 {
-    return {
+    record result;
+    static_cast<record_scalars &>(result) = {
         .sequence = 0x0102030405060708,
         .issued_at = 1700000000,
         .not_before = 1700000060,
         .expires_at = 1731536000,
         .revoked_at = 1710000000,
         .local_revoked_at = 1710000001,
-        .generation = 0x21,
         .denied = true,
-        .id = "tok_01HV.x:y@z-9",
-        .subject = "user-42",
-        .name = "CI d\xc3\xa9ploiement",
-        .scopes = "read:orders write:orders admin",
-        .ranges = bytes_of(full_ranges),
-        .claims = full_claims(),
     };
+    result.generation = 0x21;
+    result.id = "tok_01HV.x:y@z-9";
+    result.subject = "user-42";
+    result.name = "CI d\xc3\xa9ploiement";
+    result.scopes = "read:orders write:orders admin";
+    result.ranges = bytes_of(full_ranges);
+    result.claims = full_claims();
+    return result;
 }
 
 meta full_meta() noexcept
@@ -1284,6 +1286,29 @@ void a_claim_is_appended_if_it_is_one_and_fits(void **)
 
 // ---- messages
 
+void two_records_are_equal_if_all_but_the_generation_is(void **)
+{
+    const record full = full_record();
+    record other = full_record();
+    other.generation++;
+    assert_true(full == other);
+
+    constexpr void (*changes[])(record &) = {
+        [](record &r) { r.sequence++; },         [](record &r) { r.issued_at++; },
+        [](record &r) { r.not_before++; },       [](record &r) { r.expires_at++; },
+        [](record &r) { r.revoked_at++; },       [](record &r) { r.local_revoked_at++; },
+        [](record &r) { r.denied = !r.denied; }, [](record &r) { r.id = "other"; },
+        [](record &r) { r.subject = "other"; },  [](record &r) { r.name = "other"; },
+        [](record &r) { r.scopes = "other"; },   [](record &r) { r.ranges = r.ranges.subspan(1); },
+        [](record &r) { r.claims = {}; },
+    };
+    for (const auto change : changes) {
+        record changed = full_record();
+        change(changed);
+        assert_false(full == changed);
+    }
+}
+
 void every_error_has_a_message_of_its_own(void **)
 {
     constexpr auto last = static_cast<unsigned>(codec_error::too_long);
@@ -1346,6 +1371,7 @@ int main()
         cmocka_unit_test(a_scope_is_visible_ascii_without_quotes_and_backslashes),
         cmocka_unit_test(a_claim_name_is_1_to_64_lower_case_letters_digits_and_underscores),
         cmocka_unit_test(a_claim_is_appended_if_it_is_one_and_fits),
+        cmocka_unit_test(two_records_are_equal_if_all_but_the_generation_is),
         cmocka_unit_test(every_error_has_a_message_of_its_own),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -40,14 +40,6 @@ struct item_header {
     std::uint16_t size;
 };
 
-bool are_equal(const record &a, const record &b)
-{
-    return a.sequence == b.sequence && a.issued_at == b.issued_at && a.not_before == b.not_before
-           && a.expires_at == b.expires_at && a.revoked_at == b.revoked_at && a.local_revoked_at == b.local_revoked_at
-           && a.denied == b.denied && a.id == b.id && a.subject == b.subject && a.name == b.name && a.scopes == b.scopes
-           && std::ranges::equal(a.ranges, b.ranges) && std::ranges::equal(a.claims, b.claims);
-}
-
 /// Whether a token is let in, as far as it goes by the token.
 bool is_let_in(const record &token, std::int64_t now)
 {
@@ -347,7 +339,7 @@ void resync::plan_both(const meta &info, std::size_t at, const record &stored, b
     if (stored.sequence <= sequence_) {
         record wanted = row(at);
         wanted.local_revoked_at = stored.local_revoked_at;
-        if (!is_current || !are_equal(wanted, stored)) {
+        if (!is_current || wanted != stored) {
             plan.push_back({action::kind::put, item.of, at, stored.local_revoked_at});
         }
     }
