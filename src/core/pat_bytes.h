@@ -45,7 +45,8 @@ inline void store_le(std::byte *to, T value) noexcept
             return one < other ? -1 : 1;
         }
     }
-    const int order = std::memcmp(first.data(), second.data(), std::min(first.size(), second.size()));
+    const std::size_t common = std::min(first.size(), second.size());
+    const int order = common == 0 ? 0 : std::memcmp(first.data(), second.data(), common);
     return order != 0 ? order : first.size() < second.size() ? -1 : first.size() > second.size() ? 1 : 0;
 }
 
