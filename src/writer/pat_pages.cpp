@@ -173,7 +173,7 @@ fault page_check::before_put(bytes key, std::size_t size) noexcept
         const std::byte *page = page_at(to.steps[main_.depth - 1].page);
         const std::size_t lower = load<std::uint16_t>(page + page_offset::lower);
         const std::size_t upper = load<std::uint16_t>(page + page_offset::upper);
-        added_ += sizeof(std::uint16_t) + node_offset::key + key.size() + size + size % 2;
+        added_ += sizeof(std::uint16_t) + node_offset::key + key.size() + size + (key.size() + size) % 2;
         splits_ += added_ > upper - lower ? 1 + size / page_size_ : 0;
     }
     return check_reuse();
@@ -240,17 +240,23 @@ fault page_check::prepare() noexcept
         if ((root != no_page && depth == 0) || depth > max_depth || (!is_of_free_pages && flags != 0)) {
             return damaged;
         }
-        (is_of_free_pages ? free_ : main_) = {root, depth, is_of_free_pages};
+        (is_of_free_pages ? free_ : main_) = {root, depth, is_of_free_pages, is_of_free_pages ? &listing_ : &sound_};
     }
 
     sound_.clear(pages_);
     listing_.clear(pages_);
+    crossed_.clear(pages_);
+    stretches_.resize(std::max<std::size_t>(stretches_.size(), main_.depth));
+    for (stretch &known : stretches_) {
+        known.is_known = false;
+    }
     looked_at_ = 0;
     added_ = 0;
     splits_ = 0;
     lists_.clear();
     list_ = 0;
     taken_ = 0;
+    rewritten_ = 0;
     reuse_checked_ = 0;
 
     const fault problem = check_free_pages();
@@ -346,9 +352,23 @@ fault page_check::descend(const tree &in, way &to, unsigned from, unsigned level
     return {};
 }
 
-/// Looks at the next page of a level that has not been looked at, and at the first ones below it.
-fault page_check::look_beside(way from, unsigned level, bool to_the_right) noexcept
+bool page_check::stretch::contains(const bounds &keys, unsigned level) const noexcept
 {
+    const bytes &low = ends[0].steps[level].keys.low;
+    const bytes &high = ends[1].steps[level].keys.high;
+    return (low.empty() || (!keys.low.empty() && compare(keys.low, low) >= 0))
+           && (high.empty() || (!keys.high.empty() && compare(keys.high, high) <= 0));
+}
+
+/// Looks at the next page of a level that has not been looked at, and at the first ones below it.
+fault page_check::look_beside(const way &to, unsigned level, bool to_the_right) noexcept
+{
+    stretch &known = stretches_[level];
+    if (!known.is_known || !known.contains(to.steps[level].keys, level)) {
+        known = {true, {to, to}};
+    }
+
+    way &from = known.ends[to_the_right ? 1 : 0];
     for (;;) {
         unsigned above = level;
         bool leads_on = false;
@@ -382,15 +402,14 @@ fault page_check::check_page(const tree &in, const step &at, bool is_leaf) noexc
     }
 
     const std::byte *page = page_at(at.page);
-    page_set &seen = in.is_of_free_pages ? listing_ : sound_;
     if (listing_.contains(at.page)) {
         return damaged;  // in both trees, or twice in that of the free pages, of which each is looked at once
     }
-    if (!seen.contains(at.page)) {
+    if (!in.seen->contains(at.page)) {
         if (load<std::uint64_t>(page + page_offset::number) != at.page || !is_sound(in, page, is_leaf)) {
             return damaged;
         }
-        seen.insert(at.page);
+        in.seen->insert(at.page);
         looked_at_++;
     } else if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? leaf : branch)) {
         return damaged;
@@ -578,15 +597,18 @@ fault page_check::check_free_list(const node &leaf) noexcept
 /// these the lowest: one for each page that it touches, two or more where a page is full, and some for the lists.
 fault page_check::check_reuse() noexcept
 {
-    constexpr std::size_t for_lists = 4;
+    constexpr std::size_t for_lists = 4;  // LMDB writes what is left of a list anew, too: `rewritten_`
     const std::size_t wanted = looked_at_ + 2 * splits_ + (splits_ > 0 ? main_.depth : 0) + for_lists;
 
-    while (reuse_checked_ < wanted && list_ < lists_.size()) {
+    while (reuse_checked_ < wanted + rewritten_ && list_ < lists_.size()) {
         const bytes &list = lists_[list_];
         if (taken_ == list.size() / number_size) {
             list_++;
             taken_ = 0;
             continue;
+        }
+        if (taken_ == 0) {
+            rewritten_ += list.size() / page_size_ + 1;
         }
         taken_++;
         reuse_checked_++;
@@ -623,13 +645,14 @@ bool page_check::is_in_use(std::uint64_t number) noexcept
         return false;
     }
 
+    const tree crossed{main_.root, main_.depth, false, &crossed_};
     step at{main_.root, 0, {}};
     for (unsigned level = 0; level < main_.depth; level++) {
         if (at.page == number) {
             return true;
         }
         const bool is_last = level + 1 == main_.depth;
-        if (is_last || check_page(main_, at, false)) {
+        if (is_last || check_page(crossed, at, false)) {
             return false;
         }
         at.node = child_for(page_at(at.page), key);

@@ -65,6 +65,7 @@ private:
         std::uint64_t root;
         unsigned depth;         ///< 0 if it is empty
         bool is_of_free_pages;  ///< then its keys are 64-bit numbers
+        page_set *seen;         ///< which of its pages were looked at
     };
 
     /// No key of a page is below `low`, and all are below `high`; an empty one is no bound.
@@ -84,6 +85,14 @@ private:
         step steps[max_depth];
     };
 
+    /// Pages of one level, side by side, that all were looked at: the ways to the first and to the last.
+    struct stretch {
+        bool is_known = false;
+        way ends[2];
+
+        [[nodiscard]] bool contains(const bounds &keys, unsigned level) const noexcept;
+    };
+
     struct node {
         bytes key;
         std::size_t size;       ///< on the page
@@ -96,7 +105,7 @@ private:
     fault prepare() noexcept;
     fault follow(bytes key, way &out) noexcept;
     fault descend(const tree &in, way &to, unsigned from, unsigned level, bool to_the_right) noexcept;
-    fault look_beside(way from, unsigned level, bool to_the_right) noexcept;
+    fault look_beside(const way &from, unsigned level, bool to_the_right) noexcept;
     fault check_page(const tree &in, const step &at, bool is_leaf) noexcept;
     [[nodiscard]] bool is_sound(const tree &in, const std::byte *page, bool is_leaf) const noexcept;
     fault check_long_value(const node &leaf) noexcept;
@@ -123,6 +132,10 @@ private:
 
     page_set sound_;    ///< pages of the main tree that were looked at
     page_set listing_;  ///< those that the list of free pages lies on
+    page_set crossed_;  ///< and those on the way to a free page, which LMDB does not touch
+    /// Where was looked beside a page last, on each level. Who removes many records in a row goes on from there: to
+    /// begin at each page again would take the square of their number.
+    std::vector<stretch> stretches_;
     std::size_t looked_at_ = 0;
     std::size_t added_ = 0;   ///< bytes that the puts may have added to leaves
     std::size_t splits_ = 0;  ///< leaves that they may have split
@@ -130,6 +143,7 @@ private:
     std::vector<std::span<const std::byte>> lists_;  ///< of free pages, in the order in which LMDB takes them
     std::size_t list_ = 0;                           ///< where check_reuse() is
     std::size_t taken_ = 0;
+    std::size_t rewritten_ = 0;  ///< pages that what is left of those lists needs
     std::size_t reuse_checked_ = 0;
 };
 
