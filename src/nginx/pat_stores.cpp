@@ -256,6 +256,7 @@ trial_result look_at(const store_conf &store, const hasher &make_digest) noexcep
     const auto *path = reinterpret_cast<const char *>(store.path.data);
 
     found.has_data = identify(store.path, found.data);
+    found.is_led_by_others = is_led_by_others(store.path);
 
     store::reader trial;
     found.problem = trial.open(path, store.map_size, look_wait_ms);
@@ -281,6 +282,7 @@ bool find_open(const store_conf &store, const hasher &make_digest, trial_result 
     }
     out.problem = one->reader.check_made_with(make_digest);
     out.has_data = identify(store.path, out.data);
+    out.is_led_by_others = is_led_by_others(store.path);
     return true;
 }
 

@@ -32,6 +32,7 @@ struct trial_result {
     bool has_group = false;         ///< this process has the group of what was refused
     bool has_stale_groups = false;  ///< the user has it, but got it after the process was started
     bool is_led_by_root = false;    ///< to what was refused: nobody else has a folder or link on the way
+    bool is_led_by_others = false;  ///< to the store: somebody else than root and its owner can lead the path elsewhere
     bool has_data = false;
     store::file_identity data{};  ///< of what the path leads to
 };

@@ -426,10 +426,11 @@ private:
     return !is_final;
 }
 
-/// Tells of two paths that lead to one store: LMDB must not have a file twice in a process. No error, as the owner of a
-/// store can have it lead to another.
-void report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noexcept
+/// Tells of two paths that lead to one store: LMDB must not have a file twice in a process. No error where others can
+/// lead one of them, who would stop nginx by that. Returns whether nginx may use the configuration.
+[[nodiscard]] bool report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noexcept
 {
+    bool is_good = true;
     for (ngx_uint_t i = 0; i < uses.nelts; i++) {
         for (ngx_uint_t k = 0; k < i; k++) {
             const store_use &use = items<store_use>(uses)[i];
@@ -438,12 +439,16 @@ void report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noe
                 || seen[i].found().data != seen[k].found().data) {
                 continue;
             }
-            ngx_log_error(NGX_LOG_WARN, log, 0,
+            const bool is_by_others = seen[i].found().is_led_by_others || seen[k].found().is_led_by_others;
+            is_good = is_good && is_by_others;
+            const ngx_uint_t level = is_by_others ? NGX_LOG_WARN : NGX_LOG_EMERG;
+            ngx_log_error(level, log, 0,
                           "auth_pat store \"%V\" in %V:%ui is the one that is \"%V\" in %V:%ui: use one path for it",
                           &use.store->path, &use.store->place.file, use.store->place.line, &other.store->path,
                           &other.store->place.file, other.store->place.line);
         }
     }
+    return is_good;
 }
 
 /// Looks at the stores that will be used; false if nginx must not use the configuration.
@@ -490,8 +495,7 @@ void report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noe
     }
     sigprocmask(SIG_SETMASK, &former, nullptr);
 
-    report_same(uses, trials, cycle->log);
-    bool is_good = true;
+    bool is_good = report_same(uses, trials, cycle->log);
     for (ngx_uint_t i = 0; is_good && i < uses.nelts; i++) {
         is_good = report(items<store_use>(uses)[i], trials[i], user, cycle->log);
     }
