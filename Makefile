@@ -136,6 +136,8 @@ install: all
 	install -D -m 755 $(BUILD)/patctl $(DESTDIR)$(PREFIX)/bin/patctl
 	install -D -m 644 $(BUILD)/patctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/patctl.1
 	install -D -m 755 scripts/pat-sync $(DESTDIR)$(PREFIX)/bin/pat-sync
+	@# What is left of another version could be loaded.
+	rm -rf $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/pat_sync
 	@set -e; for file in $(patsubst scripts/%,%,$(pat_sync)); do \
 	    install -D -m 644 scripts/$$file $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/$$file; \
 	done
