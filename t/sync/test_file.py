@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ import pytest
 from feed_server import Line, digest, token
 from servers import wait_until
 from sidecar import PAT_SYNC, PatSync, Store, environment, once
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from pat_sync.errors import ApplierFailed
+from pat_sync.pulse import Pulse
+from pat_sync.sources.file import check
 
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.1", "--settle", "0.2")
 
@@ -340,3 +347,12 @@ def test_csv_that_is_wrong(store: Store, tmp_path: Path, text: str, cause: str) 
     assert done.returncode == 1
     assert cause in done.stderr
     assert store.tokens() == {}
+
+
+def test_a_check_that_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patctl = tmp_path / "patctl"
+    patctl.write_text("#!/bin/sh\nexec sleep 20\n")
+    patctl.chmod(0o755)
+    monkeypatch.setattr(check, "_LAST_SECONDS", 0.5)
+    with check.Check(patctl, Pulse()) as running, pytest.raises(ApplierFailed, match="it has not checked the file within"):
+        running.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from pat_sync.errors import ApplierFailed
 from pat_sync.pulse import Pulse
 
 _BUFFER = 1 << 16
+
+# How long it may take to end when it has the whole file: little is left to do by then.
+_LAST_SECONDS = 60.0
 
 
 class Check:
@@ -59,9 +63,12 @@ class Check:
     def finish(self) -> str | None:
         """What is wrong with the first line that is bad."""
         self._close_input()
+        end = time.monotonic() + _LAST_SECONDS
         while self._thread.is_alive():
             self._thread.join(0.2)
             self._pulse.beat()
+            if time.monotonic() > end:
+                raise ApplierFailed(f"it has not checked the file within {_LAST_SECONDS:.0f} seconds of its end")
         status = self._process.wait()
         if self._complaint is None and status != 0:
             raise ApplierFailed(f"it could not check the file, and ended with status {status}: {self._last_words}")
