@@ -87,6 +87,12 @@ def without_etag(handler: Handler) -> None:
     handler.wfile.write(body)
 
 
+def bare_etag(handler: Handler) -> None:
+    handler.send_response(204)
+    handler.send_header("ETag", "one")
+    handler.end_headers()
+
+
 def greet(handler: Handler) -> None:
     """As a server of another protocol."""
     handler.wfile.write(b"SSH-2.0-x\r\n")
@@ -123,6 +129,7 @@ WRONG: dict[str, tuple[Fault, str]] = {
         say(200, "x", Content_Type='application/jsonl; Charset="latin1"'), 'its answer is in "latin1" and not in UTF-8',
     ),
     "no ETag": (without_etag, "the answer has no ETag with the epoch"),
+    "a bare ETag": (bare_etag, "the answer has no ETag with the epoch in quotation marks"),
     "fewer bytes than were promised": (truncated, "its answer was cut off"),
     "half a chunk": (truncated_chunk, "its answer was cut off"),
     "half a line": (say(200, '{"op":"commit","cursor":"2"'), "the answer ends in the middle of line 1"),

@@ -478,10 +478,17 @@ def test_a_line_that_says_two_things_is_not_taken_for_the_harmless_one(feed: Fee
     assert store.stats()["cursor"] == "2"
 
 
+REVOKE = '{"op":"revoke","seq":2,'
+FIELD = '"digest":"' + digest("a") + '"'
+
+
 @pytest.mark.parametrize(
     "line",
-    ['{"op":"revoke","seq":2,"digest":"' + digest("a")[:30], '{"op":"revoke","seq":2,"digest":"' + digest("a") + ' "}',
-     '{"op":"revoke","seq":2}', '{"op":"revoke","seq":2,"Digest":"' + digest("a") + '"}', "\0", "nonsense"])
+    [REVOKE + FIELD[:41], REVOKE + FIELD[:-1] + ' "}', REVOKE[:-1] + "}", REVOKE + FIELD.title() + "}", "\0", "nonsense",
+     # It is within another value.
+     REVOKE + '"token":{' + FIELD + "}", REVOKE + '"token":{' + FIELD + "," + FIELD + "}}", "[" + REVOKE[1:] + FIELD + "}",
+     # patctl does not see it.
+     REVOKE + FIELD.replace("digest", "\\u0064igest") + ',"x":NaN}', REVOKE + FIELD.replace(":", ":\f") + "}"])
 def test_a_line_that_names_no_token_loses_no_revocation(feed: Feed, store: Store, line: str) -> None:
     feed.put("a")
     feed.put("b")
@@ -500,6 +507,31 @@ def test_a_line_that_names_no_token_loses_no_revocation(feed: Feed, store: Store
     assert "and a snapshot did not help" in done.stderr.splitlines()[-1]
 
 
+def test_what_comes_with_a_line_that_names_no_token_waits_for_no_snapshot(feed: Feed, store: Store) -> None:
+    for name in ("a", "b", "c", "d"):
+        feed.put(name)
+    with follow(feed, store) as sync:
+        wait_for_tokens(store, a="ok", b="ok", c="ok", d="ok")
+
+        def changes(handler: Handler) -> None:
+            a, b, _, d = (feed.revoke(name) for name in ("a", "b", "c", "d"))
+            handler.lines(
+                a, {"op": "commit", "after": "4", "cursor": "5"},
+                b, '{"op":"revoke","seq":7}', {"op": "commit", "after": "5", "cursor": "7"},
+                d, {"op": "commit", "after": "7", "cursor": "8", "more": False},
+            )  # fmt: skip
+
+        feed.faults.extend([changes, *[lambda handler: handler.answer(503)] * 10_000])
+        wait_for_tokens(store, a="revoked", b="revoked", c="ok", d="revoked")
+        before = store.stats()
+        assert before["cursor"] == "5"
+        sync.wait_for_line("taking a snapshot of the source: line 4 of the answer does not say which token it is about", 2)
+        assert store.stats()["heartbeat"] == before["heartbeat"]
+        feed.faults.clear()
+        wait_for_tokens(store, a="revoked", b="revoked", c="revoked", d="revoked")
+        wait_until(lambda: store.stats()["heartbeat"] > before["heartbeat"], "a heartbeat")
+
+
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_epoch_counts_where_there_is_nothing_new_too(feed: Feed, store: Store, status: int) -> None:
     """Of a feed that does not look at If-Match, whose history is another one since."""
@@ -512,6 +544,29 @@ def test_an_epoch_counts_where_there_is_nothing_new_too(feed: Feed, store: Store
     assert take_once(feed, store).returncode == 0
     assert store.tokens() == {"a": "revoked", "b": "ok"}
     assert store.stats()["epoch"] == "two"
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_etag_that_is_not_the_epoch_is_named(feed: Feed, store: Store, status: int) -> None:
+    """Frameworks add one by themselves."""
+    feed.put("a")
+    assert take_once(feed, store).returncode == 0
+
+    def add(handler: Handler) -> None:
+        if "after=" in handler.path:
+            feed.epoch, before = "d41d8cd9", feed.epoch
+            handler.answer(status)
+            feed.epoch = before
+        else:
+            handler.send_snapshot()
+
+    feed.faults.extend([add] * 3)
+    done = take_once(feed, store)
+    assert done.returncode == 1
+    assert (
+        'the feed has another epoch than the store, "one", if "d41d8cd9" is one: that is the ETag of an answer of status'
+        f" {status}, and something may add one of its own, and a snapshot did not help"
+    ) in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("op", ["snapshot_begin", "snapshot_end", "heartbeat", "nonsense"])

@@ -37,8 +37,8 @@ _MOST_BEFORE_COMMIT = 16 << 20
 # What is read of an answer at once.
 _CHUNK = 1 << 16
 
-# A digest in a line, also in one that is no JSON. patctl denies its token if it can't use the line.
-_DIGEST = re.compile(rb'"digest"\s*:\s*"[0-9A-Fa-f]{64}')
+# The digest as patctl finds it in a line that it can't read as JSON, and denies its token.
+_DIGEST = re.compile(rb'"digest"[ \t]*:[ \t]*"[0-9A-Fa-f]{64}')
 
 # Of what goes into a header and a URL.
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -95,9 +95,14 @@ class _Line:
         return self.fields.get("op")
 
     def names_token(self) -> bool:
-        """Whether patctl finds out what token it is about."""
+        """Whether patctl is certain to find out what token it is about, also if it can't read the line as JSON."""
+        found = _DIGEST.search(self.text)
+        if found is None:
+            return False
         if not self.fields:
-            return _DIGEST.search(self.text) is not None
+            # What is within another value says nothing about the line. A bracket in a string is taken for one, too.
+            before = self.text[: found.start()].strip().removeprefix(b"{")
+            return b"{" not in before and b"[" not in before
         digest = self.fields.get("digest")
         return isinstance(digest, str) and re.fullmatch("[0-9A-Fa-f]{64}", digest) is not None
 
@@ -288,8 +293,11 @@ class FeedSource(Source):
                     # Has no body, and what was read to its end leaves the connection for the next request.
                     answer.content
                     # A feed that does not look at If-Match may say it all the same.
-                    if "ETag" in answer.headers and _epoch(answer) != applier.epoch:
-                        raise _NeedsSnapshot(f'the feed has another epoch than the store, "{applier.epoch}"')
+                    if "ETag" in answer.headers and (epoch := _epoch(answer)) != applier.epoch:
+                        raise _NeedsSnapshot(
+                            f'the feed has another epoch than the store, "{applier.epoch}", if "{epoch}" is one: that is'
+                            f" the ETag of an answer of status {answer.status_code}, and something may add one of its own"
+                        )
                     return True
                 case 410:
                     raise _NeedsSnapshot(f'the feed does not know the cursor "{applier.cursor}" any more')
@@ -309,26 +317,25 @@ class FeedSource(Source):
 
         is_all: bool | None = None
         asked_with = applier.cursor
+        # Where the feed is. The store is behind that from the first line on that does not say which token it is about:
+        # such a line may revoke one. Where a snapshot lacks a token, it is removed.
+        cursor = asked_with
+        unnamed: int | None = None
         changes: list[bytes] = []
         size = 0
         is_empty = True
         has_changes = False
-        # The first line that does not say which token it is about.
-        unnamed: int | None = None
         for line in self._lines(answer):
             is_empty = False
             if line.op == "commit":
+                after = _text(line, "after", _LONGEST_CURSOR) if "after" in line.fields else cursor
+                if after != cursor:
+                    raise _NeedsSnapshot(f'the feed went on from "{after}", and the store is at "{cursor}"')
                 cursor = _text(line, "cursor", _LONGEST_CURSOR)
-                after = _text(line, "after", _LONGEST_CURSOR) if "after" in line.fields else applier.cursor
-                if after != applier.cursor:
-                    raise _NeedsSnapshot(f'the feed went on from "{after}", and the store is at "{applier.cursor}"')
                 more = line.fields.get("more", True)
                 if not isinstance(more, bool):
                     raise SourceFailed(f"line {line.number} of the answer: more is neither true nor false")
-                if unnamed is not None:
-                    # It may revoke one. Where a snapshot lacks a token, it is removed.
-                    raise _NeedsSnapshot(f"line {unnamed} of the answer does not say which token it is about")
-                applier.commit(b"".join(changes), cursor)
+                applier.commit(b"".join(changes), cursor if unnamed is None else applier.cursor)
                 is_all = not more
                 has_changes = has_changes or bool(changes)
                 changes.clear()
@@ -346,7 +353,9 @@ class FeedSource(Source):
             raise SourceFailed("its answer of status 200 is empty: if there is nothing, the status is 204")
         if changes or is_all is None:
             raise SourceFailed("the answer ends without a commit")
-        if applier.cursor == asked_with and not is_all:
+        if unnamed is not None:
+            raise _NeedsSnapshot(f"line {unnamed} of the answer does not say which token it is about")
+        if cursor == asked_with and not is_all:
             raise SourceFailed(f'its answer leads nowhere: the cursor is still "{asked_with}", and there is more')
         self._empty = 0 if has_changes or is_all else self._empty + 1
         return is_all
@@ -514,7 +523,7 @@ def _is_of_a_feed(epoch: str, cursor: str) -> bool:
 def _epoch(answer: requests.Response) -> str:
     tag = answer.headers.get("ETag", "").removeprefix("W/")
     if len(tag) < 3 or tag[0] != '"' or tag[-1] != '"':
-        raise SourceFailed("the answer has no ETag with the epoch")
+        raise SourceFailed("the answer has no ETag with the epoch in quotation marks")
     if not _PRINTABLE.fullmatch(tag) or '"' in tag[1:-1]:
         raise SourceFailed("the ETag of the answer has other characters than printable ASCII, or a quotation mark in it")
     return tag[1:-1]
