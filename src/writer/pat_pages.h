@@ -105,7 +105,7 @@ private:
     fault prepare() noexcept;
     fault follow(bytes key, way &out) noexcept;
     fault descend(const tree &in, way &to, unsigned from, unsigned level, bool to_the_right) noexcept;
-    fault look_beside(const way &from, unsigned level, bool to_the_right) noexcept;
+    fault look_beside(const way &to, unsigned level, bool to_the_right) noexcept;
     fault check_page(const tree &in, const step &at, bool is_leaf) noexcept;
     [[nodiscard]] bool is_sound(const tree &in, const std::byte *page, bool is_leaf) const noexcept;
     fault check_long_value(const node &leaf) noexcept;
