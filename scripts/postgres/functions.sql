@@ -507,9 +507,10 @@ BEGIN
 
     UPDATE pat.token SET expires_at = least(token.expires_at, now() + rotate.overlap), replaced_by = rotate.id
     WHERE token.digest = old.digest;
-    IF NOT EXISTS (SELECT FROM pat.token
-                   WHERE token.digest = old.digest AND token.replaced_by = rotate.id
-                       AND token.expires_at <= least(old.expires_at, now() + rotate.overlap)) THEN
+    IF EXISTS (SELECT FROM pat.token
+               WHERE token.digest = old.digest
+                   AND (token.replaced_by = rotate.id
+                        AND token.expires_at <= least(old.expires_at, now() + rotate.overlap)) IS NOT TRUE) THEN
         RAISE EXCEPTION 'the token "%" is not rotated: something kept its row from being written', old.id
             USING ERRCODE = 'triggered_action_exception',
                 HINT = 'Look for triggers and rules on pat.token that install.sql did not make: \d pat.token.';
@@ -533,7 +534,8 @@ BEGIN
     UPDATE pat.token SET revoked_at = now() WHERE token.id = revoke.id AND token.revoked_at IS NULL;
     was_written := FOUND;
 
-    IF NOT EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id) THEN
+    -- A trigger of somebody else may have removed the row that was written, which ends the token, too.
+    IF NOT was_written AND NOT EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id) THEN
         RAISE EXCEPTION 'there is no token with the id "%"', revoke.id
             USING ERRCODE = 'no_data_found', HINT = 'The view pat.tokens lists the ids.';
     ELSIF EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id AND token.revoked_at IS NULL) THEN
@@ -642,7 +644,7 @@ BEGIN
                         ORDER BY tombstone.digest FOR NO KEY UPDATE);
     IF cardinality(tokens) + cardinality(tombstones) > 0 OR pat.last_number() < pat.position() THEN
         PERFORM pat.begin_numbering();
-        PERFORM pat.catch_up();
+        PERFORM pat.catch_up(true);
         FOREACH found IN ARRAY tombstones LOOP
             PERFORM pat.number_tombstone(found);
         END LOOP;
@@ -668,7 +670,7 @@ RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat
 AS $$
 BEGIN
     LOCK TABLE pat.clock IN EXCLUSIVE MODE;
-    PERFORM pat.catch_up();
+    PERFORM pat.catch_up(true);
     PERFORM pat.next_number();
     UPDATE pat.history SET epoch = left(replace(gen_random_uuid()::text, '-', ''), 12);
     PERFORM pg_notify('pat_changes', '');

@@ -496,7 +496,7 @@ $$;
 -- Logical replication and partial restores leave the sequence behind. Numbers may have been given since that edges have
 -- passed by already, so each takes a snapshot. The epoch is set first: who sees the sequence as it is now sees the new
 -- epoch, too.
-CREATE OR REPLACE FUNCTION pat.catch_up(reads_tables boolean DEFAULT true)
+CREATE OR REPLACE FUNCTION pat.catch_up(reads_tables boolean)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
@@ -611,7 +611,7 @@ BEGIN
             END IF;
             -- Whatever pat.notify is: its NOTIFY is what keeps an edge from preparing this transaction.
             PERFORM pat.begin_numbering();
-            PERFORM pat.catch_up();
+            PERFORM pat.catch_up(true);
             FOREACH digest IN ARRAY tombstones LOOP
                 PERFORM pat.number_tombstone(digest);
             END LOOP;

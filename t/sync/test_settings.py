@@ -255,6 +255,10 @@ def test_an_update_of_the_schema_keeps_the_epoch_and_knows_the_highest_number(da
         issue(shop)
         assert source(owner)[1:2] == (8,) and source(owner).epoch != epoch
 
+        # The install.sql of the version before makes its function again, and can call it.
+        owner.execute("CREATE FUNCTION pat.catch_up() RETURNS void LANGUAGE sql AS ''")
+        owner.execute("SELECT pat.catch_up()")
+
 
 # --- what an edge can hold up ---
 

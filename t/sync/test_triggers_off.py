@@ -524,6 +524,26 @@ def test_a_rotation_that_is_swallowed_is_an_error(owner: Connection, swallower: 
     assert one(owner, "SELECT count(*) FROM pat.token") == 1
 
 
+ARCHIVER = (
+    "CREATE FUNCTION pat.archive() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+    " 'BEGIN DELETE FROM pat.token WHERE digest = NEW.digest; RETURN NULL; END';"
+    " CREATE TRIGGER archive AFTER UPDATE ON pat.token FOR EACH ROW WHEN ({}) EXECUTE FUNCTION pat.archive()"
+)
+
+
+def test_a_row_that_a_trigger_removes_when_it_is_revoked_is_revoked(owner: Connection) -> None:
+    insert(owner, bytes(32), id="t1")
+    owner.execute(ARCHIVER.format("NEW.revoked_at IS NOT NULL"))
+    assert one(owner, "SELECT pat.revoke('t1')") is True
+    assert one(owner, "SELECT count(*) FROM pat.token") == 0
+
+
+def test_a_row_that_a_trigger_removes_when_it_is_replaced_is_rotated(owner: Connection) -> None:
+    insert(owner, bytes(32), id="t1")
+    owner.execute(ARCHIVER.format("NEW.replaced_by IS NOT NULL"))
+    assert one(owner, "SELECT id FROM pat.rotate('t1', '0')") == one(owner, "SELECT id FROM pat.token")
+
+
 # --- a sequence that fell behind, and nothing else ---
 
 
