@@ -1,6 +1,7 @@
 #include "store/pat_environment.h"
 
 #include "core/pat_bytes.h"
+#include "store/pat_lmdb_header.h"
 #include "store/pat_ownership.h"
 
 #include <algorithm>
@@ -19,28 +20,6 @@
 namespace pat::store {
 
 namespace {
-
-/// The two meta pages at the start of an LMDB 0.9 file, as 64-bit little-endian machines write them (LMDB, mdb.c:
-/// MDB_page, MDB_meta). LMDB files are not portable between word sizes and byte orders, and neither is this.
-namespace lmdb_header {
-constexpr std::size_t page_header_length = 16;
-constexpr std::size_t magic = page_header_length;
-constexpr std::size_t version = magic + 4;
-constexpr std::size_t map_size = version + 4 + 8;
-constexpr std::size_t page_size = map_size + 8;
-constexpr std::size_t free_root = page_size + 40;
-constexpr std::size_t main_root = free_root + 48;
-constexpr std::size_t last_page = main_root + 8;
-constexpr std::size_t transaction = last_page + 8;
-constexpr std::size_t length = transaction + 8;
-
-constexpr std::uint32_t right_magic = 0xBEEFC0DE;
-constexpr std::uint32_t right_version = 1;
-constexpr std::size_t min_page_size = 512;
-constexpr std::size_t max_page_size = 65536;
-}  // namespace lmdb_header
-
-static_assert(sizeof(std::size_t) == 8, "the header of an LMDB file is read as a 64-bit machine writes it");
 
 struct meta_page {
     std::size_t page_size = lmdb_header::min_page_size;

@@ -2,6 +2,7 @@
 
 #include "core/pat_bytes.h"
 #include "store/pat_environment.h"
+#include "store/pat_lmdb_header.h"
 
 #include <algorithm>
 #include <array>
@@ -31,19 +32,12 @@ constexpr std::size_t key_size = 6;
 constexpr std::size_t key = 8;
 }  // namespace node_offset
 
-namespace meta_offset {
-constexpr std::size_t magic = 16;
-constexpr std::size_t free_tree = 40;
-constexpr std::size_t main_tree = 88;
-constexpr std::size_t last_page = 136;
-constexpr std::size_t transaction = 144;
-
-/// Of a tree. What the tree of free pages has at 0 is the page size.
-constexpr std::size_t page_size = 0;
+/// Of a tree in the header.
+namespace tree_offset {
 constexpr std::size_t flags = 4;
 constexpr std::size_t depth = 6;
 constexpr std::size_t root = 40;
-}  // namespace meta_offset
+}  // namespace tree_offset
 
 constexpr unsigned branch = 1;
 constexpr unsigned leaf = 2;
@@ -51,13 +45,10 @@ constexpr unsigned long_value = 4;
 
 constexpr unsigned data_is_long = 1;
 
-constexpr std::uint32_t right_magic = 0xBEEFC0DE;
 constexpr std::uint64_t first_page = 2;  // behind the two pages of the header
 constexpr std::uint64_t no_page = ~std::uint64_t{0};
 constexpr std::size_t max_key_size = 511;
 constexpr std::size_t number_size = 8;
-constexpr std::size_t min_page_size = 512;
-constexpr std::size_t max_page_size = 65536;
 
 constexpr fault damaged{fault_kind::damaged};
 
@@ -115,7 +106,7 @@ fault find_map(MDB_txn *transaction, unsigned database, const std::byte *&map) n
         const auto number = load<std::uint64_t>(page + page_offset::number);
         if (number < max_map_size / page_size) {
             const std::byte *begin = page - number * page_size;
-            if (load<std::uint32_t>(begin + meta_offset::magic) == right_magic) {
+            if (load<std::uint32_t>(begin + lmdb_header::magic) == lmdb_header::right_magic) {
                 map = begin;
                 return {};
             }
@@ -211,12 +202,12 @@ fault page_check::prepare() noexcept
     }
 
     const std::uint64_t commit = transaction_ - 1;
-    page_size_ = load<std::uint32_t>(map_ + meta_offset::free_tree + meta_offset::page_size);
-    if (page_size_ < min_page_size || page_size_ > max_page_size) {
+    page_size_ = load<std::uint32_t>(map_ + lmdb_header::page_size);
+    if (page_size_ < lmdb_header::min_page_size || page_size_ > lmdb_header::max_page_size) {
         return damaged;
     }
     const std::byte *meta = page_at(commit % 2);
-    if (load<std::uint64_t>(meta + meta_offset::transaction) != commit) {
+    if (load<std::uint64_t>(meta + lmdb_header::transaction) != commit) {
         return {fault_kind::replaced};
     }
 
@@ -226,17 +217,17 @@ fault page_check::prepare() noexcept
     }
     file_pages_ = static_cast<std::uint64_t>(file.st_size) / page_size_;
 
-    const auto last_page = load<std::uint64_t>(meta + meta_offset::last_page);
+    const auto last_page = load<std::uint64_t>(meta + lmdb_header::last_page);
     if (last_page >= map_size_ / page_size_) {
         return damaged;
     }
     pages_ = last_page + 1;
 
     for (const bool is_of_free_pages : {true, false}) {
-        const std::byte *at = meta + (is_of_free_pages ? meta_offset::free_tree : meta_offset::main_tree);
-        const auto root = load<std::uint64_t>(at + meta_offset::root);
-        const unsigned depth = root == no_page ? 0 : load<std::uint16_t>(at + meta_offset::depth);
-        const auto flags = load<std::uint16_t>(at + meta_offset::flags);
+        const std::byte *at = meta + (is_of_free_pages ? lmdb_header::free_tree : lmdb_header::main_tree);
+        const auto root = load<std::uint64_t>(at + tree_offset::root);
+        const unsigned depth = root == no_page ? 0 : load<std::uint16_t>(at + tree_offset::depth);
+        const auto flags = load<std::uint16_t>(at + tree_offset::flags);
         if ((root != no_page && depth == 0) || depth > max_depth || (!is_of_free_pages && flags != 0)) {
             return damaged;
         }
@@ -444,7 +435,7 @@ bool page_check::is_sound(const tree &in, const std::byte *page, bool is_leaf) c
 
     // A bit for each even offset at which a node begins. Each must end where another one begins, or the page ends; as
     // their sizes add up to the room there is, none lies in another.
-    std::array<std::uint64_t, max_page_size / 2 / 64 + 1> begins;
+    std::array<std::uint64_t, lmdb_header::max_page_size / 2 / 64 + 1> begins;
     std::fill_n(begins.begin(), page_size_ / 2 / 64 + 1, 0);
     std::size_t total = 0;
     for (unsigned i = 0; i < nodes; i++) {
