@@ -22,12 +22,12 @@ namespace pat::cli {
 class collection {
 public:
     struct item {
-        digest of;
+        token_digest digest;
         std::uint64_t order;
         std::span<const std::byte> record;  ///< may be empty
     };
 
-    void add(const digest &of, std::uint64_t order, std::span<const std::byte> record)
+    void add(const token_digest &digest, std::uint64_t order, std::span<const std::byte> record)
     {
         const std::size_t size = header_length + record.size();
         if (room_ < size) {
@@ -37,12 +37,12 @@ public:
         }
 
         const auto length = static_cast<std::uint16_t>(record.size());
-        std::memcpy(free_, of.data(), of.size());
+        std::memcpy(free_, digest.data(), digest.size());
         std::memcpy(free_ + order_at, &order, sizeof order);
         std::memcpy(free_ + length_at, &length, sizeof length);
         std::ranges::copy(record, free_ + header_length);
 
-        index_.push_back({prefix_of(of), free_});
+        index_.push_back({prefix_of(digest), free_});
         free_ += size;
         room_ -= size;
     }
@@ -54,8 +54,8 @@ public:
             if (a.prefix != b.prefix) {
                 return a.prefix < b.prefix;
             }
-            const int difference = std::memcmp(a.at, b.at, digest_length);
-            return difference != 0 ? difference < 0 : order_of(a.at) < order_of(b.at);
+            const int difference = std::memcmp(a.item, b.item, digest_length);
+            return difference != 0 ? difference < 0 : order_of(a.item) < order_of(b.item);
         });
     }
 
@@ -66,11 +66,11 @@ public:
         std::size_t kept = 0;
         for (std::size_t i = 0; i < index_.size(); i++) {
             const bool is_last =
-                i + 1 == index_.size() || std::memcmp(index_[i].at, index_[i + 1].at, digest_length) != 0;
+                i + 1 == index_.size() || std::memcmp(index_[i].item, index_[i + 1].item, digest_length) != 0;
             if (is_last) {
                 index_[kept++] = index_[i];
             } else {
-                visit(order_of(index_[i].at), order_of(index_[i + 1].at));
+                visit(order_of(index_[i].item), order_of(index_[i + 1].item));
             }
         }
         index_.resize(kept);
@@ -78,11 +78,11 @@ public:
 
     [[nodiscard]] std::size_t size() const noexcept { return index_.size(); }
 
-    [[nodiscard]] item operator[](std::size_t at) const noexcept
+    [[nodiscard]] item operator[](std::size_t index) const noexcept
     {
-        const std::byte *stored = index_[at].at;
+        const std::byte *stored = index_[index].item;
         item result;
-        std::memcpy(result.of.data(), stored, result.of.size());
+        std::memcpy(result.digest.data(), stored, result.digest.size());
         result.order = order_of(stored);
         std::uint16_t length;
         std::memcpy(&length, stored + length_at, sizeof length);
@@ -93,7 +93,7 @@ public:
 private:
     struct entry {
         std::uint64_t prefix;
-        const std::byte *at;
+        const std::byte *item;
     };
 
     static constexpr std::size_t order_at = digest_length;
@@ -101,11 +101,11 @@ private:
     static constexpr std::size_t header_length = length_at + sizeof(std::uint16_t);
     static constexpr std::size_t chunk_size = std::size_t{4} << 20;
 
-    static std::uint64_t prefix_of(const digest &of) noexcept
+    static std::uint64_t prefix_of(const token_digest &digest) noexcept
     {
         std::uint64_t prefix = 0;
         for (std::size_t i = 0; i < sizeof prefix; i++) {
-            prefix = prefix << 8 | std::to_integer<std::uint64_t>(of[i]);
+            prefix = prefix << 8 | std::to_integer<std::uint64_t>(digest[i]);
         }
         return prefix;
     }

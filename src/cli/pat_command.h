@@ -11,11 +11,11 @@ namespace CLI {
 class App;
 }
 
-/// The subcommands. Each add_…() declares one on the command line, which puts what it does into `context::run` when it
-/// is called.
+/// The subcommands. Each add_…() declares one on the command line; calling it stores what it does in
+/// `command_context::run`.
 namespace pat::cli {
 
-struct context {
+struct command_context {
     std::string store;
     std::string pepper_file;
     std::string map_size_text = "32g";
@@ -37,20 +37,20 @@ struct context {
 /// For options of which an empty value, as of a variable of a script that was not set, must not stand for "not given".
 [[nodiscard]] std::string refuse_empty(const std::string &value);
 
-void add_init(CLI::App &app, context &with);
-void add_verify(CLI::App &app, context &with);
-void add_backup(CLI::App &app, context &with);
-void add_gc(CLI::App &app, context &with);
-void add_issue(CLI::App &app, context &with);
-void add_import(CLI::App &app, context &with);
-void add_export(CLI::App &app, context &with);
-void add_apply(CLI::App &app, context &with);
-void add_accept_snapshot(CLI::App &app, context &with);
-void add_revoke(CLI::App &app, context &with);
-void add_restore_access(CLI::App &app, context &with);
-void add_show(CLI::App &app, context &with);
-void add_list(CLI::App &app, context &with);
-void add_check(CLI::App &app, context &with);
-void add_stats(CLI::App &app, context &with);
+void add_init(CLI::App &app, command_context &context);
+void add_verify(CLI::App &app, command_context &context);
+void add_backup(CLI::App &app, command_context &context);
+void add_gc(CLI::App &app, command_context &context);
+void add_issue(CLI::App &app, command_context &context);
+void add_import(CLI::App &app, command_context &context);
+void add_export(CLI::App &app, command_context &context);
+void add_apply(CLI::App &app, command_context &context);
+void add_accept_snapshot(CLI::App &app, command_context &context);
+void add_revoke(CLI::App &app, command_context &context);
+void add_restore_access(CLI::App &app, command_context &context);
+void add_show(CLI::App &app, command_context &context);
+void add_list(CLI::App &app, command_context &context);
+void add_check(CLI::App &app, command_context &context);
+void add_stats(CLI::App &app, command_context &context);
 
 }  // namespace pat::cli

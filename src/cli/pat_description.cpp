@@ -5,35 +5,36 @@
 
 namespace pat::cli {
 
-verdict status_of(record token, std::int64_t now)
+access_verdict status_of(token_record token, std::int64_t now)
 {
-    token.ranges = {};
+    token.cidrs = {};
     return decide(token, {}, now);
 }
 
-const char *cause_of(const record &token) noexcept
+const char *cause_of(const token_record &token) noexcept
 {
     return has_blank_ends(token.subject) ? "its subject begins or ends with a blank, which an upstream would strip"
            : has_control(token.subject)  ? "its subject has a control character, which no upstream is told"
                                          : "";
 }
 
-void open(const context &with, store::snapshot &out)
+void open(const command_context &context, store::snapshot &out)
 {
-    require(with.folder(), out.open(with.enter().c_str(), with.map_size));
+    require(context.folder(), out.open(context.enter().c_str(), context.map_size));
 }
 
-void write_json(const context &with, const digest &of, const record &token, output &to)
+void write_json(const command_context &context, const token_digest &digest, const token_record &token,
+                output_stream &output)
 {
-    to.text() += R"({"status":)";
-    write_string(name(status_of(token, with.now)), to.text());
+    output.text() += R"({"status":)";
+    write_string(name(status_of(token, context.now)), output.text());
     if (const char *cause = cause_of(token); *cause != '\0') {
-        write_name("cause", to.text());
-        write_string(cause, to.text());
+        write_name("cause", output.text());
+        write_string(cause, output.text());
     }
-    write_fields(of, token, to.text());
-    to.text() += '}';
-    to.end_line();
+    write_fields(digest, token, output.text());
+    output.text() += '}';
+    output.end_line();
 }
 
 std::string show_time(std::int64_t time, std::int64_t now)

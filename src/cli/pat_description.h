@@ -14,18 +14,19 @@
 namespace pat::cli {
 
 /// The verdict on a token as such: whatever the address it comes from and the scope it is used for.
-[[nodiscard]] verdict status_of(record token, std::int64_t now);
+[[nodiscard]] access_verdict status_of(token_record token, std::int64_t now);
 
 /// Why a token is refused that nobody revoked; empty if it is not.
-[[nodiscard]] const char *cause_of(const record &token) noexcept;
+[[nodiscard]] const char *cause_of(const token_record &token) noexcept;
 
 /// Writes a token as one line of JSON.
-void write_json(const context &with, const digest &of, const record &token, output &to);
+void write_json(const command_context &context, const token_digest &digest, const token_record &token,
+                output_stream &output);
 
 /// A time, and how far it is from now; empty if it is not set.
 [[nodiscard]] std::string show_time(std::int64_t time, std::int64_t now);
 
 /// Opens the store that was named, to read it.
-void open(const context &with, store::snapshot &out);
+void open(const command_context &context, store::snapshot &out);
 
 }  // namespace pat::cli

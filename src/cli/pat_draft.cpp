@@ -38,7 +38,7 @@ std::string without_host_bits(std::string_view text)
 
 }  // namespace
 
-void draft::add_scope(std::string_view scope)
+void record_draft::add_scope(std::string_view scope)
 {
     if (!is_scope(scope)) {
         throw bad_value{std::string{message(codec_error::scopes)}};
@@ -49,43 +49,43 @@ void draft::add_scope(std::string_view scope)
     scopes_ += scope;
 }
 
-void draft::add_range(std::string_view text)
+void record_draft::add_cidr(std::string_view text)
 {
-    range parsed;
-    switch (parse_range(text, parsed)) {
-    case range_error::none: break;
-    case range_error::syntax:
+    cidr parsed;
+    switch (parse_cidr(text, parsed)) {
+    case cidr_error::none: break;
+    case cidr_error::syntax:
         throw bad_value{"\"" + std::string{text}
                         + "\" is not an address or a range such as 192.0.2.0/24 or 2001:db8::/32"};
-    case range_error::host_bits:
+    case cidr_error::host_bits:
         throw bad_value{"\"" + std::string{text} + "\" has bits set past its prefix: did you mean "
                         + without_host_bits(text) + '?'};
     }
-    ranges_.insert(ranges_.end(), parsed.view().begin(), parsed.view().end());
+    cidrs_.insert(cidrs_.end(), parsed.view().begin(), parsed.view().end());
 }
 
-void draft::add_claim(const claim &from)
+void record_draft::add_claim(const token_claim &claim)
 {
-    if (append_claim(from, claims_, claims_length_)) {
+    if (append_claim(claim, claims_, claims_length_)) {
         return;
     }
 
     record_buffer empty;
     std::size_t length = 0;
-    const bool fits_alone = append_claim(from, empty, length);
-    const bool too_long = fits_alone || from.value.size() >= max_record_length;
+    const bool fits_alone = append_claim(claim, empty, length);
+    const bool too_long = fits_alone || claim.value.size() >= max_record_length;
     throw bad_value{std::string{message(too_long ? codec_error::too_long : codec_error::claims)}};
 }
 
-record draft::view() const
+token_record record_draft::view() const
 {
-    record result;
+    token_record result;
     static_cast<record_scalars &>(result) = *this;
     result.id = id;
     result.subject = subject;
     result.name = name;
     result.scopes = scopes_;
-    result.ranges = ranges_;
+    result.cidrs = cidrs_;
     result.claims = {claims_.data(), claims_length_};
 
     if (const codec_error error = validate(result); error != codec_error::none) {
@@ -96,7 +96,7 @@ record draft::view() const
         throw bad_value{"the subject begins or ends with a blank, which an upstream would strip from its header"};
     }
     for (auto rest = result.claims; !rest.empty();) {
-        if (const claim each = take_claim(rest); has_blank_ends(each.value)) {
+        if (const token_claim each = take_claim(rest); has_blank_ends(each.value)) {
             throw bad_value{"the value of claim \"" + std::string{each.name}
                             + "\" begins or ends with a blank, which an upstream would strip from its header"};
         }

@@ -11,8 +11,8 @@
 
 namespace pat::cli {
 
-/// A record in the making, which owns what a `record` only points to. Its functions throw bad_value.
-class draft : public record_scalars {
+/// A record in the making, which owns what a `token_record` only points to. Its functions throw bad_value.
+class record_draft : public record_scalars {
 public:
     std::string id;
     std::string subject;
@@ -22,17 +22,17 @@ public:
     void add_scope(std::string_view scope);
 
     /// Adds a range, as text.
-    void add_range(std::string_view text);
+    void add_cidr(std::string_view text);
 
-    void add_claim(const claim &from);
+    void add_claim(const token_claim &claim);
 
     /// The record, once it satisfies validate(), and what a new one must besides: no text that goes into a header has
     /// blank ends. Holds until the next change.
-    [[nodiscard]] record view() const;
+    [[nodiscard]] token_record view() const;
 
 private:
     std::string scopes_;
-    std::vector<std::byte> ranges_;
+    std::vector<std::byte> cidrs_;
     record_buffer claims_;
     std::size_t claims_length_ = 0;
 };

@@ -23,12 +23,12 @@ std::string name_of_user(uid_t user)
 
 std::string explain(const std::string &folder)
 {
-    const store::refusal of = store::find_refusal(folder.c_str());
+    const store::refusal refusal = store::find_refusal(folder.c_str());
     const std::string user = ": user \"" + name_of_user(geteuid()) + "\" may not ";
-    const std::string owner = "\", which belongs to user \"" + name_of_user(of.user) + '"';
-    switch (of.part) {
+    const std::string owner = "\", which belongs to user \"" + name_of_user(refusal.user) + '"';
+    switch (refusal.part) {
     case store::store_part::none: break;
-    case store::store_part::way: return user + "enter \"" + folder.substr(0, of.way_length) + owner;
+    case store::store_part::way: return user + "enter \"" + folder.substr(0, refusal.way_length) + owner;
     case store::store_part::open_lock: return user + "read \"" + folder + '/' + store::open_lock_file + owner;
     case store::store_part::data: return user + "read \"" + folder + '/' + store::data_file + owner;
     case store::store_part::lock: return user + "write \"" + folder + '/' + store::lock_file + owner;

@@ -27,8 +27,8 @@ constexpr std::string_view hex_digits = "0123456789abcdef";
 
 int hex_value(char c)
 {
-    const std::size_t at = hex_digits.find(c >= 'A' && c <= 'F' ? static_cast<char>(c | 0x20) : c);
-    return at == std::string_view::npos ? -1 : static_cast<int>(at);
+    const std::size_t value = hex_digits.find(c >= 'A' && c <= 'F' ? static_cast<char>(c | 0x20) : c);
+    return value == std::string_view::npos ? -1 : static_cast<int>(value);
 }
 
 template <typename Visit>
@@ -38,19 +38,19 @@ void for_each_text(const element &value, const Visit &visit)
     if (value.get(array) != simdjson::SUCCESS) {
         throw bad_value{"not an array"};
     }
-    for (const element one : array) {
-        visit(read_text(one));
+    for (const element item : array) {
+        visit(read_text(item));
     }
 }
 
-void read_claims(const element &value, draft &out)
+void read_claims(const element &value, record_draft &out)
 {
     simdjson::dom::object object;
     if (value.get(object) != simdjson::SUCCESS) {
         throw bad_value{"not an object"};
     }
-    for (const auto &[name, one] : object) {
-        out.add_claim({name, read_text(one)});
+    for (const auto &[name, text] : object) {
+        out.add_claim({name, read_text(text)});
     }
 }
 
@@ -68,26 +68,26 @@ struct field {
     const char *name;
     bool may_be_null;
     bool is_for_sources;  ///< to set with a change
-    void (*read)(const element &value, draft &out);
+    void (*read)(const element &value, record_draft &out);
 };
 
 constexpr field fields[] = {
-    {"id", false, true, [](const element &value, draft &out) { out.id = read_text(value); }},
-    {"subject", false, true, [](const element &value, draft &out) { out.subject = read_text(value); }},
-    {"name", true, true, [](const element &value, draft &out) { out.name = trim_blanks(read_text(value)); }},
+    {"id", false, true, [](const element &value, record_draft &out) { out.id = read_text(value); }},
+    {"subject", false, true, [](const element &value, record_draft &out) { out.subject = read_text(value); }},
+    {"name", true, true, [](const element &value, record_draft &out) { out.name = trim_blanks(read_text(value)); }},
     {"scopes", true, true,
-     [](const element &value, draft &out) { for_each_text(value, [&](auto text) { out.add_scope(text); }); }},
+     [](const element &value, record_draft &out) { for_each_text(value, [&](auto text) { out.add_scope(text); }); }},
     {"cidrs", true, true,
-     [](const element &value, draft &out) { for_each_text(value, [&](auto text) { out.add_range(text); }); }},
-    {"issued_at", true, true, [](const element &value, draft &out) { out.issued_at = read_time(value); }},
-    {"not_before", true, true, [](const element &value, draft &out) { out.not_before = read_time(value); }},
-    {"expires_at", true, true, [](const element &value, draft &out) { out.expires_at = read_time(value); }},
-    {"revoked_at", true, true, [](const element &value, draft &out) { out.revoked_at = read_time(value); }},
+     [](const element &value, record_draft &out) { for_each_text(value, [&](auto text) { out.add_cidr(text); }); }},
+    {"issued_at", true, true, [](const element &value, record_draft &out) { out.issued_at = read_time(value); }},
+    {"not_before", true, true, [](const element &value, record_draft &out) { out.not_before = read_time(value); }},
+    {"expires_at", true, true, [](const element &value, record_draft &out) { out.expires_at = read_time(value); }},
+    {"revoked_at", true, true, [](const element &value, record_draft &out) { out.revoked_at = read_time(value); }},
     {"local_revoked_at", true, false,
-     [](const element &value, draft &out) { out.local_revoked_at = read_time(value); }},
-    {"denied", true, false, [](const element &value, draft &out) { out.denied = read_truth(value); }},
+     [](const element &value, record_draft &out) { out.local_revoked_at = read_time(value); }},
+    {"denied", true, false, [](const element &value, record_draft &out) { out.denied = read_truth(value); }},
     {"claims", true, true, read_claims},
-    {"seq", true, true, [](const element &value, draft &out) { out.sequence = read_sequence(value); }},
+    {"seq", true, true, [](const element &value, record_draft &out) { out.sequence = read_sequence(value); }},
 };
 
 constexpr std::size_t token_field = std::size(fields);
@@ -105,7 +105,7 @@ std::size_t find_field(std::string_view name)
     throw bad_value{"unknown field \"" + printable(name.substr(0, 64)) + '"'};
 }
 
-digest read_token_field(std::string_view name, const element &value, record_form form, const hasher *by)
+token_digest read_token_field(std::string_view name, const element &value, record_form form, const token_hasher *hasher)
 {
     if (form != record_form::plaintext) {
         if (name == "token") {
@@ -121,7 +121,7 @@ digest read_token_field(std::string_view name, const element &value, record_form
     if (!is_token(token)) {
         throw bad_value{"not 16 to 512 characters of a b64token (RFC 6750)"};
     }
-    return (*by)(token);
+    return (*hasher)(token);
 }
 
 void write_time(std::string_view name, std::int64_t time, std::string &out)
@@ -196,30 +196,31 @@ std::uint64_t read_sequence(const element &value)
     return number;
 }
 
-digest read_record(const simdjson::dom::object &from, record_form form, const hasher *by, draft &out)
+token_digest read_record(const simdjson::dom::object &object, record_form form, const token_hasher *hasher,
+                         record_draft &out)
 {
-    digest result{};
+    token_digest result{};
     std::array<bool, std::size(fields) + 1> seen{};
 
-    for (const auto &[name, value] : from) {
+    for (const auto &[name, value] : object) {
         if (form == record_form::change && name == "op") {
             continue;
         }
 
-        const std::size_t which = find_field(name);
-        if (form == record_form::change && which != token_field && !fields[which].is_for_sources) {
+        const std::size_t number = find_field(name);
+        if (form == record_form::change && number != token_field && !fields[number].is_for_sources) {
             throw bad_value{std::string{name} + ": is not for a source to say"};
         }
-        if (seen[which]) {
+        if (seen[number]) {
             throw bad_value{std::string{name} + ": given twice"};
         }
-        seen[which] = true;
+        seen[number] = true;
 
         with_name(std::string{name}.c_str(), [&, &name = name, &value = value] {
-            if (which == token_field) {
-                result = read_token_field(name, value, form, by);
-            } else if (!fields[which].may_be_null || !value.is_null()) {
-                fields[which].read(value, out);
+            if (number == token_field) {
+                result = read_token_field(name, value, form, hasher);
+            } else if (!fields[number].may_be_null || !value.is_null()) {
+                fields[number].read(value, out);
             }
         });
     }
@@ -235,12 +236,12 @@ digest read_record(const simdjson::dom::object &from, record_form form, const ha
     return result;
 }
 
-digest read_local_revocation(const simdjson::dom::object &from, early_revocation &out, std::string &key_id)
+token_digest read_local_revocation(const simdjson::dom::object &object, early_revocation &out, std::string &key_id)
 {
-    std::optional<digest> of;
+    std::optional<token_digest> digest;
     std::vector<std::string_view> seen;
 
-    for (const auto &[name, value] : from) {
+    for (const auto &[name, value] : object) {
         if (std::ranges::find(seen, name) != seen.end()) {
             throw bad_value{printable(name.substr(0, 64)) + ": given twice"};
         }
@@ -248,7 +249,7 @@ digest read_local_revocation(const simdjson::dom::object &from, early_revocation
 
         with_name(printable(name.substr(0, 64)).c_str(), [&, &name = name, &value = value] {
             if (name == "digest") {
-                of = parse_digest(read_text(value));
+                digest = parse_digest(read_text(value));
             } else if (name == "local_revoked_at") {
                 out.local_revoked_at = read_time(value);
             } else if (name == "denied") {
@@ -261,13 +262,13 @@ digest read_local_revocation(const simdjson::dom::object &from, early_revocation
         });
     }
 
-    if (!of) {
+    if (!digest) {
         throw bad_value{"no field \"digest\""};
     }
     if (out.local_revoked_at == 0 && !out.denied) {
         throw bad_value{"neither \"local_revoked_at\" nor \"denied\""};
     }
-    return *of;
+    return *digest;
 }
 
 void write_name(std::string_view name, std::string &out)
@@ -280,12 +281,12 @@ void write_name(std::string_view name, std::string &out)
     out += "\":";
 }
 
-void write_properties(const record &from, std::string &out)
+void write_properties(const token_record &record, std::string &out)
 {
     const auto write_list = [&](std::string_view name, const auto &for_each) {
         write_name(name, out);
         char separator = '[';
-        for_each(from, [&](std::string_view text) {
+        for_each(record, [&](std::string_view text) {
             out += separator;
             write_string(text, out);
             separator = ',';
@@ -294,65 +295,65 @@ void write_properties(const record &from, std::string &out)
     };
 
     write_name("id", out);
-    write_string(from.id, out);
+    write_string(record.id, out);
     write_name("subject", out);
-    write_string(from.subject, out);
-    if (!from.name.empty()) {
+    write_string(record.subject, out);
+    if (!record.name.empty()) {
         write_name("name", out);
-        write_string(from.name, out);
+        write_string(record.name, out);
     }
-    if (!from.scopes.empty()) {
-        write_list("scopes", [](const record &of, const auto &visit) { for_each_scope(of, visit); });
+    if (!record.scopes.empty()) {
+        write_list("scopes", [](const token_record &source, const auto &visit) { for_each_scope(source, visit); });
     }
-    if (!from.ranges.empty()) {
-        write_list("cidrs", [](const record &of, const auto &visit) { for_each_range(of, visit); });
+    if (!record.cidrs.empty()) {
+        write_list("cidrs", [](const token_record &source, const auto &visit) { for_each_cidr(source, visit); });
     }
-    write_time("issued_at", from.issued_at, out);
-    write_time("not_before", from.not_before, out);
-    write_time("expires_at", from.expires_at, out);
-    write_time("revoked_at", from.revoked_at, out);
-    write_time("local_revoked_at", from.local_revoked_at, out);
-    if (from.denied) {
+    write_time("issued_at", record.issued_at, out);
+    write_time("not_before", record.not_before, out);
+    write_time("expires_at", record.expires_at, out);
+    write_time("revoked_at", record.revoked_at, out);
+    write_time("local_revoked_at", record.local_revoked_at, out);
+    if (record.denied) {
         write_name("denied", out);
         out += "true";
     }
-    if (!from.claims.empty()) {
+    if (!record.claims.empty()) {
         write_name("claims", out);
         out += '{';
-        for_each_claim(from, [&](const claim &one) {
-            write_name(one.name, out);
-            write_string(one.value, out);
+        for_each_claim(record, [&](const token_claim &claim) {
+            write_name(claim.name, out);
+            write_string(claim.value, out);
         });
         out += '}';
     }
-    if (from.sequence != 0) {
+    if (record.sequence != 0) {
         write_name("seq", out);
-        out += std::to_string(from.sequence);
+        out += std::to_string(record.sequence);
     }
 }
 
-void write_fields(const digest &of, const record &from, std::string &out)
+void write_fields(const token_digest &digest, const token_record &record, std::string &out)
 {
     write_name("digest", out);
-    write_string(to_hex(of), out);
-    write_properties(from, out);
+    write_string(to_hex(digest), out);
+    write_properties(record, out);
 }
 
-void write_early_fields(const digest &of, const early_revocation &from, std::string &out)
+void write_early_fields(const token_digest &digest, const early_revocation &revocation, std::string &out)
 {
     write_name("digest", out);
-    write_string(to_hex(of), out);
-    write_time("local_revoked_at", from.local_revoked_at, out);
-    if (from.denied) {
+    write_string(to_hex(digest), out);
+    write_time("local_revoked_at", revocation.local_revoked_at, out);
+    if (revocation.denied) {
         write_name("denied", out);
         out += "true";
     }
 }
 
-void write_record(const digest &of, const record &from, std::string &out)
+void write_record(const token_digest &digest, const token_record &record, std::string &out)
 {
     out += '{';
-    write_fields(of, from, out);
+    write_fields(digest, record, out);
     out += '}';
 }
 
@@ -384,7 +385,7 @@ const char *word_for(digest_scheme scheme) noexcept
     return "unknown";
 }
 
-std::string key_id_of(const meta &store)
+std::string key_id_of(const meta_record &store)
 {
     return store.scheme == digest_scheme::hmac_sha256 ? to_hex(store.key) : std::string{};
 }
@@ -400,9 +401,9 @@ std::string to_hex(std::span<const std::byte> bytes)
     return text;
 }
 
-digest parse_digest(std::string_view text)
+token_digest parse_digest(std::string_view text)
 {
-    digest result;
+    token_digest result;
     bool good = text.size() == 2 * result.size();
     for (std::size_t i = 0; good && i < result.size(); i++) {
         const int high = hex_value(text[2 * i]);

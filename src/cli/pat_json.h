@@ -45,17 +45,18 @@ inline constexpr std::uint64_t max_sequence = 9223372036854775807;
 /// How an object names its token, and what else it may have.
 enum class record_form : unsigned char {
     digest,     ///< "digest", 64 hexadecimal digits
-    plaintext,  ///< "token", from which `by` makes the digest; the others don't need it
+    plaintext,  ///< "token", from which `hasher` makes the digest; the others don't need it
     change,     ///< "digest"; "op", which is left to the caller; and nothing that only this host can say
 };
 
 /// Fills `out` and returns its digest. Throws bad_value for fields that are unknown, missing, given twice, or wrong.
-digest read_record(const simdjson::dom::object &from, record_form form, const hasher *by, draft &out);
+token_digest read_record(const simdjson::dom::object &object, record_form form, const token_hasher *hasher,
+                         record_draft &out);
 
 /// What an export of local revocations says of a token: the same fields as write_early_fields(), the "key_id"
 /// of the store's pepper, which is empty if there is none, and an "id" for people. Throws bad_value as read_record()
 /// does.
-digest read_local_revocation(const simdjson::dom::object &from, early_revocation &out, std::string &key_id);
+token_digest read_local_revocation(const simdjson::dom::object &object, early_revocation &out, std::string &key_id);
 
 /// Values of fields. They throw bad_value.
 [[nodiscard]] std::string_view read_text(const simdjson::dom::element &value);
@@ -64,16 +65,16 @@ digest read_local_revocation(const simdjson::dom::object &from, early_revocation
 
 /// Appends to a text, in the one form that read_record() gives back byte for byte: fields in a fixed order, those
 /// without a value left out.
-void write_record(const digest &of, const record &from, std::string &out);
+void write_record(const token_digest &digest, const token_record &record, std::string &out);
 
 /// What write_record() writes, without the braces.
-void write_fields(const digest &of, const record &from, std::string &out);
+void write_fields(const token_digest &digest, const token_record &record, std::string &out);
 
 /// Those of its fields that say what the token may do and when.
-void write_properties(const record &from, std::string &out);
+void write_properties(const token_record &record, std::string &out);
 
 /// The same fields of an early revocation.
-void write_early_fields(const digest &of, const early_revocation &from, std::string &out);
+void write_early_fields(const token_digest &digest, const early_revocation &revocation, std::string &out);
 
 /// The name of a field, with a comma before it unless it is the first of its object.
 void write_name(std::string_view name, std::string &out);
@@ -85,37 +86,37 @@ void write_string(std::string_view text, std::string &out);
 [[nodiscard]] const char *word_for(digest_scheme scheme) noexcept;
 
 /// Which pepper the digests of a store are made with; empty for none.
-[[nodiscard]] std::string key_id_of(const meta &store);
+[[nodiscard]] std::string key_id_of(const meta_record &store);
 
 [[nodiscard]] std::string to_hex(std::span<const std::byte> bytes);
 
 /// Throws bad_value unless `text` is 64 hexadecimal digits.
-[[nodiscard]] digest parse_digest(std::string_view text);
+[[nodiscard]] token_digest parse_digest(std::string_view text);
 
 /// The address ranges of a record, in its order.
 template <typename Visit>
-void for_each_range(const record &of, const Visit &visit)
+void for_each_cidr(const token_record &record, const Visit &visit)
 {
-    for (auto rest = of.ranges; !rest.empty();) {
-        std::array<char, max_range_text_length> text;
+    for (auto rest = record.cidrs; !rest.empty();) {
+        std::array<char, max_cidr_text_length> text;
         std::size_t length = 0;
-        rest = format_range(rest, text, length);
+        rest = format_cidr(rest, text, length);
         visit(std::string_view{text.data(), length});
     }
 }
 
 template <typename Visit>
-void for_each_scope(const record &of, const Visit &visit)
+void for_each_scope(const token_record &record, const Visit &visit)
 {
-    for (std::string_view rest = of.scopes; !rest.empty();) {
+    for (std::string_view rest = record.scopes; !rest.empty();) {
         visit(take_scope(rest));
     }
 }
 
 template <typename Visit>
-void for_each_claim(const record &of, const Visit &visit)
+void for_each_claim(const token_record &record, const Visit &visit)
 {
-    for (auto rest = of.claims; !rest.empty();) {
+    for (auto rest = record.claims; !rest.empty();) {
         visit(take_claim(rest));
     }
 }

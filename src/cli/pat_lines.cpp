@@ -41,12 +41,12 @@ bool line_reader::fill()
     begin_ = 0;
 
     for (;;) {
-        const ssize_t got = read(fd_, buffer_.data() + end_, buffer_size - end_);
-        if (got >= 0) {
-            end_ += static_cast<std::size_t>(got);
-            position_ += static_cast<std::uint64_t>(got);
-            has_ended_ = got == 0;
-            return got > 0;
+        const ssize_t length = read(fd_, buffer_.data() + end_, buffer_size - end_);
+        if (length >= 0) {
+            end_ += static_cast<std::size_t>(length);
+            position_ += static_cast<std::uint64_t>(length);
+            has_ended_ = length == 0;
+            return length > 0;
         }
         if (errno == EAGAIN) {
             pollfd input{fd_, POLLIN, 0};
@@ -85,7 +85,7 @@ bool line_reader::is_waiting(int patience)
     return true;
 }
 
-bool line_reader::next(line &out)
+bool line_reader::next(input_line &out)
 {
     while (!has_line() && fill()) {
     }

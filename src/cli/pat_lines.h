@@ -8,7 +8,7 @@
 
 namespace pat::cli {
 
-struct line {
+struct input_line {
     std::string_view text;  ///< without its end and a byte order mark; what JSON parsers read ahead of it is readable
     std::uint64_t number = 0;
     bool too_long = false;     ///< then the text is its beginning
@@ -25,7 +25,7 @@ public:
     ~line_reader();
 
     /// The next line, until the next call; false at the end. Throws a failure.
-    bool next(line &out);
+    bool next(input_line &out);
 
     /// True if next() would not have to wait, perhaps after waiting for so long, in milliseconds.
     [[nodiscard]] bool is_waiting(int patience = 0);

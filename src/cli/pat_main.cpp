@@ -54,24 +54,24 @@ std::size_t read_map_size(const std::string &text)
     return (size + page - 1) / page * page;
 }
 
-void declare_global_options(CLI::App &app, context &with)
+void declare_global_options(CLI::App &app, command_context &context)
 {
-    app.add_option("--store", with.store, "folder of the store")->envname("PAT_STORE")->type_name("DIR");
-    app.add_option("--pepper-file", with.pepper_file, "file with the pepper of the store's digests")
+    app.add_option("--store", context.store, "folder of the store")->envname("PAT_STORE")->type_name("DIR");
+    app.add_option("--pepper-file", context.pepper_file, "file with the pepper of the store's digests")
         ->envname("PAT_PEPPER_FILE")
         ->type_name("FILE");
-    app.add_option("--map-size", with.map_size_text, "address space for the store, the same as nginx has")
+    app.add_option("--map-size", context.map_size_text, "address space for the store, the same as nginx has")
         ->type_name("SIZE")
         ->capture_default_str();
-    app.add_flag("--json", with.json, "JSON on standard output, one object a line");
+    app.add_flag("--json", context.json, "JSON on standard output, one object a line");
     app.set_version_flag("--version", version);
 }
 
 /// Whether an argument is or ends with a token of our own form: "TOKEN", "--option=TOKEN", "-xTOKEN".
 bool has_token(std::string_view argument)
 {
-    const std::size_t at = argument.find(default_prefix);
-    return at != std::string_view::npos && is_issued_form(argument.substr(at), default_prefix);
+    const std::size_t position = argument.find(default_prefix);
+    return position != std::string_view::npos && is_issued_form(argument.substr(position), default_prefix);
 }
 
 /// Other users can see arguments, and what is said about one that is wrong would end up in logs.
@@ -108,19 +108,19 @@ std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
 
 exit_status run(int argc, char **argv)
 {
-    context with;
-    with.now = std::max<std::int64_t>(1, std::time(nullptr));  // 0 would be "not revoked" in a record
+    command_context context;
+    context.now = std::max<std::int64_t>(1, std::time(nullptr));  // 0 would be "not revoked" in a record
 
     CLI::App app{"Makes, fills and inspects the token stores of nginx-auth-pat.", "patctl"};
     app.require_subcommand(1);
     app.fallthrough();
     app.footer(examples);
 
-    declare_global_options(app, with);
+    declare_global_options(app, context);
     for (const auto add :
          {add_init, add_verify, add_backup, add_gc, add_issue, add_import, add_export, add_apply, add_accept_snapshot,
           add_revoke, add_restore_access, add_show, add_list, add_check, add_stats}) {
-        add(app, with);
+        add(app, context);
     }
 
     refuse_tokens({argv, static_cast<std::size_t>(argc)});
@@ -133,13 +133,13 @@ exit_status run(int argc, char **argv)
         throw bad_value{usage_error(app, error)};
     }
 
-    with.map_size = with_name("--map-size", [&] { return read_map_size(with.map_size_text); });
-    return with.run();
+    context.map_size = with_name("--map-size", [&] { return read_map_size(context.map_size_text); });
+    return context.run();
 }
 
 }  // namespace
 
-const std::string &context::folder() const
+const std::string &command_context::folder() const
 {
     if (store.empty()) {
         throw bad_value{"no store was named: use --store DIR or PAT_STORE"};
@@ -147,7 +147,7 @@ const std::string &context::folder() const
     return store;
 }
 
-const std::string &context::enter() const
+const std::string &command_context::enter() const
 {
     become_owner_of(folder());
     return store;

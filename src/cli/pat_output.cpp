@@ -29,7 +29,7 @@ void write_out(std::string_view text)
     }
 }
 
-void output::end_line()
+void output_stream::end_line()
 {
     text_ += '\n';
     if (text_.size() >= buffer_size) {
@@ -37,13 +37,13 @@ void output::end_line()
     }
 }
 
-void output::finish()
+void output_stream::finish()
 {
     write_out(text_);
     text_.clear();
 }
 
-table::table(output &to, std::vector<std::string> heads) : to_{to}, widths_(heads.size())
+table::table(output_stream &output, std::vector<std::string> heads) : to_{output}, widths_(heads.size())
 {
     add(std::move(heads));
 }
@@ -89,22 +89,22 @@ void property_list::add(std::string name, std::string value)
     }
 }
 
-void property_list::write(output &to) const
+void property_list::write(output_stream &output) const
 {
     std::size_t width = 0;
     for (const auto &[name, value] : properties_) {
         width = std::max(width, name.size());
     }
     for (const auto &[name, value] : properties_) {
-        to.text() += name;
-        to.text().append(width + 2 - name.size(), ' ');
-        to.text() += value;
-        to.end_line();
+        output.text() += name;
+        output.text().append(width + 2 - name.size(), ' ');
+        output.text() += value;
+        output.end_line();
     }
 }
 
-progress::progress(const char *what, std::uint64_t total) noexcept
-    : what_{what},
+progress::progress(const char *activity, std::uint64_t total) noexcept
+    : what_{activity},
       total_{total},
       visible_{isatty(STDERR_FILENO) == 1}
 {

@@ -13,7 +13,7 @@ namespace pat::cli {
 void write_out(std::string_view text);
 
 /// Gathers output and writes it in large pieces. What finish() has not been called for may be lost.
-class output {
+class output_stream {
 public:
     /// To append to; every line ends with end_line().
     [[nodiscard]] std::string &text() noexcept { return text_; }
@@ -28,7 +28,7 @@ private:
 /// Rows in columns as wide as their widest cell. Written in blocks, so that a table may be longer than memory.
 class table {
 public:
-    table(output &to, std::vector<std::string> heads);
+    table(output_stream &output, std::vector<std::string> heads);
 
     void add(std::vector<std::string> cells);
     void finish();
@@ -36,7 +36,7 @@ public:
 private:
     void write_block();
 
-    output &to_;
+    output_stream &to_;
     std::vector<std::vector<std::string>> rows_;
     std::vector<std::size_t> widths_;
 };
@@ -45,7 +45,7 @@ private:
 class property_list {
 public:
     void add(std::string name, std::string value);
-    void write(output &to) const;
+    void write(output_stream &output) const;
 
 private:
     std::vector<std::pair<std::string, std::string>> properties_;
@@ -55,7 +55,7 @@ private:
 class progress {
 public:
     /// `total` of 0: not known.
-    progress(const char *what, std::uint64_t total) noexcept;
+    progress(const char *activity, std::uint64_t total) noexcept;
     progress(const progress &) = delete;
     progress &operator=(const progress &) = delete;
     ~progress();

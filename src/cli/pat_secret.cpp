@@ -18,14 +18,14 @@ template <std::size_t Size>
 void read_all(int fd, const std::string &name, secret<Size> &out)
 {
     while (out.length < Size) {
-        const ssize_t got = read(fd, out.bytes.data() + out.length, Size - out.length);
-        if (got == 0) {
+        const ssize_t length = read(fd, out.bytes.data() + out.length, Size - out.length);
+        if (length == 0) {
             return;
         }
-        if (got < 0 && errno != EINTR) {
+        if (length < 0 && errno != EINTR) {
             throw failure{exit_status::fault, name + ": " + error_text(errno)};
         }
-        out.length += got > 0 ? static_cast<std::size_t>(got) : 0;
+        out.length += length > 0 ? static_cast<std::size_t>(length) : 0;
     }
 }
 
@@ -79,7 +79,7 @@ pepper_hasher::pepper_hasher(const std::string &path)
     if (!key) {
         throw bad_value{"pepper file \"" + path + "\": neither 64 to 128 hexadecimal digits nor 32 to 64 bytes"};
     }
-    hasher_ = hasher{*key};
+    hasher_ = token_hasher{*key};
     OPENSSL_cleanse(&*key, sizeof *key);
 
     if (is_public) {
@@ -90,11 +90,11 @@ pepper_hasher::pepper_hasher(const std::string &path)
 bool kernel_random(void *, std::span<std::byte> out) noexcept
 {
     while (!out.empty()) {
-        const ssize_t got = getrandom(out.data(), out.size(), 0);
-        if (got < 0 && errno != EINTR) {
+        const ssize_t length = getrandom(out.data(), out.size(), 0);
+        if (length < 0 && errno != EINTR) {
             return false;
         }
-        out = out.subspan(got > 0 ? static_cast<std::size_t>(got) : 0);
+        out = out.subspan(length > 0 ? static_cast<std::size_t>(length) : 0);
     }
     return true;
 }

@@ -41,10 +41,10 @@ public:
     pepper_hasher &operator=(const pepper_hasher &) = delete;
     ~pepper_hasher() { hasher_.wipe(); }
 
-    [[nodiscard]] const hasher &get() const noexcept { return hasher_; }
+    [[nodiscard]] const token_hasher &get() const noexcept { return hasher_; }
 
 private:
-    hasher hasher_;
+    token_hasher hasher_;
 };
 
 /// Random bytes from the kernel, for generate_token().

@@ -18,7 +18,7 @@ bool acts_on_terminals(char32_t character)
 
 char32_t take_character(std::string_view &text)
 {
-    const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+    const auto byte = [&](std::size_t position) { return static_cast<unsigned char>(text[position]); };
 
     const unsigned char lead = byte(0);
     const std::size_t length = lead < 0x80 ? 1 : lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : 4;

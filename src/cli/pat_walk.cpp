@@ -6,7 +6,8 @@
 
 namespace pat::cli {
 
-std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit, const early_visitor &visit_early)
+std::uint64_t walk(const command_context &context, store::snapshot &snapshot, const visitor &visit,
+                   const early_visitor &visit_early)
 {
     std::uint64_t damaged = 0;
 
@@ -15,9 +16,9 @@ std::uint64_t walk(const context &with, store::snapshot &from, const visitor &vi
         std::span<const std::byte> value;
         bool done = false;
 
-        const store::fault problem = from.next(key, value, done);
+        const store::fault problem = snapshot.next(key, value, done);
         if (problem && problem.kind != store::fault_kind::bad_record) {
-            require(with.folder(), problem);
+            require(context.folder(), problem);
         }
         if (done) {
             return damaged;
@@ -26,7 +27,7 @@ std::uint64_t walk(const context &with, store::snapshot &from, const visitor &vi
         if (const auto early = digest_of_early_key(key); early && visit_early) {
             early_revocation found;
             if (problem || decode(key, value, found) != codec_error::none) {
-                complain("store \"" + with.folder() + "\": the early revocation of digest " + to_hex(*early)
+                complain("store \"" + context.folder() + "\": the early revocation of digest " + to_hex(*early)
                          + " is damaged, and will count as one");
                 found = {.local_revoked_at = 1};
             }
@@ -34,29 +35,31 @@ std::uint64_t walk(const context &with, store::snapshot &from, const visitor &vi
             continue;
         }
 
-        const auto of = digest_of_key(key);
-        if (!of) {
+        const auto digest = digest_of_key(key);
+        if (!digest) {
             continue;
         }
 
-        record found;
+        token_record found;
         if (problem || decode(key, value, found) != codec_error::none) {
-            complain("store \"" + with.folder() + "\": the record of digest " + to_hex(*of)
+            complain("store \"" + context.folder() + "\": the record of digest " + to_hex(*digest)
                      + " is damaged and left out (nginx refuses its token)");
             damaged++;
-        } else if (!visit(*of, found)) {
+        } else if (!visit(*digest, found)) {
             return damaged;
         }
     }
 }
 
-void warn_of_repair(const digest &of)
+void warn_of_repair(const token_digest &digest)
 {
-    complain("warning: the record of digest " + to_hex(of)
+    complain("warning: the record of digest " + to_hex(digest)
              + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
 }
 
-selection::selection(const context &with, const selection_options &options) : id_{options.id}, subject_{options.subject}
+selection::selection(const command_context &context, const selection_options &options)
+    : id_{options.id},
+      subject_{options.subject}
 {
     if (!options.digest_text.empty()) {
         exact_ = with_name("--digest", [&] { return parse_digest(options.digest_text); });
@@ -67,12 +70,12 @@ selection::selection(const context &with, const selection_options &options) : id
         if (!is_token(token.text())) {
             throw bad_value{"standard input: not 16 to 512 characters of a b64token (RFC 6750)"};
         }
-        hasher_.emplace(with.pepper_file);
+        hasher_.emplace(context.pepper_file);
         exact_ = hasher_->get()(token.text());
     }
 }
 
-bool selection::matches(const record &candidate) const noexcept
+bool selection::matches(const token_record &candidate) const noexcept
 {
     return id_.empty() ? candidate.subject == subject_ : candidate.id == id_;
 }

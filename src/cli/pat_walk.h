@@ -15,17 +15,17 @@
 namespace pat::cli {
 
 /// Returns false to end a walk.
-using visitor = std::function<bool(const digest &of, const record &found)>;
+using visitor = std::function<bool(const token_digest &digest, const token_record &found)>;
 
-using early_visitor = std::function<void(const digest &of, const early_revocation &found)>;
+using early_visitor = std::function<void(const token_digest &digest, const early_revocation &found)>;
 
 /// Visits the token records of a snapshot in key order, after its early revocations if they are asked for. What is
 /// damaged is left out and named on standard error; the records among it are counted in what it returns.
-std::uint64_t walk(const context &with, store::snapshot &from, const visitor &visit,
+std::uint64_t walk(const command_context &context, store::snapshot &snapshot, const visitor &visit,
                    const early_visitor &visit_early = {});
 
 /// Says on standard error that a record was replaced which could not be read.
-void warn_of_repair(const digest &of);
+void warn_of_repair(const token_digest &digest);
 
 /// How a command line names tokens: exactly one of these.
 struct selection_options {
@@ -38,21 +38,24 @@ struct selection_options {
 /// The tokens that were named. A token on standard input has been read, and made a digest, when this is constructed.
 class selection {
 public:
-    selection(const context &with, const selection_options &options);
+    selection(const command_context &context, const selection_options &options);
 
     /// The one digest that was named, if it was named by a digest or a token.
-    [[nodiscard]] const std::optional<digest> &exact() const noexcept { return exact_; }
+    [[nodiscard]] const std::optional<token_digest> &exact() const noexcept { return exact_; }
 
     /// Whether a record has the id or the subject that was named.
-    [[nodiscard]] bool matches(const record &candidate) const noexcept;
+    [[nodiscard]] bool matches(const token_record &candidate) const noexcept;
 
     /// False for a token's digest that a store with this meta record can't hold.
-    [[nodiscard]] bool fits(const meta &of) const noexcept { return !hasher_ || of.made_with(hasher_->get()); }
+    [[nodiscard]] bool fits(const meta_record &meta) const noexcept
+    {
+        return !hasher_ || meta.made_with(hasher_->get());
+    }
 
 private:
     std::string id_;
     std::string subject_;
-    std::optional<digest> exact_;
+    std::optional<token_digest> exact_;
     std::optional<pepper_hasher> hasher_;
 };
 

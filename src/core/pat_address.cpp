@@ -12,7 +12,7 @@ namespace pat {
 
 namespace {
 
-constexpr std::size_t range_header_length = 2;
+constexpr std::size_t cidr_header_length = 2;
 
 /// Of an IPv4-mapped IPv6 address: ::ffff:0:0/96.
 constexpr unsigned mapped_prefix_bits = 96;
@@ -22,22 +22,22 @@ constexpr std::size_t size_of(address_family family) noexcept
     return family == address_family::v4 ? 4 : family == address_family::v6 ? 16 : 0;
 }
 
-/// The range in binary form at the start of `ranges`.
-struct range_view {
+/// The range in binary form at the start of `cidrs`.
+struct cidr_view {
     address_family family;
     unsigned bits;
     std::span<const std::byte> bytes;
 };
 
-range_view first_of(std::span<const std::byte> ranges) noexcept
+cidr_view first_of(std::span<const std::byte> cidrs) noexcept
 {
-    const auto family = static_cast<address_family>(ranges[0]);
-    return {family, std::to_integer<unsigned>(ranges[1]), ranges.subspan(range_header_length, size_of(family))};
+    const auto family = static_cast<address_family>(cidrs[0]);
+    return {family, std::to_integer<unsigned>(cidrs[1]), cidrs.subspan(cidr_header_length, size_of(family))};
 }
 
-std::span<const std::byte> after(std::span<const std::byte> ranges, const range_view &range) noexcept
+std::span<const std::byte> after(std::span<const std::byte> cidrs, const cidr_view &cidr) noexcept
 {
-    return ranges.subspan(range_header_length + range.bytes.size());
+    return cidrs.subspan(cidr_header_length + cidr.bytes.size());
 }
 
 bool same_bits(std::span<const std::byte> a, std::span<const std::byte> b, unsigned bits) noexcept
@@ -118,12 +118,12 @@ std::optional<address> parse_address(std::string_view text) noexcept
     return make_address({literal->bytes.data(), size_of(literal->family)});
 }
 
-range_error parse_range(std::string_view text, range &out) noexcept
+cidr_error parse_cidr(std::string_view text, cidr &out) noexcept
 {
     const std::size_t slash = std::min(text.find('/'), text.size());
     const auto literal = parse_literal(head(text, slash));
     if (!literal) {
-        return range_error::syntax;
+        return cidr_error::syntax;
     }
 
     auto bits = static_cast<unsigned>(size_of(literal->family) * 8);
@@ -133,7 +133,7 @@ range_error parse_range(std::string_view text, range &out) noexcept
         unsigned number = 0;
         const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), number);
         if (parsed.ec != std::errc{} || parsed.ptr != digits.data() + digits.size() || number > bits) {
-            return range_error::syntax;
+            return cidr_error::syntax;
         }
         bits = number;
     }
@@ -148,57 +148,56 @@ range_error parse_range(std::string_view text, range &out) noexcept
     const std::size_t size = size_of(base.family);
     for (std::size_t bit = bits; bit < size * 8; bit++) {
         if ((base.bytes[bit / 8] & std::byte{0x80} >> (bit % 8)) != std::byte{0}) {
-            return range_error::host_bits;
+            return cidr_error::host_bits;
         }
     }
 
     out.bytes[0] = static_cast<std::byte>(base.family);
     out.bytes[1] = static_cast<std::byte>(bits);
-    std::copy_n(base.bytes.begin(), size, out.bytes.begin() + range_header_length);
-    out.length = range_header_length + size;
-    return range_error::none;
+    std::copy_n(base.bytes.begin(), size, out.bytes.begin() + cidr_header_length);
+    out.length = cidr_header_length + size;
+    return cidr_error::none;
 }
 
-std::span<const std::byte> format_range(std::span<const std::byte> ranges,
-                                        std::array<char, max_range_text_length> &text,
-                                        std::size_t &text_length) noexcept
+std::span<const std::byte> format_cidr(std::span<const std::byte> cidrs, std::array<char, max_cidr_text_length> &text,
+                                       std::size_t &text_length) noexcept
 {
-    const range_view range = first_of(ranges);
+    const cidr_view cidr = first_of(cidrs);
 
     std::array<char, INET6_ADDRSTRLEN> literal{};
-    inet_ntop(range.family == address_family::v4 ? AF_INET : AF_INET6, range.bytes.data(), literal.data(),
+    inet_ntop(cidr.family == address_family::v4 ? AF_INET : AF_INET6, cidr.bytes.data(), literal.data(),
               literal.size());
 
     // std::to_chars would make the module export its table of digits.
-    const int length = std::snprintf(text.data(), text.size(), "%s/%u", literal.data(), range.bits);
+    const int length = std::snprintf(text.data(), text.size(), "%s/%u", literal.data(), cidr.bits);
     text_length = static_cast<std::size_t>(length);
-    return after(ranges, range);
+    return after(cidrs, cidr);
 }
 
-bool are_ranges(std::span<const std::byte> ranges) noexcept
+bool are_cidrs(std::span<const std::byte> cidrs) noexcept
 {
-    while (!ranges.empty()) {
-        if (ranges.size() < range_header_length) {
+    while (!cidrs.empty()) {
+        if (cidrs.size() < cidr_header_length) {
             return false;
         }
-        const std::size_t size = size_of(static_cast<address_family>(ranges[0]));
-        if (size == 0 || std::to_integer<std::size_t>(ranges[1]) > size * 8
-            || ranges.size() < range_header_length + size) {
+        const std::size_t size = size_of(static_cast<address_family>(cidrs[0]));
+        if (size == 0 || std::to_integer<std::size_t>(cidrs[1]) > size * 8
+            || cidrs.size() < cidr_header_length + size) {
             return false;
         }
-        ranges = ranges.subspan(range_header_length + size);
+        cidrs = cidrs.subspan(cidr_header_length + size);
     }
     return true;
 }
 
-bool in_ranges(std::span<const std::byte> ranges, const address &peer) noexcept
+bool in_cidrs(std::span<const std::byte> cidrs, const address &peer) noexcept
 {
-    while (!ranges.empty()) {
-        const range_view range = first_of(ranges);
-        if (range.family == peer.family && same_bits(range.bytes, peer.bytes, range.bits)) {
+    while (!cidrs.empty()) {
+        const cidr_view cidr = first_of(cidrs);
+        if (cidr.family == peer.family && same_bits(cidr.bytes, peer.bytes, cidr.bits)) {
             return true;
         }
-        ranges = after(ranges, range);
+        cidrs = after(cidrs, cidr);
     }
     return false;
 }

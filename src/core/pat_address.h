@@ -34,37 +34,36 @@ struct address {
 /// Reads an address as text (RFC 4291, section 2.2, or dotted quad).
 [[nodiscard]] std::optional<address> parse_address(std::string_view text) noexcept;
 
-inline constexpr std::size_t max_range_length = 18;
+inline constexpr std::size_t max_cidr_length = 18;
 
 /// A range in binary form.
-struct range {
-    std::array<std::byte, max_range_length> bytes;
+struct cidr {
+    std::array<std::byte, max_cidr_length> bytes;
     std::size_t length;
 
     [[nodiscard]] std::span<const std::byte> view() const noexcept { return {bytes.data(), length}; }
 };
 
-enum class range_error : std::uint8_t {
+enum class cidr_error : std::uint8_t {
     none,
     syntax,     ///< not an address, or not followed by `/` and a prefix length that fits its family
     host_bits,  ///< bits past the prefix are set, so the author meant something else
 };
 
 /// Reads a range as text: `192.0.2.0/24`, `2001:db8::/32`, or an address alone.
-[[nodiscard]] range_error parse_range(std::string_view text, range &out) noexcept;
+[[nodiscard]] cidr_error parse_cidr(std::string_view text, cidr &out) noexcept;
 
-inline constexpr std::size_t max_range_text_length = 48;
+inline constexpr std::size_t max_cidr_text_length = 48;
 
-/// Writes the first range of `ranges` as text (without a terminating zero) and returns what is left behind it. The
-/// ranges must satisfy `are_ranges` and not be empty.
-std::span<const std::byte> format_range(std::span<const std::byte> ranges,
-                                        std::array<char, max_range_text_length> &text,
-                                        std::size_t &text_length) noexcept;
+/// Writes the first range of `cidrs` as text (without a terminating zero) and returns what is left behind it. The
+/// ranges must satisfy `are_cidrs` and not be empty.
+std::span<const std::byte> format_cidr(std::span<const std::byte> cidrs, std::array<char, max_cidr_text_length> &text,
+                                       std::size_t &text_length) noexcept;
 
-/// True if `ranges` is a sequence of whole ranges in binary form.
-[[nodiscard]] bool are_ranges(std::span<const std::byte> ranges) noexcept;
+/// True if `cidrs` is a sequence of whole ranges in binary form.
+[[nodiscard]] bool are_cidrs(std::span<const std::byte> cidrs) noexcept;
 
-/// True if one of `ranges`, which must satisfy `are_ranges`, holds `peer`.
-[[nodiscard]] bool in_ranges(std::span<const std::byte> ranges, const address &peer) noexcept;
+/// True if one of `cidrs`, which must satisfy `are_cidrs`, holds `peer`.
+[[nodiscard]] bool in_cidrs(std::span<const std::byte> cidrs, const address &peer) noexcept;
 
 }  // namespace pat

@@ -16,33 +16,33 @@ static_assert(std::endian::native == std::endian::little, "a store has the byte 
 
 /// Integers of the store, at any byte offset.
 template <std::integral T>
-[[nodiscard]] inline T load_le(const std::byte *from) noexcept
+[[nodiscard]] inline T load_le(const std::byte *bytes) noexcept
 {
     T value;
-    std::memcpy(&value, from, sizeof value);
+    std::memcpy(&value, bytes, sizeof value);
     return value;
 }
 
 template <std::integral T>
-inline void store_le(std::byte *to, T value) noexcept
+inline void store_le(std::byte *bytes, T value) noexcept
 {
-    std::memcpy(to, &value, sizeof value);
+    std::memcpy(bytes, &value, sizeof value);
 }
 
 /// Eight bytes as a number that orders as they do.
-[[nodiscard]] inline std::uint64_t load_be64(const std::byte *from) noexcept
+[[nodiscard]] inline std::uint64_t load_be64(const std::byte *bytes) noexcept
 {
-    return __builtin_bswap64(load_le<std::uint64_t>(from));
+    return __builtin_bswap64(load_le<std::uint64_t>(bytes));
 }
 
 /// The order of LMDB's keys: by the bytes, then by the length. Most differ in their first eight bytes.
 [[nodiscard]] inline int compare_keys(std::span<const std::byte> first, std::span<const std::byte> second) noexcept
 {
     if (first.size() >= sizeof(std::uint64_t) && second.size() >= sizeof(std::uint64_t)) {
-        const auto one = load_be64(first.data());
+        const auto word = load_be64(first.data());
         const auto other = load_be64(second.data());
-        if (one != other) {
-            return one < other ? -1 : 1;
+        if (word != other) {
+            return word < other ? -1 : 1;
         }
     }
     const std::size_t common = std::min(first.size(), second.size());
@@ -89,12 +89,12 @@ public:
     /// not: a token is short, and almost always right.
     [[nodiscard]] constexpr bool has_all(std::string_view text) const noexcept
     {
-        unsigned all = 1;
+        unsigned result = 1;
 #pragma GCC unroll 8
         for (const char c : text) {
-            all &= has_[static_cast<unsigned char>(c)];
+            result &= has_[static_cast<unsigned char>(c)];
         }
-        return all != 0;
+        return result != 0;
     }
 
 private:

@@ -21,9 +21,9 @@ static_assert(max_pepper_length <= block_length, "a longer key would have to be 
 
 constexpr std::string_view key_id_label = "nginx-auth-pat pepper";
 
-digest finish(SHA256_CTX state, std::span<const std::byte> data) noexcept
+token_digest finish(SHA256_CTX state, std::span<const std::byte> data) noexcept
 {
-    digest result;
+    token_digest result;
     SHA256_Update(&state, data.data(), data.size());
     SHA256_Final(reinterpret_cast<unsigned char *>(result.data()), &state);
     return result;
@@ -90,12 +90,12 @@ std::optional<pepper> parse_pepper(std::string_view contents) noexcept
     return result;
 }
 
-hasher::hasher() noexcept : inner_{}, outer_{}, key_{}, scheme_{digest_scheme::sha256}
+token_hasher::token_hasher() noexcept : inner_{}, outer_{}, key_{}, scheme_{digest_scheme::sha256}
 {
     SHA256_Init(&inner_);
 }
 
-hasher::hasher(const pepper &key) noexcept
+token_hasher::token_hasher(const pepper &key) noexcept
     : inner_{padded(key, std::byte{0x36})},
       outer_{padded(key, std::byte{0x5c})},
       key_{},
@@ -105,18 +105,18 @@ hasher::hasher(const pepper &key) noexcept
     SHA256_Init(&state);
     SHA256_Update(&state, key_id_label.data(), key_id_label.size());
 
-    const digest id = finish(state, {key.bytes.data(), key.length});
+    const token_digest id = finish(state, {key.bytes.data(), key.length});
     std::copy_n(id.begin(), key_.size(), key_.begin());
 }
 
-digest hasher::operator()(std::string_view token) const noexcept
+token_digest token_hasher::operator()(std::string_view token) const noexcept
 {
-    const digest inner = finish(inner_, bytes_of(token));
+    const token_digest inner = finish(inner_, bytes_of(token));
 
     return scheme_ == digest_scheme::sha256 ? inner : finish(outer_, inner);
 }
 
-void hasher::wipe() noexcept
+void token_hasher::wipe() noexcept
 {
     OPENSSL_cleanse(&inner_, sizeof inner_);
     OPENSSL_cleanse(&outer_, sizeof outer_);

@@ -14,7 +14,7 @@ namespace pat {
 
 inline constexpr std::size_t digest_length = 32;
 
-using digest = std::array<std::byte, digest_length>;
+using token_digest = std::array<std::byte, digest_length>;
 
 /// How a token becomes a digest. The store remembers it (as a byte, hence the values).
 enum class digest_scheme : std::uint8_t {
@@ -43,12 +43,12 @@ struct pepper {
 
 /// Makes digests of one scheme. Hashing fetches no algorithm and allocates nothing: the states after the key pads are
 /// computed once, and a digest starts from copies of them.
-class hasher {
+class token_hasher {
 public:
-    hasher() noexcept;
-    explicit hasher(const pepper &key) noexcept;
+    token_hasher() noexcept;
+    explicit token_hasher(const pepper &key) noexcept;
 
-    [[nodiscard]] digest operator()(std::string_view token) const noexcept;
+    [[nodiscard]] token_digest operator()(std::string_view token) const noexcept;
 
     [[nodiscard]] digest_scheme scheme() const noexcept { return scheme_; }
     [[nodiscard]] const key_id &key() const noexcept { return key_; }

@@ -20,23 +20,23 @@ bool has_scope(std::string_view granted, std::string_view scope) noexcept
 
 }  // namespace
 
-std::string_view name(verdict of) noexcept
+std::string_view name(access_verdict verdict) noexcept
 {
-    switch (of) {
-    case verdict::ok: return "ok";
-    case verdict::missing: return "missing";
-    case verdict::malformed: return "malformed";
-    case verdict::unknown: return "unknown";
-    case verdict::revoked: return "revoked";
-    case verdict::expired: return "expired";
-    case verdict::not_yet_valid: return "not_yet_valid";
-    case verdict::address_denied: return "address_denied";
-    case verdict::scope_denied: return "scope_denied";
-    case verdict::require_denied: return "require_denied";
-    case verdict::stale: return "stale";
-    case verdict::store_error: return "store_error";
-    case verdict::preflight: return "preflight";
-    case verdict::anonymous: return "anonymous";
+    switch (verdict) {
+    case access_verdict::ok: return "ok";
+    case access_verdict::missing: return "missing";
+    case access_verdict::malformed: return "malformed";
+    case access_verdict::unknown: return "unknown";
+    case access_verdict::revoked: return "revoked";
+    case access_verdict::expired: return "expired";
+    case access_verdict::not_yet_valid: return "not_yet_valid";
+    case access_verdict::address_denied: return "address_denied";
+    case access_verdict::scope_denied: return "scope_denied";
+    case access_verdict::require_denied: return "require_denied";
+    case access_verdict::stale: return "stale";
+    case access_verdict::store_error: return "store_error";
+    case access_verdict::preflight: return "preflight";
+    case access_verdict::anonymous: return "anonymous";
     }
     return "store_error";
 }
@@ -70,37 +70,37 @@ bool satisfies(std::string_view granted, const scope_requirement &required) noex
     return holds;
 }
 
-verdict decide(const record &token, const facts &request, std::int64_t now) noexcept
+access_verdict decide(const token_record &token, const facts &request, std::int64_t now) noexcept
 {
     if (token.is_revoked() || !is_sendable(token.subject)) {
-        return verdict::revoked;
+        return access_verdict::revoked;
     }
 
     if (token.expires_at != 0 && now - request.leeway >= token.expires_at) {
-        return verdict::expired;
+        return access_verdict::expired;
     }
 
     if (now + request.leeway < token.not_before) {
-        return verdict::not_yet_valid;
+        return access_verdict::not_yet_valid;
     }
 
-    if (!token.ranges.empty() && !in_ranges(token.ranges, request.peer)) {
-        return verdict::address_denied;
+    if (!token.cidrs.empty() && !in_cidrs(token.cidrs, request.peer)) {
+        return access_verdict::address_denied;
     }
 
     if (!std::all_of(request.required.begin(), request.required.end(),
                      [&](const scope_requirement &required) { return satisfies(token.scopes, required); })) {
-        return verdict::scope_denied;
+        return access_verdict::scope_denied;
     }
 
-    return verdict::ok;
+    return access_verdict::ok;
 }
 
-std::optional<std::string_view> find_claim(const record &token, std::string_view name) noexcept
+std::optional<std::string_view> find_claim(const token_record &token, std::string_view name) noexcept
 {
     for (auto rest = token.claims; !rest.empty();) {
-        if (const claim one = take_claim(rest); one.name == name) {
-            return one.value;
+        if (const token_claim claim = take_claim(rest); claim.name == name) {
+            return claim.value;
         }
     }
     return std::nullopt;

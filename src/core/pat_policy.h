@@ -12,7 +12,7 @@
 /// What is decided about a token: pure functions of a record, the facts of a request, and the time.
 namespace pat {
 
-enum class verdict : std::uint8_t {
+enum class access_verdict : std::uint8_t {
     ok,
     missing,    ///< no token was presented
     malformed,  ///< what was presented can't be a token
@@ -20,7 +20,7 @@ enum class verdict : std::uint8_t {
     revoked,
     expired,
     not_yet_valid,
-    address_denied,  ///< used from an address outside its ranges
+    address_denied,  ///< used from an address outside its cidrs
     scope_denied,    ///< lacks a scope that is needed here
     require_denied,  ///< something else that is required here does not hold
     stale,           ///< it would be let in, but the store may have missed its revocation
@@ -29,15 +29,16 @@ enum class verdict : std::uint8_t {
     anonymous,       ///< none is needed: tokens are optional here
 };
 
-inline constexpr std::size_t verdict_count = static_cast<std::size_t>(verdict::anonymous) + 1;
+inline constexpr std::size_t verdict_count = static_cast<std::size_t>(access_verdict::anonymous) + 1;
 
 /// The name of a verdict in `$auth_pat_status` and in patctl's output.
-[[nodiscard]] std::string_view name(verdict of) noexcept;
+[[nodiscard]] std::string_view name(access_verdict verdict) noexcept;
 
 /// Whether a request is let in on a verdict.
-[[nodiscard]] constexpr bool lets_in(verdict of) noexcept
+[[nodiscard]] constexpr bool lets_in(access_verdict verdict) noexcept
 {
-    return of == verdict::ok || of == verdict::preflight || of == verdict::anonymous;
+    return verdict == access_verdict::ok || verdict == access_verdict::preflight
+           || verdict == access_verdict::anonymous;
 }
 
 /// How far a heartbeat may seem to be in the future, in seconds: the clocks of a host's processes are read at different
@@ -70,9 +71,9 @@ struct facts {
 /// Decides about a token: revoked before expired before not-yet-valid before address before scope. `now` is in Unix
 /// seconds; a token is valid at `expires_at - 1` and expired at `expires_at`, valid at `not_before`. One whose subject
 /// is not sendable is revoked: an upstream would take it for somebody else's, or for nobody's.
-[[nodiscard]] verdict decide(const record &token, const facts &request, std::int64_t now) noexcept;
+[[nodiscard]] access_verdict decide(const token_record &token, const facts &request, std::int64_t now) noexcept;
 
 /// The value of the claim with this name, if the token has it.
-[[nodiscard]] std::optional<std::string_view> find_claim(const record &token, std::string_view name) noexcept;
+[[nodiscard]] std::optional<std::string_view> find_claim(const token_record &token, std::string_view name) noexcept;
 
 }  // namespace pat

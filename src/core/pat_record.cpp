@@ -36,7 +36,7 @@ constexpr std::size_t subject_length = 7;
 constexpr std::size_t name_length = 8;
 constexpr std::size_t generation = 9;
 constexpr std::size_t scopes_length = 10;
-constexpr std::size_t ranges_length = 12;
+constexpr std::size_t cidrs_length = 12;
 constexpr std::size_t claims_length = 14;
 constexpr std::size_t sequence = 16;
 constexpr std::size_t issued_at = 24;
@@ -110,7 +110,7 @@ codec_error check_envelope(std::span<const std::byte> key, std::span<const std::
 
 bool is_zero(std::span<const std::byte> bytes) noexcept
 {
-    return std::ranges::all_of(bytes, [](std::byte one) { return one == std::byte{0}; });
+    return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
 }
 
 bool are_claims(std::span<const std::byte> claims) noexcept
@@ -150,7 +150,7 @@ private:
 /// Appends to a buffer that was found large enough.
 class filler {
 public:
-    explicit filler(std::byte *at) noexcept : at_{at} {}
+    explicit filler(std::byte *bytes) noexcept : at_{bytes} {}
 
     void put(std::span<const std::byte> bytes) noexcept { at_ = std::ranges::copy(bytes, at_).out; }
     void put(std::string_view text) noexcept { put(bytes_of(text)); }
@@ -191,12 +191,12 @@ bool claims_are_valid(std::span<const std::byte> claims) noexcept
         return false;
     }
     while (!claims.empty()) {
-        const claim one = take_claim(claims);
-        if (!is_claim_name(one.name) || has_control(one.value)) {
+        const token_claim claim = take_claim(claims);
+        if (!is_claim_name(claim.name) || has_control(claim.value)) {
             return false;
         }
         for (auto others = claims; !others.empty();) {
-            if (take_claim(others).name == one.name) {
+            if (take_claim(others).name == claim.name) {
                 return false;
             }
         }
@@ -209,39 +209,39 @@ void seal(std::span<const std::byte> key, std::span<std::byte> value) noexcept
     store_le(&value[checksum_at], checksum_of(key, value));
 }
 
-token_key make_key(std::byte tag, const digest &of) noexcept
+token_key make_key(std::byte tag, const token_digest &digest) noexcept
 {
     token_key key;
     key[0] = tag;
-    std::ranges::copy(of, key.begin() + 1);
+    std::ranges::copy(digest, key.begin() + 1);
     return key;
 }
 
-std::optional<digest> take_digest(std::byte tag, std::span<const std::byte> key) noexcept
+std::optional<token_digest> take_digest(std::byte tag, std::span<const std::byte> key) noexcept
 {
     if (key.size() != sizeof(token_key) || key[0] != tag) {
         return std::nullopt;
     }
-    digest result;
+    token_digest result;
     std::ranges::copy(key.subspan(1), result.begin());
     return result;
 }
 
 }  // namespace
 
-token_key make_token_key(const digest &of) noexcept
+token_key make_token_key(const token_digest &digest) noexcept
 {
-    return make_key(token_tag, of);
+    return make_key(token_tag, digest);
 }
 
-token_key make_tombstone_key(const digest &of) noexcept
+token_key make_tombstone_key(const token_digest &digest) noexcept
 {
-    return make_key(tombstone_tag, of);
+    return make_key(tombstone_tag, digest);
 }
 
-token_key make_early_key(const digest &of) noexcept
+token_key make_early_key(const token_digest &digest) noexcept
 {
-    return make_key(early_tag, of);
+    return make_key(early_tag, digest);
 }
 
 std::span<const std::byte> meta_key() noexcept
@@ -249,24 +249,24 @@ std::span<const std::byte> meta_key() noexcept
     return the_meta_key;
 }
 
-std::optional<digest> digest_of_key(std::span<const std::byte> key) noexcept
+std::optional<token_digest> digest_of_key(std::span<const std::byte> key) noexcept
 {
     return take_digest(token_tag, key);
 }
 
-std::optional<digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept
+std::optional<token_digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept
 {
     return take_digest(tombstone_tag, key);
 }
 
-std::optional<digest> digest_of_early_key(std::span<const std::byte> key) noexcept
+std::optional<token_digest> digest_of_early_key(std::span<const std::byte> key) noexcept
 {
     return take_digest(early_tag, key);
 }
 
-std::string_view name(store_state of) noexcept
+std::string_view name(store_state state) noexcept
 {
-    switch (of) {
+    switch (state) {
     case store_state::empty: return "empty";
     case store_state::ready: return "ready";
     case store_state::resync: return "resync";
@@ -286,7 +286,7 @@ std::string_view message(codec_error error) noexcept
     case codec_error::subject: return "the subject must be 1 to 255 bytes without control characters";
     case codec_error::name: return "the name must be at most 255 bytes without control characters";
     case codec_error::scopes: return "a scope must be visible ASCII without quotes and backslashes (RFC 6749)";
-    case codec_error::ranges: return "the address ranges are malformed";
+    case codec_error::cidrs: return "the address ranges are malformed";
     case codec_error::claims:
         return "a claim needs a name of 1 to 64 lower-case letters, digits and \"_\", used once, and a value without "
                "control characters";
@@ -298,32 +298,32 @@ std::string_view message(codec_error error) noexcept
     return "unknown error";
 }
 
-bool operator==(const record &first, const record &second) noexcept
+bool operator==(const token_record &first, const token_record &second) noexcept
 {
     const record_scalars &scalars = first;
     return scalars == second && first.id == second.id && first.subject == second.subject && first.name == second.name
-           && first.scopes == second.scopes && std::ranges::equal(first.ranges, second.ranges)
+           && first.scopes == second.scopes && std::ranges::equal(first.cidrs, second.cidrs)
            && std::ranges::equal(first.claims, second.claims);
 }
 
-codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, record &out) noexcept
+codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, token_record &out) noexcept
 {
     if (const codec_error error = check_envelope(key, value, token_at::texts); error != codec_error::none) {
         return error;
     }
 
-    const auto length_8 = [&](std::size_t at) { return std::to_integer<std::size_t>(value[at]); };
-    const auto length_16 = [&](std::size_t at) { return std::size_t{load_le<std::uint16_t>(&value[at])}; };
+    const auto length_8 = [&](std::size_t offset) { return std::to_integer<std::size_t>(value[offset]); };
+    const auto length_16 = [&](std::size_t offset) { return std::size_t{load_le<std::uint16_t>(&value[offset])}; };
 
     const std::size_t id = length_8(token_at::id_length);
     const std::size_t subject = length_8(token_at::subject_length);
     const std::size_t name = length_8(token_at::name_length);
     const std::size_t scopes = length_16(token_at::scopes_length);
-    const std::size_t ranges = length_16(token_at::ranges_length);
+    const std::size_t cidrs = length_16(token_at::cidrs_length);
     const std::size_t claims = length_16(token_at::claims_length);
 
-    if (token_at::texts + id + subject + name + scopes + ranges + claims != value.size() || id == 0
-        || id > max_id_length || subject == 0 || (value[token_at::flags] & ~denied_flag) != std::byte{0}) {
+    if (token_at::texts + id + subject + name + scopes + cidrs + claims != value.size() || id == 0 || id > max_id_length
+        || subject == 0 || (value[token_at::flags] & ~denied_flag) != std::byte{0}) {
         return codec_error::inconsistent;
     }
 
@@ -341,17 +341,17 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
     out.subject = cut.text(subject);
     out.name = cut.text(name);
     out.scopes = cut.text(scopes);
-    out.ranges = cut.bytes(ranges);
+    out.cidrs = cut.bytes(cidrs);
     out.claims = cut.bytes(claims);
 
-    if (!are_ranges(out.ranges) || !are_claims(out.claims)) {
+    if (!are_cidrs(out.cidrs) || !are_claims(out.claims)) {
         return codec_error::inconsistent;
     }
 
     return codec_error::none;
 }
 
-codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept
+codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noexcept
 {
     if (const codec_error error = check_envelope(meta_key(), value, meta_at::texts); error != codec_error::none) {
         return error;
@@ -420,141 +420,141 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
     return codec_error::none;
 }
 
-encoded encode(std::span<const std::byte> key, const record &from, record_buffer &buffer) noexcept
+encoded encode(std::span<const std::byte> key, const token_record &record, record_buffer &buffer) noexcept
 {
-    if (const codec_error error = validate(from); error != codec_error::none) {
+    if (const codec_error error = validate(record); error != codec_error::none) {
         return {error, {}};
     }
 
-    const std::size_t length = token_at::texts + from.id.size() + from.subject.size() + from.name.size()
-                               + from.scopes.size() + from.ranges.size() + from.claims.size();
+    const std::size_t length = token_at::texts + record.id.size() + record.subject.size() + record.name.size()
+                               + record.scopes.size() + record.cidrs.size() + record.claims.size();
     if (length > buffer.size()) {
         return {codec_error::too_long, {}};
     }
 
     std::fill_n(buffer.begin(), token_at::texts, std::byte{0});
     buffer[version_at] = std::byte{format_version};
-    buffer[token_at::flags] = from.denied ? denied_flag : std::byte{0};
-    buffer[token_at::generation] = std::byte{from.generation};
-    buffer[token_at::id_length] = static_cast<std::byte>(from.id.size());
-    buffer[token_at::subject_length] = static_cast<std::byte>(from.subject.size());
-    buffer[token_at::name_length] = static_cast<std::byte>(from.name.size());
-    store_le(&buffer[token_at::scopes_length], static_cast<std::uint16_t>(from.scopes.size()));
-    store_le(&buffer[token_at::ranges_length], static_cast<std::uint16_t>(from.ranges.size()));
-    store_le(&buffer[token_at::claims_length], static_cast<std::uint16_t>(from.claims.size()));
-    store_le(&buffer[token_at::sequence], from.sequence);
-    store_le(&buffer[token_at::issued_at], from.issued_at);
-    store_le(&buffer[token_at::not_before], from.not_before);
-    store_le(&buffer[token_at::expires_at], from.expires_at);
-    store_le(&buffer[token_at::revoked_at], from.revoked_at);
-    store_le(&buffer[token_at::local_revoked_at], from.local_revoked_at);
+    buffer[token_at::flags] = record.denied ? denied_flag : std::byte{0};
+    buffer[token_at::generation] = std::byte{record.generation};
+    buffer[token_at::id_length] = static_cast<std::byte>(record.id.size());
+    buffer[token_at::subject_length] = static_cast<std::byte>(record.subject.size());
+    buffer[token_at::name_length] = static_cast<std::byte>(record.name.size());
+    store_le(&buffer[token_at::scopes_length], static_cast<std::uint16_t>(record.scopes.size()));
+    store_le(&buffer[token_at::cidrs_length], static_cast<std::uint16_t>(record.cidrs.size()));
+    store_le(&buffer[token_at::claims_length], static_cast<std::uint16_t>(record.claims.size()));
+    store_le(&buffer[token_at::sequence], record.sequence);
+    store_le(&buffer[token_at::issued_at], record.issued_at);
+    store_le(&buffer[token_at::not_before], record.not_before);
+    store_le(&buffer[token_at::expires_at], record.expires_at);
+    store_le(&buffer[token_at::revoked_at], record.revoked_at);
+    store_le(&buffer[token_at::local_revoked_at], record.local_revoked_at);
 
     filler fill{&buffer[token_at::texts]};
-    fill.put(from.id);
-    fill.put(from.subject);
-    fill.put(from.name);
-    fill.put(from.scopes);
-    fill.put(from.ranges);
-    fill.put(from.claims);
+    fill.put(record.id);
+    fill.put(record.subject);
+    fill.put(record.name);
+    fill.put(record.scopes);
+    fill.put(record.cidrs);
+    fill.put(record.claims);
 
     const auto bytes = std::span{buffer}.first(length);
     seal(key, bytes);
     return {codec_error::none, bytes};
 }
 
-encoded encode_meta(const meta &from, record_buffer &buffer) noexcept
+encoded encode_meta(const meta_record &meta, record_buffer &buffer) noexcept
 {
-    if (from.epoch.size() > max_epoch_length) {
+    if (meta.epoch.size() > max_epoch_length) {
         return {codec_error::epoch, {}};
     }
-    if (from.cursor.size() > max_cursor_length) {
+    if (meta.cursor.size() > max_cursor_length) {
         return {codec_error::cursor, {}};
     }
-    if (!is_time(from.heartbeat)) {
+    if (!is_time(meta.heartbeat)) {
         return {codec_error::time, {}};
     }
 
     std::fill_n(buffer.begin(), meta_at::texts, std::byte{0});
     buffer[version_at] = std::byte{format_version};
-    buffer[meta_at::generation] = std::byte{from.generation};
-    buffer[meta_at::open_generations] = std::byte{from.open_generations};
-    buffer[meta_at::scheme] = static_cast<std::byte>(from.scheme);
-    buffer[meta_at::state] = static_cast<std::byte>(from.state);
+    buffer[meta_at::generation] = std::byte{meta.generation};
+    buffer[meta_at::open_generations] = std::byte{meta.open_generations};
+    buffer[meta_at::scheme] = static_cast<std::byte>(meta.scheme);
+    buffer[meta_at::state] = static_cast<std::byte>(meta.state);
     std::ranges::copy(meta_magic, &buffer[meta_at::magic]);
-    std::ranges::copy(from.key, &buffer[meta_at::key_id]);
-    store_le(&buffer[meta_at::heartbeat], from.heartbeat);
-    store_le(&buffer[meta_at::last_sequence], from.last_sequence);
-    store_le(&buffer[meta_at::tokens], from.tokens);
-    store_le(&buffer[meta_at::revoked], from.revoked);
-    store_le(&buffer[meta_at::snapshot_sequence], from.snapshot_sequence);
-    store_le(&buffer[meta_at::epoch_length], static_cast<std::uint16_t>(from.epoch.size()));
-    store_le(&buffer[meta_at::cursor_length], static_cast<std::uint16_t>(from.cursor.size()));
+    std::ranges::copy(meta.key, &buffer[meta_at::key_id]);
+    store_le(&buffer[meta_at::heartbeat], meta.heartbeat);
+    store_le(&buffer[meta_at::last_sequence], meta.last_sequence);
+    store_le(&buffer[meta_at::tokens], meta.tokens);
+    store_le(&buffer[meta_at::revoked], meta.revoked);
+    store_le(&buffer[meta_at::snapshot_sequence], meta.snapshot_sequence);
+    store_le(&buffer[meta_at::epoch_length], static_cast<std::uint16_t>(meta.epoch.size()));
+    store_le(&buffer[meta_at::cursor_length], static_cast<std::uint16_t>(meta.cursor.size()));
 
     filler fill{&buffer[meta_at::texts]};
-    fill.put(from.epoch);
-    fill.put(from.cursor);
+    fill.put(meta.epoch);
+    fill.put(meta.cursor);
 
-    const auto bytes = std::span{buffer}.first(meta_at::texts + from.epoch.size() + from.cursor.size());
+    const auto bytes = std::span{buffer}.first(meta_at::texts + meta.epoch.size() + meta.cursor.size());
     seal(meta_key(), bytes);
     return {codec_error::none, bytes};
 }
 
-encoded encode(std::span<const std::byte> key, const tombstone &from, record_buffer &buffer) noexcept
+encoded encode(std::span<const std::byte> key, const tombstone &tombstone, record_buffer &buffer) noexcept
 {
-    if (!is_time(from.deleted_at)) {
+    if (!is_time(tombstone.deleted_at)) {
         return {codec_error::time, {}};
     }
 
     std::fill_n(buffer.begin(), tombstone_at::end, std::byte{0});
     buffer[version_at] = std::byte{format_version};
-    buffer[tombstone_at::generation] = std::byte{from.generation};
-    buffer[tombstone_at::flags] = from.revoked ? revoked_flag : std::byte{0};
-    store_le(&buffer[tombstone_at::sequence], from.sequence);
-    store_le(&buffer[tombstone_at::deleted_at], from.deleted_at);
+    buffer[tombstone_at::generation] = std::byte{tombstone.generation};
+    buffer[tombstone_at::flags] = tombstone.revoked ? revoked_flag : std::byte{0};
+    store_le(&buffer[tombstone_at::sequence], tombstone.sequence);
+    store_le(&buffer[tombstone_at::deleted_at], tombstone.deleted_at);
 
     const auto bytes = std::span{buffer}.first(tombstone_at::end);
     seal(key, bytes);
     return {codec_error::none, bytes};
 }
 
-encoded encode(std::span<const std::byte> key, const early_revocation &from, record_buffer &buffer) noexcept
+encoded encode(std::span<const std::byte> key, const early_revocation &revocation, record_buffer &buffer) noexcept
 {
-    if (!is_time(from.local_revoked_at)) {
+    if (!is_time(revocation.local_revoked_at)) {
         return {codec_error::time, {}};
     }
 
     std::fill_n(buffer.begin(), early_at::end, std::byte{0});
     buffer[version_at] = std::byte{format_version};
-    buffer[early_at::flags] = from.denied ? denied_flag : std::byte{0};
-    store_le(&buffer[early_at::local_revoked_at], from.local_revoked_at);
+    buffer[early_at::flags] = revocation.denied ? denied_flag : std::byte{0};
+    store_le(&buffer[early_at::local_revoked_at], revocation.local_revoked_at);
 
     const auto bytes = std::span{buffer}.first(early_at::end);
     seal(key, bytes);
     return {codec_error::none, bytes};
 }
 
-codec_error validate(const record &from) noexcept
+codec_error validate(const token_record &record) noexcept
 {
-    if (!is_id(from.id)) {
+    if (!is_id(record.id)) {
         return codec_error::id;
     }
-    if (from.subject.empty() || from.subject.size() > max_subject_length || has_control(from.subject)) {
+    if (record.subject.empty() || record.subject.size() > max_subject_length || has_control(record.subject)) {
         return codec_error::subject;
     }
-    if (from.name.size() > max_name_length || has_control(from.name)) {
+    if (record.name.size() > max_name_length || has_control(record.name)) {
         return codec_error::name;
     }
-    if (!are_scopes(from.scopes)) {
+    if (!are_scopes(record.scopes)) {
         return codec_error::scopes;
     }
-    if (!are_ranges(from.ranges)) {
-        return codec_error::ranges;
+    if (!are_cidrs(record.cidrs)) {
+        return codec_error::cidrs;
     }
-    if (!claims_are_valid(from.claims)) {
+    if (!claims_are_valid(record.claims)) {
         return codec_error::claims;
     }
-    if (!is_time(from.issued_at) || !is_time(from.not_before) || !is_time(from.expires_at) || !is_time(from.revoked_at)
-        || !is_time(from.local_revoked_at)) {
+    if (!is_time(record.issued_at) || !is_time(record.not_before) || !is_time(record.expires_at)
+        || !is_time(record.revoked_at) || !is_time(record.local_revoked_at)) {
         return codec_error::time;
     }
     return codec_error::none;
@@ -599,32 +599,32 @@ bool is_claim_name(std::string_view text) noexcept
     return !text.empty() && text.size() <= max_claim_name_length && claim_name_characters.has_all(text);
 }
 
-claim take_claim(std::span<const std::byte> &claims) noexcept
+token_claim take_claim(std::span<const std::byte> &claims) noexcept
 {
     const auto name_length = std::to_integer<std::size_t>(claims[0]);
     const std::size_t value_length = load_le<std::uint16_t>(&claims[1]);
 
     cutter cut{claims.subspan(claim_header_length)};
-    const claim result{cut.text(name_length), cut.text(value_length)};
+    const token_claim result{cut.text(name_length), cut.text(value_length)};
 
     claims = claims.subspan(claim_header_length + name_length + value_length);
     return result;
 }
 
-bool append_claim(const claim &from, record_buffer &buffer, std::size_t &length) noexcept
+bool append_claim(const token_claim &claim, record_buffer &buffer, std::size_t &length) noexcept
 {
-    const std::size_t needed = claim_header_length + from.name.size() + from.value.size();
+    const std::size_t needed = claim_header_length + claim.name.size() + claim.value.size();
 
-    if (!is_claim_name(from.name) || has_control(from.value) || needed > buffer.size() - length) {
+    if (!is_claim_name(claim.name) || has_control(claim.value) || needed > buffer.size() - length) {
         return false;
     }
 
-    buffer[length] = static_cast<std::byte>(from.name.size());
-    store_le(&buffer[length + 1], static_cast<std::uint16_t>(from.value.size()));
+    buffer[length] = static_cast<std::byte>(claim.name.size());
+    store_le(&buffer[length + 1], static_cast<std::uint16_t>(claim.value.size()));
 
     filler fill{&buffer[length + claim_header_length]};
-    fill.put(from.name);
-    fill.put(from.value);
+    fill.put(claim.name);
+    fill.put(claim.value);
 
     length += needed;
     return true;

@@ -30,7 +30,7 @@
 ///      8  u8   name length        0..255
 ///      9  u8   generation         in which the sequence counts
 ///     10  u16  scopes length
-///     12  u16  ranges length
+///     12  u16  cidrs length
 ///     14  u16  claims length
 ///     16  u64  sequence           the source's number of the change; 0 for a token made on this host
 ///     24  i64  issued_at
@@ -38,7 +38,7 @@
 ///     40  i64  expires_at         0 = never
 ///     48  i64  revoked_at         0 = not; by the source
 ///     56  i64  local_revoked_at   0 = not; by patctl on this host, which a source can't undo
-///     64       id, subject, name, scopes (separated by one space), ranges (pat_address.h),
+///     64       id, subject, name, scopes (separated by one space), cidrs (pat_address.h),
 ///              claims (u8 name length, u16 value length, name, value; …)
 ///
 /// Meta record:
@@ -92,16 +92,16 @@ inline constexpr std::size_t max_cursor_length = 256;
 
 using token_key = std::array<std::byte, 1 + digest_length>;
 
-[[nodiscard]] token_key make_token_key(const digest &of) noexcept;
+[[nodiscard]] token_key make_token_key(const token_digest &digest) noexcept;
 [[nodiscard]] std::span<const std::byte> meta_key() noexcept;
 
-[[nodiscard]] token_key make_tombstone_key(const digest &of) noexcept;
-[[nodiscard]] token_key make_early_key(const digest &of) noexcept;
+[[nodiscard]] token_key make_tombstone_key(const token_digest &digest) noexcept;
+[[nodiscard]] token_key make_early_key(const token_digest &digest) noexcept;
 
 /// The digest in a key, or nothing if it isn't the key of a token record.
-[[nodiscard]] std::optional<digest> digest_of_key(std::span<const std::byte> key) noexcept;
-[[nodiscard]] std::optional<digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept;
-[[nodiscard]] std::optional<digest> digest_of_early_key(std::span<const std::byte> key) noexcept;
+[[nodiscard]] std::optional<token_digest> digest_of_key(std::span<const std::byte> key) noexcept;
+[[nodiscard]] std::optional<token_digest> digest_of_tombstone_key(std::span<const std::byte> key) noexcept;
+[[nodiscard]] std::optional<token_digest> digest_of_early_key(std::span<const std::byte> key) noexcept;
 
 /// What a token record has besides texts and lists.
 struct record_scalars {
@@ -117,13 +117,13 @@ struct record_scalars {
 };
 
 /// A token record. The texts and spans point into the bytes it was decoded from, or at what is to be encoded.
-struct record : record_scalars {
+struct token_record : record_scalars {
     std::uint8_t generation = 0;
     std::string_view id;
     std::string_view subject;
     std::string_view name;
     std::string_view scopes;
-    std::span<const std::byte> ranges;
+    std::span<const std::byte> cidrs;
     std::span<const std::byte> claims;
 
     /// What the meta record counts. The policy revokes a token with a blank-ended subject besides.
@@ -131,7 +131,7 @@ struct record : record_scalars {
 };
 
 /// Whether two records say the same. The generation is where the sequence counts, and no part of that.
-[[nodiscard]] bool operator==(const record &first, const record &second) noexcept;
+[[nodiscard]] bool operator==(const token_record &first, const token_record &second) noexcept;
 
 /// What is known of a token without a record, so that an older change can't bring it back.
 struct tombstone {
@@ -154,10 +154,10 @@ enum class store_state : std::uint8_t {
 };
 
 /// The name of a state in figures for people and programs.
-[[nodiscard]] std::string_view name(store_state of) noexcept;
+[[nodiscard]] std::string_view name(store_state state) noexcept;
 
-/// The meta record; texts as in `record`.
-struct meta {
+/// The meta record; texts as in `token_record`.
+struct meta_record {
     digest_scheme scheme = digest_scheme::sha256;
     key_id key{};
     store_state state = store_state::empty;
@@ -174,7 +174,10 @@ struct meta {
     /// Whether a source has sent something; what it sent it may send again.
     [[nodiscard]] bool has_source() const noexcept { return !epoch.empty() || last_sequence != 0; }
 
-    [[nodiscard]] bool made_with(const hasher &by) const noexcept { return scheme == by.scheme() && key == by.key(); }
+    [[nodiscard]] bool made_with(const token_hasher &hasher) const noexcept
+    {
+        return scheme == hasher.scheme() && key == hasher.key();
+    }
 };
 
 /// Why bytes are not a record, or a record can't become bytes.
@@ -188,7 +191,7 @@ enum class codec_error : std::uint8_t {
     subject,
     name,
     scopes,
-    ranges,
+    cidrs,
     claims,
     time,
     epoch,
@@ -203,8 +206,8 @@ enum class codec_error : std::uint8_t {
 /// inside it. What they say was checked when they were encoded. Only `codec_error::none` leaves something usable in
 /// `out`.
 [[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
-                                 record &out) noexcept;
-[[nodiscard]] codec_error decode_meta(std::span<const std::byte> value, meta &out) noexcept;
+                                 token_record &out) noexcept;
+[[nodiscard]] codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noexcept;
 [[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
                                  tombstone &out) noexcept;
 [[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
@@ -219,17 +222,19 @@ struct encoded {
 using record_buffer = std::array<std::byte, max_record_length>;
 
 /// Encodes what passes `validate`.
-[[nodiscard]] encoded encode(std::span<const std::byte> key, const record &from, record_buffer &buffer) noexcept;
-[[nodiscard]] encoded encode_meta(const meta &from, record_buffer &buffer) noexcept;
-[[nodiscard]] encoded encode(std::span<const std::byte> key, const tombstone &from, record_buffer &buffer) noexcept;
-[[nodiscard]] encoded encode(std::span<const std::byte> key, const early_revocation &from,
+[[nodiscard]] encoded encode(std::span<const std::byte> key, const token_record &record,
+                             record_buffer &buffer) noexcept;
+[[nodiscard]] encoded encode_meta(const meta_record &meta, record_buffer &buffer) noexcept;
+[[nodiscard]] encoded encode(std::span<const std::byte> key, const tombstone &tombstone,
+                             record_buffer &buffer) noexcept;
+[[nodiscard]] encoded encode(std::span<const std::byte> key, const early_revocation &revocation,
                              record_buffer &buffer) noexcept;
 
 /// The rules for a record's values, which protect those who use them: an id goes into logs, a subject into headers.
 /// id: 1 to 64 letters, digits and `._:@-`. subject: 1 to 255 bytes; name, claim value: also empty; none of them with
 /// control characters. scopes: scope-tokens of RFC 6749, section 3.3, with one space between. claim names: letters in
 /// lower case, digits and `_`, each once. Times: 0 or later, at most year 9999.
-[[nodiscard]] codec_error validate(const record &from) noexcept;
+[[nodiscard]] codec_error validate(const token_record &record) noexcept;
 
 /// Whether `text` has a control character, which may end a header or a line of a log. `validate` lets none in; a store
 /// that somebody else wrote may have one in any text of a record.
@@ -259,15 +264,15 @@ using record_buffer = std::array<std::byte, max_record_length>;
 /// True if `text` can be the name of a claim.
 [[nodiscard]] bool is_claim_name(std::string_view text) noexcept;
 
-struct claim {
+struct token_claim {
     std::string_view name;
     std::string_view value;
 };
 
 /// Takes the first claim off `claims`, which come from a decoded record and are not empty.
-[[nodiscard]] claim take_claim(std::span<const std::byte> &claims) noexcept;
+[[nodiscard]] token_claim take_claim(std::span<const std::byte> &claims) noexcept;
 
 /// Appends a claim at `length` of `buffer`; false, and nothing changed, if it doesn't fit or is not a claim.
-[[nodiscard]] bool append_claim(const claim &from, record_buffer &buffer, std::size_t &length) noexcept;
+[[nodiscard]] bool append_claim(const token_claim &claim, record_buffer &buffer, std::size_t &length) noexcept;
 
 }  // namespace pat

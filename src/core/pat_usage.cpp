@@ -18,17 +18,17 @@ namespace {
 
 }  // namespace
 
-bool use_batch::add(std::uint32_t store, std::string_view id, std::int64_t at, const address &from) noexcept
+bool use_batch::add(std::uint32_t store, std::string_view id, std::int64_t used_at, const address &peer) noexcept
 {
     const std::uint32_t hash = hash_of(store, id);
 
     std::size_t i = hash % slot_count;
     for (; slots_[i].count != 0; i = (i + 1) % slot_count) {
-        slot &one = slots_[i];
-        if (one.hash == hash && one.store == store && std::string_view{one.id.data(), one.id_length} == id) {
-            one.count++;
-            one.at = at;
-            one.from = from;
+        batch_slot &slot = slots_[i];
+        if (slot.hash == hash && slot.store == store && std::string_view{slot.id.data(), slot.id_length} == id) {
+            slot.count++;
+            slot.used_at = used_at;
+            slot.peer = peer;
             return true;
         }
     }
@@ -38,12 +38,12 @@ bool use_batch::add(std::uint32_t store, std::string_view id, std::int64_t at, c
     }
     used_[used_count_++] = static_cast<std::uint16_t>(i);
 
-    slot &added = slots_[i];
+    batch_slot &added = slots_[i];
     added.hash = hash;
     added.store = store;
     added.count = 1;
-    added.at = at;
-    added.from = from;
+    added.used_at = used_at;
+    added.peer = peer;
     added.id_length = static_cast<std::uint8_t>(id.size());
     std::copy(id.begin(), id.end(), added.id.begin());
     return true;
@@ -67,155 +67,157 @@ usage_table *usage_table::make(std::span<std::byte> memory, std::uint64_t first_
     const std::size_t room = memory.size() - sizeof(usage_table);
 
     // About one bucket for each entry, and an even number of them, which keeps the entries aligned.
-    const std::size_t wanted = std::min(room / (sizeof(entry) + sizeof(index)), most);
+    const std::size_t wanted = std::min(room / (sizeof(usage_entry) + sizeof(entry_index)), most);
     const std::size_t buckets = std::bit_floor(wanted);
     if (buckets < 2) {
         return nullptr;
     }
-    const std::size_t capacity = std::min((room - buckets * sizeof(index)) / sizeof(entry), most);
+    const std::size_t capacity = std::min((room - buckets * sizeof(entry_index)) / sizeof(usage_entry), most);
 
-    auto *made = new (memory.data())
+    auto *table = new (memory.data())
         usage_table{static_cast<std::uint32_t>(capacity), static_cast<std::uint32_t>(buckets), first_cursor};
-    std::fill_n(made->buckets(), buckets, none);
-    return made;
+    std::fill_n(table->buckets(), buckets, none);
+    return table;
 }
 
-const usage_table::entry *usage_table::entries() const noexcept
+const usage_table::usage_entry *usage_table::entries() const noexcept
 {
-    static_assert(sizeof(usage_table) % alignof(entry) == 0 && 2 * sizeof(index) % alignof(entry) == 0);
-    return reinterpret_cast<const entry *>(reinterpret_cast<const index *>(this + 1) + bucket_count_);
+    static_assert(sizeof(usage_table) % alignof(usage_entry) == 0
+                  && 2 * sizeof(entry_index) % alignof(usage_entry) == 0);
+    return reinterpret_cast<const usage_entry *>(reinterpret_cast<const entry_index *>(this + 1) + bucket_count_);
 }
 
-use usage_table::describe(const entry &one, std::uint64_t count) noexcept
+token_use usage_table::describe(const usage_entry &entry, std::uint64_t count) noexcept
 {
-    return {{one.id.data(), one.id_length}, one.store, count, one.at, one.from};
+    return {{entry.id.data(), entry.id_length}, entry.store, count, entry.used_at, entry.peer};
 }
 
-usage_table::index usage_table::find(std::uint32_t hash, const use &uses) noexcept
+usage_table::entry_index usage_table::find(std::uint32_t hash, const token_use &uses) noexcept
 {
-    index which = bucket_of(hash);
-    while (which != none) {
-        const entry &one = entries()[which];
-        if (one.hash == hash && one.store == uses.store && describe(one, 0).id == uses.id) {
+    entry_index index = bucket_of(hash);
+    while (index != none) {
+        const usage_entry &entry = entries()[index];
+        if (entry.hash == hash && entry.store == uses.store && describe(entry, 0).id == uses.id) {
             break;
         }
-        which = one.next;
+        index = entry.next;
     }
-    return which;
+    return index;
 }
 
-void usage_table::append(list &to, entry_links by, index which) noexcept
+void usage_table::append(entry_list &list, entry_links member, entry_index index) noexcept
 {
-    entries()[which].*by = {to.last, none};
-    (to.last == none ? to.first : (entries()[to.last].*by).after) = which;
-    to.last = which;
+    entries()[index].*member = {list.last, none};
+    (list.last == none ? list.first : (entries()[list.last].*member).after) = index;
+    list.last = index;
 }
 
-void usage_table::remove(list &from, entry_links by, index which) noexcept
+void usage_table::remove(entry_list &list, entry_links member, entry_index index) noexcept
 {
-    const links around = entries()[which].*by;
-    (around.before == none ? from.first : (entries()[around.before].*by).after) = around.after;
-    (around.after == none ? from.last : (entries()[around.after].*by).before) = around.before;
+    const links around = entries()[index].*member;
+    (around.before == none ? list.first : (entries()[around.before].*member).after) = around.after;
+    (around.after == none ? list.last : (entries()[around.after].*member).before) = around.before;
 }
 
 /// An entry that is in no list: a new one, or that of the token that was used least recently.
-usage_table::index usage_table::make_room() noexcept
+usage_table::entry_index usage_table::make_room() noexcept
 {
     if (size_ < capacity_) {
         return size_++;
     }
 
-    const index which = by_use_.first;
-    entry &old = entries()[which];
+    const entry_index index = by_use_.first;
+    usage_entry &old = entries()[index];
 
-    index *link = &bucket_of(old.hash);
-    while (*link != which) {
+    entry_index *link = &bucket_of(old.hash);
+    while (*link != index) {
         link = &entries()[*link].next;
     }
     *link = old.next;
 
-    remove(by_use_, &entry::by_use, which);
+    remove(by_use_, &usage_entry::by_use, index);
     if (old.is_pending) {
-        remove(pending_of(old.store), &entry::pending, which);
+        remove(pending_of(old.store), &usage_entry::pending, index);
         lost_uses_ += old.total - old.confirmed;
     }
     evicted_++;
-    return which;
+    return index;
 }
 
-void usage_table::add(const use &uses) noexcept
+void usage_table::add(const token_use &uses) noexcept
 {
     const std::uint32_t hash = hash_of(uses.store, uses.id);
 
-    index which = find(hash, uses);
-    if (which != none) {
-        remove(by_use_, &entry::by_use, which);
+    entry_index index = find(hash, uses);
+    if (index != none) {
+        remove(by_use_, &usage_entry::by_use, index);
     } else {
-        which = make_room();
+        index = make_room();
 
-        entry &added = entries()[which];
+        usage_entry &added = entries()[index];
         added = {};
         added.hash = hash;
         added.store = uses.store;
         added.id_length = static_cast<std::uint8_t>(uses.id.size());
         std::copy(uses.id.begin(), uses.id.end(), added.id.begin());
         added.next = bucket_of(hash);
-        bucket_of(hash) = which;
+        bucket_of(hash) = index;
     }
-    append(by_use_, &entry::by_use, which);
+    append(by_use_, &usage_entry::by_use, index);
 
-    entry &one = entries()[which];
-    one.total += uses.count;
-    if (uses.at >= one.at) {  // another worker may have seen a later one
-        one.at = uses.at;
-        one.from = uses.from;
+    usage_entry &entry = entries()[index];
+    entry.total += uses.count;
+    if (uses.used_at >= entry.used_at) {  // another worker may have seen a later one
+        entry.used_at = uses.used_at;
+        entry.peer = uses.peer;
     }
-    if (!one.is_pending) {
-        one.is_pending = true;
-        append(pending_of(one.store), &entry::pending, which);
+    if (!entry.is_pending) {
+        entry.is_pending = true;
+        append(pending_of(entry.store), &usage_entry::pending, index);
     }
 }
 
-/// The first entry from `which` on, in a list of those with uses to report, that is of this store.
-usage_table::index usage_table::skip_others(std::uint32_t store, index which) const noexcept
+/// The first entry from `index` on, in a list of those with uses to report, that is of this store.
+usage_table::entry_index usage_table::skip_others(std::uint32_t store, entry_index index) const noexcept
 {
-    while (which != none && entries()[which].store != store) {
-        which = entries()[which].pending.after;
+    while (index != none && entries()[index].store != store) {
+        index = entries()[index].pending.after;
     }
-    return which;
+    return index;
 }
 
 /// Takes it that the uses in a report have arrived. What was used again goes behind those that have waited for longer.
 void usage_table::confirm(std::uint32_t store, std::uint64_t report) noexcept
 {
-    for (index which = skip_others(store, pending_of(store).first);
-         which != none && entries()[which].report == report;) {
-        entry &one = entries()[which];
-        const index after = skip_others(store, one.pending.after);
+    for (entry_index index = skip_others(store, pending_of(store).first);
+         index != none && entries()[index].report == report;) {
+        usage_entry &entry = entries()[index];
+        const entry_index after = skip_others(store, entry.pending.after);
 
-        one.confirmed = one.reported;
-        one.report = 0;
-        remove(pending_of(store), &entry::pending, which);
-        one.is_pending = one.total != one.confirmed;
-        if (one.is_pending) {
-            append(pending_of(store), &entry::pending, which);
+        entry.confirmed = entry.reported;
+        entry.report = 0;
+        remove(pending_of(store), &usage_entry::pending, index);
+        entry.is_pending = entry.total != entry.confirmed;
+        if (entry.is_pending) {
+            append(pending_of(store), &usage_entry::pending, index);
         }
-        which = after;
+        index = after;
     }
 }
 
-std::size_t usage_table::report(std::uint32_t store, std::uint64_t &cursor, std::span<use, report_size> out) noexcept
+std::size_t usage_table::report(std::uint32_t store, std::uint64_t &cursor,
+                                std::span<token_use, report_size> out) noexcept
 {
-    index which = skip_others(store, pending_of(store).first);
-    if (which == none) {
+    entry_index index = skip_others(store, pending_of(store).first);
+    if (index == none) {
         return 0;
     }
 
     // What was reported last stands in front.
-    std::uint64_t report = entries()[which].report;
+    std::uint64_t report = entries()[index].report;
     if (report != 0 && report <= cursor) {
         confirm(store, report);
-        which = skip_others(store, pending_of(store).first);
+        index = skip_others(store, pending_of(store).first);
         report = 0;
     }
 
@@ -227,16 +229,16 @@ std::size_t usage_table::report(std::uint32_t store, std::uint64_t &cursor, std:
     }
 
     std::size_t count = 0;
-    for (; which != none && count < out.size(); which = skip_others(store, entries()[which].pending.after)) {
-        entry &one = entries()[which];
-        if (is_again && one.report != report) {
+    for (; index != none && count < out.size(); index = skip_others(store, entries()[index].pending.after)) {
+        usage_entry &entry = entries()[index];
+        if (is_again && entry.report != report) {
             break;
         }
         if (!is_again) {
-            one.reported = one.total;
-            one.report = report;
+            entry.reported = entry.total;
+            entry.report = report;
         }
-        out[count++] = describe(one, one.reported - one.confirmed);
+        out[count++] = describe(entry, entry.reported - entry.confirmed);
     }
 
     if (count != 0) {
@@ -246,26 +248,26 @@ std::size_t usage_table::report(std::uint32_t store, std::uint64_t &cursor, std:
     return count;
 }
 
-std::size_t usage_table::most_used(std::span<use> out) const noexcept
+std::size_t usage_table::most_used(std::span<token_use> out) const noexcept
 {
     std::size_t count = 0;
 
-    index which = by_use_.last;
-    for (std::uint32_t looked_at = 0; which != none && looked_at < recent_size; looked_at++) {
-        const entry &one = entries()[which];
-        which = one.by_use.before;
+    entry_index index = by_use_.last;
+    for (std::uint32_t looked_at = 0; index != none && looked_at < recent_size; looked_at++) {
+        const usage_entry &entry = entries()[index];
+        index = entry.by_use.before;
 
         if (count == out.size()) {
-            if (count == 0 || one.total <= out[count - 1].count) {
+            if (count == 0 || entry.total <= out[count - 1].count) {
                 continue;
             }
             count--;
         }
-        std::size_t at = count++;
-        for (; at > 0 && out[at - 1].count < one.total; at--) {
-            out[at] = out[at - 1];
+        std::size_t position = count++;
+        for (; position > 0 && out[position - 1].count < entry.total; position--) {
+            out[position] = out[position - 1];
         }
-        out[at] = describe(one, one.total);
+        out[position] = describe(entry, entry.total);
     }
     return count;
 }

@@ -21,12 +21,12 @@
 namespace pat {
 
 /// Uses of one token that are counted together.
-struct use {
+struct token_use {
     std::string_view id;
     std::uint32_t store = 0;  ///< which store the token is of, by the caller's numbers
     std::uint64_t count = 0;
-    std::int64_t at = 0;  ///< of the last one, in Unix seconds
-    address from;         ///< of the last one
+    std::int64_t used_at = 0;  ///< of the last one, in Unix seconds
+    address peer;              ///< of the last one
 };
 
 /// What a worker has seen since it was drained last: a hash table with open addressing.
@@ -36,7 +36,7 @@ public:
     static constexpr std::size_t limit = slot_count / 4 * 3;  ///< beyond which searches would become long
 
     /// Counts one use. False if there is no room left for another token, and the use is lost.
-    bool add(std::uint32_t store, std::string_view id, std::int64_t at, const address &from) noexcept;
+    bool add(std::uint32_t store, std::string_view id, std::int64_t used_at, const address &peer) noexcept;
 
     /// So full that it should be drained soon.
     [[nodiscard]] bool is_filling() const noexcept { return used_count_ > limit / 2; }
@@ -47,25 +47,25 @@ public:
     void drain(const Take &take) noexcept
     {
         for (std::size_t i = 0; i < used_count_; i++) {
-            slot &one = slots_[used_[i]];
-            take(use{{one.id.data(), one.id_length}, one.store, one.count, one.at, one.from});
-            one.count = 0;
+            batch_slot &slot = slots_[used_[i]];
+            take(token_use{{slot.id.data(), slot.id_length}, slot.store, slot.count, slot.used_at, slot.peer});
+            slot.count = 0;
         }
         used_count_ = 0;
     }
 
 private:
-    struct slot {
+    struct batch_slot {
         std::uint32_t hash;
         std::uint32_t store;
         std::uint64_t count;  ///< 0: free
-        std::int64_t at;
-        address from;
+        std::int64_t used_at;
+        address peer;
         std::uint8_t id_length;
         std::array<char, max_id_length> id;
     };
 
-    std::array<slot, slot_count> slots_{};
+    std::array<batch_slot, slot_count> slots_{};
     std::array<std::uint16_t, limit> used_{};
     std::size_t used_count_ = 0;
 };
@@ -89,7 +89,7 @@ public:
     /// Makes a table in `memory`, which is aligned for any type. nullptr if not even one token would fit.
     static usage_table *make(std::span<std::byte> memory, std::uint64_t first_cursor) noexcept;
 
-    void add(const use &uses) noexcept;
+    void add(const token_use &uses) noexcept;
 
     /// The most tokens that a report has.
     static constexpr std::size_t report_size = 1000;
@@ -100,13 +100,13 @@ public:
     /// and gets the same report again, with what has come since left for the next one. The texts are those of the
     /// table.
     [[nodiscard]] std::size_t report(std::uint32_t store, std::uint64_t &cursor,
-                                     std::span<use, report_size> out) noexcept;
+                                     std::span<token_use, report_size> out) noexcept;
 
     /// How many tokens most_used() looks at, so that a large table does not hold its caller up.
     static constexpr std::uint32_t recent_size = 10'000;
 
     /// Fills `out` with those of the tokens used last that were used most since they are known, most used first.
-    [[nodiscard]] std::size_t most_used(std::span<use> out) const noexcept;
+    [[nodiscard]] std::size_t most_used(std::span<token_use> out) const noexcept;
 
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
     [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
@@ -120,62 +120,62 @@ public:
     void count_lost(std::uint64_t uses) noexcept { lost_uses_ += uses; }
 
 private:
-    using index = std::uint32_t;
-    static constexpr index none = ~index{0};
+    using entry_index = std::uint32_t;
+    static constexpr entry_index none = ~entry_index{0};
 
     /// Lists of tokens with uses to report: as a rule, each store has one of its own.
     static constexpr std::size_t pending_count = 16;
 
     struct links {
-        index before;
-        index after;
+        entry_index before;
+        entry_index after;
     };
 
-    struct entry {
+    struct usage_entry {
         std::uint64_t total;      ///< uses
         std::uint64_t confirmed;  ///< of these, reported and confirmed
         std::uint64_t reported;   ///< of these, reported
         std::uint64_t report;     ///< the cursor of the report that is not confirmed; 0 if it is in none
-        std::int64_t at;
-        address from;
+        std::int64_t used_at;
+        address peer;
         std::uint8_t id_length;
         bool is_pending;  ///< in the list of those with uses that are not confirmed
         std::uint32_t hash;
         std::uint32_t store;
-        index next;  ///< in the chain of its bucket
+        entry_index next;  ///< in the chain of its bucket
         links by_use;
         links pending;
         std::array<char, max_id_length> id;
     };
 
-    struct list {
-        index first;
-        index last;
+    struct entry_list {
+        entry_index first;
+        entry_index last;
     };
 
-    using entry_links = links entry::*;
+    using entry_links = links usage_entry::*;
 
     usage_table(std::uint32_t capacity, std::uint32_t buckets, std::uint64_t first_cursor) noexcept;
 
-    [[nodiscard]] index *buckets() noexcept { return reinterpret_cast<index *>(this + 1); }
-    [[nodiscard]] entry *entries() noexcept { return const_cast<entry *>(std::as_const(*this).entries()); }
-    [[nodiscard]] const entry *entries() const noexcept;
+    [[nodiscard]] entry_index *buckets() noexcept { return reinterpret_cast<entry_index *>(this + 1); }
+    [[nodiscard]] usage_entry *entries() noexcept { return const_cast<usage_entry *>(std::as_const(*this).entries()); }
+    [[nodiscard]] const usage_entry *entries() const noexcept;
 
-    [[nodiscard]] static use describe(const entry &one, std::uint64_t count) noexcept;
-    [[nodiscard]] index &bucket_of(std::uint32_t hash) noexcept { return buckets()[hash & (bucket_count_ - 1)]; }
-    [[nodiscard]] index find(std::uint32_t hash, const use &uses) noexcept;
-    [[nodiscard]] list &pending_of(std::uint32_t store) noexcept { return pending_[store % pending_count]; }
-    [[nodiscard]] index make_room() noexcept;
-    [[nodiscard]] index skip_others(std::uint32_t store, index which) const noexcept;
+    [[nodiscard]] static token_use describe(const usage_entry &entry, std::uint64_t count) noexcept;
+    [[nodiscard]] entry_index &bucket_of(std::uint32_t hash) noexcept { return buckets()[hash & (bucket_count_ - 1)]; }
+    [[nodiscard]] entry_index find(std::uint32_t hash, const token_use &uses) noexcept;
+    [[nodiscard]] entry_list &pending_of(std::uint32_t store) noexcept { return pending_[store % pending_count]; }
+    [[nodiscard]] entry_index make_room() noexcept;
+    [[nodiscard]] entry_index skip_others(std::uint32_t store, entry_index index) const noexcept;
     void confirm(std::uint32_t store, std::uint64_t report) noexcept;
-    void append(list &to, entry_links by, index which) noexcept;
-    void remove(list &from, entry_links by, index which) noexcept;
+    void append(entry_list &list, entry_links member, entry_index index) noexcept;
+    void remove(entry_list &list, entry_links member, entry_index index) noexcept;
 
     std::uint32_t capacity_;
     std::uint32_t bucket_count_;  ///< a power of 2
     std::uint32_t size_ = 0;
-    list by_use_{none, none};  ///< least recently used first
-    std::array<list, pending_count> pending_;
+    entry_list by_use_{none, none};  ///< least recently used first
+    std::array<entry_list, pending_count> pending_;
     std::uint64_t cursor_;
     std::uint64_t evicted_ = 0;
     std::uint64_t lost_uses_ = 0;

@@ -12,7 +12,7 @@ namespace {
 
 /// What is counted about a decision.
 struct countable {
-    verdict outcome;
+    access_verdict verdict;
     bool let_in;
     bool is_dry_refusal;
     const store_conf *used_store;  ///< nullptr: no token was used
@@ -21,88 +21,91 @@ struct countable {
     bool operator==(const countable &) const noexcept = default;
 };
 
-[[nodiscard]] countable describe(const decision &made) noexcept
+[[nodiscard]] countable describe(const access_decision &decision) noexcept
 {
-    const bool is_use = made.let_in && made.has_record;
-    return {made.outcome, made.let_in, made.conf->dry_run != 0 && !made.let_in, is_use ? made.conf->store : nullptr,
-            is_use ? made.token.id : std::string_view{}};
+    const bool is_use = decision.let_in && decision.has_record;
+    return {decision.verdict, decision.let_in, decision.conf->dry_run != 0 && !decision.let_in,
+            is_use ? decision.conf->store : nullptr, is_use ? decision.token.id : std::string_view{}};
 }
 
 /// Counts a decision. Of a request that comes to the access phase again, by way of an index or an error page, it counts
 /// only what is new.
-void count(ngx_http_request_t *r, const decision &made, const std::optional<countable> &before,
+void count(ngx_http_request_t *r, const access_decision &decision, const std::optional<countable> &before,
            counters &counts) noexcept
 {
-    const countable now = describe(made);
+    const countable now = describe(decision);
     if (before == now) {
         return;
     }
     if (now.is_dry_refusal) {
-        counts.dry_run[index_of(now.outcome)]++;
+        counts.dry_run[index_of(now.verdict)]++;
         return;
     }
 
-    counts.requests[index_of(now.outcome)]++;
-    if (made.let_in && made.fails_open) {
+    counts.requests[index_of(now.verdict)]++;
+    if (decision.let_in && decision.fails_open) {
         counts.fail_open++;
     }
     if (now.used_store != nullptr) {
-        count_use(r, *now.used_store, now.used_id, made.request.peer);
+        count_use(r, *now.used_store, now.used_id, decision.request.peer);
     }
 }
 
 /// Lets a request in.
-[[nodiscard]] ngx_int_t admit(ngx_http_request_t *r, decision &made) noexcept
+[[nodiscard]] ngx_int_t admit(ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    const loc_conf &conf = *made.conf;
+    const loc_conf &conf = *decision.conf;
 
-    take_back_headers(made);
+    take_back_headers(decision);
 
-    if (made.fails_open) {
+    if (decision.fails_open) {
         ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
                       "auth_pat_fail_open lets a request in whose token could not be validated");
     }
 
-    const bool has_token = made.outcome != verdict::anonymous && made.outcome != verdict::preflight;
+    const bool has_token =
+        decision.verdict != access_verdict::anonymous && decision.verdict != access_verdict::preflight;
     if (conf.recheck != nullptr && has_token && conf.dry_run == 0) {
-        enter(*conf.recheck, r, made);
+        enter(*conf.recheck, r, decision);
     }
 
     // With `satisfy any`, a yes would settle it: others must be asked about somebody without a token, and a dry run
     // settles nothing.
-    return conf.dry_run != 0 || made.outcome == verdict::anonymous ? NGX_DECLINED : NGX_OK;
+    return conf.dry_run != 0 || decision.verdict == access_verdict::anonymous ? NGX_DECLINED : NGX_OK;
 }
 
 /// Does what follows from a decision: counts it, and lets the request in or refuses it. Without a realm it could not be
 /// made. Inline, as every request comes here.
-[[nodiscard, gnu::always_inline]] inline ngx_int_t
-conclude(ngx_http_request_t *r, decision &made, const std::optional<countable> &before, const ngx_str_t *realm) noexcept
+[[nodiscard, gnu::always_inline]] inline ngx_int_t conclude(ngx_http_request_t *r, access_decision &decision,
+                                                            const std::optional<countable> &before,
+                                                            const ngx_str_t *realm) noexcept
 {
-    leave(made.place);
-    if (counters *counts = made.never_made ? nullptr : counters_of(r)) {
-        count(r, made, before, *counts);
+    leave(decision.place);
+    if (counters *counts = decision.never_made ? nullptr : counters_of(r)) {
+        count(r, decision, before, *counts);
     }
 
-    if (made.let_in) {
-        return admit(r, made);
+    if (decision.let_in) {
+        return admit(r, decision);
     }
-    if (made.conf->dry_run != 0) {
-        log_refusal(r, made, ", dry run");
-        take_back_headers(made);
+    if (decision.conf->dry_run != 0) {
+        log_refusal(r, decision, ", dry run");
+        take_back_headers(decision);
         return NGX_DECLINED;
     }
-    return realm != nullptr ? refuse(r, made, view(*realm)) : NGX_HTTP_INTERNAL_SERVER_ERROR;
+    return realm != nullptr ? refuse(r, decision, view(*realm)) : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 /// The same for a decision that was changed after the access phase. Another module than this one may have let the
 /// request in, too, but is not asked again.
-[[nodiscard]] ngx_int_t conclude_again(ngx_http_request_t *r, decision &made, const countable &before) noexcept
+[[nodiscard]] ngx_int_t conclude_again(ngx_http_request_t *r, access_decision &decision,
+                                       const countable &before) noexcept
 {
     forget_variables(r);
 
     ngx_str_t realm;
-    const bool has_realm = ngx_http_complex_value(r, made.conf->realm, &realm) == NGX_OK;
-    const ngx_int_t status = conclude(r, made, before, has_realm ? &realm : nullptr);
+    const bool has_realm = ngx_http_complex_value(r, decision.conf->realm, &realm) == NGX_OK;
+    const ngx_int_t status = conclude(r, decision, before, has_realm ? &realm : nullptr);
     return status == NGX_ERROR ? NGX_HTTP_INTERNAL_SERVER_ERROR : status;
 }
 
@@ -150,46 +153,46 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
 
     // A decision that a variable asked for before this phase does not count: the token, the address and the scopes that
     // are needed may have changed since, or the token may have been revoked while limit_req held the request up.
-    decision *made = find_decision(r);
+    access_decision *decision = find_decision(r);
     std::optional<countable> before;
-    if (made != nullptr) {
-        if (made->enforced) {
-            before = describe(*made);
+    if (decision != nullptr) {
+        if (decision->enforced) {
+            before = describe(*decision);
         }
-        made->has_challenged = false;
+        decision->has_challenged = false;
         forget_variables(r);
-    } else if ((made = add_decision(r)) == nullptr) {
+    } else if ((decision = add_decision(r)) == nullptr) {
         return NGX_ERROR;
     }
 
     ngx_str_t realm;
-    const bool is_made = make_decision(r, conf, true, realm, *made);
+    const bool is_made = make_decision(r, conf, true, realm, *decision);
     if (is_unread(r)) {
         // The decision is about the error page, and tells nothing about the request.
-        made->never_made = true;
+        decision->never_made = true;
         forget_variables(r);
     }
     if (is_made && turns_off(conf, realm)) {
         return NGX_DECLINED;
     }
 
-    return conclude(r, *made, before, is_made ? &realm : nullptr);
+    return conclude(r, *decision, before, is_made ? &realm : nullptr);
 }
 
-ngx_int_t decide_again(ngx_http_request_t *r, decision &made) noexcept
+ngx_int_t decide_again(ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    const countable before = describe(made);
+    const countable before = describe(decision);
 
-    renew_decision(r, made);
-    return conclude_again(r, made, before);
+    renew_decision(r, decision);
+    return conclude_again(r, decision, before);
 }
 
-ngx_int_t recheck_or_refuse(ngx_http_request_t *r, decision &made) noexcept
+ngx_int_t recheck_or_refuse(ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    const countable before = describe(made);
+    const countable before = describe(decision);
 
-    made.at = ngx_current_msec;
-    return recheck(r, made) ? NGX_OK : conclude_again(r, made, before);
+    decision.decided_at = ngx_current_msec;
+    return recheck(r, decision) ? NGX_OK : conclude_again(r, decision, before);
 }
 
 ngx_int_t handle_log(ngx_http_request_t *r) noexcept
@@ -198,27 +201,27 @@ ngx_int_t handle_log(ngx_http_request_t *r) noexcept
         return NGX_OK;
     }
 
-    const decision *made = find_decision(r);
-    if (made != nullptr) {
-        const bool is_past = made->enforced || progress_of(r) == progress::past_access;
-        if (is_past || (made->was_asked_early && was_limited(r))) {
+    const access_decision *decision = find_decision(r);
+    if (decision != nullptr) {
+        const bool is_past = decision->enforced || progress_of(r) == progress::past_access;
+        if (is_past || (decision->was_asked_early && was_limited(r))) {
             return NGX_OK;
         }
         forget_variables(r);
     }
-    ngx_http_set_ctx(r, const_cast<decision *>(&no_decision), ngx_http_auth_pat_module);
+    ngx_http_set_ctx(r, const_cast<access_decision *>(&no_decision), ngx_http_auth_pat_module);
     return NGX_OK;
 }
 
-void close_request(ngx_http_request_t *r, const decision &made, bool is_news) noexcept
+void close_request(ngx_http_request_t *r, const access_decision &decision, bool is_news) noexcept
 {
     ngx_connection_t *connection = r->connection;
 
     if (is_news) {
         if (counters *counts = counters_of(r)) {
-            counts->closed[index_of(made.outcome)]++;
+            counts->closed[index_of(decision.verdict)]++;
         }
-        log_refusal(r, made, ", closing its request");
+        log_refusal(r, decision, ", closing its request");
     }
 
 #if (NGX_HTTP_V2 || NGX_COMPAT)

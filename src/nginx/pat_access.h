@@ -17,13 +17,13 @@ ngx_int_t handle_log(ngx_http_request_t *r) noexcept;
 
 /// Decides again about a request that was let in for its token, since it has waited. A status if it is refused after
 /// all, which is what the access phase would have answered.
-[[nodiscard]] ngx_int_t decide_again(ngx_http_request_t *r, decision &made) noexcept;
+[[nodiscard]] ngx_int_t decide_again(ngx_http_request_t *r, access_decision &decision) noexcept;
 
 /// The same for a request that is to be looked at many times. Nothing but a refusal changes the decision.
-[[nodiscard]] ngx_int_t recheck_or_refuse(ngx_http_request_t *r, decision &made) noexcept;
+[[nodiscard]] ngx_int_t recheck_or_refuse(ngx_http_request_t *r, access_decision &decision) noexcept;
 
 /// Closes a request that is under way, because of what the decision says now. It may take until later, while nginx
 /// waits for a file or for the lock of a cache entry (r->blocked); `is_news` is false if that was told before.
-void close_request(ngx_http_request_t *r, const decision &made, bool is_news) noexcept;
+void close_request(ngx_http_request_t *r, const access_decision &decision, bool is_news) noexcept;
 
 }  // namespace pat::ngx

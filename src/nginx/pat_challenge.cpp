@@ -15,23 +15,23 @@ namespace {
 constexpr std::string_view retry_after_seconds = "1";
 
 /// Why a token is refused, as the end of a sentence that starts with the token.
-[[nodiscard]] const char *reason(verdict outcome) noexcept
+[[nodiscard]] const char *reason(access_verdict verdict) noexcept
 {
-    switch (outcome) {
-    case verdict::malformed: return "is malformed";
-    case verdict::unknown: return "is unknown";
-    case verdict::revoked: return "was revoked";
-    case verdict::expired: return "expired";
-    case verdict::not_yet_valid: return "is not yet valid";
-    case verdict::address_denied: return "may not be used from this address";
-    case verdict::scope_denied: return "lacks a scope";
-    case verdict::require_denied: return "does not meet a requirement";
-    case verdict::stale:
-    case verdict::store_error: return "could not be validated";
-    case verdict::ok:
-    case verdict::missing:
-    case verdict::preflight:
-    case verdict::anonymous: break;
+    switch (verdict) {
+    case access_verdict::malformed: return "is malformed";
+    case access_verdict::unknown: return "is unknown";
+    case access_verdict::revoked: return "was revoked";
+    case access_verdict::expired: return "expired";
+    case access_verdict::not_yet_valid: return "is not yet valid";
+    case access_verdict::address_denied: return "may not be used from this address";
+    case access_verdict::scope_denied: return "lacks a scope";
+    case access_verdict::require_denied: return "does not meet a requirement";
+    case access_verdict::stale:
+    case access_verdict::store_error: return "could not be validated";
+    case access_verdict::ok:
+    case access_verdict::missing:
+    case access_verdict::preflight:
+    case access_verdict::anonymous: break;
     }
     return nullptr;
 }
@@ -42,63 +42,63 @@ struct refusal {
     std::string_view parameters;
 };
 
-[[nodiscard]] refusal refusal_for(const decision &made) noexcept
+[[nodiscard]] refusal refusal_for(const access_decision &decision) noexcept
 {
-    switch (made.outcome) {
-    case verdict::ok:
-    case verdict::stale:
-    case verdict::store_error:
-    case verdict::preflight:
-    case verdict::anonymous: break;
-    case verdict::missing: return {NGX_HTTP_UNAUTHORIZED, ""};
-    case verdict::malformed:
-    case verdict::unknown:
+    switch (decision.verdict) {
+    case access_verdict::ok:
+    case access_verdict::stale:
+    case access_verdict::store_error:
+    case access_verdict::preflight:
+    case access_verdict::anonymous: break;
+    case access_verdict::missing: return {NGX_HTTP_UNAUTHORIZED, ""};
+    case access_verdict::malformed:
+    case access_verdict::unknown:
         return {NGX_HTTP_UNAUTHORIZED, ", error=\"invalid_token\", error_description=\"The access token is invalid\""};
-    case verdict::revoked:
+    case access_verdict::revoked:
         return {NGX_HTTP_UNAUTHORIZED, ", error=\"invalid_token\", error_description=\"The access token was revoked\""};
-    case verdict::expired:
+    case access_verdict::expired:
         return {NGX_HTTP_UNAUTHORIZED, ", error=\"invalid_token\", error_description=\"The access token expired\""};
-    case verdict::not_yet_valid:
+    case access_verdict::not_yet_valid:
         return {NGX_HTTP_UNAUTHORIZED,
                 ", error=\"invalid_token\", error_description=\"The access token is not yet valid\""};
-    case verdict::address_denied:
+    case access_verdict::address_denied:
         return {NGX_HTTP_FORBIDDEN, ", error=\"invalid_token\", "
                                     "error_description=\"The access token may not be used from this address\""};
-    case verdict::scope_denied: return {NGX_HTTP_FORBIDDEN, ", error=\"insufficient_scope\""};
-    case verdict::require_denied:
-        if (!made.has_record) {
-            return {made.require_status, ""};
+    case access_verdict::scope_denied: return {NGX_HTTP_FORBIDDEN, ", error=\"insufficient_scope\""};
+    case access_verdict::require_denied:
+        if (!decision.has_record) {
+            return {decision.require_status, ""};
         }
-        return {made.require_status, made.require_status == NGX_HTTP_UNAUTHORIZED
-                                         ? ", error=\"invalid_token\", "
-                                           "error_description=\"The access token does not meet a requirement\""
-                                         : ", error=\"insufficient_scope\""};
+        return {decision.require_status, decision.require_status == NGX_HTTP_UNAUTHORIZED
+                                             ? ", error=\"invalid_token\", "
+                                               "error_description=\"The access token does not meet a requirement\""
+                                             : ", error=\"insufficient_scope\""};
     }
     return {NGX_HTTP_SERVICE_UNAVAILABLE, ""};
 }
 
-/// Writes a quoted-string's contents (RFC 9110, section 5.6.4) to `to`, at most twice as long; a control character,
+/// Writes a quoted-string's contents (RFC 9110, section 5.6.4) to `p`, at most twice as long; a control character,
 /// which could end the header, becomes a space.
-u_char *write_quoted(u_char *to, std::string_view text) noexcept
+u_char *write_quoted(u_char *p, std::string_view text) noexcept
 {
     for (const char c : text) {
         if (c == '"' || c == '\\') {
-            *to++ = '\\';
+            *p++ = '\\';
         }
         const auto byte = static_cast<u_char>(c);
-        *to++ = byte < 0x20 || byte == 0x7f ? ' ' : byte;
+        *p++ = byte < 0x20 || byte == 0x7f ? ' ' : byte;
     }
-    return to;
+    return p;
 }
 
-u_char *write(u_char *to, std::string_view text) noexcept
+u_char *write(u_char *p, std::string_view text) noexcept
 {
-    return std::copy(text.begin(), text.end(), to);
+    return std::copy(text.begin(), text.end(), p);
 }
 
 /// Challenges the client. Through `r->headers_out.www_authenticate`, nginx takes the challenge back if `satisfy any`
 /// lets the request in after all.
-[[nodiscard]] ngx_int_t challenge(ngx_http_request_t *r, decision &made, std::string_view realm,
+[[nodiscard]] ngx_int_t challenge(ngx_http_request_t *r, access_decision &decision, std::string_view realm,
                                   std::string_view parameters, std::span<const scope_requirement> required) noexcept
 {
     constexpr std::string_view start = "Bearer realm=\"";
@@ -114,82 +114,82 @@ u_char *write(u_char *to, std::string_view text) noexcept
         return NGX_ERROR;
     }
 
-    u_char *at = write(value, start);
-    at = write_quoted(at, realm);
-    at = write(at, "\"");
-    at = write(at, parameters);
+    u_char *p = write(value, start);
+    p = write_quoted(p, realm);
+    p = write(p, "\"");
+    p = write(p, parameters);
 
     std::string_view separator = scope_start;
     for (const scope_requirement &requirement : required) {
         std::string_view rest = requirement.scopes;
         for (std::string_view scope = take_scope(rest); !scope.empty(); scope = take_scope(rest)) {
-            at = write(at, separator);
-            at = write_quoted(at, scope);
+            p = write(p, separator);
+            p = write_quoted(p, scope);
             separator = " ";
         }
     }
     if (separator != scope_start) {
-        at = write(at, "\"");
+        p = write(p, "\"");
     }
 
-    if (made.challenge != nullptr) {
-        made.challenge->hash = 0;  // of a location the request was in before
+    if (decision.challenge != nullptr) {
+        decision.challenge->hash = 0;  // of a location the request was in before
     }
 
-    made.challenge = push_header(r, "WWW-Authenticate", {static_cast<std::size_t>(at - value), value});
-    if (made.challenge == nullptr) {
+    decision.challenge = push_header(r, "WWW-Authenticate", {static_cast<std::size_t>(p - value), value});
+    if (decision.challenge == nullptr) {
         return NGX_ERROR;
     }
 #if (nginx_version >= 1023000)
     made.challenge->next = r->headers_out.www_authenticate;
 #endif
-    r->headers_out.www_authenticate = made.challenge;
-    made.has_challenged = true;
+    r->headers_out.www_authenticate = decision.challenge;
+    decision.has_challenged = true;
 
     return NGX_OK;
 }
 
 }  // namespace
 
-void log_refusal(ngx_http_request_t *r, const decision &made, const char *consequence) noexcept
+void log_refusal(ngx_http_request_t *r, const access_decision &decision, const char *consequence) noexcept
 {
-    const char *why = reason(made.outcome);
+    const char *why = reason(decision.verdict);
 
-    if (made.outcome == verdict::missing) {
+    if (decision.verdict == access_verdict::missing) {
         ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "no access token was provided%s", consequence);
     } else if (why == nullptr) {
         return;
-    } else if (made.has_record) {
-        const ngx_str_t id = to_ngx(is_id(made.token.id) ? made.token.id : "?");
+    } else if (decision.has_record) {
+        const ngx_str_t id = to_ngx(is_id(decision.token.id) ? decision.token.id : "?");
         ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "access token \"%V\" %s%s", &id, why, consequence);
     } else {
         ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "access token %s%s", why, consequence);
     }
 }
 
-void log_store(ngx_log_t *log, const loc_conf &conf, const finding &of) noexcept
+void log_store(ngx_log_t *log, const loc_conf &conf, const finding &finding) noexcept
 {
     const auto *path = reinterpret_cast<const char *>(conf.store->path.data);
 
-    if (of.outcome == verdict::store_error) {
-        log_fault(NGX_LOG_CRIT, log, path, of.problem);
-    } else if (of.outcome != verdict::stale) {
+    if (finding.verdict == access_verdict::store_error) {
+        log_fault(NGX_LOG_CRIT, log, path, finding.problem);
+    } else if (finding.verdict != access_verdict::stale) {
         return;
-    } else if (of.heartbeat == 0) {
+    } else if (finding.heartbeat == 0) {
         ngx_log_error(NGX_LOG_CRIT, log, 0, "auth_pat store \"%s\" is stale: no source has ever been reached", path);
     } else {
         ngx_log_error(
             NGX_LOG_CRIT, log, 0,
             "auth_pat store \"%s\" is stale: its source was reached %T seconds ago, and at most %T are allowed", path,
-            ngx_time() - static_cast<time_t>(of.heartbeat), conf.max_age);
+            ngx_time() - static_cast<time_t>(finding.heartbeat), conf.max_age);
     }
 }
 
-ngx_int_t refuse(ngx_http_request_t *r, decision &made, std::string_view realm) noexcept
+ngx_int_t refuse(ngx_http_request_t *r, access_decision &decision, std::string_view realm) noexcept
 {
-    log_refusal(r, made, "");
+    log_refusal(r, decision, "");
 
-    const refusal answer = refusal_for(made);
+    const refusal answer = refusal_for(decision);
 
     // No upload after a refusal, whatever error_page makes of it. With `satisfy any`, others may still let it in.
     const auto *core =
@@ -199,17 +199,17 @@ ngx_int_t refuse(ngx_http_request_t *r, decision &made, std::string_view realm) 
     }
 
     if (answer.status == NGX_HTTP_SERVICE_UNAVAILABLE) {
-        if (made.retry_after == nullptr) {
-            made.retry_after = push_header(r, "Retry-After", to_ngx(retry_after_seconds));
+        if (decision.retry_after == nullptr) {
+            decision.retry_after = push_header(r, "Retry-After", to_ngx(retry_after_seconds));
         }
-        return made.retry_after != nullptr ? answer.status : NGX_ERROR;
+        return decision.retry_after != nullptr ? answer.status : NGX_ERROR;
     }
 
     // Another status than these, which auth_pat_require may give, has no challenge (RFC 9110, section 11.6.1).
     if (answer.status == NGX_HTTP_UNAUTHORIZED || answer.status == NGX_HTTP_FORBIDDEN) {
-        const bool is_about_scopes = made.outcome == verdict::scope_denied;
-        if (challenge(r, made, realm, answer.parameters,
-                      is_about_scopes ? made.request.required : std::span<const scope_requirement>{})
+        const bool is_about_scopes = decision.verdict == access_verdict::scope_denied;
+        if (challenge(r, decision, realm, answer.parameters,
+                      is_about_scopes ? decision.request.required : std::span<const scope_requirement>{})
             != NGX_OK) {
             return NGX_ERROR;
         }

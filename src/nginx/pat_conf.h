@@ -33,13 +33,13 @@ struct store_conf {
 /// `auth_pat_pepper_file`, once for each path.
 struct pepper_conf {
     ngx_str_t path;
-    hasher make_digest;
+    token_hasher make_digest;
 };
 
 /// A store and the way its digests must have been made, as some location uses them.
 struct store_use {
     store_conf *store;
-    const hasher *make_digest;
+    const token_hasher *make_digest;
     directive_place place;
 };
 
@@ -51,7 +51,7 @@ struct main_conf {
     ngx_array_t peppers;   ///< of pepper_conf *
     ngx_array_t uses;      ///< of store_use
     ngx_array_t rechecks;  ///< of recheck_queue *
-    hasher plain;          ///< for stores without a pepper
+    token_hasher plain;    ///< for stores without a pepper
     zone_conf *zone;       ///< nullptr without auth_pat_zone
     ngx_int_t progress;    ///< where r->variables keeps how far nginx has come (pat_variables.h)
 };
@@ -79,7 +79,7 @@ struct loc_conf {
     ngx_http_complex_value_t *token;  ///< nullptr: the Bearer credential
     directive_place place;            ///< of `auth_pat`
     store_conf *store;
-    const hasher *make_digest;
+    const token_hasher *make_digest;
     ngx_str_t prefix;  ///< empty: any token
     time_t leeway;
     ngx_array_t *require_scope;  ///< of scope_conf, or nullptr

@@ -17,7 +17,7 @@ namespace {
 /// Marks the decision in the list of the request's pool, and ends it with the request.
 void end_decision(void *data) noexcept
 {
-    leave(static_cast<decision *>(data)->place);
+    leave(static_cast<access_decision *>(data)->place);
 }
 
 void *allocate_record(void *pool, std::size_t size) noexcept
@@ -129,66 +129,66 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 
 /// Looks a token up, and decides about it.
 [[nodiscard]] finding look_up(const loc_conf &conf, const token_key &key, const facts &request,
-                              store::allocator allocate, void *context, record &token) noexcept
+                              store::allocator allocate, void *context, token_record &token) noexcept
 {
     store::reader *reader = conf.store->reader;
     if (reader == nullptr) {
-        return {verdict::store_error, true, false, {store::fault_kind::absent}, 0};
+        return {access_verdict::store_error, true, false, {store::fault_kind::absent}, 0};
     }
 
-    const store::lookup_result got = reader->lookup(*conf.make_digest, key, allocate, context, token);
-    if (got.problem) {
-        const bool is_of_one = got.problem.kind == store::fault_kind::bad_record || got.problem.code == ENOMEM;
-        return {verdict::store_error, !is_of_one || !reader->is_open(), false, got.problem, 0};
+    const store::lookup_result result = reader->lookup(*conf.make_digest, key, allocate, context, token);
+    if (result.problem) {
+        const bool is_of_one = result.problem.kind == store::fault_kind::bad_record || result.problem.code == ENOMEM;
+        return {access_verdict::store_error, !is_of_one || !reader->is_open(), false, result.problem, 0};
     }
-    if (!got.found) {
-        return {verdict::unknown, false, false, {}, got.heartbeat};
+    if (!result.found) {
+        return {access_verdict::unknown, false, false, {}, result.heartbeat};
     }
 
     const time_t now = ngx_time();
-    const verdict outcome = decide(token, request, now);
-    if (outcome == verdict::ok && is_stale(got.heartbeat, conf.max_age, now)) {
-        return {verdict::stale, true, true, {}, got.heartbeat};
+    const access_verdict verdict = decide(token, request, now);
+    if (verdict == access_verdict::ok && is_stale(result.heartbeat, conf.max_age, now)) {
+        return {access_verdict::stale, true, true, {}, result.heartbeat};
     }
-    return {outcome, false, true, {}, got.heartbeat};
+    return {verdict, false, true, {}, result.heartbeat};
 }
 
 /// Finds out about the token of a request. What can't be found out is a store_error.
-[[nodiscard]] verdict examine(ngx_http_request_t *r, const loc_conf &conf, decision &made) noexcept
+[[nodiscard]] access_verdict examine(ngx_http_request_t *r, const loc_conf &conf, access_decision &decision) noexcept
 {
     if (conf.pass_preflight != 0 && is_preflight(r)) {
-        return verdict::preflight;
+        return access_verdict::preflight;
     }
 
     credential presented;
-    made.request = {};
-    if (!read_credential(r, conf, presented) || !read_requirements(r, conf, made.request.required)) {
-        return verdict::store_error;
+    decision.request = {};
+    if (!read_credential(r, conf, presented) || !read_requirements(r, conf, decision.request.required)) {
+        return access_verdict::store_error;
     }
 
     if (presented.kind == credential_kind::none) {
         // Nobody has no scopes, so that where one is needed, a token is.
-        const bool is_enough = std::all_of(made.request.required.begin(), made.request.required.end(),
+        const bool is_enough = std::all_of(decision.request.required.begin(), decision.request.required.end(),
                                            [](const scope_requirement &required) { return satisfies({}, required); });
-        return conf.optional != 0 && is_enough ? verdict::anonymous : verdict::missing;
+        return conf.optional != 0 && is_enough ? access_verdict::anonymous : access_verdict::missing;
     }
     if (presented.kind == credential_kind::malformed
         || (conf.prefix.len != 0 && !is_issued_form(presented.token, view(conf.prefix)))) {
-        return verdict::malformed;
+        return access_verdict::malformed;
     }
 
-    made.request.peer = peer_of(*r->connection);
-    made.request.leeway = conf.leeway;
-    made.key = make_token_key((*conf.make_digest)(presented.token));
+    decision.request.peer = peer_of(*r->connection);
+    decision.request.leeway = conf.leeway;
+    decision.key = make_token_key((*conf.make_digest)(presented.token));
 
-    const finding found = look_up(conf, made.key, made.request, allocate_record, r->pool, made.token);
+    const finding found = look_up(conf, decision.key, decision.request, allocate_record, r->pool, decision.token);
     if (found.is_of_store || found.problem) {
         log_store(r->connection->log, conf, found);
     }
 
-    made.has_record = found.found;
-    made.fails_open = found.is_of_store;
-    return found.outcome;
+    decision.has_record = found.found;
+    decision.fails_open = found.is_of_store;
+    return found.verdict;
 }
 
 /// Evaluates what else is required. `status` is that of the refusal, or 0. False if there is no memory.
@@ -213,72 +213,72 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 
 /// Refuses who was let in, but lacks what else is required. Here our variables may be asked for: they have the values
 /// that they will have if this holds.
-void demand_required(ngx_http_request_t *r, decision &made) noexcept
+void demand_required(ngx_http_request_t *r, access_decision &decision) noexcept
 {
     ngx_int_t status;
-    const bool is_known = check_required(r, *made.conf, status);
+    const bool is_known = check_required(r, *decision.conf, status);
     if (is_known && status == 0) {
         return;
     }
-    made.let_in = false;
-    made.require_status = status;
+    decision.let_in = false;
+    decision.require_status = status;
     if (!is_known) {
-        made.outcome = verdict::store_error;
-    } else if (lets_in(made.outcome)) {
-        made.outcome = verdict::require_denied;
+        decision.verdict = access_verdict::store_error;
+    } else if (lets_in(decision.verdict)) {
+        decision.verdict = access_verdict::require_denied;
     }
     forget_variables(r);
 }
 
 }  // namespace
 
-const decision no_decision = [] {
-    decision made{};
-    made.never_made = true;
-    return made;
+const access_decision no_decision = [] {
+    access_decision decision{};
+    decision.never_made = true;
+    return decision;
 }();
 
-decision *add_decision(ngx_http_request_t *r) noexcept
+access_decision *add_decision(ngx_http_request_t *r) noexcept
 {
-    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(r->pool, sizeof(decision));
+    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(r->pool, sizeof(access_decision));
     if (cleanup == nullptr) {
         return nullptr;
     }
     cleanup->handler = end_decision;
 
-    auto *made = new (cleanup->data) decision{};
-    ngx_http_set_ctx(r, made, ngx_http_auth_pat_module);
-    return made;
+    auto *decision = new (cleanup->data) access_decision{};
+    ngx_http_set_ctx(r, decision, ngx_http_auth_pat_module);
+    return decision;
 }
 
 bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, ngx_str_t &realm,
-                   decision &made) noexcept
+                   access_decision &decision) noexcept
 {
-    made.under_way = true;
-    made.was_asked_for = false;
+    decision.under_way = true;
+    decision.was_asked_for = false;
 
     const bool has_realm = ngx_http_complex_value(r, conf.realm, &realm) == NGX_OK;
     const bool off = has_realm && turns_off(conf, realm);
 
     // What was enforced before stays what counts where validation is off.
-    if (!(off && made.enforced)) {
-        made.conf = &conf;
-        made.off = off;
-        made.enforced = enforced && !off;
-        made.at = ngx_current_msec;
-        made.has_record = false;
-        made.fails_open = false;
-        made.outcome = off || !has_realm ? verdict::store_error : examine(r, conf, made);
-        made.let_in = !off && (lets_in(made.outcome) || (conf.fail_open != 0 && made.fails_open));
+    if (!(off && decision.enforced)) {
+        decision.conf = &conf;
+        decision.off = off;
+        decision.enforced = enforced && !off;
+        decision.decided_at = ngx_current_msec;
+        decision.has_record = false;
+        decision.fails_open = false;
+        decision.verdict = off || !has_realm ? access_verdict::store_error : examine(r, conf, decision);
+        decision.let_in = !off && (lets_in(decision.verdict) || (conf.fail_open != 0 && decision.fails_open));
     }
 
-    made.under_way = false;
+    decision.under_way = false;
 
-    if (made.was_asked_for) {
-        made.has_record = false;
-        made.off = false;
-        made.let_in = false;
-        made.outcome = verdict::store_error;
+    if (decision.was_asked_for) {
+        decision.has_record = false;
+        decision.off = false;
+        decision.let_in = false;
+        decision.verdict = access_verdict::store_error;
         ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                       "realm, token or scope of \"auth_pat\" depends on a variable that it sets itself");
         return false;
@@ -287,53 +287,53 @@ bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, n
         return false;
     }
 
-    if (conf.require != nullptr && made.let_in && made.outcome != verdict::preflight && !off) {
-        demand_required(r, made);
+    if (conf.require != nullptr && decision.let_in && decision.verdict != access_verdict::preflight && !off) {
+        demand_required(r, decision);
     }
     return true;
 }
 
-decision *find_kept_decision(ngx_http_request_t *r) noexcept
+access_decision *find_kept_decision(ngx_http_request_t *r) noexcept
 {
     for (ngx_pool_cleanup_t *cleanup = r->pool->cleanup; cleanup != nullptr; cleanup = cleanup->next) {
         if (cleanup->handler == end_decision) {
-            auto *made = static_cast<decision *>(cleanup->data);
-            ngx_http_set_ctx(r, made, ngx_http_auth_pat_module);
+            auto *decision = static_cast<access_decision *>(cleanup->data);
+            ngx_http_set_ctx(r, decision, ngx_http_auth_pat_module);
             if (r->filter_finalize) {  // which has thrown the headers of the response away
-                made->challenge = nullptr;
-                made->retry_after = nullptr;
+                decision->challenge = nullptr;
+                decision->retry_after = nullptr;
             }
-            return made;
+            return decision;
         }
     }
     return nullptr;
 }
 
-void renew_decision(ngx_http_request_t *r, decision &made) noexcept
+void renew_decision(ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    const loc_conf &conf = *made.conf;
+    const loc_conf &conf = *decision.conf;
 
-    const finding found = look_up(conf, made.key, made.request, allocate_record, r->pool, made.token);
+    const finding found = look_up(conf, decision.key, decision.request, allocate_record, r->pool, decision.token);
     if (found.is_of_store || found.problem) {
         log_store(r->connection->log, conf, found);
     }
 
-    made.at = ngx_current_msec;
-    made.has_record = found.found;
-    made.fails_open = found.is_of_store;
-    made.outcome = found.outcome;
-    made.let_in = lets_in(made.outcome) || (conf.fail_open != 0 && made.fails_open);
+    decision.decided_at = ngx_current_msec;
+    decision.has_record = found.found;
+    decision.fails_open = found.is_of_store;
+    decision.verdict = found.verdict;
+    decision.let_in = lets_in(decision.verdict) || (conf.fail_open != 0 && decision.fails_open);
 
     // In another location, where a redirect has led, what is required may have another value.
-    if (conf.require != nullptr && made.let_in && &conf == &loc_conf_of(r)) {
+    if (conf.require != nullptr && decision.let_in && &conf == &loc_conf_of(r)) {
         forget_variables(r);
-        demand_required(r, made);
+        demand_required(r, decision);
     }
 }
 
-bool recheck(ngx_http_request_t *r, decision &made) noexcept
+bool recheck(ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    const loc_conf &conf = *made.conf;
+    const loc_conf &conf = *decision.conf;
 
     // Not in the request's pool, which would grow for as long as the request lasts.
     record_buffer memory;
@@ -341,54 +341,54 @@ bool recheck(ngx_http_request_t *r, decision &made) noexcept
         return static_cast<record_buffer *>(buffer)->data();
     };
 
-    record token;
-    const finding found = look_up(conf, made.key, made.request, allocate_once, &memory, token);
-    if (found.outcome == verdict::ok || (conf.fail_open != 0 && found.is_of_store)) {
+    token_record token;
+    const finding found = look_up(conf, decision.key, decision.request, allocate_once, &memory, token);
+    if (found.verdict == access_verdict::ok || (conf.fail_open != 0 && found.is_of_store)) {
         return true;
     }
 
     log_store(r->connection->log, conf, found);
-    made.outcome = found.outcome;
-    made.let_in = false;
+    decision.verdict = found.verdict;
+    decision.let_in = false;
     forget_variables(r);
     return false;
 }
 
-const decision *current_decision(ngx_http_request_t *r) noexcept
+const access_decision *current_decision(ngx_http_request_t *r) noexcept
 {
     r = r->main;
 
     const loc_conf &conf = loc_conf_of(r);
 
-    decision *made = find_decision(r);
-    if (made != nullptr && made->under_way) {
-        made->was_asked_for = true;
+    access_decision *decision = find_decision(r);
+    if (decision != nullptr && decision->under_way) {
+        decision->was_asked_for = true;
         return nullptr;
     }
-    if (made != nullptr && made->never_made) {
+    if (decision != nullptr && decision->never_made) {
         return &no_decision;
     }
-    if (made != nullptr && (made->enforced || made->conf == &conf)) {
-        return made;
+    if (decision != nullptr && (decision->enforced || decision->conf == &conf)) {
+        return decision;
     }
     if (is_unread(r)) {
         return &no_decision;
     }
-    if (made == nullptr && (made = add_decision(r)) == nullptr) {
+    if (decision == nullptr && (decision = add_decision(r)) == nullptr) {
         return nullptr;
     }
     if (r->err_status == 0 && r->headers_out.status == 0) {
-        made->was_asked_early = true;
+        decision->was_asked_early = true;
     }
 
     if (conf.realm == nullptr) {
-        made->conf = &conf;
-        made->off = true;
-        return made;
+        decision->conf = &conf;
+        decision->off = true;
+        return decision;
     }
 
     ngx_str_t realm;
-    return make_decision(r, conf, false, realm, *made) ? made : nullptr;
+    return make_decision(r, conf, false, realm, *decision) ? decision : nullptr;
 }
 
 }  // namespace pat::ngx

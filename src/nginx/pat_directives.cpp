@@ -82,11 +82,11 @@ void unset(T *&pointer) noexcept
 
 void wipe_hasher(void *data) noexcept
 {
-    static_cast<hasher *>(data)->wipe();
+    static_cast<token_hasher *>(data)->wipe();
 }
 
 /// Has what was derived from a pepper overwritten when the cycle ends.
-[[nodiscard]] bool wipe_at_end(ngx_conf_t *cf, hasher &secret) noexcept
+[[nodiscard]] bool wipe_at_end(ngx_conf_t *cf, token_hasher &secret) noexcept
 {
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
     if (cleanup == nullptr) {
@@ -98,7 +98,7 @@ void wipe_hasher(void *data) noexcept
 }
 
 /// Reads the pepper at `path` into `out`; the error has been logged if it returns false.
-[[nodiscard]] bool read_pepper(ngx_conf_t *cf, ngx_str_t &path, hasher &out) noexcept
+[[nodiscard]] bool read_pepper(ngx_conf_t *cf, ngx_str_t &path, token_hasher &out) noexcept
 {
     // One more than the longest that can be right: 128 digits with "\r\n" behind them.
     u_char contents[2 * max_pepper_length + 3];
@@ -133,7 +133,7 @@ void wipe_hasher(void *data) noexcept
         return false;
     }
 
-    new (&out) hasher{*key};
+    new (&out) token_hasher{*key};
     ngx_explicit_memzero(&*key, sizeof(*key));
 
     return wipe_at_end(cf, out);
@@ -309,7 +309,7 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 }
 
 /// A time in seconds of at most a year.
-[[nodiscard]] char *set_seconds(ngx_conf_t *cf, const char *what, time_t &out) noexcept
+[[nodiscard]] char *set_seconds(ngx_conf_t *cf, const char *name, time_t &out) noexcept
 {
     constexpr time_t a_year = time_t{365} * 24 * 3600;
 
@@ -321,7 +321,7 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
     const ngx_int_t seconds = ngx_parse_time(&text, 1);
     if (seconds == NGX_ERROR || seconds > a_year) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid %s \"%V\": a time of at most a year is allowed", what, &text);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid %s \"%V\": a time of at most a year is allowed", name, &text);
         return conf_error();
     }
 
@@ -357,8 +357,8 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
         if (ngx_http_script_variables_count(&scope) == 0) {
             std::string_view rest = view(scope);
-            for (std::string_view one = take_scope(rest); !one.empty(); one = take_scope(rest)) {
-                if (!is_scope(one)) {
+            for (std::string_view name = take_scope(rest); !name.empty(); name = take_scope(rest)) {
+                if (!is_scope(name)) {
                     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid scope \"%V\"", &scope);
                     return conf_error();
                 }
@@ -377,11 +377,11 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     if (joined == nullptr) {
         return conf_error();
     }
-    u_char *at = joined;
+    u_char *p = joined;
     for (const ngx_str_t &scope : scopes) {
         if (!view(scope).starts_with(match_parameter)) {
-            at = ngx_cpymem(at, scope.data, scope.len);
-            *at++ = ' ';
+            p = ngx_cpymem(p, scope.data, scope.len);
+            *p++ = ' ';
         }
     }
 

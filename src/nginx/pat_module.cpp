@@ -16,9 +16,10 @@ namespace {
 /// Whether the zone can tell the stores apart.
 [[nodiscard]] bool are_short_enough(ngx_conf_t *cf, const ngx_array_t &stores) noexcept
 {
-    const auto all = items<store_conf *>(stores);
-    const auto too_long = std::ranges::find_if(all, [](auto *store) { return store->path.len > max_zone_name_length; });
-    if (too_long == all.end()) {
+    const auto confs = items<store_conf *>(stores);
+    const auto too_long =
+        std::ranges::find_if(confs, [](auto *store) { return store->path.len > max_zone_name_length; });
+    if (too_long == confs.end()) {
         return true;
     }
     const store_conf &store = **too_long;

@@ -13,32 +13,33 @@ constexpr ngx_msec_t unbuffered_interval = 1000;
 ngx_http_request_body_filter_pt next_filter;
 
 /// Whether a decision may be another one by now.
-[[nodiscard]] bool may_change(const decision &made) noexcept
+[[nodiscard]] bool may_change(const access_decision &decision) noexcept
 {
-    const bool is_of_token = made.outcome != verdict::anonymous && made.outcome != verdict::preflight;
-    return made.enforced && made.let_in && is_of_token;
+    const bool is_of_token =
+        decision.verdict != access_verdict::anonymous && decision.verdict != access_verdict::preflight;
+    return decision.enforced && decision.let_in && is_of_token;
 }
 
 /// Time stands still while nginx handles what has come together.
-[[nodiscard]] ngx_msec_t age_of(const decision &made) noexcept
+[[nodiscard]] ngx_msec_t age_of(const access_decision &decision) noexcept
 {
-    return ngx_current_msec - made.at;
+    return ngx_current_msec - decision.decided_at;
 }
 
 /// Looks again at a request of which a part of the body has come. A status if it is refused.
 [[nodiscard]] ngx_int_t look_again(ngx_http_request_t *r) noexcept
 {
-    decision *made = find_decision(r);
-    if (made == nullptr || !may_change(*made)) {
+    access_decision *decision = find_decision(r);
+    if (decision == nullptr || !may_change(*decision)) {
         return NGX_OK;
     }
     if (r->request_body->last_saved) {
         // With timer_resolution, time stands still for longer than that.
-        return made->waits_for_body || age_of(*made) != 0 ? decide_again(r, *made) : NGX_OK;
+        return decision->waits_for_body || age_of(*decision) != 0 ? decide_again(r, *decision) : NGX_OK;
     }
-    made->waits_for_body = true;
-    const bool is_due = r->request_body_no_buffering && age_of(*made) >= unbuffered_interval;
-    return is_due ? recheck_or_refuse(r, *made) : NGX_OK;
+    decision->waits_for_body = true;
+    const bool is_due = r->request_body_no_buffering && age_of(*decision) >= unbuffered_interval;
+    return is_due ? recheck_or_refuse(r, *decision) : NGX_OK;
 }
 
 /// Of an unbuffered upload nothing is kept but what the upstream has not got yet, while the length is that of the
@@ -91,24 +92,24 @@ ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
     }
     set_progress(r, progress::past_access);
 
-    decision *made = find_decision(r);
-    if (made == nullptr) {
+    access_decision *decision = find_decision(r);
+    if (decision == nullptr) {
         return NGX_DECLINED;
     }
 
     // With `satisfy any`, another module has let the request in. nginx takes a challenge back by itself, but only what
     // r->headers_out.www_authenticate points at, which auth_basic may have put in the place of ours. What was told
     // before, in another location or for another page, the answer of an error page still tells.
-    const bool is_of_here = made->conf == &loc_conf_of(r);
-    if (made->has_challenged && is_of_here) {
-        made->challenge->hash = 0;
+    const bool is_of_here = decision->conf == &loc_conf_of(r);
+    if (decision->has_challenged && is_of_here) {
+        decision->challenge->hash = 0;
     }
 
     // A token that was enforced counts wherever a redirect has led.
-    if (!may_change(*made) || age_of(*made) == 0) {
+    if (!may_change(*decision) || age_of(*decision) == 0) {
         return NGX_DECLINED;
     }
-    const ngx_int_t status = decide_again(r, *made);
+    const ngx_int_t status = decide_again(r, *decision);
     return status >= NGX_HTTP_SPECIAL_RESPONSE ? status : NGX_DECLINED;
 }
 

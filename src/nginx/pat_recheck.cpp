@@ -46,8 +46,8 @@ void check_due(ngx_event_t *timer) noexcept
         }
 
         append(queue, *place);  // from where it goes with the request
-        if (const bool was_let_in = place->made->let_in; !recheck(r, *place->made)) {
-            close_request(r, *place->made, was_let_in);
+        if (const bool was_let_in = place->decision->let_in; !recheck(r, *place->decision)) {
+            close_request(r, *place->decision, was_let_in);
         }
     }
 
@@ -90,11 +90,11 @@ recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &main, ngx_msec_t int
     return added;
 }
 
-void enter(recheck_queue &queue, ngx_http_request_t *r, decision &made) noexcept
+void enter(recheck_queue &queue, ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    made.place.request = r;
-    made.place.made = &made;
-    append(queue, made.place);
+    decision.place.request = r;
+    decision.place.decision = &decision;
+    append(queue, decision.place);
     start_timer(queue);
 }
 

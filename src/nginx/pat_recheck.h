@@ -9,7 +9,7 @@
 /// exiting.
 namespace pat::ngx {
 
-struct decision;
+struct access_decision;
 struct main_conf;
 
 struct recheck_queue {
@@ -24,14 +24,14 @@ struct recheck_place {
     ngx_msec_t due;
     recheck_queue *queue;  ///< nullptr: in none
     ngx_http_request_t *request;
-    decision *made;
+    access_decision *decision;
 };
 
 /// The queue for an interval; nullptr if there is no memory.
 [[nodiscard]] recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &main, ngx_msec_t interval) noexcept;
 
 /// Has the request checked after each interval of its queue, until it leaves.
-void enter(recheck_queue &queue, ngx_http_request_t *r, decision &made) noexcept;
+void enter(recheck_queue &queue, ngx_http_request_t *r, access_decision &decision) noexcept;
 void leave(recheck_place &place) noexcept;
 
 }  // namespace pat::ngx

@@ -36,9 +36,9 @@ void reply::write(std::string_view text) noexcept
             last_ = added;
         }
 
-        ngx_buf_t &to = *last_->buf;
-        const std::size_t part = std::min(text.size(), static_cast<std::size_t>(to.end - to.last));
-        to.last = ngx_cpymem(to.last, text.data(), part);
+        ngx_buf_t &buf = *last_->buf;
+        const std::size_t part = std::min(text.size(), static_cast<std::size_t>(buf.end - buf.last));
+        buf.last = ngx_cpymem(buf.last, text.data(), part);
         length_ += static_cast<off_t>(part);
         text = tail(text, part);
     }
@@ -99,13 +99,13 @@ void reply::write_label(std::string_view text) noexcept
     write_escaped(text, false);
 }
 
-void reply::write_address(const address &from) noexcept
+void reply::write_address(const address &peer) noexcept
 {
-    if (from.family == address_family::none) {
+    if (peer.family == address_family::none) {
         return;
     }
-    const int family = from.family == address_family::v4 ? AF_INET : AF_INET6;
-    auto *bytes = const_cast<std::byte *>(from.bytes.data());
+    const int family = peer.family == address_family::v4 ? AF_INET : AF_INET6;
+    auto *bytes = const_cast<std::byte *>(peer.bytes.data());
     u_char text[NGX_INET6_ADDRSTRLEN];
     write(view({ngx_inet_ntop(family, bytes, text, sizeof(text)), text}));
 }

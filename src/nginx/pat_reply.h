@@ -28,7 +28,7 @@ public:
     void write_label(std::string_view text) noexcept;
 
     /// Writes the text of an address, and nothing for one of an unknown family.
-    void write_address(const address &from) noexcept;
+    void write_address(const address &peer) noexcept;
 
     /// Writes several things one after the other.
     template <typename... Parts>

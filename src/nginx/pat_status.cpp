@@ -127,17 +127,17 @@ ngx_int_t handle_usage(ngx_http_request_t *r) noexcept
         return NGX_HTTP_BAD_REQUEST;
     }
 
-    std::span<const use> uses;
+    std::span<const token_use> uses;
     if (!report_usage(*main_conf_of(r).zone, *loc_conf_of(r).store, cursor, r->pool, uses)) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
 
     reply answer{r};
-    for (const use &token : uses) {
+    for (const token_use &token : uses) {
         answer("{\"id\":");
         answer.write_string(token.id);
-        answer(",\"at\":", token.at, ",\"from\":\"");
-        answer.write_address(token.from);
+        answer(",\"at\":", token.used_at, ",\"from\":\"");
+        answer.write_address(token.peer);
         answer("\",\"count\":", token.count, "}\n");
     }
     answer("{\"cursor\":", cursor, "}\n");

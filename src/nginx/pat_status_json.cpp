@@ -12,7 +12,7 @@ void write_counts(reply &body, const char *name, const verdict_counts &counts) n
 {
     body("\"", name, "\":{");
     for (std::size_t i = 0; i < counts.size(); i++) {
-        body(i == 0 ? "\"" : ",\"", pat::name(static_cast<verdict>(i)), "\":", counts[i]);
+        body(i == 0 ? "\"" : ",\"", pat::name(static_cast<access_verdict>(i)), "\":", counts[i]);
     }
     body("}");
 }
@@ -44,7 +44,7 @@ void write_history(reply &body, const char *name, const history &last, std::int6
 {
     body("\"", name, "\":{");
     for (std::size_t i = 0; i < verdict_count; i++) {
-        body(i == 0 ? "\"" : ",\"", pat::name(static_cast<verdict>(i)), "\":");
+        body(i == 0 ? "\"" : ",\"", pat::name(static_cast<access_verdict>(i)), "\":");
         write_series(body, last, newest, [&](const history::slice &slice) { return (slice.*counts)[i]; });
     }
     body("}");
@@ -56,7 +56,7 @@ void write_zone(reply &body, const zone_conf &zone, const zone_figures &figures)
     body.write_string(view(zone.memory->shm.name));
     body(",\"size\":", zone.memory->shm.size, ",\"since\":", figures.since, "},");
 
-    write_counters(body, figures.all);
+    write_counters(body, figures.total);
 
     body(",\"servers\":[");
     for (const server_figures &server : figures.servers) {
@@ -79,11 +79,11 @@ void write_zone(reply &body, const zone_conf &zone, const zone_figures &figures)
     const usage_figures &usage = figures.usage;
     body("},\"tokens\":{\"known\":", usage.known, ",\"capacity\":", usage.capacity, ",\"evicted\":", usage.evicted,
          ",\"lost_uses\":", usage.lost_uses, ",\"cursor\":", usage.cursor, ",\"top\":[");
-    for (const use &token : figures.most_used) {
+    for (const token_use &token : figures.most_used) {
         body(&token == figures.most_used.data() ? "{\"id\":" : ",{\"id\":");
         body.write_string(token.id);
-        body(",\"uses\":", token.count, ",\"last_at\":", token.at, ",\"last_from\":\"");
-        body.write_address(token.from);
+        body(",\"uses\":", token.count, ",\"last_at\":", token.used_at, ",\"last_from\":\"");
+        body.write_address(token.peer);
         body("\"}");
     }
     body("]},");

@@ -36,18 +36,18 @@ namespace {
 }
 
 /// Writes the source expression of an inline script or style (Content Security Policy Level 3, section 2.3.1).
-[[nodiscard]] u_char *write_hash(u_char *at, std::string_view contents) noexcept
+[[nodiscard]] u_char *write_hash(u_char *p, std::string_view contents) noexcept
 {
     u_char digest[SHA256_DIGEST_LENGTH];
     SHA256(reinterpret_cast<const unsigned char *>(contents.data()), contents.size(), digest);
 
-    at = ngx_cpymem(at, "'sha256-", sizeof("'sha256-") - 1);
+    p = ngx_cpymem(p, "'sha256-", sizeof("'sha256-") - 1);
     ngx_str_t binary = {sizeof(digest), digest};
-    ngx_str_t text = {0, at};
+    ngx_str_t text = {0, p};
     ngx_encode_base64(&text, &binary);
-    at += text.len;
-    *at++ = '\'';
-    return at;
+    p += text.len;
+    *p++ = '\'';
+    return p;
 }
 
 /// Lets the page load, run and send nothing but what it is made of.
@@ -63,13 +63,13 @@ void add_policy(reply &answer, ngx_pool_t *pool, std::string_view css, std::stri
     if (text == nullptr) {
         return answer.fail();
     }
-    u_char *at = ngx_cpymem(text, start.data(), start.size());
-    at = write_hash(at, css);
-    at = ngx_cpymem(at, script.data(), script.size());
-    at = write_hash(at, js);
-    at = ngx_cpymem(at, rest.data(), rest.size());
+    u_char *p = ngx_cpymem(text, start.data(), start.size());
+    p = write_hash(p, css);
+    p = ngx_cpymem(p, script.data(), script.size());
+    p = write_hash(p, js);
+    p = ngx_cpymem(p, rest.data(), rest.size());
 
-    answer.header("Content-Security-Policy", view({static_cast<std::size_t>(at - text), text}));
+    answer.header("Content-Security-Policy", view({static_cast<std::size_t>(p - text), text}));
     answer.header("X-Content-Type-Options", "nosniff");
     answer.header("Referrer-Policy", "no-referrer");
 }

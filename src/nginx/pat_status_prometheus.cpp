@@ -28,7 +28,7 @@ void write_verdicts(reply &body, const zone_figures &figures, const char *name, 
         for (std::size_t i = 0; i < verdict_count; i++) {
             body("auth_pat_", name, "{server=");
             body.write_label(view(server.name));
-            body(",status=\"", pat::name(static_cast<verdict>(i)), "\"} ", (server.counts.*counts)[i], "\n");
+            body(",status=\"", pat::name(static_cast<access_verdict>(i)), "\"} ", (server.counts.*counts)[i], "\n");
         }
     }
 }

@@ -24,8 +24,8 @@ constexpr unsigned look_wait_ms = 300;
 /// Of a process; one with more is not helped with its groups.
 constexpr int max_groups = 256;
 
-struct slot {
-    slot *next;
+struct store_slot {
+    store_slot *next;
     ngx_uint_t references;
     store::reader reader;
     store::fault logged;  ///< what was last written to the log about it
@@ -36,7 +36,7 @@ struct slot {
 };
 
 bool serving;
-slot *slots;
+store_slot *slots;
 ngx_event_t maintenance;
 
 /// The file that holds the store at a path; false if there is none.
@@ -52,11 +52,11 @@ ngx_event_t maintenance;
     return true;
 }
 
-[[nodiscard]] slot *find(const ngx_str_t &path) noexcept
+[[nodiscard]] store_slot *find(const ngx_str_t &path) noexcept
 {
-    for (slot *one = slots; one != nullptr; one = one->next) {
-        if (view(one->path) == view(path)) {
-            return one;
+    for (store_slot *slot = slots; slot != nullptr; slot = slot->next) {
+        if (view(slot->path) == view(path)) {
+            return slot;
         }
     }
     return nullptr;
@@ -71,14 +71,14 @@ ngx_event_t maintenance;
 }
 
 /// Closes another path to a store, by which somebody has taken it from the one whose it is.
-[[nodiscard]] bool take_back(const slot &from) noexcept
+[[nodiscard]] bool take_back(const store_slot &slot) noexcept
 {
     store::file_identity data;
-    if (!identify(from.path, data) || is_led_by_others(from.path)) {
+    if (!identify(slot.path, data) || is_led_by_others(slot.path)) {
         return false;
     }
 
-    for (slot *other = slots; other != nullptr; other = other->next) {
+    for (store_slot *other = slots; other != nullptr; other = other->next) {
         if (other->reader.is_open() && other->reader.data() == data && is_led_by_others(other->path)) {
             other->reader.refuse({store::fault_kind::same_store_twice});
             return true;
@@ -108,14 +108,14 @@ ngx_event_t maintenance;
 }
 
 /// Writes to the log what has changed about a store.
-void report(slot &one, const store::fault &problem, ngx_log_t *log) noexcept
+void report(store_slot &slot, const store::fault &problem, ngx_log_t *log) noexcept
 {
-    if (problem == one.logged) {
+    if (problem == slot.logged) {
         return;
     }
-    one.logged = problem;
+    slot.logged = problem;
 
-    const auto *path = reinterpret_cast<const char *>(one.path.data);
+    const auto *path = reinterpret_cast<const char *>(slot.path.data);
     if (problem) {
         log_fault(NGX_LOG_CRIT, log, path, problem);
     } else {
@@ -124,75 +124,75 @@ void report(slot &one, const store::fault &problem, ngx_log_t *log) noexcept
 }
 
 /// Looks after one store: opens it, or sees that what is open is still right.
-void tend(slot &one, unsigned wait_ms, ngx_log_t *log) noexcept
+void tend(store_slot &slot, unsigned wait_ms, ngx_log_t *log) noexcept
 {
     constexpr ngx_uint_t longest_pause = 16;
 
-    if (one.reader.is_open()) {
-        one.reader.maintain();
-    } else if (one.pausing > 0) {
-        one.pausing--;
+    if (slot.reader.is_open()) {
+        slot.reader.maintain();
+    } else if (slot.pausing > 0) {
+        slot.pausing--;
     } else {
         const auto open = [&] {
-            return one.reader.open(reinterpret_cast<const char *>(one.path.data), one.map_size, wait_ms);
+            return slot.reader.open(reinterpret_cast<const char *>(slot.path.data), slot.map_size, wait_ms);
         };
         store::fault problem = open();
-        if (problem.kind == store::fault_kind::same_store_twice && take_back(one)) {
+        if (problem.kind == store::fault_kind::same_store_twice && take_back(slot)) {
             problem = open();
         }
 
         // The worker stands still for that long, and may have other stores and sites.
-        one.pause = problem.kind == store::fault_kind::stalled ? ngx_min(2 * one.pause + 1, longest_pause) : 0;
-        one.pausing = one.pause;
+        slot.pause = problem.kind == store::fault_kind::stalled ? ngx_min(2 * slot.pause + 1, longest_pause) : 0;
+        slot.pausing = slot.pause;
     }
 
-    report(one, one.reader.is_open() ? store::fault{} : one.reader.problem(), log);
+    report(slot, slot.reader.is_open() ? store::fault{} : slot.reader.problem(), log);
 }
 
 void maintain(ngx_event_t *event) noexcept
 {
-    for (slot *one = slots; one != nullptr; one = one->next) {
-        tend(*one, store::reopen_wait_ms, event->log);
+    for (store_slot *slot = slots; slot != nullptr; slot = slot->next) {
+        tend(*slot, store::reopen_wait_ms, event->log);
     }
 
     ngx_add_timer(event, maintenance_interval);
 }
 
-[[nodiscard]] slot *make_slot(const store_conf &store, unsigned wait_ms, ngx_log_t *log) noexcept
+[[nodiscard]] store_slot *make_slot(const store_conf &store, unsigned wait_ms, ngx_log_t *log) noexcept
 {
-    void *memory = ngx_alloc(sizeof(slot) + store.path.len + 1, log);
+    void *memory = ngx_alloc(sizeof(store_slot) + store.path.len + 1, log);
     if (memory == nullptr) {
         return nullptr;
     }
 
-    auto *one = new (memory) slot{};
-    one->path = {store.path.len, static_cast<u_char *>(memory) + sizeof(slot)};
-    ngx_memcpy(one->path.data, store.path.data, store.path.len + 1);
-    one->map_size = store.map_size;
+    auto *slot = new (memory) store_slot{};
+    slot->path = {store.path.len, static_cast<u_char *>(memory) + sizeof(store_slot)};
+    ngx_memcpy(slot->path.data, store.path.data, store.path.len + 1);
+    slot->map_size = store.map_size;
 
-    one->next = slots;
-    slots = one;
+    slot->next = slots;
+    slots = slot;
 
-    tend(*one, wait_ms, log);
-    return one;
+    tend(*slot, wait_ms, log);
+    return slot;
 }
 
 void detach(void *data) noexcept
 {
-    auto *one = static_cast<slot *>(data);
+    auto *slot = static_cast<store_slot *>(data);
 
-    if (--one->references > 0) {
+    if (--slot->references > 0) {
         return;
     }
 
-    slot **link = &slots;
-    while (*link != one) {
+    store_slot **link = &slots;
+    while (*link != slot) {
         link = &(*link)->next;
     }
-    *link = one->next;
+    *link = slot->next;
 
-    one->~slot();
-    ngx_free(one);
+    slot->~store_slot();
+    ngx_free(slot);
 
     if (slots == nullptr && maintenance.timer_set) {
         ngx_del_timer(&maintenance);
@@ -227,16 +227,16 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
             return NGX_ERROR;
         }
 
-        slot *one = find(store->path);
-        if (one == nullptr && (one = make_slot(*store, wait_ms, cycle->log)) == nullptr) {
+        store_slot *slot = find(store->path);
+        if (slot == nullptr && (slot = make_slot(*store, wait_ms, cycle->log)) == nullptr) {
             return NGX_ERROR;
         }
 
-        one->references++;
+        slot->references++;
         cleanup->handler = detach;
-        cleanup->data = one;
+        cleanup->data = slot;
 
-        store->reader = &one->reader;
+        store->reader = &slot->reader;
     }
 
     if (slots == nullptr) {
@@ -250,7 +250,7 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
     return NGX_OK;
 }
 
-trial_result look_at(const store_conf &store, const hasher &make_digest) noexcept
+trial_result look_at(const store_conf &store, const token_hasher &make_digest) noexcept
 {
     trial_result found;
     const auto *path = reinterpret_cast<const char *>(store.path.data);
@@ -274,13 +274,13 @@ trial_result look_at(const store_conf &store, const hasher &make_digest) noexcep
     return found;
 }
 
-bool find_open(const store_conf &store, const hasher &make_digest, trial_result &out) noexcept
+bool find_open(const store_conf &store, const token_hasher &make_digest, trial_result &out) noexcept
 {
-    slot *one = find(store.path);
-    if (one == nullptr) {
+    store_slot *slot = find(store.path);
+    if (slot == nullptr) {
         return false;
     }
-    out.problem = one->reader.check_made_with(make_digest);
+    out.problem = slot->reader.check_made_with(make_digest);
     out.has_data = identify(store.path, out.data);
     out.is_led_by_others = is_led_by_others(store.path);
     return true;

@@ -39,10 +39,10 @@ struct trial_result {
 
 /// Opens the store and closes it again, in a process that does not serve: whether it can be read, and was made with
 /// this hasher, as of now.
-trial_result look_at(const store_conf &store, const hasher &make_digest) noexcept;
+trial_result look_at(const store_conf &store, const token_hasher &make_digest) noexcept;
 
 /// The same for a store that this process serves from; false if it does not.
-[[nodiscard]] bool find_open(const store_conf &store, const hasher &make_digest, trial_result &out) noexcept;
+[[nodiscard]] bool find_open(const store_conf &store, const token_hasher &make_digest, trial_result &out) noexcept;
 
 /// Writes a fault of a store to a log.
 void log_fault(ngx_uint_t level, ngx_log_t *log, const char *path, const store::fault &problem) noexcept;

@@ -123,12 +123,12 @@ public:
         std::size_t length = 0;
         bool has_ended = false;
         while (!has_ended && can_read(deadline)) {
-            const ssize_t got = ::read(results_, &bytes[length], bytes.size() - length);
-            if (got < 0 || length + static_cast<std::size_t>(got) == bytes.size()) {
+            const ssize_t received = ::read(results_, &bytes[length], bytes.size() - length);
+            if (received < 0 || length + static_cast<std::size_t>(received) == bytes.size()) {
                 break;
             }
-            length += static_cast<std::size_t>(got);
-            has_ended = got == 0;
+            length += static_cast<std::size_t>(received);
+            has_ended = received == 0;
         }
         ::close(results_);
 
@@ -157,12 +157,12 @@ public:
     [[nodiscard]] bool has_died() const noexcept { return has_died_; }
 
 private:
-    [[noreturn]] static void look(const store_use &use, const workers_user &user, int to) noexcept
+    [[noreturn]] static void look(const store_use &use, const workers_user &user, int socket) noexcept
     {
         constexpr int results = STDERR_FILENO + 1;
 
         // Nothing of nginx is to be held by a process that may hang: sockets, logs, whoever reads our standard error.
-        if (dup2(to, results) < 0) {
+        if (dup2(socket, results) < 0) {
             _exit(EXIT_FAILURE);
         }
         closefrom(results + 1);
@@ -335,23 +335,23 @@ private:
 
     /// Of a folder above the store.
     static void open_folder(const char *folder, const trial_result &found, const workers_user &user,
-                            store::shell_command &to) noexcept
+                            store::shell_command &command) noexcept
     {
         if (!found.has_group) {
-            to.append("chgrp ");
-            to.append(group_of(user).text());
-            to.append(" ");
-            to.append_quoted(folder);
-            to.append(" && ");
+            command.append("chgrp ");
+            command.append(group_of(user).text());
+            command.append(" ");
+            command.append_quoted(folder);
+            command.append(" && ");
         }
-        to.append("chmod g+x ");
-        to.append_quoted(folder);
+        command.append("chmod g+x ");
+        command.append_quoted(folder);
     }
 
     /// Of the store. Root follows no link that lies in it: -R does not, and the rest its owner does, who gets nothing
     /// of root's by that, neither a group nor a terminal.
     static void open_to_group(const store_use &use, const trial_result &found, const workers_user &user,
-                              store::shell_command &to) noexcept
+                              store::shell_command &command) noexcept
     {
         const char *folder = path_of(use);
         const bool is_roots = found.refused.user == 0;  // who would not open it any more
@@ -359,24 +359,24 @@ private:
 
         if (is_roots || !found.has_group) {
             if (is_roots) {
-                store::append_change_of_owner(to);
-                to.append(":");
+                store::append_change_of_owner(command);
+                command.append(":");
             } else {
-                to.append("chgrp -R ");
+                command.append("chgrp -R ");
             }
-            to.append(group_of(user).text());
-            to.append(" ");
-            to.append_quoted(folder);
-            to.append(" && ");
+            command.append(group_of(user).text());
+            command.append(" ");
+            command.append_quoted(folder);
+            command.append(" && ");
         }
-        to.append("setsid -w setpriv --reset-env --clear-groups --reuid=");
-        to.append(is_roots ? store::default_owner : owner.text());
-        to.append(" --regid=");
-        to.append(is_roots ? store::default_owner : account_name::of_group_of(found.refused.user).text());
-        to.append(" sh -c 'chmod -R g+rX \"$0\" && chmod g+w \"$0/");
-        to.append(store::lock_file);
-        to.append("\"' ");
-        to.append_quoted(folder);
+        command.append("setsid -w setpriv --reset-env --clear-groups --reuid=");
+        command.append(is_roots ? store::default_owner : owner.text());
+        command.append(" --regid=");
+        command.append(is_roots ? store::default_owner : account_name::of_group_of(found.refused.user).text());
+        command.append(" sh -c 'chmod -R g+rX \"$0\" && chmod g+w \"$0/");
+        command.append(store::lock_file);
+        command.append("\"' ");
+        command.append_quoted(folder);
     }
 
     u_char text_[6 * PATH_MAX] = {};

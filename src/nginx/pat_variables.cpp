@@ -44,59 +44,59 @@ using value = std::optional<std::string_view>;
 }
 
 /// Writes a number into memory of the request; empty if there is none.
-[[nodiscard]] value number(ngx_http_request_t *r, std::int64_t of) noexcept
+[[nodiscard]] value number(ngx_http_request_t *r, std::int64_t n) noexcept
 {
     auto *digits = allocate<u_char>(r->pool, NGX_INT64_LEN);
     if (digits == nullptr) {
         return std::nullopt;
     }
-    const u_char *end = ngx_sprintf(digits, "%L", of);
+    const u_char *end = ngx_sprintf(digits, "%L", n);
     return view({static_cast<std::size_t>(end - digits), digits});
 }
 
 /// Identity is only for a token that let its request in: an expired or revoked one must not identify anybody to an
 /// upstream or a rate limit. Its id alone is told, for logs.
-[[nodiscard]] bool identifies(const decision &made) noexcept
+[[nodiscard]] bool identifies(const access_decision &decision) noexcept
 {
-    return !made.off && made.has_record && made.let_in;
+    return !decision.off && decision.has_record && decision.let_in;
 }
 
-[[nodiscard]] value status_of(ngx_http_request_t *r, const decision &made) noexcept
+[[nodiscard]] value status_of(ngx_http_request_t *r, const access_decision &decision) noexcept
 {
-    if (made.off) {
+    if (decision.off) {
         return "off";
     }
-    if (made.never_made) {
+    if (decision.never_made) {
         return "-";
     }
 
-    const std::string_view of = name(made.outcome);
-    if (made.let_in || made.conf->dry_run == 0) {
-        return of;
+    const std::string_view text = name(decision.verdict);
+    if (decision.let_in || decision.conf->dry_run == 0) {
+        return text;
     }
 
-    auto *text = allocate<u_char>(r->pool, of.size() + dry_run_suffix.size());
-    if (text == nullptr) {
+    auto *suffixed = allocate<u_char>(r->pool, text.size() + dry_run_suffix.size());
+    if (suffixed == nullptr) {
         return std::nullopt;
     }
-    ngx_memcpy(text, of.data(), of.size());
-    ngx_memcpy(text + of.size(), dry_run_suffix.data(), dry_run_suffix.size());
-    return view({of.size() + dry_run_suffix.size(), text});
+    ngx_memcpy(suffixed, text.data(), text.size());
+    ngx_memcpy(suffixed + text.size(), dry_run_suffix.data(), dry_run_suffix.size());
+    return view({text.size() + dry_run_suffix.size(), suffixed});
 }
 
-[[nodiscard]] value value_of(ngx_http_request_t *r, field wanted, const decision &made) noexcept
+[[nodiscard]] value value_of(ngx_http_request_t *r, field wanted, const access_decision &decision) noexcept
 {
     if (wanted == field::status) {
-        return status_of(r, made);
+        return status_of(r, decision);
     }
-    if (wanted == field::id && !made.off && made.has_record) {
-        return is_id(made.token.id) ? value{made.token.id} : std::nullopt;
+    if (wanted == field::id && !decision.off && decision.has_record) {
+        return is_id(decision.token.id) ? value{decision.token.id} : std::nullopt;
     }
-    if (!identifies(made)) {
+    if (!identifies(decision)) {
         return std::nullopt;
     }
 
-    const record &token = made.token;
+    const token_record &token = decision.token;
 
     switch (wanted) {
     case field::status:
@@ -112,24 +112,25 @@ using value = std::optional<std::string_view>;
 
 ngx_int_t get_field(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data) noexcept
 {
-    const decision *made = current_decision(r);
-    if (made == nullptr) {
+    const access_decision *decision = current_decision(r);
+    if (decision == nullptr) {
         return NGX_ERROR;
     }
-    return answer(v, value_of(r, static_cast<field>(data), *made));
+    return answer(v, value_of(r, static_cast<field>(data), *decision));
 }
 
 /// `data` is the whole name of the variable (nginx's convention for NGX_HTTP_VAR_PREFIX).
 ngx_int_t get_claim(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data) noexcept
 {
-    const decision *made = current_decision(r);
-    if (made == nullptr) {
+    const access_decision *decision = current_decision(r);
+    if (decision == nullptr) {
         return NGX_ERROR;
     }
 
     const std::string_view variable = view(*reinterpret_cast<const ngx_str_t *>(data));
-    const value claim =
-        identifies(*made) ? find_claim(made->token, tail(variable, claim_variable_prefix.size())) : std::nullopt;
+    const value claim = identifies(*decision)
+                            ? find_claim(decision->token, tail(variable, claim_variable_prefix.size()))
+                            : std::nullopt;
     return answer(v, claim ? checked(*claim) : std::nullopt);
 }
 
@@ -143,14 +144,14 @@ ngx_int_t get_store_age(ngx_http_request_t *r, ngx_http_variable_value_t *v, uin
     return answer(v, heartbeat == 0 ? std::nullopt : number(r, ngx_time() - heartbeat));
 }
 
-struct variable {
+struct variable_entry {
     std::string_view name;
     ngx_http_get_variable_pt get;
     uintptr_t data;
     ngx_uint_t flags;
 };
 
-constexpr variable variables[] = {
+constexpr variable_entry variables[] = {
     {"auth_pat_status", get_field, static_cast<uintptr_t>(field::status), 0},
     {"auth_pat_id", get_field, static_cast<uintptr_t>(field::id), 0},
     {"auth_pat_subject", get_field, static_cast<uintptr_t>(field::subject), 0},
@@ -181,16 +182,16 @@ ngx_int_t add_variables(ngx_conf_t *cf) noexcept
         return NGX_ERROR;
     }
 
-    for (const variable &one : variables) {
-        ngx_str_t name = to_ngx(one.name);
+    for (const variable_entry &entry : variables) {
+        ngx_str_t name = to_ngx(entry.name);
 
         // Not cacheable, since a decision may change under way; computing it once is this module's own business.
-        ngx_http_variable_t *added = ngx_http_add_variable(cf, &name, one.flags | NGX_HTTP_VAR_NOCACHEABLE);
+        ngx_http_variable_t *added = ngx_http_add_variable(cf, &name, entry.flags | NGX_HTTP_VAR_NOCACHEABLE);
         if (added == nullptr) {
             return NGX_ERROR;
         }
-        added->get_handler = one.get;
-        added->data = one.data;
+        added->get_handler = entry.get;
+        added->data = entry.data;
     }
     return NGX_OK;
 }

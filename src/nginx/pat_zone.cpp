@@ -31,7 +31,7 @@ struct zone_contents {
     zone_name *stores;
     std::uint32_t names;           ///< that there ever were
     std::uint64_t configurations;  ///< that there ever were
-    counters all;                  ///< of the servers of all configurations
+    counters total;                ///< of the servers of all configurations
     history last;
     std::span<std::byte> usage_memory;
     usage_table *usage;
@@ -121,40 +121,40 @@ private:
     return server.totals != nullptr && server.totals->number == server.number;
 }
 
-void add(verdict_counts &to, const verdict_counts &from) noexcept
+void add(verdict_counts &sum, const verdict_counts &part) noexcept
 {
-    for (std::size_t i = 0; i < to.size(); i++) {
-        to[i] += from[i];
+    for (std::size_t i = 0; i < sum.size(); i++) {
+        sum[i] += part[i];
     }
 }
 
-void add(counters &to, const counters &from) noexcept
+void add(counters &sum, const counters &part) noexcept
 {
-    add(to.requests, from.requests);
-    add(to.dry_run, from.dry_run);
-    add(to.closed, from.closed);
-    to.fail_open += from.fail_open;
+    add(sum.requests, part.requests);
+    add(sum.dry_run, part.dry_run);
+    add(sum.closed, part.closed);
+    sum.fail_open += part.fail_open;
 }
 
-void add(std::array<std::uint32_t, verdict_count> &to, const verdict_counts &from) noexcept
+void add(std::array<std::uint32_t, verdict_count> &sum, const verdict_counts &part) noexcept
 {
-    for (std::size_t i = 0; i < to.size(); i++) {
-        to[i] += static_cast<std::uint32_t>(from[i]);
+    for (std::size_t i = 0; i < sum.size(); i++) {
+        sum[i] += static_cast<std::uint32_t>(part[i]);
     }
 }
 
-void add(history &to, const counters &from) noexcept
+void add(history &sum, const counters &part) noexcept
 {
     const std::int64_t number = ngx_time() / history::slice_seconds;
 
-    history::slice &slice = to.slices[static_cast<std::size_t>(number) % history::slice_count];
+    history::slice &slice = sum.slices[static_cast<std::size_t>(number) % history::slice_count];
     if (slice.number != number) {
         slice = {};
         slice.number = number;
     }
-    add(slice.requests, from.requests);
-    add(slice.dry_run, from.dry_run);
-    slice.fail_open += static_cast<std::uint32_t>(from.fail_open);
+    add(slice.requests, part.requests);
+    add(slice.dry_run, part.dry_run);
+    slice.fail_open += static_cast<std::uint32_t>(part.fail_open);
 }
 
 /// Adds what a worker has counted to the shared memory, whose lock is held, and starts counting from zero.
@@ -163,21 +163,21 @@ void merge(zone_worker &worker) noexcept
     zone_contents &contents = *worker.zone->contents;
 
     if (worker.has_counts) {
-        counters all{};
+        counters total{};
         counters *counted = worker.servers;
         for (const server_entry &server : items<server_entry>(worker.zone->servers)) {
             if (is_current(server)) {
                 add(server.totals->counts, *counted);
             }
-            add(all, *counted);
+            add(total, *counted);
             *counted++ = {};
         }
-        add(contents.all, all);
-        add(contents.last, all);
+        add(contents.total, total);
+        add(contents.last, total);
         worker.has_counts = false;
     }
 
-    worker.uses.drain([&](const use &uses) {
+    worker.uses.drain([&](const token_use &uses) {
         if (is_id(uses.id)) {  // as a record has one that patctl wrote
             contents.usage->add(uses);
         }
@@ -260,10 +260,10 @@ void detach(void *data) noexcept
 [[nodiscard]] zone_name *find_forgotten(zone_name *first, std::uint64_t configuration) noexcept
 {
     zone_name *oldest = nullptr;
-    for (zone_name *one = first; one != nullptr; one = one->next) {
-        if (one->configuration + 1 < configuration
-            && (oldest == nullptr || one->configuration < oldest->configuration)) {
-            oldest = one;
+    for (zone_name *name = first; name != nullptr; name = name->next) {
+        if (name->configuration + 1 < configuration
+            && (oldest == nullptr || name->configuration < oldest->configuration)) {
+            oldest = name;
         }
     }
     return oldest;
@@ -426,15 +426,15 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
 }
 
 /// Copies the ids, which are the table's.
-[[nodiscard]] bool copy_ids(std::span<use> uses, ngx_pool_t *pool) noexcept
+[[nodiscard]] bool copy_ids(std::span<token_use> uses, ngx_pool_t *pool) noexcept
 {
-    for (use &one : uses) {
-        auto *copy = allocate<char>(pool, one.id.size());
+    for (token_use &use : uses) {
+        auto *copy = allocate<char>(pool, use.id.size());
         if (copy == nullptr) {
             return false;
         }
-        std::copy(one.id.begin(), one.id.end(), copy);
-        one.id = {copy, one.id.size()};
+        std::copy(use.id.begin(), use.id.end(), copy);
+        use.id = {copy, use.id.size()};
     }
     return true;
 }
@@ -527,14 +527,14 @@ counters *counters_of(const ngx_http_request_t *r) noexcept
     return &worker->servers[srv_conf_of(r).number];
 }
 
-void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &from) noexcept
+void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &peer) noexcept
 {
     zone_worker &worker = *worker_of(r);
     if (store.number == 0) {
         return;
     }
 
-    if (!worker.uses.add(store.number, id, ngx_time(), from)) {
+    if (!worker.uses.add(store.number, id, ngx_time(), peer)) {
         worker.lost_uses++;
     }
     if (worker.uses.is_filling() && worker.zone != nullptr && !worker.soon.posted) {
@@ -549,7 +549,7 @@ bool read_zone(zone_conf &zone, ngx_pool_t *pool, zone_figures &out) noexcept
     const std::size_t count = zone.servers.nelts;
     auto *servers = allocate<server_figures>(pool, count);
     auto *last = allocate<history>(pool);
-    auto *uses = allocate<use>(pool, most_used_count);
+    auto *uses = allocate<token_use>(pool, most_used_count);
     if (servers == nullptr || last == nullptr || uses == nullptr || !is_attached(zone)) {
         return false;
     }
@@ -567,7 +567,7 @@ bool read_zone(zone_conf &zone, ngx_pool_t *pool, zone_figures &out) noexcept
 
     *last = contents.last;
     out.since = contents.since;
-    out.all = contents.all;
+    out.total = contents.total;
     out.servers = {servers, count};
     out.last = last;
     out.usage = {usage.size(), usage.capacity(), usage.evicted(), usage.lost_uses(), usage.cursor()};
@@ -576,11 +576,11 @@ bool read_zone(zone_conf &zone, ngx_pool_t *pool, zone_figures &out) noexcept
 }
 
 bool report_usage(zone_conf &zone, const store_conf &store, std::uint64_t &cursor, ngx_pool_t *pool,
-                  std::span<const use> &out) noexcept
+                  std::span<const token_use> &out) noexcept
 {
     constexpr std::size_t most = usage_table::report_size;
 
-    auto *memory = allocate<use>(pool, most);
+    auto *memory = allocate<token_use>(pool, most);
     if (memory == nullptr || !is_attached(zone)) {
         return false;
     }
@@ -588,7 +588,7 @@ bool report_usage(zone_conf &zone, const store_conf &store, std::uint64_t &curso
 
     const zone_lock lock{zone};
     const std::span uses{memory,
-                         zone.contents->usage->report(store.number, cursor, std::span<use, most>{memory, most})};
+                         zone.contents->usage->report(store.number, cursor, std::span<token_use, most>{memory, most})};
     out = uses;
     return copy_ids(uses, pool);
 }

@@ -82,16 +82,16 @@ void attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept;
 void detach_zone() noexcept;
 
 /// Where a verdict stands in `verdict_counts`.
-[[nodiscard]] constexpr std::size_t index_of(verdict of) noexcept
+[[nodiscard]] constexpr std::size_t index_of(access_verdict verdict) noexcept
 {
-    return static_cast<std::size_t>(of);
+    return static_cast<std::size_t>(verdict);
 }
 
 /// What the worker counts for the server of a request, to be added to; nullptr without a zone.
 [[nodiscard]] counters *counters_of(const ngx_http_request_t *r) noexcept;
 
 /// Counts a use of a token, where there are counters.
-void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &from) noexcept;
+void count_use(const ngx_http_request_t *r, const store_conf &store, std::string_view id, const address &peer) noexcept;
 
 /// The figures of one server name.
 struct server_figures {
@@ -109,11 +109,11 @@ struct usage_figures {
 
 struct zone_figures {
     time_t since;
-    counters all;  ///< of all servers, those of earlier configurations too
+    counters total;  ///< of all servers, those of earlier configurations too
     std::span<server_figures> servers;
     history *last;
     usage_figures usage;
-    std::span<use> most_used;
+    std::span<token_use> most_used;
 };
 
 /// Copies the figures of the zone into memory of the pool. False if that can't be done.
@@ -121,6 +121,6 @@ struct zone_figures {
 
 /// Reports uses of a store's tokens, in memory of the pool: see usage_table::report(). False if that can't be done.
 [[nodiscard]] bool report_usage(zone_conf &zone, const store_conf &store, std::uint64_t &cursor, ngx_pool_t *pool,
-                                std::span<const use> &out) noexcept;
+                                std::span<const token_use> &out) noexcept;
 
 }  // namespace pat::ngx

@@ -33,11 +33,11 @@ fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
 {
     std::array<std::byte, lmdb_header::length> bytes;
 
-    const ssize_t got = pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (got < 0) {
+    const ssize_t length = pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (length < 0) {
         return from_errno(errno);
     }
-    if (got != static_cast<ssize_t>(bytes.size())) {
+    if (length != static_cast<ssize_t>(bytes.size())) {
         return {fault_kind::truncated};
     }
     if (load_le<std::uint32_t>(&bytes[lmdb_header::magic]) != lmdb_header::right_magic) {

@@ -7,9 +7,9 @@
 
 namespace pat::store {
 
-const char *message(fault of) noexcept
+const char *message(fault fault) noexcept
 {
-    switch (of.kind) {
+    switch (fault.kind) {
     case fault_kind::none: return "no fault";
     case fault_kind::absent: return "there is no store (\"patctl init\" makes one)";
     case fault_kind::denied: return "the store can't be read: check owner, group and mode of the folder and its files";
@@ -59,19 +59,19 @@ const char *message(fault of) noexcept
     return "unknown fault";
 }
 
-const char *detail(fault of) noexcept
+const char *detail(fault fault) noexcept
 {
-    if (of.code == 0) {
+    if (fault.code == 0) {
         return "";
     }
-    if (of.kind == fault_kind::not_regular) {
+    if (fault.kind == fault_kind::not_regular) {
         constexpr const char *files[] = {"data.mdb", "lock.mdb", "open.lock"};
-        return of.code > 0 && of.code <= static_cast<int>(std::size(files)) ? files[of.code - 1] : "";
+        return fault.code > 0 && fault.code <= static_cast<int>(std::size(files)) ? files[fault.code - 1] : "";
     }
-    if (of.kind == fault_kind::bad_record) {
-        return message(static_cast<codec_error>(of.code)).data();
+    if (fault.kind == fault_kind::bad_record) {
+        return message(static_cast<codec_error>(fault.code)).data();
     }
-    return mdb_strerror(of.code);
+    return mdb_strerror(fault.code);
 }
 
 fault from_lmdb(int code) noexcept

@@ -49,10 +49,10 @@ struct [[nodiscard]] fault {
 };
 
 /// What happened, and where it helps what to do, in lower case without a full stop.
-[[nodiscard]] const char *message(fault of) noexcept;
+[[nodiscard]] const char *message(fault fault) noexcept;
 
 /// What `code` means (mdb_strerror(3) or the codec's words); empty if there is no code.
-[[nodiscard]] const char *detail(fault of) noexcept;
+[[nodiscard]] const char *detail(fault fault) noexcept;
 
 /// The fault behind an LMDB return code other than MDB_NOTFOUND.
 fault from_lmdb(int code) noexcept;

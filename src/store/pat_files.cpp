@@ -27,7 +27,7 @@ constexpr off_t namespaces_begin = 1;
 
 constexpr off_t to_the_end = 0;
 
-struct flock range(short type, off_t begin, off_t length) noexcept
+struct flock cidr(short type, off_t begin, off_t length) noexcept
 {
     struct flock result {};
     result.l_type = type;
@@ -188,18 +188,18 @@ fault store_files::claim_namespace() const noexcept
     }
     const auto ours = static_cast<off_t>(info.st_ino);
 
-    struct flock own = range(F_RDLCK, ours, 1);
+    struct flock own = cidr(F_RDLCK, ours, 1);
     if (fcntl(opening_.get(), F_OFD_SETLK, &own) != 0) {
         return from_errno(errno);
     }
 
-    struct flock before = range(F_WRLCK, namespaces_begin, ours - namespaces_begin);
-    struct flock behind = range(F_WRLCK, ours + 1, to_the_end);
-    for (struct flock *others : {&before, &behind}) {
-        if (fcntl(opening_.get(), F_OFD_GETLK, others) != 0) {
+    struct flock before = cidr(F_WRLCK, namespaces_begin, ours - namespaces_begin);
+    struct flock behind = cidr(F_WRLCK, ours + 1, to_the_end);
+    for (struct flock *lock : {&before, &behind}) {
+        if (fcntl(opening_.get(), F_OFD_GETLK, lock) != 0) {
             return from_errno(errno);
         }
-        if (others->l_type != F_UNLCK) {
+        if (lock->l_type != F_UNLCK) {
             return {fault_kind::other_namespace};
         }
     }
@@ -247,12 +247,12 @@ fault store_files::open_lock(open_mode mode) noexcept
     return problem ? problem : identify_file(lock_, lock_identity_);
 }
 
-bool store_files::lead_to_files_of(const store_files &others) const noexcept
+bool store_files::lead_to_files_of(const store_files &other) const noexcept
 {
     struct stat info;
     const bool has_lock = fstatat(folder_.get(), lock_file, &info, AT_SYMLINK_NOFOLLOW) == 0;
-    return data_identity_ == others.data_identity_
-           || (has_lock && file_identity{info.st_dev, info.st_ino} == others.lock_identity_);
+    return data_identity_ == other.data_identity_
+           || (has_lock && file_identity{info.st_dev, info.st_ino} == other.lock_identity_);
 }
 
 void store_files::end_opening() noexcept
@@ -306,7 +306,7 @@ fault store_files::set_lock_file_mode() const noexcept
 
 fault store_files::begin_writing() const noexcept
 {
-    struct flock own = range(F_WRLCK, writers_byte, 1);
+    struct flock own = cidr(F_WRLCK, writers_byte, 1);
     int code;
     do {
         code = fcntl(opening_.get(), F_OFD_SETLKW, &own);
@@ -316,7 +316,7 @@ fault store_files::begin_writing() const noexcept
 
 void store_files::end_writing() const noexcept
 {
-    struct flock own = range(F_UNLCK, writers_byte, 1);
+    struct flock own = cidr(F_UNLCK, writers_byte, 1);
     (void) fcntl(opening_.get(), F_OFD_SETLK, &own);
 }
 

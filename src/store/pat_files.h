@@ -100,7 +100,7 @@ public:
 
     /// Whether lock.mdb, which is not open yet, or data.mdb is a file that the others have open: closing it would drop
     /// the locks that LMDB has on it for them.
-    [[nodiscard]] bool lead_to_files_of(const store_files &others) const noexcept;
+    [[nodiscard]] bool lead_to_files_of(const store_files &other) const noexcept;
 
     /// Lets the next process open the store.
     void end_opening() noexcept;

@@ -23,7 +23,7 @@ int open_database(MDB_txn *transaction, MDB_dbi &database) noexcept
     return code != 0 ? code : mdb_set_compare(transaction, database, compare);
 }
 
-fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta &out) noexcept
+fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta_record &out) noexcept
 {
     MDB_val key = to_value(meta_key());
     MDB_val value;

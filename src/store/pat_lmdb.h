@@ -24,6 +24,6 @@ namespace pat::store {
 [[nodiscard]] int open_database(MDB_txn *transaction, MDB_dbi &database) noexcept;
 
 /// Reads the meta record; its texts point into `buffer`. A store without one is `fault_kind::not_a_store`.
-fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta &out) noexcept;
+fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta_record &out) noexcept;
 
 }  // namespace pat::store

@@ -261,15 +261,15 @@ refusal find_refusal(const char *folder) noexcept
     return {};
 }
 
-void append_change_of_owner(shell_command &to) noexcept
+void append_change_of_owner(shell_command &command) noexcept
 {
     if (getpwnam(default_owner) == nullptr) {
-        to.append("useradd --system ");
-        to.append(default_owner);
-        to.append(" && ");
+        command.append("useradd --system ");
+        command.append(default_owner);
+        command.append(" && ");
     }
-    to.append("chown -R ");
-    to.append(default_owner);
+    command.append("chown -R ");
+    command.append(default_owner);
 }
 
 shell_command repair_command(const char *folder) noexcept

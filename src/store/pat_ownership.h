@@ -57,6 +57,6 @@ private:
 [[nodiscard]] shell_command repair_command(const char *folder) noexcept;
 
 /// Appends "chown -R USER" with the user that the installation makes for stores, and makes it first if it is missing.
-void append_change_of_owner(shell_command &to) noexcept;
+void append_change_of_owner(shell_command &command) noexcept;
 
 }  // namespace pat::store

@@ -150,13 +150,13 @@ void reader::end() noexcept
 }
 
 /// One read transaction. Runs in a trap.
-fault reader::fetch(const hasher &by, const token_key &token, allocator allocate, void *context, record &out,
-                    lookup_result &result) noexcept
+fault reader::fetch(const token_hasher &hasher, const token_key &token, allocator allocate, void *context,
+                    token_record &out, lookup_result &result) noexcept
 {
     if (const fault problem = begin()) {
         return problem;
     }
-    if (!meta_.made_with(by)) {
+    if (!meta_.made_with(hasher)) {
         end();
         return {fault_kind::wrong_pepper};
     }
@@ -197,15 +197,15 @@ fault reader::fetch(const hasher &by, const token_key &token, allocator allocate
     return {};
 }
 
-lookup_result reader::lookup(const hasher &by, const token_key &token, allocator allocate, void *context,
-                             record &out) noexcept
+lookup_result reader::lookup(const token_hasher &hasher, const token_key &token, allocator allocate, void *context,
+                             token_record &out) noexcept
 {
     if (!is_open()) {
         return {problem_};
     }
 
     lookup_result result;
-    const auto body = [&] { result.problem = fetch(by, token, allocate, context, out, result); };
+    const auto body = [&] { result.problem = fetch(hasher, token, allocate, context, out, result); };
 
     if (!trap::run(body)) {
         // The environment is not to be used again, but another one may serve the tokens on pages that are whole.
@@ -246,9 +246,9 @@ fault reader::read(const Body &body) noexcept
     return trap::run(transaction) ? problem : fault{fault_kind::damaged};
 }
 
-fault reader::check_made_with(const hasher &by) noexcept
+fault reader::check_made_with(const token_hasher &hasher) noexcept
 {
-    return read([&] { return meta_.made_with(by) ? fault{} : fault{fault_kind::wrong_pepper}; });
+    return read([&] { return meta_.made_with(hasher) ? fault{} : fault{fault_kind::wrong_pepper}; });
 }
 
 fault reader::describe(condition &out) noexcept

@@ -54,10 +54,10 @@ public:
     /// Closes the store and says why, in answer to lookups.
     void refuse(fault why) noexcept;
 
-    /// Looks for the record under `token`, whose digest `by` made. A record that is found lies in memory from
+    /// Looks for the record under `token`, whose digest `hasher` made. A record that is found lies in memory from
     /// `allocate`.
-    [[nodiscard]] lookup_result lookup(const hasher &by, const token_key &token, allocator allocate, void *context,
-                                       record &out) noexcept;
+    [[nodiscard]] lookup_result lookup(const token_hasher &hasher, const token_key &token, allocator allocate,
+                                       void *context, token_record &out) noexcept;
 
     /// Describes the store as of now.
     fault describe(condition &out) noexcept;
@@ -70,7 +70,7 @@ public:
     void maintain() noexcept;
 
     /// Whether the store was made with this hasher, by its meta record as of now.
-    fault check_made_with(const hasher &by) noexcept;
+    fault check_made_with(const token_hasher &hasher) noexcept;
 
     [[nodiscard]] bool is_open() const noexcept { return environment_.is_open(); }
 
@@ -82,8 +82,8 @@ public:
 private:
     fault begin() noexcept;
     void end() noexcept;
-    fault fetch(const hasher &by, const token_key &token, allocator allocate, void *context, record &out,
-                lookup_result &result) noexcept;
+    fault fetch(const token_hasher &hasher, const token_key &token, allocator allocate, void *context,
+                token_record &out, lookup_result &result) noexcept;
     template <typename Body>
     fault read(const Body &body) noexcept;
     void reopen(fault why) noexcept;
@@ -99,7 +99,7 @@ private:
     std::size_t map_size_ = 0;
     std::int64_t reopening_ms_ = 0;  ///< that requests have waited for it to be opened again
 
-    meta meta_;  ///< rule 11: decoded again when the transaction id has changed, and by maintain()
+    meta_record meta_;  ///< rule 11: decoded again when the transaction id has changed, and by maintain()
     std::size_t meta_transaction_ = no_transaction;
     record_buffer meta_bytes_{};
 

@@ -44,9 +44,9 @@ bool may_become_a_store(const char *folder) noexcept
     return may;
 }
 
-/// Copies the environment in `from` to the file `to`. A child does it: LMDB copies with two threads, so that a trap
+/// Copies the environment in `source` to the file `fd`. A child does it: LMDB copies with two threads, so that a trap
 /// can't stop it at a damaged page, which then ends the child alone.
-fault copy_compacted(const char *from, int to, std::size_t map_size) noexcept
+fault copy_compacted(const char *source, int fd, std::size_t map_size) noexcept
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) {
@@ -63,7 +63,7 @@ fault copy_compacted(const char *from, int to, std::size_t map_size) noexcept
 
     if (child == 0) {
         environment original;
-        fault problem = original.open(from, open_mode::read, map_size, command_wait_ms);
+        fault problem = original.open(source, open_mode::read, map_size, command_wait_ms);
 
         // A copy is no larger than the original, however often its pages lead to each other. A few pages may be added
         // meanwhile.
@@ -74,7 +74,7 @@ fault copy_compacted(const char *from, int to, std::size_t map_size) noexcept
             (void) setrlimit(RLIMIT_FSIZE, &size);
         }
         if (!problem) {
-            problem = from_lmdb(mdb_env_copyfd2(original.get(), to, MDB_CP_COMPACT));
+            problem = from_lmdb(mdb_env_copyfd2(original.get(), fd, MDB_CP_COMPACT));
         }
         original.close();
         _exit(write(ends[1], &problem, sizeof problem) == sizeof problem ? 0 : 1);
@@ -129,9 +129,10 @@ fault check_copy(MDB_env *copy) noexcept
 }
 
 /// Fills a folder that is new with a copy of a store, durably.
-fault fill_with_copy(const char *from, const char *to, std::optional<gid_t> group, std::size_t map_size) noexcept
+fault fill_with_copy(const char *source, const char *destination, std::optional<gid_t> group,
+                     std::size_t map_size) noexcept
 {
-    const descriptor folder{::open(to, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+    const descriptor folder{::open(destination, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
     if (folder.get() < 0) {
         return from_errno(errno);
     }
@@ -140,12 +141,12 @@ fault fill_with_copy(const char *from, const char *to, std::optional<gid_t> grou
     if (data.get() < 0) {
         return from_errno(errno);
     }
-    if (const fault problem = copy_compacted(from, data.get(), map_size)) {
+    if (const fault problem = copy_compacted(source, data.get(), map_size)) {
         return problem;
     }
 
     environment copy;
-    fault problem = copy.open(to, open_mode::create, map_size, command_wait_ms);
+    fault problem = copy.open(destination, open_mode::create, map_size, command_wait_ms);
     if (!problem) {
         problem = check_copy(copy.get());
     }
@@ -170,7 +171,8 @@ void remove_files(const char *folder) noexcept
 
 }  // namespace
 
-fault writer::create(const char *folder, std::optional<gid_t> group, const hasher &by, std::size_t map_size) noexcept
+fault writer::create(const char *folder, std::optional<gid_t> group, const token_hasher &hasher,
+                     std::size_t map_size) noexcept
 {
     if (mkdir(folder, folder_mode) != 0 && errno != EEXIST) {
         return from_errno(errno);
@@ -197,33 +199,33 @@ fault writer::create(const char *folder, std::optional<gid_t> group, const hashe
         return {fault_kind::exists};
     }
 
-    scope.meta_.scheme = by.scheme();
-    scope.meta_.key = by.key();
+    scope.meta_.scheme = hasher.scheme();
+    scope.meta_.key = hasher.key();
     scope.has_meta_ = true;
     return fresh.commit(scope);
 }
 
-fault writer::backup(const char *from, const char *to, std::size_t map_size) noexcept
+fault writer::backup(const char *source, const char *destination, std::size_t map_size) noexcept
 {
     struct stat info;
-    if (lstat(to, &info) == 0) {
+    if (lstat(destination, &info) == 0) {
         return {fault_kind::exists, EEXIST};
     }
 
-    if (stat(from, &info) != 0) {
+    if (stat(source, &info) != 0) {
         return from_errno(errno);
     }
 
     file_path partial;
-    if (!partial.join(to, ".partial")) {
+    if (!partial.join(destination, ".partial")) {
         return from_errno(ENAMETOOLONG);
     }
     if (mkdir(partial.text(), folder_mode) != 0) {
         return from_errno(errno);
     }
 
-    fault problem = fill_with_copy(from, partial.text(), info.st_gid, map_size);
-    if (!problem && rename(partial.text(), to) != 0) {
+    fault problem = fill_with_copy(source, partial.text(), info.st_gid, map_size);
+    if (!problem && rename(partial.text(), destination) != 0) {
         problem = from_errno(errno);
     }
     if (problem) {

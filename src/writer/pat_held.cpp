@@ -67,26 +67,26 @@ codec_error decode(std::span<const std::byte> value, held_snapshot &out) noexcep
     return codec_error::none;
 }
 
-encoded encode(const held_snapshot &from, held_buffer &buffer) noexcept
+encoded encode(const held_snapshot &held, held_buffer &buffer) noexcept
 {
-    if (from.epoch.size() > max_epoch_length) {
+    if (held.epoch.size() > max_epoch_length) {
         return {codec_error::epoch, {}};
     }
-    if (from.held_at < 0) {
+    if (held.held_at < 0) {
         return {codec_error::time, {}};
     }
 
     std::fill(buffer.begin(), buffer.end(), std::byte{0});
     buffer[version_at] = std::byte{format_version};
-    buffer[flags_at] = (from.is_accepted ? accepted_flag : std::byte{0}) | (from.is_first ? first_flag : std::byte{0});
-    store_le(&buffer[epoch_length_at], static_cast<std::uint16_t>(from.epoch.size()));
-    store_le(&buffer[held_at_at], from.held_at);
-    store_le(&buffer[received_at], from.received);
-    store_le(&buffer[removed_at], from.removed);
-    store_le(&buffer[tokens_at], from.tokens);
-    std::ranges::copy(bytes_of(from.epoch), &buffer[epoch_at]);
+    buffer[flags_at] = (held.is_accepted ? accepted_flag : std::byte{0}) | (held.is_first ? first_flag : std::byte{0});
+    store_le(&buffer[epoch_length_at], static_cast<std::uint16_t>(held.epoch.size()));
+    store_le(&buffer[held_at_at], held.held_at);
+    store_le(&buffer[received_at], held.received);
+    store_le(&buffer[removed_at], held.removed);
+    store_le(&buffer[tokens_at], held.tokens);
+    std::ranges::copy(bytes_of(held.epoch), &buffer[epoch_at]);
 
-    const auto bytes = std::span{buffer}.first(epoch_at + from.epoch.size());
+    const auto bytes = std::span{buffer}.first(epoch_at + held.epoch.size());
     store_le(&buffer[checksum_at], checksum_of(bytes));
     return {codec_error::none, bytes};
 }

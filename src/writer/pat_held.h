@@ -39,10 +39,10 @@ using held_buffer = std::array<std::byte, 40 + max_epoch_length>;
 [[nodiscard]] codec_error decode(std::span<const std::byte> value, held_snapshot &out) noexcept;
 
 /// An epoch that is too long, or a time that can't be, is an error.
-[[nodiscard]] encoded encode(const held_snapshot &from, held_buffer &buffer) noexcept;
+[[nodiscard]] encoded encode(const held_snapshot &held, held_buffer &buffer) noexcept;
 
 /// Whether a source keeps the store: it has sent a snapshot, or a commit.
-[[nodiscard]] inline bool is_followed(const meta &info) noexcept
+[[nodiscard]] inline bool is_followed(const meta_record &info) noexcept
 {
     return !info.epoch.empty() || !info.cursor.empty();
 }

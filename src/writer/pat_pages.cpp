@@ -53,9 +53,9 @@ constexpr std::size_t number_size = 8;
 constexpr fault damaged{fault_kind::damaged};
 
 template <typename Integer>
-Integer load(const std::byte *from) noexcept
+Integer load(const std::byte *bytes) noexcept
 {
-    return load_le<Integer>(from);
+    return load_le<Integer>(bytes);
 }
 
 unsigned nodes_of(const std::byte *page) noexcept
@@ -67,9 +67,9 @@ unsigned nodes_of(const std::byte *page) noexcept
 int compare(std::span<const std::byte> first, std::span<const std::byte> second) noexcept
 {
     if (first.size() == number_size && second.size() == number_size) {
-        const auto one = load<std::uint64_t>(first.data());
+        const auto word = load<std::uint64_t>(first.data());
         const auto other = load<std::uint64_t>(second.data());
-        return one < other ? -1 : one > other ? 1 : 0;
+        return word < other ? -1 : word > other ? 1 : 0;
     }
     return compare_keys(first, second);
 }
@@ -155,13 +155,13 @@ fault page_check::before_put(bytes key, std::size_t size) noexcept
     }
 
     if (main_.depth != 0) {
-        way to;
-        if (const fault damage = follow(key, to)) {
+        page_path path;
+        if (const fault damage = follow(key, path)) {
             return damage;
         }
 
         // What was put before may lie on the same leaf.
-        const std::byte *page = page_at(to.steps[main_.depth - 1].page);
+        const std::byte *page = page_at(path.steps[main_.depth - 1].page);
         const std::size_t lower = load<std::uint16_t>(page + page_offset::lower);
         const std::size_t upper = load<std::uint16_t>(page + page_offset::upper);
         added_ += sizeof(std::uint16_t) + node_offset::key + key.size() + size + (key.size() + size) % 2;
@@ -172,21 +172,21 @@ fault page_check::before_put(bytes key, std::size_t size) noexcept
 
 fault page_check::before_remove(bytes key) noexcept
 {
-    way to;
+    page_path path;
     fault problem = prepare();
-    if (problem || map_ == nullptr || main_.depth == 0 || (problem = follow(key, to))) {
+    if (problem || map_ == nullptr || main_.depth == 0 || (problem = follow(key, path))) {
         return problem;
     }
 
     // LMDB merges a page that has become small with the one beside it, and asks for the lowest key below both.
     for (unsigned level = 0; level < main_.depth; level++) {
-        way lowest = to;
+        page_path lowest = path;
         lowest.steps[level].node = 0;
         if ((problem = descend(main_, lowest, level, main_.depth - 1, true))) {
             return problem;
         }
         for (const bool to_the_right : {false, true}) {
-            if (level > 0 && (problem = look_beside(to, level, to_the_right))) {
+            if (level > 0 && (problem = look_beside(path, level, to_the_right))) {
                 return problem;
             }
         }
@@ -224,10 +224,10 @@ fault page_check::prepare() noexcept
     pages_ = last_page + 1;
 
     for (const bool is_of_free_pages : {true, false}) {
-        const std::byte *at = meta + (is_of_free_pages ? lmdb_header::free_tree : lmdb_header::main_tree);
-        const auto root = load<std::uint64_t>(at + tree_offset::root);
-        const unsigned depth = root == no_page ? 0 : load<std::uint16_t>(at + tree_offset::depth);
-        const auto flags = load<std::uint16_t>(at + tree_offset::flags);
+        const std::byte *tree = meta + (is_of_free_pages ? lmdb_header::free_tree : lmdb_header::main_tree);
+        const auto root = load<std::uint64_t>(tree + tree_offset::root);
+        const unsigned depth = root == no_page ? 0 : load<std::uint16_t>(tree + tree_offset::depth);
+        const auto flags = load<std::uint16_t>(tree + tree_offset::flags);
         if ((root != no_page && depth == 0) || depth > max_depth || (!is_of_free_pages && flags != 0)) {
             return damaged;
         }
@@ -257,17 +257,17 @@ fault page_check::prepare() noexcept
 
 page_check::node page_check::node_at(const std::byte *page, unsigned number, bool is_leaf) noexcept
 {
-    const std::byte *at = page + load<std::uint16_t>(page + page_offset::nodes + number * sizeof(std::uint16_t));
-    const std::size_t key_size = load<std::uint16_t>(at + node_offset::key_size);
-    const auto low = load<std::uint32_t>(at);
-    const unsigned flags = load<std::uint16_t>(at + node_offset::flags);
+    const std::byte *bytes = page + load<std::uint16_t>(page + page_offset::nodes + number * sizeof(std::uint16_t));
+    const std::size_t key_size = load<std::uint16_t>(bytes + node_offset::key_size);
+    const auto low = load<std::uint32_t>(bytes);
+    const unsigned flags = load<std::uint16_t>(bytes + node_offset::flags);
 
     node result{};
-    result.key = {at + node_offset::key, key_size};
+    result.key = {bytes + node_offset::key, key_size};
     result.size = node_offset::key + key_size;
     result.flags = flags;
     if (is_leaf) {
-        result.data = at + node_offset::key + key_size;
+        result.data = bytes + node_offset::key + key_size;
         result.data_size = low;
         result.size += flags == data_is_long ? sizeof(std::uint64_t) : low;
     } else {
@@ -293,27 +293,28 @@ unsigned page_check::child_for(const std::byte *page, bytes key) noexcept
     return low;
 }
 
-page_check::step page_check::child_of(const std::byte *page, const step &at) noexcept
+page_check::path_step page_check::child_of(const std::byte *page, const path_step &step) noexcept
 {
-    const node here = node_at(page, at.node, false);
-    const bool is_last = at.node + 1 == nodes_of(page);
+    const node here = node_at(page, step.node, false);
+    const bool is_last = step.node + 1 == nodes_of(page);
     return {here.child,
             0,
-            {at.node == 0 ? at.keys.low : here.key, is_last ? at.keys.high : node_at(page, at.node + 1, false).key}};
+            {step.node == 0 ? step.keys.low : here.key,
+             is_last ? step.keys.high : node_at(page, step.node + 1, false).key}};
 }
 
 /// Goes from the root to the leaf of a key, and looks at each page.
-fault page_check::follow(bytes key, way &out) noexcept
+fault page_check::follow(bytes key, page_path &path) noexcept
 {
-    out.steps[0] = {main_.root, 0, {}};
+    path.steps[0] = {main_.root, 0, {}};
     for (unsigned level = 0;; level++) {
-        step &at = out.steps[level];
+        path_step &step = path.steps[level];
         const bool is_leaf = level + 1 == main_.depth;
-        if (const fault problem = check_page(main_, at, is_leaf)) {
+        if (const fault problem = check_page(main_, step, is_leaf)) {
             return problem;
         }
 
-        const std::byte *page = page_at(at.page);
+        const std::byte *page = page_at(step.page);
         if (is_leaf) {
             for (unsigned i = 0; i < nodes_of(page); i++) {
                 const node found = node_at(page, i, true);
@@ -323,19 +324,20 @@ fault page_check::follow(bytes key, way &out) noexcept
             }
             return {};
         }
-        at.node = child_for(page, key);
-        out.steps[level + 1] = child_of(page, at);
+        step.node = child_for(page, key);
+        path.steps[level + 1] = child_of(page, step);
     }
 }
 
 /// Goes on from a page, by the node that was chosen there, and then by the first or last node of each, and looks at the
 /// pages.
-fault page_check::descend(const tree &in, way &to, unsigned from, unsigned level, bool to_the_right) noexcept
+fault page_check::descend(const page_tree &tree, page_path &path, unsigned first_level, unsigned level,
+                          bool to_the_right) noexcept
 {
-    for (unsigned i = from; i < level; i++) {
-        step &next = to.steps[i + 1];
-        next = child_of(page_at(to.steps[i].page), to.steps[i]);
-        if (const fault problem = check_page(in, next, i + 2 == in.depth)) {
+    for (unsigned i = first_level; i < level; i++) {
+        path_step &next = path.steps[i + 1];
+        next = child_of(page_at(path.steps[i].page), path.steps[i]);
+        if (const fault problem = check_page(tree, next, i + 2 == tree.depth)) {
             return problem;
         }
         next.node = to_the_right ? 0 : nodes_of(page_at(next.page)) - 1;
@@ -352,33 +354,33 @@ bool page_check::stretch::contains(const bounds &keys, unsigned level) const noe
 }
 
 /// Looks at the next page of a level that has not been looked at, and at the first ones below it.
-fault page_check::look_beside(const way &to, unsigned level, bool to_the_right) noexcept
+fault page_check::look_beside(const page_path &path, unsigned level, bool to_the_right) noexcept
 {
     stretch &known = stretches_[level];
-    if (!known.is_known || !known.contains(to.steps[level].keys, level)) {
-        known = {true, {to, to}};
+    if (!known.is_known || !known.contains(path.steps[level].keys, level)) {
+        known = {true, {path, path}};
     }
 
-    way &from = known.ends[to_the_right ? 1 : 0];
+    page_path &edge = known.ends[to_the_right ? 1 : 0];
     for (;;) {
         unsigned above = level;
         bool leads_on = false;
         while (!leads_on && above > 0) {
             above--;
-            const unsigned last = nodes_of(page_at(from.steps[above].page)) - 1;
-            leads_on = to_the_right ? from.steps[above].node < last : from.steps[above].node > 0;
+            const unsigned last = nodes_of(page_at(edge.steps[above].page)) - 1;
+            leads_on = to_the_right ? edge.steps[above].node < last : edge.steps[above].node > 0;
         }
         if (!leads_on) {
             return {};
         }
-        from.steps[above].node += to_the_right ? 1U : -1U;
+        edge.steps[above].node += to_the_right ? 1U : -1U;
 
         const std::size_t before = looked_at_;
-        if (const fault problem = descend(main_, from, above, level, to_the_right)) {
+        if (const fault problem = descend(main_, edge, above, level, to_the_right)) {
             return problem;
         }
         if (looked_at_ != before) {
-            way lowest = from;
+            page_path lowest = edge;
             lowest.steps[level].node = 0;
             return descend(main_, lowest, level, main_.depth - 1, true);
         }
@@ -386,21 +388,21 @@ fault page_check::look_beside(const way &to, unsigned level, bool to_the_right) 
 }
 
 /// Looks at a page, if that was not done, and whether it is the one that belongs there.
-fault page_check::check_page(const tree &in, const step &at, bool is_leaf) noexcept
+fault page_check::check_page(const page_tree &tree, const path_step &step, bool is_leaf) noexcept
 {
-    if (at.page < first_page || at.page >= std::min(pages_, file_pages_)) {
+    if (step.page < first_page || step.page >= std::min(pages_, file_pages_)) {
         return damaged;
     }
 
-    const std::byte *page = page_at(at.page);
-    if (listing_.contains(at.page)) {
+    const std::byte *page = page_at(step.page);
+    if (listing_.contains(step.page)) {
         return damaged;  // in both trees, or twice in that of the free pages, of which each is looked at once
     }
-    if (!in.seen->contains(at.page)) {
-        if (load<std::uint64_t>(page + page_offset::number) != at.page || !is_sound(in, page, is_leaf)) {
+    if (!tree.seen->contains(step.page)) {
+        if (load<std::uint64_t>(page + page_offset::number) != step.page || !is_sound(tree, page, is_leaf)) {
             return damaged;
         }
-        in.seen->insert(at.page);
+        tree.seen->insert(step.page);
         looked_at_++;
     } else if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? leaf : branch)) {
         return damaged;
@@ -411,14 +413,14 @@ fault page_check::check_page(const tree &in, const step &at, bool is_leaf) noexc
     const bool has_keys = nodes > first;
     const bool is_within =
         !has_keys
-        || ((at.keys.low.empty() || compare(node_at(page, first, is_leaf).key, at.keys.low) >= 0)
-            && (at.keys.high.empty() || compare(node_at(page, nodes - 1, is_leaf).key, at.keys.high) < 0));
+        || ((step.keys.low.empty() || compare(node_at(page, first, is_leaf).key, step.keys.low) >= 0)
+            && (step.keys.high.empty() || compare(node_at(page, nodes - 1, is_leaf).key, step.keys.high) < 0));
     return is_within ? fault{} : damaged;
 }
 
 /// That a page is one of LMDB's: the nodes fill it from `upper` to its end without a gap, and are in the order of their
 /// keys.
-bool page_check::is_sound(const tree &in, const std::byte *page, bool is_leaf) const noexcept
+bool page_check::is_sound(const page_tree &tree, const std::byte *page, bool is_leaf) const noexcept
 {
     const std::size_t lower = load<std::uint16_t>(page + page_offset::lower);
     const std::size_t upper = load<std::uint16_t>(page + page_offset::upper);
@@ -429,7 +431,7 @@ bool page_check::is_sound(const tree &in, const std::byte *page, bool is_leaf) c
 
     // LMDB leaves a branch of the list of free pages with a single node at times.
     const unsigned nodes = nodes_of(page);
-    if (nodes < (is_leaf || in.is_of_free_pages ? 1 : 2)) {
+    if (nodes < (is_leaf || tree.is_of_free_pages ? 1 : 2)) {
         return false;
     }
 
@@ -439,22 +441,22 @@ bool page_check::is_sound(const tree &in, const std::byte *page, bool is_leaf) c
     std::fill_n(begins.begin(), page_size_ / 2 / 64 + 1, 0);
     std::size_t total = 0;
     for (unsigned i = 0; i < nodes; i++) {
-        const std::size_t at = load<std::uint16_t>(page + page_offset::nodes + i * sizeof(std::uint16_t));
-        if (at < upper || at % 2 != 0 || at + node_offset::key > page_size_) {
+        const std::size_t offset = load<std::uint16_t>(page + page_offset::nodes + i * sizeof(std::uint16_t));
+        if (offset < upper || offset % 2 != 0 || offset + node_offset::key > page_size_) {
             return false;
         }
 
         const node here = node_at(page, i, is_leaf);
         const bool may_lack_key = !is_leaf && i == 0;
-        const bool has_good_key =
-            in.is_of_free_pages ? here.key.size() == number_size : !here.key.empty() && here.key.size() <= max_key_size;
+        const bool has_good_key = tree.is_of_free_pages ? here.key.size() == number_size
+                                                        : !here.key.empty() && here.key.size() <= max_key_size;
         if ((!has_good_key && !(may_lack_key && here.key.empty())) || (is_leaf && here.flags > data_is_long)
-            || here.size > page_size_ - at) {
+            || here.size > page_size_ - offset) {
             return false;
         }
 
-        std::uint64_t &word = begins[at / 2 / 64];
-        const std::uint64_t bit = std::uint64_t{1} << (at / 2 % 64);
+        std::uint64_t &word = begins[offset / 2 / 64];
+        const std::uint64_t bit = std::uint64_t{1} << (offset / 2 % 64);
         if ((word & bit) != 0) {
             return false;
         }
@@ -466,9 +468,9 @@ bool page_check::is_sound(const tree &in, const std::byte *page, bool is_leaf) c
     }
 
     for (unsigned i = 0; i < nodes; i++) {
-        const std::size_t at = load<std::uint16_t>(page + page_offset::nodes + i * sizeof(std::uint16_t));
+        const std::size_t offset = load<std::uint16_t>(page + page_offset::nodes + i * sizeof(std::uint16_t));
         const node here = node_at(page, i, is_leaf);
-        const std::size_t end = at + here.size;
+        const std::size_t end = offset + here.size;
         if (end != page_size_ && (begins[end / 2 / 64] >> (end / 2 % 64) & 1) == 0) {
             return false;
         }
@@ -512,18 +514,18 @@ fault page_check::check_free_pages() noexcept
         return {};
     }
 
-    way at;
-    at.steps[0] = {free_.root, 0, {}};
+    page_path path;
+    path.steps[0] = {free_.root, 0, {}};
     const unsigned last_level = free_.depth - 1;
-    if (const fault problem = check_page(free_, at.steps[0], last_level == 0)) {
+    if (const fault problem = check_page(free_, path.steps[0], last_level == 0)) {
         return problem;
     }
-    if (const fault problem = descend(free_, at, 0, last_level, true)) {
+    if (const fault problem = descend(free_, path, 0, last_level, true)) {
         return problem;
     }
 
     for (;;) {
-        const std::byte *page = page_at(at.steps[last_level].page);
+        const std::byte *page = page_at(path.steps[last_level].page);
         for (unsigned i = 0; i < nodes_of(page); i++) {
             if (const fault problem = check_free_list(node_at(page, i, true))) {
                 return problem;
@@ -536,9 +538,9 @@ fault page_check::check_free_pages() noexcept
                 return {};
             }
             above--;
-        } while (at.steps[above].node + 1 == nodes_of(page_at(at.steps[above].page)));
-        at.steps[above].node++;
-        if (const fault problem = descend(free_, at, above, last_level, true)) {
+        } while (path.steps[above].node + 1 == nodes_of(page_at(path.steps[above].page)));
+        path.steps[above].node++;
+        if (const fault problem = descend(free_, path, above, last_level, true)) {
             return problem;
         }
     }
@@ -636,18 +638,18 @@ bool page_check::is_in_use(std::uint64_t number) noexcept
         return false;
     }
 
-    const tree crossed{main_.root, main_.depth, false, &crossed_};
-    step at{main_.root, 0, {}};
+    const page_tree crossed{main_.root, main_.depth, false, &crossed_};
+    path_step step{main_.root, 0, {}};
     for (unsigned level = 0; level < main_.depth; level++) {
-        if (at.page == number) {
+        if (step.page == number) {
             return true;
         }
         const bool is_last = level + 1 == main_.depth;
-        if (is_last || check_page(crossed, at, false)) {
+        if (is_last || check_page(crossed, step, false)) {
             return false;
         }
-        at.node = child_for(page_at(at.page), key);
-        at = child_of(page_at(at.page), at);
+        step.node = child_for(page_at(step.page), key);
+        step = child_of(page_at(step.page), step);
     }
     return false;
 }

@@ -61,7 +61,7 @@ private:
 
     static constexpr unsigned max_depth = 32;  ///< LMDB's CURSOR_STACK
 
-    struct tree {
+    struct page_tree {
         std::uint64_t root;
         unsigned depth;         ///< 0 if it is empty
         bool is_of_free_pages;  ///< then its keys are 64-bit numbers
@@ -75,20 +75,20 @@ private:
     };
 
     /// A page on the way from the root down, and which of its nodes leads on.
-    struct step {
+    struct path_step {
         std::uint64_t page;
         unsigned node;
         bounds keys;
     };
 
-    struct way {
-        step steps[max_depth];
+    struct page_path {
+        path_step steps[max_depth];
     };
 
     /// Pages of one level, side by side, that all were looked at: the ways to the first and to the last.
     struct stretch {
         bool is_known = false;
-        way ends[2];
+        page_path ends[2];
 
         [[nodiscard]] bool contains(const bounds &keys, unsigned level) const noexcept;
     };
@@ -103,11 +103,12 @@ private:
     };
 
     fault prepare() noexcept;
-    fault follow(bytes key, way &out) noexcept;
-    fault descend(const tree &in, way &to, unsigned from, unsigned level, bool to_the_right) noexcept;
-    fault look_beside(const way &to, unsigned level, bool to_the_right) noexcept;
-    fault check_page(const tree &in, const step &at, bool is_leaf) noexcept;
-    [[nodiscard]] bool is_sound(const tree &in, const std::byte *page, bool is_leaf) const noexcept;
+    fault follow(bytes key, page_path &path) noexcept;
+    fault descend(const page_tree &tree, page_path &path, unsigned first_level, unsigned level,
+                  bool to_the_right) noexcept;
+    fault look_beside(const page_path &path, unsigned level, bool to_the_right) noexcept;
+    fault check_page(const page_tree &tree, const path_step &step, bool is_leaf) noexcept;
+    [[nodiscard]] bool is_sound(const page_tree &tree, const std::byte *page, bool is_leaf) const noexcept;
     fault check_long_value(const node &leaf) noexcept;
     fault check_free_pages() noexcept;
     fault check_free_list(const node &leaf) noexcept;
@@ -117,7 +118,7 @@ private:
     [[nodiscard]] const std::byte *page_at(std::uint64_t number) const noexcept { return map_ + number * page_size_; }
     [[nodiscard]] static node node_at(const std::byte *page, unsigned number, bool is_leaf) noexcept;
     [[nodiscard]] static unsigned child_for(const std::byte *page, bytes key) noexcept;
-    [[nodiscard]] static step child_of(const std::byte *page, const step &at) noexcept;
+    [[nodiscard]] static path_step child_of(const std::byte *page, const path_step &step) noexcept;
 
     const std::byte *map_ = nullptr;
     std::size_t map_size_ = 0;
@@ -127,8 +128,8 @@ private:
     std::size_t page_size_ = 0;
     std::uint64_t pages_ = 0;       ///< that the file should have, the free ones included
     std::uint64_t file_pages_ = 0;  ///< that it has
-    tree free_{};
-    tree main_{};
+    page_tree free_{};
+    page_tree main_{};
 
     page_set sound_;    ///< pages of the main tree that were looked at
     page_set listing_;  ///< those that the list of free pages lies on

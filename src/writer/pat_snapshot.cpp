@@ -10,13 +10,13 @@ namespace pat::store {
 namespace {
 
 /// Copies a key or value out of the map.
-bool take(const MDB_val &from, record_buffer &buffer, std::span<const std::byte> &out) noexcept
+bool take(const MDB_val &value, record_buffer &buffer, std::span<const std::byte> &out) noexcept
 {
-    if (from.mv_size > buffer.size()) {
+    if (value.mv_size > buffer.size()) {
         return false;
     }
-    std::memcpy(buffer.data(), from.mv_data, from.mv_size);
-    out = std::span{buffer}.first(from.mv_size);
+    std::memcpy(buffer.data(), value.mv_data, value.mv_size);
+    out = std::span{buffer}.first(value.mv_size);
     return true;
 }
 

@@ -38,7 +38,7 @@ public:
     fault open(const char *folder, std::size_t map_size) noexcept;
     void close() noexcept;
 
-    [[nodiscard]] const meta &info() const noexcept { return meta_; }
+    [[nodiscard]] const meta_record &info() const noexcept { return meta_; }
 
     fault stat(statistics &out) const noexcept;
 
@@ -55,7 +55,7 @@ private:
     MDB_txn *transaction_ = nullptr;
     MDB_cursor *cursor_ = nullptr;
     unsigned database_ = 0;
-    meta meta_;
+    meta_record meta_;
     record_buffer meta_bytes_{};
     record_buffer key_bytes_{};
     record_buffer value_bytes_{};

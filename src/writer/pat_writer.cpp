@@ -19,9 +19,9 @@ int transaction::trapped(const Body &body) noexcept
     return code;
 }
 
-void transaction::seek(const digest &from) noexcept
+void transaction::seek(const token_digest &digest) noexcept
 {
-    walk_from_ = from;
+    walk_from_ = digest;
 }
 
 /// What has been decoded, or could not be. A sequence of another generation is none.
@@ -65,7 +65,7 @@ fault transaction::find(const token_key &key, Entry &out, bool &found) noexcept
 
 /// Moves to the next key of the kind that `first` is of, which is where a walk begins.
 template <typename Entry>
-fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noexcept
+fault transaction::step(token_key first, token_digest &digest, Entry &out, bool &done) noexcept
 {
     codec_error error = codec_error::none;
     done = false;
@@ -90,8 +90,8 @@ fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noe
         if (!begins && !order_.accepts(walked_, found.subspan(1))) {
             return MDB_CORRUPTED;
         }
-        std::ranges::copy(found.subspan(1), of.begin());
-        walked_ = of;
+        std::ranges::copy(found.subspan(1), digest.begin());
+        walked_ = digest;
         error = decode(found, to_bytes(value), out);
         return 0;
     });
@@ -104,14 +104,14 @@ fault transaction::step(token_key first, digest &of, Entry &out, bool &done) noe
 }
 
 template <typename Entry>
-fault transaction::write(const token_key &key, const Entry &from, unsigned flags) noexcept
+fault transaction::write(const token_key &key, const Entry &entry, unsigned flags) noexcept
 {
     record_buffer buffer;
     codec_error error = codec_error::none;
     fault problem;
 
     const int code = trapped([&] {
-        Entry current = from;
+        Entry current = entry;
         if constexpr (requires { current.generation; }) {
             current.generation = meta_.generation;
         }
@@ -138,9 +138,9 @@ int transaction::put_value(std::span<const std::byte> key, std::span<const std::
     if (problem) {
         return 0;
     }
-    MDB_val to = to_value(key);
+    MDB_val room = to_value(key);
     MDB_val value = to_value(bytes);
-    return mdb_put(handle_, database_, &to, &value, flags);
+    return mdb_put(handle_, database_, &room, &value, flags);
 }
 
 fault transaction::remove(std::span<const std::byte> key) noexcept
@@ -164,53 +164,53 @@ fault transaction::remove(std::span<const std::byte> key) noexcept
     return from_lmdb(code);
 }
 
-fault transaction::get(const digest &of, record &out, bool &found) noexcept
+fault transaction::get(const token_digest &digest, token_record &out, bool &found) noexcept
 {
-    return find(make_token_key(of), out, found);
+    return find(make_token_key(digest), out, found);
 }
 
-fault transaction::get(const digest &of, tombstone &out, bool &found) noexcept
+fault transaction::get(const token_digest &digest, tombstone &out, bool &found) noexcept
 {
-    return find(make_tombstone_key(of), out, found);
+    return find(make_tombstone_key(digest), out, found);
 }
 
-fault transaction::get(const digest &of, early_revocation &out, bool &found) noexcept
+fault transaction::get(const token_digest &digest, early_revocation &out, bool &found) noexcept
 {
-    return find(make_early_key(of), out, found);
+    return find(make_early_key(digest), out, found);
 }
 
-fault transaction::next(digest &of, record &out, bool &done) noexcept
+fault transaction::next(token_digest &digest, token_record &out, bool &done) noexcept
 {
-    return step(make_token_key(walk_from_), of, out, done);
+    return step(make_token_key(walk_from_), digest, out, done);
 }
 
-fault transaction::next(digest &of, tombstone &out, bool &done) noexcept
+fault transaction::next(token_digest &digest, tombstone &out, bool &done) noexcept
 {
-    return step(make_tombstone_key(walk_from_), of, out, done);
+    return step(make_tombstone_key(walk_from_), digest, out, done);
 }
 
-fault transaction::put(const digest &of, const record &from) noexcept
+fault transaction::put(const token_digest &digest, const token_record &record) noexcept
 {
-    record old;
+    token_record old;
     bool had;
 
-    const fault problem = get(of, old, had);
+    const fault problem = get(digest, old, had);
     if (problem && problem.kind != fault_kind::bad_record) {
         return problem;
     }
 
     const bool was_revoked = had && !problem && old.is_revoked();
-    bool is_revoked = from.is_revoked();
+    bool is_revoked = record.is_revoked();
 
     if (had && !problem) {
-        if (const fault failed = write(make_token_key(of), from, 0)) {
+        if (const fault failed = write(make_token_key(digest), record, 0)) {
             return failed;
         }
     } else {
-        if (const fault failed = write_new(of, from, 0, is_revoked)) {
+        if (const fault failed = write_new(digest, record, 0, is_revoked)) {
             return failed;
         }
-        if (const fault failed = unbury(of)) {
+        if (const fault failed = unbury(digest)) {
             return failed;
         }
     }
@@ -221,10 +221,10 @@ fault transaction::put(const digest &of, const record &from) noexcept
     return {};
 }
 
-fault transaction::append(const digest &of, const record &from) noexcept
+fault transaction::append(const token_digest &digest, const token_record &record) noexcept
 {
     bool is_revoked = false;
-    if (const fault failed = write_new(of, from, MDB_APPEND, is_revoked)) {
+    if (const fault failed = write_new(digest, record, MDB_APPEND, is_revoked)) {
         return failed;
     }
 
@@ -234,32 +234,32 @@ fault transaction::append(const digest &of, const record &from) noexcept
 }
 
 /// Writes a record where there was none, or none that can be read.
-fault transaction::write_new(const digest &of, record from, unsigned flags, bool &is_revoked) noexcept
+fault transaction::write_new(const token_digest &digest, token_record record, unsigned flags, bool &is_revoked) noexcept
 {
     early_revocation early;
     bool has_early;
 
-    if (const fault problem = get(of, early, has_early); problem.kind == fault_kind::bad_record) {
+    if (const fault problem = get(digest, early, has_early); problem.kind == fault_kind::bad_record) {
         early = {.local_revoked_at = 1};  // when is lost, and what counts is that
     } else if (problem) {
         return problem;
     }
     if (early.local_revoked_at != 0) {
-        from.local_revoked_at = early.local_revoked_at;
+        record.local_revoked_at = early.local_revoked_at;
     }
-    from.denied = from.denied || early.denied;
-    is_revoked = from.is_revoked();
+    record.denied = record.denied || early.denied;
+    is_revoked = record.is_revoked();
 
-    const fault failed = write(make_token_key(of), from, flags);
-    return failed || !has_early ? failed : remove(make_early_key(of));
+    const fault failed = write(make_token_key(digest), record, flags);
+    return failed || !has_early ? failed : remove(make_early_key(digest));
 }
 
-fault transaction::erase(const digest &of) noexcept
+fault transaction::erase(const token_digest &digest) noexcept
 {
-    record old;
+    token_record old;
     bool had;
 
-    const fault problem = get(of, old, had);
+    const fault problem = get(digest, old, had);
     if (problem && problem.kind != fault_kind::bad_record) {
         return problem;
     }
@@ -269,7 +269,7 @@ fault transaction::erase(const digest &of) noexcept
 
     const bool was_revoked = !problem && old.is_revoked();
 
-    if (const fault failed = remove(make_token_key(of))) {
+    if (const fault failed = remove(make_token_key(digest))) {
         return failed;
     }
 
@@ -278,25 +278,25 @@ fault transaction::erase(const digest &of) noexcept
     return {};
 }
 
-fault transaction::bury(const digest &of, const tombstone &as) noexcept
+fault transaction::bury(const token_digest &digest, const tombstone &as) noexcept
 {
-    if (const fault failed = erase(of)) {
+    if (const fault failed = erase(digest)) {
         return failed;
     }
-    return write(make_tombstone_key(of), as, 0);
+    return write(make_tombstone_key(digest), as, 0);
 }
 
-fault transaction::unbury(const digest &of) noexcept
+fault transaction::unbury(const token_digest &digest) noexcept
 {
-    return remove(make_tombstone_key(of));
+    return remove(make_tombstone_key(digest));
 }
 
-fault transaction::revoke_early(const digest &of, const early_revocation &as) noexcept
+fault transaction::revoke_early(const token_digest &digest, const early_revocation &as) noexcept
 {
     if (as.local_revoked_at == 0 && !as.denied) {
-        return remove(make_early_key(of));
+        return remove(make_early_key(digest));
     }
-    return write(make_early_key(of), as, 0);
+    return write(make_early_key(digest), as, 0);
 }
 
 fault transaction::get(held_snapshot &out, bool &found) noexcept
@@ -315,10 +315,10 @@ fault transaction::get(held_snapshot &out, bool &found) noexcept
     return code == 0 || code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
 }
 
-fault transaction::hold(const held_snapshot &what) noexcept
+fault transaction::hold(const held_snapshot &held) noexcept
 {
     held_buffer buffer;
-    const encoded result = encode(what, buffer);
+    const encoded result = encode(held, buffer);
     if (result.error != codec_error::none) {
         return from_codec(result.error);
     }

@@ -31,52 +31,52 @@ public:
 
     /// Reads the record of a digest; `found` tells whether there is one. A sequence of another generation comes as 0,
     /// which is also what it counts for.
-    fault get(const digest &of, record &out, bool &found) noexcept;
-    fault get(const digest &of, tombstone &out, bool &found) noexcept;
-    fault get(const digest &of, early_revocation &out, bool &found) noexcept;
+    fault get(const token_digest &digest, token_record &out, bool &found) noexcept;
+    fault get(const token_digest &digest, tombstone &out, bool &found) noexcept;
+    fault get(const token_digest &digest, early_revocation &out, bool &found) noexcept;
 
-    /// Has next() begin a walk at the first digest that is not less than `from`; without it, at the first of all.
-    void seek(const digest &from) noexcept;
+    /// Has next() begin a walk at the first digest that is not less than `digest`; without it, at the first of all.
+    void seek(const token_digest &digest) noexcept;
 
     /// Moves to the next token record in key order; `done` tells that there was none. After `fault_kind::bad_record`
-    /// the walk can go on, and `of` tells whose it is. The walk must end before a change.
-    fault next(digest &of, record &out, bool &done) noexcept;
+    /// the walk can go on, and `digest` tells whose it is. The walk must end before a change.
+    fault next(token_digest &digest, token_record &out, bool &done) noexcept;
 
     /// The same with tombstones, for a transaction of its own.
-    fault next(digest &of, tombstone &out, bool &done) noexcept;
+    fault next(token_digest &digest, tombstone &out, bool &done) noexcept;
 
-    /// Writes the record of a digest, new or not, in the current generation, and removes its tombstone. One that is
-    /// new, or takes the place of a damaged one, gets what its early revocation says. `from` may point into what get()
+    /// Writes the record of a digest, new or not, in the current generation, and removes its tombstone. A record that
+    /// is new, or replaces a damaged one, gets what its early revocation says. `record` may point into what get()
     /// returned.
-    fault put(const digest &of, const record &from) noexcept;
+    fault put(const token_digest &digest, const token_record &record) noexcept;
 
     /// Like put(), for a digest that is higher than any in the store and has no tombstone (rule 7).
-    fault append(const digest &of, const record &from) noexcept;
+    fault append(const token_digest &digest, const token_record &record) noexcept;
 
     /// Removes the record of a digest, if there is one.
-    fault erase(const digest &of) noexcept;
+    fault erase(const token_digest &digest) noexcept;
 
     /// Removes the record of a digest, if there is one, and leaves a tombstone of the current generation.
-    fault bury(const digest &of, const tombstone &as) noexcept;
+    fault bury(const token_digest &digest, const tombstone &as) noexcept;
 
     /// Removes the tombstone of a digest, if there is one.
-    fault unbury(const digest &of) noexcept;
+    fault unbury(const token_digest &digest) noexcept;
 
     /// Remembers what is to be held against a token once its record is written. Nothing at all is forgotten.
-    fault revoke_early(const digest &of, const early_revocation &as) noexcept;
+    fault revoke_early(const token_digest &digest, const early_revocation &as) noexcept;
 
     /// The snapshot that is held back; `found` tells whether there is one. One that can't be read is none. Its text
     /// holds until the next change.
     fault get(held_snapshot &out, bool &found) noexcept;
 
     /// Writes what is held back, or removes it.
-    fault hold(const held_snapshot &what) noexcept;
+    fault hold(const held_snapshot &held) noexcept;
     fault release() noexcept;
 
     /// The meta record. Changes are written with the transaction; its texts must live until then. The counts are kept
     /// by the functions above.
-    [[nodiscard]] meta &info() noexcept { return meta_; }
-    [[nodiscard]] const meta &info() const noexcept { return meta_; }
+    [[nodiscard]] meta_record &info() noexcept { return meta_; }
+    [[nodiscard]] const meta_record &info() const noexcept { return meta_; }
 
 private:
     friend class writer;
@@ -97,12 +97,12 @@ private:
     fault find(const token_key &key, Entry &out, bool &found) noexcept;
 
     template <typename Entry>
-    fault step(token_key first, digest &of, Entry &out, bool &done) noexcept;
+    fault step(token_key first, token_digest &digest, Entry &out, bool &done) noexcept;
 
     template <typename Entry>
-    fault write(const token_key &key, const Entry &from, unsigned flags) noexcept;
+    fault write(const token_key &key, const Entry &entry, unsigned flags) noexcept;
 
-    fault write_new(const digest &of, record from, unsigned flags, bool &is_revoked) noexcept;
+    fault write_new(const token_digest &digest, token_record record, unsigned flags, bool &is_revoked) noexcept;
 
     int put_value(std::span<const std::byte> key, std::span<const std::byte> bytes, unsigned flags,
                   fault &problem) noexcept;
@@ -113,10 +113,10 @@ private:
     page_check *pages_ = nullptr;   ///< before each change it looks at the pages that this will touch (rule 10)
     MDB_cursor *cursor_ = nullptr;  ///< of the walk; LMDB closes it with the transaction
     unsigned database_ = 0;
-    digest walk_from_{};
-    digest walked_{};  ///< where the walk is
+    token_digest walk_from_{};
+    token_digest walked_{};  ///< where the walk is
     walk_order order_;
-    meta meta_;
+    meta_record meta_;
     record_buffer meta_bytes_{};
     bool has_meta_ = false;
     bool is_broken_ = false;  ///< a fault cut LMDB short, so neither it nor its environment is to be touched again
@@ -125,13 +125,13 @@ private:
 class writer {
 public:
     /// Makes a store in `folder`, which must not exist or be empty (rule 1). The files belong to `group`, if one is
-    /// given, which must be the one of the readers. Digests will be those that `by` makes.
-    static fault create(const char *folder, std::optional<gid_t> group, const hasher &by,
+    /// given, which must be the one of the readers. Digests will be those that `hasher` makes.
+    static fault create(const char *folder, std::optional<gid_t> group, const token_hasher &hasher,
                         std::size_t map_size) noexcept;
 
-    /// Copies the store in `from`, compacted, to `to`, which must not exist (rule 8). It appears there whole or not at
-    /// all, with the group of `from`.
-    static fault backup(const char *from, const char *to, std::size_t map_size) noexcept;
+    /// Copies the store in `source`, compacted, to `destination`, which must not exist (rule 8). It appears there
+    /// whole or not at all, with the group of `source`.
+    static fault backup(const char *source, const char *destination, std::size_t map_size) noexcept;
 
     /// Opens the store in `folder`, and publishes a commit that a killed writer may have left unpublished (rule 3).
     fault open(const char *folder, std::size_t map_size) noexcept;

@@ -29,7 +29,7 @@ namespace pat::test {
 /// Small, so that a store that grows without bound is noticed.
 inline constexpr std::size_t map_size = std::size_t{64} << 20;
 
-inline const hasher plain;
+inline const token_hasher plain;
 
 struct path {
     char text[512];
@@ -161,9 +161,9 @@ bool in_child_if_permitted(const Body &body)
 }
 
 /// The record of a token, whose id tells which one it is.
-inline record record_of(const token_text &of, std::int64_t revoked_at = 0)
+inline token_record record_of(const token_text &of, std::int64_t revoked_at = 0)
 {
-    record one;
+    token_record one;
     one.id = of.text;
     one.subject = of.text;
     one.revoked_at = revoked_at;
@@ -199,7 +199,7 @@ inline answer look(store::reader &reader, unsigned number)
 {
     static record_buffer memory;
     const token_text text = token(number);
-    record one;
+    token_record one;
 
     const store::lookup_result result = reader.lookup(
         plain, make_token_key(plain(text.text)), [](void *to, std::size_t) noexcept { return to; }, memory.data(), one);

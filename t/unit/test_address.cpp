@@ -20,24 +20,24 @@ std::span<const std::byte> view(const address &of) noexcept
 }
 
 /// A range in binary form. A test that gives it something else than a range fails in the first assertion after it.
-range make_range(std::string_view text) noexcept
+cidr make_cidr(std::string_view text) noexcept
 {
-    range result{};
-    if (parse_range(text, result) != range_error::none) {
+    cidr result{};
+    if (parse_cidr(text, result) != cidr_error::none) {
         result.length = 0;
     }
     return result;
 }
 
 /// Ranges one after the other, as in a record. At the end of its storage, for a sanitizer to see a read behind it.
-struct ranges {
-    std::array<std::byte, 8 * max_range_length> storage;
+struct cidrs {
+    std::array<std::byte, 8 * max_cidr_length> storage;
     std::size_t length = 0;
 
     [[nodiscard]] std::span<const std::byte> view() const noexcept { return std::span{storage}.last(length); }
 };
 
-void prepend(ranges &to, const range &one) noexcept
+void prepend(cidrs &to, const cidr &one) noexcept
 {
     to.length += one.length;
     std::ranges::copy(one.view(), to.storage.end() - static_cast<std::ptrdiff_t>(to.length));
@@ -131,9 +131,9 @@ void nothing_hides_behind_a_zero_in_an_address(void **)
     };
 
     for (const row &row : rows) {
-        range ignored{};
+        cidr ignored{};
         assert_row(row.label, !parse_address(row.text));
-        assert_number_equal(row.label, parse_range(row.text, ignored), range_error::syntax);
+        assert_number_equal(row.label, parse_cidr(row.text, ignored), cidr_error::syntax);
     }
 }
 
@@ -153,8 +153,8 @@ void nothing_hides_behind_a_zero_in_a_range(void **)
     };
 
     for (const row &row : rows) {
-        range ignored{};
-        assert_number_equal(row.label, parse_range(row.text, ignored), range_error::syntax);
+        cidr ignored{};
+        assert_number_equal(row.label, parse_cidr(row.text, ignored), cidr_error::syntax);
     }
 }
 
@@ -197,14 +197,14 @@ void a_mapped_address_is_one_only_with_all_96_bits(void **)
 
 void a_range_is_read_from_text(void **)
 {
-    constexpr range_error none = range_error::none;
-    constexpr range_error syntax = range_error::syntax;
-    constexpr range_error host_bits = range_error::host_bits;
+    constexpr cidr_error none = cidr_error::none;
+    constexpr cidr_error syntax = cidr_error::syntax;
+    constexpr cidr_error host_bits = cidr_error::host_bits;
 
     struct row {
         const char *label;
         std::string_view text;
-        range_error error;
+        cidr_error error;
         std::string_view want;  ///< in hexadecimal
     };
     static constexpr row rows[] = {
@@ -286,10 +286,10 @@ void a_range_is_read_from_text(void **)
         {"over-long address", "00000:0000:0000:0000:0000:ffff:255.255.255.255/128", syntax, ""},
     };
 
-    std::array<std::byte, max_range_length> bytes;
+    std::array<std::byte, max_cidr_length> bytes;
     for (const row &row : rows) {
-        range have{};
-        assert_number_equal(row.label, parse_range(row.text, have), row.error);
+        cidr have{};
+        assert_number_equal(row.label, parse_cidr(row.text, have), row.error);
         if (row.error == none) {
             assert_bytes_equal(row.label, have.view(), unhex(row.want, bytes));
         }
@@ -317,17 +317,17 @@ void a_range_becomes_text_that_reads_as_the_same_range(void **)
     };
 
     for (const row &row : rows) {
-        const range one = make_range(row.text);
-        std::array<char, max_range_text_length> text;
+        const cidr one = make_cidr(row.text);
+        std::array<char, max_cidr_text_length> text;
         std::size_t length = 0;
 
         assert_row(row.text.data(), one.length != 0);
-        const auto rest = format_range(one.view(), text, length);
+        const auto rest = format_cidr(one.view(), text, length);
         assert_view_equal(row.text.data(), (std::string_view{text.data(), length}), row.want);
         assert_row(row.text.data(), rest.empty());
 
-        range again{};
-        assert_number_equal(row.text.data(), parse_range({text.data(), length}, again), range_error::none);
+        cidr again{};
+        assert_number_equal(row.text.data(), parse_cidr({text.data(), length}, again), cidr_error::none);
         assert_bytes_equal(row.text.data(), again.view(), one.view());
     }
 }
@@ -336,18 +336,18 @@ void ranges_become_text_one_after_the_other(void **)
 {
     static constexpr std::string_view texts[] = {"192.0.2.0/24", "2001:db8::/32", "10.0.0.1/32", "::/0"};
 
-    ranges all{};
+    cidrs all{};
     for (auto text = std::rbegin(texts); text != std::rend(texts); ++text) {
-        prepend(all, make_range(*text));
+        prepend(all, make_cidr(*text));
     }
 
     auto rest = all.view();
     for (std::string_view want : texts) {
-        std::array<char, max_range_text_length> text;
+        std::array<char, max_cidr_text_length> text;
         std::size_t length = 0;
 
         assert_row(want.data(), !rest.empty());
-        rest = format_range(rest, text, length);
+        rest = format_cidr(rest, text, length);
         assert_view_equal(want.data(), (std::string_view{text.data(), length}), want);
     }
     assert_true(rest.empty());
@@ -357,7 +357,7 @@ void only_whole_ranges_are_ranges(void **)
 {
     struct row {
         const char *label;
-        std::string_view ranges;  ///< in hexadecimal
+        std::string_view cidrs;  ///< in hexadecimal
         bool want;
     };
     static constexpr row rows[] = {
@@ -397,17 +397,17 @@ void only_whole_ranges_are_ranges(void **)
 
     std::array<std::byte, 64> bytes;
     for (const row &row : rows) {
-        assert_number_equal(row.label, are_ranges(unhex(row.ranges, bytes)), row.want);
+        assert_number_equal(row.label, are_cidrs(unhex(row.cidrs, bytes)), row.want);
     }
 }
 
 void ranges_cut_off_anywhere_but_between_two_are_not_ranges(void **)
 {
-    ranges all{};
-    prepend(all, make_range("2001:db8:1::/48"));
-    prepend(all, make_range("10.0.0.0/8"));
-    prepend(all, make_range("2001:db8::/32"));
-    prepend(all, make_range("192.0.2.0/24"));
+    cidrs all{};
+    prepend(all, make_cidr("2001:db8:1::/48"));
+    prepend(all, make_cidr("10.0.0.0/8"));
+    prepend(all, make_cidr("2001:db8::/32"));
+    prepend(all, make_cidr("192.0.2.0/24"));
 
     const auto whole = all.view();
     assert_int_equal(whole.size(), 6 + 18 + 6 + 18);
@@ -418,14 +418,14 @@ void ranges_cut_off_anywhere_but_between_two_are_not_ranges(void **)
         std::ranges::copy(whole.first(length), cut.begin());
 
         const bool between = length == 0 || length == 6 || length == 24 || length == 30 || length == 48;
-        assert_number_equal(label_at("length", length), are_ranges(cut), between);
+        assert_number_equal(label_at("length", length), are_cidrs(cut), between);
     }
 }
 
 void an_address_is_in_a_range_if_the_bits_of_the_prefix_agree(void **)
 {
     struct row {
-        std::string_view range;
+        std::string_view cidr;
         std::string_view peer;
         bool want;
     };
@@ -495,13 +495,13 @@ void an_address_is_in_a_range_if_the_bits_of_the_prefix_agree(void **)
     };
 
     for (const row &row : rows) {
-        const range one = make_range(row.range);
+        const cidr one = make_cidr(row.cidr);
         const auto peer = parse_address(row.peer);
 
-        assert_row(row.range.data(), one.length != 0);
+        assert_row(row.cidr.data(), one.length != 0);
         assert_row(row.peer.data(), peer);
-        if (in_ranges(one.view(), *peer) != row.want) {
-            fail_msg("%s should %sbe in %s", row.peer.data(), row.want ? "" : "not ", row.range.data());
+        if (in_cidrs(one.view(), *peer) != row.want) {
+            fail_msg("%s should %sbe in %s", row.peer.data(), row.want ? "" : "not ", row.cidr.data());
         }
     }
 }
@@ -513,19 +513,19 @@ void every_length_of_prefix_splits_at_its_bit(void **)
 
     for (std::size_t size : {std::size_t{4}, std::size_t{16}}) {
         for (std::size_t bits = 0; bits <= size * 8; bits++) {
-            range one{};
+            cidr one{};
             one.length = 2 + size;
             one.bytes[0] = size == 4 ? std::byte{4} : std::byte{6};
             one.bytes[1] = static_cast<std::byte>(bits);
             for (std::size_t bit = 0; bit < bits; bit++) {
                 one.bytes[2 + bit / 8] |= std::byte{0x80} >> (bit % 8);
             }
-            assert_row(label_at("bits", bits), are_ranges(one.view()));
+            assert_row(label_at("bits", bits), are_cidrs(one.view()));
 
             for (std::size_t flipped = 0; flipped < size * 8; flipped++) {
                 address peer = make_address(std::span{all_ones}.first(size));
                 peer.bytes[flipped / 8] ^= std::byte{0x80} >> (flipped % 8);
-                if (in_ranges(one.view(), peer) != (flipped >= bits)) {
+                if (in_cidrs(one.view(), peer) != (flipped >= bits)) {
                     fail_msg("/%zu of %zu bytes is wrong about bit %zu", bits, size, flipped);
                 }
             }
@@ -535,11 +535,11 @@ void every_length_of_prefix_splits_at_its_bit(void **)
 
 void an_address_is_in_ranges_if_it_is_in_one_of_them(void **)
 {
-    ranges all{};
-    prepend(all, make_range("2001:db8:2::/48"));
-    prepend(all, make_range("10.0.0.0/8"));
-    prepend(all, make_range("2001:db8:1::/48"));
-    prepend(all, make_range("192.0.2.0/24"));
+    cidrs all{};
+    prepend(all, make_cidr("2001:db8:2::/48"));
+    prepend(all, make_cidr("10.0.0.0/8"));
+    prepend(all, make_cidr("2001:db8:1::/48"));
+    prepend(all, make_cidr("192.0.2.0/24"));
 
     struct row {
         std::string_view peer;
@@ -552,28 +552,28 @@ void an_address_is_in_ranges_if_it_is_in_one_of_them(void **)
     };
 
     for (const row &row : rows) {
-        assert_number_equal(row.peer.data(), in_ranges(all.view(), *parse_address(row.peer)), row.want);
+        assert_number_equal(row.peer.data(), in_cidrs(all.view(), *parse_address(row.peer)), row.want);
     }
 }
 
 void no_address_is_in_no_ranges(void **)
 {
-    assert_false(in_ranges({}, *parse_address("192.0.2.1")));
-    assert_false(in_ranges({}, *parse_address("::1")));
-    assert_false(in_ranges({}, address{}));
+    assert_false(in_cidrs({}, *parse_address("192.0.2.1")));
+    assert_false(in_cidrs({}, *parse_address("::1")));
+    assert_false(in_cidrs({}, address{}));
 }
 
 void a_peer_without_an_address_is_in_no_range(void **)
 {
-    ranges all{};
-    prepend(all, make_range("::/0"));
-    prepend(all, make_range("0.0.0.0/0"));
+    cidrs all{};
+    prepend(all, make_cidr("::/0"));
+    prepend(all, make_cidr("0.0.0.0/0"));
     assert_int_equal(all.length, 24);
 
-    assert_false(in_ranges(all.view(), address{}));
-    assert_false(in_ranges(all.view(), make_address({})));
-    assert_true(in_ranges(all.view(), *parse_address("0.0.0.0")));
-    assert_true(in_ranges(all.view(), *parse_address("::")));
+    assert_false(in_cidrs(all.view(), address{}));
+    assert_false(in_cidrs(all.view(), make_address({})));
+    assert_true(in_cidrs(all.view(), *parse_address("0.0.0.0")));
+    assert_true(in_cidrs(all.view(), *parse_address("::")));
 }
 
 }  // namespace

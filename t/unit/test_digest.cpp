@@ -26,7 +26,7 @@ std::string_view as(std::size_t length) noexcept
     return {text.data(), length};
 }
 
-void assert_digest(const char *label, const digest &have, std::string_view want_hex)
+void assert_digest(const char *label, const token_digest &have, std::string_view want_hex)
 {
     std::array<std::byte, digest_length> want;
     assert_bytes_equal(label, have, unhex(want_hex, want));
@@ -76,7 +76,7 @@ void without_a_pepper_a_digest_is_sha_256(void **)
         {"512 bytes", as(512), "471be6558b665e4f6dd49f1184814d1491b0315d466beea768c153cc5500c836"},
     };
 
-    const hasher hash;
+    const token_hasher hash;
     for (const row &row : rows) {
         assert_digest(row.label, hash(row.message), row.want);
     }
@@ -118,7 +118,7 @@ void with_a_pepper_a_digest_is_hmac_sha_256(void **)
         pepper key{};
         key.length = unhex(row.pepper, key.bytes).size();
 
-        const hasher hash{key};
+        const token_hasher hash{key};
         assert_digest(row.label, hash(row.message), row.want);
     }
 }
@@ -148,7 +148,7 @@ void every_byte_of_a_long_pepper_counts(void **)
     };
 
     for (const row &row : rows) {
-        const hasher hash{counting_pepper(row.pepper_length)};
+        const token_hasher hash{counting_pepper(row.pepper_length)};
         assert_digest(row.label, hash(row.message), row.want);
     }
 }
@@ -159,20 +159,20 @@ void bytes_behind_the_end_of_a_pepper_do_not_count(void **)
     pepper dirty = clean;
     std::fill(dirty.bytes.begin() + 33, dirty.bytes.end(), std::byte{0xee});
 
-    const hasher a{clean};
-    const hasher b{dirty};
+    const token_hasher a{clean};
+    const token_hasher b{dirty};
     assert_bytes_equal("digest", a(token), b(token));
     assert_bytes_equal("key id", a.key(), b.key());
 }
 
 void a_hasher_gives_the_same_digest_again(void **)
 {
-    const hasher plain;
-    const hasher keyed{counting_pepper(32)};
-    const hasher copy = keyed;
+    const token_hasher plain;
+    const token_hasher keyed{counting_pepper(32)};
+    const token_hasher copy = keyed;
 
-    const digest first = plain(token);
-    const digest first_keyed = keyed(token);
+    const token_digest first = plain(token);
+    const token_digest first_keyed = keyed(token);
     static_cast<void>(plain("something else"));
     static_cast<void>(keyed("something else"));
 
@@ -183,8 +183,8 @@ void a_hasher_gives_the_same_digest_again(void **)
 
 void a_hasher_knows_its_scheme(void **)
 {
-    assert_number_equal("plain", hasher{}.scheme(), digest_scheme::sha256);
-    assert_number_equal("keyed", hasher{counting_pepper(32)}.scheme(), digest_scheme::hmac_sha256);
+    assert_number_equal("plain", token_hasher{}.scheme(), digest_scheme::sha256);
+    assert_number_equal("keyed", token_hasher{counting_pepper(32)}.scheme(), digest_scheme::hmac_sha256);
 
     // The store holds these numbers.
     assert_number_equal("value of sha256", digest_scheme::sha256, 1);
@@ -208,24 +208,24 @@ void the_key_id_is_the_start_of_a_hash_of_a_label_and_the_pepper(void **)
 
     std::array<std::byte, 8> bytes;
     for (const row &row : rows) {
-        const hasher hash{counting_pepper(row.pepper_length)};
+        const token_hasher hash{counting_pepper(row.pepper_length)};
         assert_bytes_equal(row.label, hash.key(), unhex(row.want, bytes));
     }
 
-    assert_bytes_equal("no pepper", hasher{}.key(), unhex("0000000000000000", bytes));
+    assert_bytes_equal("no pepper", token_hasher{}.key(), unhex("0000000000000000", bytes));
 }
 
 void peppers_that_differ_in_one_bit_differ_in_key_id_and_digest(void **)
 {
     const pepper key = counting_pepper(64);
-    const hasher hash{key};
-    const digest of_token = hash(token);
+    const token_hasher hash{key};
+    const token_digest of_token = hash(token);
 
     for (std::size_t bit = 0; bit < 64 * 8; bit++) {
         pepper other = key;
         other.bytes[bit / 8] ^= std::byte{1} << (bit % 8);
 
-        const hasher other_hash{other};
+        const token_hasher other_hash{other};
         assert_row(label_at("bit", bit), other_hash.key() != hash.key());
         assert_row(label_at("bit", bit), other_hash(token) != of_token);
     }
@@ -236,18 +236,18 @@ void a_pepper_and_the_same_with_a_zero_behind_it_differ_in_key_id(void **)
     pepper longer = counting_pepper(32);
     longer.length = 33;
 
-    assert_true(hasher{longer}.key() != hasher{counting_pepper(32)}.key());
+    assert_true(token_hasher{longer}.key() != token_hasher{counting_pepper(32)}.key());
 }
 
 void wiping_leaves_nothing_that_was_derived_from_the_pepper(void **)
 {
-    static_assert(std::is_standard_layout_v<hasher> && std::is_trivially_copyable_v<hasher>);
+    static_assert(std::is_standard_layout_v<token_hasher> && std::is_trivially_copyable_v<token_hasher>);
     constexpr std::size_t states_length = 2 * sizeof(SHA256_CTX);
-    static_assert(sizeof(hasher) >= states_length, "the two states come first");
+    static_assert(sizeof(token_hasher) >= states_length, "the two states come first");
 
     static constexpr std::array<std::byte, sizeof(SHA256_CTX)> zeros{};
 
-    hasher hash{counting_pepper(32)};
+    token_hasher hash{counting_pepper(32)};
     const auto states = std::as_bytes(std::span{&hash, 1}).first(states_length);
     const auto inner = states.first(sizeof(SHA256_CTX));
     const auto outer = states.last(sizeof(SHA256_CTX));
@@ -263,11 +263,11 @@ void wiping_leaves_nothing_that_was_derived_from_the_pepper(void **)
 
 void a_wiped_hasher_can_be_assigned_to(void **)
 {
-    hasher hash{counting_pepper(32)};
-    const digest before = hash(token);
+    token_hasher hash{counting_pepper(32)};
+    const token_digest before = hash(token);
 
     hash.wipe();
-    hash = hasher{counting_pepper(32)};
+    hash = token_hasher{counting_pepper(32)};
 
     assert_bytes_equal("digest", hash(token), before);
 }

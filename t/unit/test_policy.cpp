@@ -15,12 +15,12 @@ using namespace std::string_view_literals;
 constexpr std::int64_t t = 1700000000;  ///< "now", unless a test says otherwise
 
 /// 192.0.2.0/24, 2001:db8::/32
-constexpr std::string_view some_ranges = "\x04\x18\xc0\x00\x02\x00"
-                                         "\x06\x20\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"sv;
+constexpr std::string_view some_cidrs = "\x04\x18\xc0\x00\x02\x00"
+                                        "\x06\x20\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"sv;
 
-record a_record() noexcept
+token_record a_record() noexcept
 {
-    record result;
+    token_record result;
     result.id = "tok_1";
     result.subject = "user-42";
     result.scopes = "read write";
@@ -39,44 +39,44 @@ void the_first_fault_in_the_order_is_the_verdict(void **)
     struct row {
         const char *label;
         bool revoked, revoked_here, expired, early, elsewhere, without_scope;
-        verdict want;
+        access_verdict want;
     };
     static constexpr row rows[] = {
-        {"no fault", 0, 0, 0, 0, 0, 0, verdict::ok},
-        {"revoked by the source", 1, 0, 0, 0, 0, 0, verdict::revoked},
-        {"revoked on this host", 0, 1, 0, 0, 0, 0, verdict::revoked},
-        {"revoked twice", 1, 1, 0, 0, 0, 0, verdict::revoked},
-        {"expired", 0, 0, 1, 0, 0, 0, verdict::expired},
-        {"not yet valid", 0, 0, 0, 1, 0, 0, verdict::not_yet_valid},
-        {"from elsewhere", 0, 0, 0, 0, 1, 0, verdict::address_denied},
-        {"without a scope", 0, 0, 0, 0, 0, 1, verdict::scope_denied},
+        {"no fault", 0, 0, 0, 0, 0, 0, access_verdict::ok},
+        {"revoked by the source", 1, 0, 0, 0, 0, 0, access_verdict::revoked},
+        {"revoked on this host", 0, 1, 0, 0, 0, 0, access_verdict::revoked},
+        {"revoked twice", 1, 1, 0, 0, 0, 0, access_verdict::revoked},
+        {"expired", 0, 0, 1, 0, 0, 0, access_verdict::expired},
+        {"not yet valid", 0, 0, 0, 1, 0, 0, access_verdict::not_yet_valid},
+        {"from elsewhere", 0, 0, 0, 0, 1, 0, access_verdict::address_denied},
+        {"without a scope", 0, 0, 0, 0, 0, 1, access_verdict::scope_denied},
 
-        {"revoked before expired", 1, 0, 1, 0, 0, 0, verdict::revoked},
-        {"revoked here before expired", 0, 1, 1, 0, 0, 0, verdict::revoked},
-        {"revoked before not yet valid", 1, 0, 0, 1, 0, 0, verdict::revoked},
-        {"revoked before address", 0, 1, 0, 0, 1, 0, verdict::revoked},
-        {"revoked before scope", 1, 0, 0, 0, 0, 1, verdict::revoked},
-        {"revoked before all", 1, 1, 1, 1, 1, 1, verdict::revoked},
-        {"expired before not yet valid", 0, 0, 1, 1, 0, 0, verdict::expired},
-        {"expired before address", 0, 0, 1, 0, 1, 0, verdict::expired},
-        {"expired before scope", 0, 0, 1, 0, 0, 1, verdict::expired},
-        {"expired before all", 0, 0, 1, 1, 1, 1, verdict::expired},
-        {"not yet valid before address", 0, 0, 0, 1, 1, 0, verdict::not_yet_valid},
-        {"not yet valid before scope", 0, 0, 0, 1, 0, 1, verdict::not_yet_valid},
-        {"not yet valid before both", 0, 0, 0, 1, 1, 1, verdict::not_yet_valid},
-        {"address before scope", 0, 0, 0, 0, 1, 1, verdict::address_denied},
+        {"revoked before expired", 1, 0, 1, 0, 0, 0, access_verdict::revoked},
+        {"revoked here before expired", 0, 1, 1, 0, 0, 0, access_verdict::revoked},
+        {"revoked before not yet valid", 1, 0, 0, 1, 0, 0, access_verdict::revoked},
+        {"revoked before address", 0, 1, 0, 0, 1, 0, access_verdict::revoked},
+        {"revoked before scope", 1, 0, 0, 0, 0, 1, access_verdict::revoked},
+        {"revoked before all", 1, 1, 1, 1, 1, 1, access_verdict::revoked},
+        {"expired before not yet valid", 0, 0, 1, 1, 0, 0, access_verdict::expired},
+        {"expired before address", 0, 0, 1, 0, 1, 0, access_verdict::expired},
+        {"expired before scope", 0, 0, 1, 0, 0, 1, access_verdict::expired},
+        {"expired before all", 0, 0, 1, 1, 1, 1, access_verdict::expired},
+        {"not yet valid before address", 0, 0, 0, 1, 1, 0, access_verdict::not_yet_valid},
+        {"not yet valid before scope", 0, 0, 0, 1, 0, 1, access_verdict::not_yet_valid},
+        {"not yet valid before both", 0, 0, 0, 1, 1, 1, access_verdict::not_yet_valid},
+        {"address before scope", 0, 0, 0, 0, 1, 1, access_verdict::address_denied},
     };
 
     static constexpr scope_requirement needs_read{"read"};
     static constexpr scope_requirement needs_admin{"admin"};
 
     for (const row &row : rows) {
-        record token = a_record();
+        token_record token = a_record();
         token.revoked_at = row.revoked ? t - 100 : 0;
         token.local_revoked_at = row.revoked_here ? t - 100 : 0;
         token.expires_at = row.expired ? t - 10 : t + 10;
         token.not_before = row.early ? t + 10 : t - 10;
-        token.ranges = bytes_of(some_ranges);
+        token.cidrs = bytes_of(some_cidrs);
 
         facts request;
         request.peer = peer(row.elsewhere ? "198.51.100.1" : "192.0.2.1");
@@ -94,43 +94,43 @@ void a_token_is_valid_from_not_before_until_expires_at(void **)
         std::int64_t expires_at;
         std::int64_t leeway;
         std::int64_t now;
-        verdict want;
+        access_verdict want;
     };
     static constexpr row rows[] = {
-        {"one second before it expires", 0, t, 0, t - 1, verdict::ok},
-        {"at expires_at", 0, t, 0, t, verdict::expired},
-        {"one second later", 0, t, 0, t + 1, verdict::expired},
-        {"long after", 0, t, 0, t + 1000000000, verdict::expired},
-        {"expires_at of 1", 0, 1, 0, t, verdict::expired},
-        {"expires_at of 1, at the start", 0, 1, 0, 0, verdict::ok},
+        {"one second before it expires", 0, t, 0, t - 1, access_verdict::ok},
+        {"at expires_at", 0, t, 0, t, access_verdict::expired},
+        {"one second later", 0, t, 0, t + 1, access_verdict::expired},
+        {"long after", 0, t, 0, t + 1000000000, access_verdict::expired},
+        {"expires_at of 1", 0, 1, 0, t, access_verdict::expired},
+        {"expires_at of 1, at the start", 0, 1, 0, 0, access_verdict::ok},
 
-        {"one second before not_before", t, 0, 0, t - 1, verdict::not_yet_valid},
-        {"at not_before", t, 0, 0, t, verdict::ok},
-        {"one second after not_before", t, 0, 0, t + 1, verdict::ok},
+        {"one second before not_before", t, 0, 0, t - 1, access_verdict::not_yet_valid},
+        {"at not_before", t, 0, 0, t, access_verdict::ok},
+        {"one second after not_before", t, 0, 0, t + 1, access_verdict::ok},
 
-        {"never expires", 0, 0, 0, 253402300799, verdict::ok},
-        {"from the start", 0, 0, 0, 0, verdict::ok},
-        {"never expires, with leeway", 0, 0, 60, 253402300799, verdict::ok},
+        {"never expires", 0, 0, 0, 253402300799, access_verdict::ok},
+        {"from the start", 0, 0, 0, 0, access_verdict::ok},
+        {"never expires, with leeway", 0, 0, 60, 253402300799, access_verdict::ok},
 
-        {"leeway: last second", 0, t, 60, t + 59, verdict::ok},
-        {"leeway: expired", 0, t, 60, t + 60, verdict::expired},
-        {"leeway: one second later", 0, t, 60, t + 61, verdict::expired},
-        {"leeway: at expires_at", 0, t, 60, t, verdict::ok},
-        {"leeway: one second too early", t, 0, 60, t - 61, verdict::not_yet_valid},
-        {"leeway: first second", t, 0, 60, t - 60, verdict::ok},
-        {"leeway: second second", t, 0, 60, t - 59, verdict::ok},
-        {"leeway larger than the time", 0, t, 60, 10, verdict::ok},
+        {"leeway: last second", 0, t, 60, t + 59, access_verdict::ok},
+        {"leeway: expired", 0, t, 60, t + 60, access_verdict::expired},
+        {"leeway: one second later", 0, t, 60, t + 61, access_verdict::expired},
+        {"leeway: at expires_at", 0, t, 60, t, access_verdict::ok},
+        {"leeway: one second too early", t, 0, 60, t - 61, access_verdict::not_yet_valid},
+        {"leeway: first second", t, 0, 60, t - 60, access_verdict::ok},
+        {"leeway: second second", t, 0, 60, t - 59, access_verdict::ok},
+        {"leeway larger than the time", 0, t, 60, 10, access_verdict::ok},
 
-        {"valid for one second: before", t, t + 1, 0, t - 1, verdict::not_yet_valid},
-        {"valid for one second: in it", t, t + 1, 0, t, verdict::ok},
-        {"valid for one second: after", t, t + 1, 0, t + 1, verdict::expired},
-        {"never valid", t, t, 0, t, verdict::expired},
-        {"never valid, before", t, t, 0, t - 1, verdict::not_yet_valid},
-        {"leeway opens an empty span", t, t, 1, t, verdict::ok},
+        {"valid for one second: before", t, t + 1, 0, t - 1, access_verdict::not_yet_valid},
+        {"valid for one second: in it", t, t + 1, 0, t, access_verdict::ok},
+        {"valid for one second: after", t, t + 1, 0, t + 1, access_verdict::expired},
+        {"never valid", t, t, 0, t, access_verdict::expired},
+        {"never valid, before", t, t, 0, t - 1, access_verdict::not_yet_valid},
+        {"leeway opens an empty span", t, t, 1, t, access_verdict::ok},
     };
 
     for (const row &row : rows) {
-        record token = a_record();
+        token_record token = a_record();
         token.not_before = row.not_before;
         token.expires_at = row.expires_at;
 
@@ -145,20 +145,21 @@ void a_subject_that_no_upstream_could_be_told_is_refused_as_a_revoked_token_is(v
 {
     struct row {
         const char *subject;
-        verdict want;
+        access_verdict want;
     };
     static constexpr row rows[] = {
-        {"user 42", verdict::ok},         {" user-42", verdict::revoked},
-        {"user-42 ", verdict::revoked},   {" ", verdict::revoked},
-        {"  ", verdict::revoked},         {"\xc2\xa0x\xc2\xa0", verdict::ok},
-        {"user\r\n42", verdict::revoked}, {"user-42-of-somebody\x7f", verdict::revoked},
+        {"user 42", access_verdict::ok},         {" user-42", access_verdict::revoked},
+        {"user-42 ", access_verdict::revoked},   {" ", access_verdict::revoked},
+        {"  ", access_verdict::revoked},         {"\xc2\xa0x\xc2\xa0", access_verdict::ok},
+        {"user\r\n42", access_verdict::revoked}, {"user-42-of-somebody\x7f", access_verdict::revoked},
     };
     for (const row &row : rows) {
-        record token = a_record();
+        token_record token = a_record();
         token.subject = row.subject;
         assert_number_equal(row.subject, decide(token, {}, t), row.want);
         token.expires_at = t - 1;
-        assert_number_equal(row.subject, decide(token, {}, t), row.want == verdict::ok ? verdict::expired : row.want);
+        assert_number_equal(row.subject, decide(token, {}, t),
+                            row.want == access_verdict::ok ? access_verdict::expired : row.want);
         assert_false(token.is_revoked());
     }
 }
@@ -185,7 +186,7 @@ void a_revoked_token_is_revoked_at_any_time(void **)
     };
 
     for (const row &row : rows) {
-        record token = a_record();
+        token_record token = a_record();
         token.revoked_at = row.revoked_at;
         token.local_revoked_at = row.local_revoked_at;
 
@@ -197,7 +198,7 @@ void a_revoked_token_is_revoked_at_any_time(void **)
     }
     assert_false(a_record().is_revoked());
 
-    record denied = a_record();
+    token_record denied = a_record();
     denied.denied = true;
     assert_view_equal("denied", name(decide(denied, facts{}, t)), "revoked");
 }
@@ -206,20 +207,20 @@ void a_token_with_ranges_is_used_from_there_only(void **)
 {
     struct row {
         const char *peer;
-        verdict want;
+        access_verdict want;
     };
     static constexpr row rows[] = {
-        {"192.0.2.1", verdict::ok},
-        {"::ffff:192.0.2.1", verdict::ok},
-        {"2001:db8::1", verdict::ok},
-        {"192.0.3.1", verdict::address_denied},
-        {"::ffff:192.0.3.1", verdict::address_denied},
-        {"2001:db9::1", verdict::address_denied},
-        {"::1", verdict::address_denied},
+        {"192.0.2.1", access_verdict::ok},
+        {"::ffff:192.0.2.1", access_verdict::ok},
+        {"2001:db8::1", access_verdict::ok},
+        {"192.0.3.1", access_verdict::address_denied},
+        {"::ffff:192.0.3.1", access_verdict::address_denied},
+        {"2001:db9::1", access_verdict::address_denied},
+        {"::1", access_verdict::address_denied},
     };
 
-    record token = a_record();
-    token.ranges = bytes_of(some_ranges);
+    token_record token = a_record();
+    token.cidrs = bytes_of(some_cidrs);
 
     for (const row &row : rows) {
         facts request;
@@ -231,10 +232,10 @@ void a_token_with_ranges_is_used_from_there_only(void **)
 
 void a_peer_without_an_address_is_refused_where_there_are_ranges(void **)
 {
-    record everywhere = a_record();
-    everywhere.ranges = bytes_of("\x04\x00\x00\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-                                 "\x00\x00\x00"sv);
-    assert_true(are_ranges(everywhere.ranges));
+    token_record everywhere = a_record();
+    everywhere.cidrs = bytes_of("\x04\x00\x00\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+                                "\x00\x00\x00"sv);
+    assert_true(are_cidrs(everywhere.cidrs));
 
     assert_view_equal("ranges", name(decide(everywhere, facts{}, t)), "address_denied");
     assert_view_equal("no ranges", name(decide(a_record(), facts{}, t)), "ok");
@@ -303,32 +304,35 @@ void all_requirements_must_hold(void **)
         const char *label;
         std::array<scope_requirement, 3> required;
         std::size_t count;
-        verdict want;
+        access_verdict want;
     };
     // The token has "read write".
     static constexpr row rows[] = {
-        {"none", {}, 0, verdict::ok},
-        {"one that asks for nothing", {{{""}}}, 1, verdict::ok},
-        {"one that holds", {{{"read"}}}, 1, verdict::ok},
-        {"one that doesn't", {{{"admin"}}}, 1, verdict::scope_denied},
-        {"all of two", {{{"read write"}}}, 1, verdict::ok},
-        {"all of two, one is missing", {{{"read admin"}}}, 1, verdict::scope_denied},
-        {"any of two", {{{"read admin", true}}}, 1, verdict::ok},
-        {"any of two, both are missing", {{{"admin delete", true}}}, 1, verdict::scope_denied},
-        {"two that hold", {{{"read"}, {"write"}}}, 2, verdict::ok},
-        {"the first doesn't hold", {{{"admin"}, {"write"}}}, 2, verdict::scope_denied},
-        {"the second doesn't hold", {{{"read"}, {"admin"}}}, 2, verdict::scope_denied},
-        {"any, then all", {{{"admin read", true}, {"read write"}}}, 2, verdict::ok},
-        {"any, then all, which doesn't hold", {{{"admin read", true}, {"read admin"}}}, 2, verdict::scope_denied},
-        {"any, which doesn't hold, then all", {{{"admin delete", true}, {"read"}}}, 2, verdict::scope_denied},
-        {"one that asks for nothing, one that doesn't hold", {{{""}, {"admin"}}}, 2, verdict::scope_denied},
-        {"any of nothing", {{{"", true}, {"read"}}}, 2, verdict::ok},
-        {"three that hold", {{{"read"}, {"write"}, {"read write"}}}, 3, verdict::ok},
-        {"the last of three doesn't hold", {{{"read"}, {"write"}, {"admin"}}}, 3, verdict::scope_denied},
-        {"one behind the end doesn't count", {{{"read"}, {"write"}, {"admin"}}}, 2, verdict::ok},
+        {"none", {}, 0, access_verdict::ok},
+        {"one that asks for nothing", {{{""}}}, 1, access_verdict::ok},
+        {"one that holds", {{{"read"}}}, 1, access_verdict::ok},
+        {"one that doesn't", {{{"admin"}}}, 1, access_verdict::scope_denied},
+        {"all of two", {{{"read write"}}}, 1, access_verdict::ok},
+        {"all of two, one is missing", {{{"read admin"}}}, 1, access_verdict::scope_denied},
+        {"any of two", {{{"read admin", true}}}, 1, access_verdict::ok},
+        {"any of two, both are missing", {{{"admin delete", true}}}, 1, access_verdict::scope_denied},
+        {"two that hold", {{{"read"}, {"write"}}}, 2, access_verdict::ok},
+        {"the first doesn't hold", {{{"admin"}, {"write"}}}, 2, access_verdict::scope_denied},
+        {"the second doesn't hold", {{{"read"}, {"admin"}}}, 2, access_verdict::scope_denied},
+        {"any, then all", {{{"admin read", true}, {"read write"}}}, 2, access_verdict::ok},
+        {"any, then all, which doesn't hold",
+         {{{"admin read", true}, {"read admin"}}},
+         2,
+         access_verdict::scope_denied},
+        {"any, which doesn't hold, then all", {{{"admin delete", true}, {"read"}}}, 2, access_verdict::scope_denied},
+        {"one that asks for nothing, one that doesn't hold", {{{""}, {"admin"}}}, 2, access_verdict::scope_denied},
+        {"any of nothing", {{{"", true}, {"read"}}}, 2, access_verdict::ok},
+        {"three that hold", {{{"read"}, {"write"}, {"read write"}}}, 3, access_verdict::ok},
+        {"the last of three doesn't hold", {{{"read"}, {"write"}, {"admin"}}}, 3, access_verdict::scope_denied},
+        {"one behind the end doesn't count", {{{"read"}, {"write"}, {"admin"}}}, 2, access_verdict::ok},
     };
 
-    const record token = a_record();
+    const token_record token = a_record();
     for (const row &row : rows) {
         facts request;
         request.required = std::span{row.required}.first(row.count);
@@ -340,7 +344,7 @@ void a_token_without_scopes_is_let_in_only_where_none_is_asked_for(void **)
 {
     static constexpr scope_requirement required[] = {{"read"}};
 
-    record token = a_record();
+    token_record token = a_record();
     token.scopes = "";
 
     facts request;
@@ -401,7 +405,7 @@ void a_claim_is_found_by_its_whole_name(void **)
     assert_true(append_claim({"plan", ""}, buffer, length));
     assert_true(append_claim({"region", "eu"}, buffer, length));
 
-    record token = a_record();
+    token_record token = a_record();
     token.claims = std::span{buffer}.first(length);
 
     for (const row &row : rows) {
@@ -442,25 +446,25 @@ void a_store_is_stale_when_its_heartbeat_is_too_old_or_missing_or_in_the_future(
 void every_verdict_has_its_name_and_lets_in_or_does_not(void **)
 {
     struct row {
-        verdict of;
+        access_verdict of;
         std::string_view want;
         bool lets_in;
     };
     static constexpr row rows[] = {
-        {verdict::ok, "ok", true},
-        {verdict::missing, "missing", false},
-        {verdict::malformed, "malformed", false},
-        {verdict::unknown, "unknown", false},
-        {verdict::revoked, "revoked", false},
-        {verdict::expired, "expired", false},
-        {verdict::not_yet_valid, "not_yet_valid", false},
-        {verdict::address_denied, "address_denied", false},
-        {verdict::scope_denied, "scope_denied", false},
-        {verdict::require_denied, "require_denied", false},
-        {verdict::stale, "stale", false},
-        {verdict::store_error, "store_error", false},
-        {verdict::preflight, "preflight", true},
-        {verdict::anonymous, "anonymous", true},
+        {access_verdict::ok, "ok", true},
+        {access_verdict::missing, "missing", false},
+        {access_verdict::malformed, "malformed", false},
+        {access_verdict::unknown, "unknown", false},
+        {access_verdict::revoked, "revoked", false},
+        {access_verdict::expired, "expired", false},
+        {access_verdict::not_yet_valid, "not_yet_valid", false},
+        {access_verdict::address_denied, "address_denied", false},
+        {access_verdict::scope_denied, "scope_denied", false},
+        {access_verdict::require_denied, "require_denied", false},
+        {access_verdict::stale, "stale", false},
+        {access_verdict::store_error, "store_error", false},
+        {access_verdict::preflight, "preflight", true},
+        {access_verdict::anonymous, "anonymous", true},
     };
     static_assert(std::size(rows) == verdict_count, "a row is missing");
 
@@ -468,7 +472,7 @@ void every_verdict_has_its_name_and_lets_in_or_does_not(void **)
         assert_view_equal(row.want.data(), name(row.of), row.want);
         assert_number_equal(row.want.data(), lets_in(row.of), row.lets_in);
     }
-    assert_view_equal("no verdict", name(static_cast<verdict>(255)), "store_error");
+    assert_view_equal("no verdict", name(static_cast<access_verdict>(255)), "store_error");
 }
 
 }  // namespace

@@ -24,9 +24,9 @@ using namespace std::string_view_literals;
 constexpr std::int64_t year_9999 = 253402300799;
 
 /// 00 01 02 … 1f, as in golden/generate.py.
-digest the_digest() noexcept
+token_digest the_digest() noexcept
 {
-    digest result;
+    token_digest result;
     for (std::size_t i = 0; i < result.size(); i++) {
         result[i] = static_cast<std::byte>(i);
     }
@@ -119,20 +119,20 @@ std::span<const std::byte> full_claims()
 }
 
 /// 192.0.2.0/24, 2001:db8::/32
-constexpr std::string_view full_ranges = "\x04\x18\xc0\x00\x02\x00"
-                                         "\x06\x20\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"sv;
+constexpr std::string_view full_cidrs = "\x04\x18\xc0\x00\x02\x00"
+                                        "\x06\x20\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"sv;
 
-record minimal_record() noexcept
+token_record minimal_record() noexcept
 {
-    record result;
+    token_record result;
     result.id = "a";
     result.subject = "b";
     return result;
 }
 
-record full_record()
+token_record full_record()
 {
-    record result;
+    token_record result;
     static_cast<record_scalars &>(result) = {
         .sequence = 0x0102030405060708,
         .issued_at = 1700000000,
@@ -147,14 +147,14 @@ record full_record()
     result.subject = "user-42";
     result.name = "CI d\xc3\xa9ploiement";
     result.scopes = "read:orders write:orders admin";
-    result.ranges = bytes_of(full_ranges);
+    result.cidrs = bytes_of(full_cidrs);
     result.claims = full_claims();
     return result;
 }
 
-meta full_meta() noexcept
+meta_record full_meta() noexcept
 {
-    meta result{
+    meta_record result{
         .scheme = digest_scheme::hmac_sha256,
         .state = store_state::resync,
         .heartbeat = 1700000001,
@@ -174,7 +174,7 @@ meta full_meta() noexcept
 constexpr tombstone full_tombstone{
     .sequence = 0x4142434445464748, .deleted_at = 1710000002, .generation = 0x51, .revoked = true};
 
-void assert_same_record(const record &have, const record &want)
+void assert_same_record(const token_record &have, const token_record &want)
 {
     assert_number_equal("sequence", have.sequence, want.sequence);
     assert_number_equal("issued_at", have.issued_at, want.issued_at);
@@ -188,11 +188,11 @@ void assert_same_record(const record &have, const record &want)
     assert_view_equal("subject", have.subject, want.subject);
     assert_view_equal("name", have.name, want.name);
     assert_view_equal("scopes", have.scopes, want.scopes);
-    assert_bytes_equal("ranges", have.ranges, want.ranges);
+    assert_bytes_equal("ranges", have.cidrs, want.cidrs);
     assert_bytes_equal("claims", have.claims, want.claims);
 }
 
-void assert_same_meta(const meta &have, const meta &want)
+void assert_same_meta(const meta_record &have, const meta_record &want)
 {
     assert_number_equal("scheme", have.scheme, want.scheme);
     assert_bytes_equal("key", have.key, want.key);
@@ -209,7 +209,7 @@ void assert_same_meta(const meta &have, const meta &want)
 }
 
 /// Encodes what is known to be right.
-std::span<const std::byte> encode_right(const record &from)
+std::span<const std::byte> encode_right(const token_record &from)
 {
     static record_buffer buffer;
     const encoded result = encode(the_key, from, buffer);
@@ -217,7 +217,7 @@ std::span<const std::byte> encode_right(const record &from)
     return result.bytes;
 }
 
-std::span<const std::byte> encode_meta_right(const meta &from)
+std::span<const std::byte> encode_meta_right(const meta_record &from)
 {
     static record_buffer buffer;
     const encoded result = encode_meta(from, buffer);
@@ -251,13 +251,13 @@ codec_error decoding_early(std::span<const std::byte> value) noexcept
 
 codec_error decoding(std::span<const std::byte> value) noexcept
 {
-    record ignored;
+    token_record ignored;
     return decode(the_key, value, ignored);
 }
 
 codec_error decoding_meta(std::span<const std::byte> value) noexcept
 {
-    meta ignored;
+    meta_record ignored;
     return decode_meta(value, ignored);
 }
 
@@ -319,7 +319,7 @@ void token_records_are_the_golden_bytes(void **)
 {
     struct row {
         const char *path;
-        record fields;
+        token_record fields;
     };
     const row rows[] = {
         {PAT_GOLDEN_DIR "/token_minimal.hex", minimal_record()},
@@ -332,7 +332,7 @@ void token_records_are_the_golden_bytes(void **)
         assert_bytes_equal(row.path, encode_right(row.fields), golden);
 
         specimen value{golden};
-        record have;
+        token_record have;
         assert_number_equal(row.path, decode(the_key, value.bytes(), have), codec_error::none);
         assert_same_record(have, row.fields);
     }
@@ -342,10 +342,10 @@ void meta_records_are_the_golden_bytes(void **)
 {
     struct row {
         const char *path;
-        meta fields;
+        meta_record fields;
     };
     const row rows[] = {
-        {PAT_GOLDEN_DIR "/meta_minimal.hex", meta{}},
+        {PAT_GOLDEN_DIR "/meta_minimal.hex", meta_record{}},
         {PAT_GOLDEN_DIR "/meta_full.hex", full_meta()},
     };
 
@@ -355,7 +355,7 @@ void meta_records_are_the_golden_bytes(void **)
         assert_bytes_equal(row.path, encode_meta_right(row.fields), golden);
 
         specimen value{golden};
-        meta have;
+        meta_record have;
         assert_number_equal(row.path, decode_meta(value.bytes(), have), codec_error::none);
         assert_same_meta(have, row.fields);
     }
@@ -489,15 +489,15 @@ void a_tombstone_has_a_time(void **)
 
 void decoding_leaves_nothing_of_what_was_in_the_record_before(void **)
 {
-    record reused = full_record();
+    token_record reused = full_record();
     specimen value{encode_right(minimal_record())};
     assert_int_equal(decode(the_key, value.bytes(), reused), codec_error::none);
     assert_same_record(reused, minimal_record());
 
-    meta reused_meta = full_meta();
-    specimen meta_value{encode_meta_right(meta{})};
+    meta_record reused_meta = full_meta();
+    specimen meta_value{encode_meta_right(meta_record{})};
     assert_int_equal(decode_meta(meta_value.bytes(), reused_meta), codec_error::none);
-    assert_same_meta(reused_meta, meta{});
+    assert_same_meta(reused_meta, meta_record{});
 }
 
 void encoding_leaves_nothing_of_what_was_in_the_buffer_before(void **)
@@ -510,21 +510,21 @@ void encoding_leaves_nothing_of_what_was_in_the_buffer_before(void **)
                        read_golden(PAT_GOLDEN_DIR "/token_minimal.hex", file));
 
     buffer.fill(std::byte{0xee});
-    assert_bytes_equal("meta", encode_meta(meta{}, buffer).bytes,
+    assert_bytes_equal("meta", encode_meta(meta_record{}, buffer).bytes,
                        read_golden(PAT_GOLDEN_DIR "/meta_minimal.hex", file));
 }
 
 void the_claims_of_a_record_are_taken_one_after_the_other(void **)
 {
     specimen value{encode_right(full_record())};
-    record have;
+    token_record have;
     assert_int_equal(decode(the_key, value.bytes(), have), codec_error::none);
 
-    const claim first = take_claim(have.claims);
+    const token_claim first = take_claim(have.claims);
     assert_view_equal("first name", first.name, "tenant");
     assert_view_equal("first value", first.value, "referon");
 
-    const claim second = take_claim(have.claims);
+    const token_claim second = take_claim(have.claims);
     assert_view_equal("second name", second.name, "note");
     assert_view_equal("second value", second.value, xs(258));
 
@@ -588,7 +588,7 @@ void every_extension_of_a_record_is_refused(void **)
 
 void every_flipped_bit_of_a_value_is_refused(void **)
 {
-    for (const record &from : {minimal_record(), full_record()}) {
+    for (const token_record &from : {minimal_record(), full_record()}) {
         specimen value{encode_right(from)};
         for (std::size_t bit = 0; bit < 8 * value.bytes().size(); bit++) {
             value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
@@ -610,7 +610,7 @@ void every_flipped_bit_of_a_key_is_refused(void **)
 {
     specimen value{encode_right(full_record())};
     token_key key = the_key;
-    record ignored;
+    token_record ignored;
 
     for (std::size_t bit = 0; bit < 8 * key.size(); bit++) {
         key[bit / 8] ^= std::byte{1} << (bit % 8);
@@ -672,10 +672,10 @@ constexpr std::size_t id_length_at = 6;
 constexpr std::size_t subject_length_at = 7;
 constexpr std::size_t name_length_at = 8;
 constexpr std::size_t scopes_length_at = 10;
-constexpr std::size_t ranges_length_at = 12;
+constexpr std::size_t cidrs_length_at = 12;
 constexpr std::size_t claims_length_at = 14;
-constexpr std::size_t ranges_at = 64 + 16 + 7 + 15 + 30;
-constexpr std::size_t claims_at = ranges_at + 24;
+constexpr std::size_t cidrs_at = 64 + 16 + 7 + 15 + 30;
+constexpr std::size_t claims_at = cidrs_at + 24;
 
 struct change {
     std::size_t at;
@@ -703,9 +703,9 @@ void a_token_record_that_contradicts_itself_is_refused(void **)
         {"scopes one shorter", {{{scopes_length_at, 0x1d}}}, 1},
         {"scopes 256 longer", {{{scopes_length_at + 1, 1}}}, 1},
         {"scopes without end", {{{scopes_length_at, 0xff}, {scopes_length_at + 1, 0xff}}}, 2},
-        {"ranges one longer", {{{ranges_length_at, 0x19}}}, 1},
-        {"ranges one shorter", {{{ranges_length_at, 0x17}}}, 1},
-        {"ranges 256 longer", {{{ranges_length_at + 1, 1}}}, 1},
+        {"ranges one longer", {{{cidrs_length_at, 0x19}}}, 1},
+        {"ranges one shorter", {{{cidrs_length_at, 0x17}}}, 1},
+        {"ranges 256 longer", {{{cidrs_length_at + 1, 1}}}, 1},
         {"claims one longer", {{{claims_length_at, 0x1a}}}, 1},
         {"claims one shorter", {{{claims_length_at, 0x18}}}, 1},
         {"claims 256 shorter", {{{claims_length_at + 1, 0}}}, 1},
@@ -713,17 +713,17 @@ void a_token_record_that_contradicts_itself_is_refused(void **)
 
         {"no id, its bytes given to the subject", {{{id_length_at, 0}, {subject_length_at, 23}}}, 2},
         {"no subject, its bytes given to the id", {{{subject_length_at, 0}, {id_length_at, 23}}}, 2},
-        {"ranges take a byte of the claims", {{{ranges_length_at, 0x19}, {claims_length_at, 0x18}}}, 2},
-        {"ranges take a byte of the scopes", {{{ranges_length_at, 0x19}, {scopes_length_at, 0x1d}}}, 2},
-        {"ranges give a byte to the claims", {{{ranges_length_at, 0x17}, {claims_length_at, 0x1a}}}, 2},
-        {"ranges of two bytes", {{{ranges_length_at, 2}, {scopes_length_at, 0x1e + 22}}}, 2},
+        {"ranges take a byte of the claims", {{{cidrs_length_at, 0x19}, {claims_length_at, 0x18}}}, 2},
+        {"ranges take a byte of the scopes", {{{cidrs_length_at, 0x19}, {scopes_length_at, 0x1d}}}, 2},
+        {"ranges give a byte to the claims", {{{cidrs_length_at, 0x17}, {claims_length_at, 0x1a}}}, 2},
+        {"ranges of two bytes", {{{cidrs_length_at, 2}, {scopes_length_at, 0x1e + 22}}}, 2},
 
-        {"range of family 0", {{{ranges_at, 0}}}, 1},
-        {"range of family 5", {{{ranges_at, 5}}}, 1},
-        {"v4 range called v6", {{{ranges_at, 6}}}, 1},
-        {"v6 range called v4", {{{ranges_at + 6, 4}}}, 1},
-        {"v4 /33", {{{ranges_at + 1, 33}}}, 1},
-        {"v6 /129", {{{ranges_at + 7, 129}}}, 1},
+        {"range of family 0", {{{cidrs_at, 0}}}, 1},
+        {"range of family 5", {{{cidrs_at, 5}}}, 1},
+        {"v4 range called v6", {{{cidrs_at, 6}}}, 1},
+        {"v6 range called v4", {{{cidrs_at + 6, 4}}}, 1},
+        {"v4 /33", {{{cidrs_at + 1, 33}}}, 1},
+        {"v6 /129", {{{cidrs_at + 7, 129}}}, 1},
 
         {"first claim's name one longer", {{{claims_at, 7}}}, 1},
         {"first claim's value one longer", {{{claims_at + 1, 8}}}, 1},
@@ -758,7 +758,7 @@ void a_token_record_that_contradicts_itself_is_refused(void **)
 
 void the_id_of_a_token_record_has_at_most_64_bytes(void **)
 {
-    record from = minimal_record();
+    token_record from = minimal_record();
     from.id = xs(64);
     from.subject = xs(10);
 
@@ -842,7 +842,7 @@ void the_epoch_and_the_cursor_are_bounded(void **)
 
     static record_buffer buffer;
     for (const row &row : rows) {
-        meta from;
+        meta_record from;
         from.epoch = xs(row.epoch);
         from.cursor = xs(row.cursor);
 
@@ -852,13 +852,13 @@ void the_epoch_and_the_cursor_are_bounded(void **)
                             row.error == codec_error::none ? 72 + row.epoch + row.cursor : 0);
         if (row.error == codec_error::none) {
             specimen value{have.bytes};
-            meta back;
+            meta_record back;
             assert_number_equal(row.label, decode_meta(value.bytes(), back), codec_error::none);
             assert_same_meta(back, from);
         }
     }
 
-    meta from;
+    meta_record from;
     from.epoch = xs(64);
     from.cursor = xs(256);
 
@@ -892,7 +892,7 @@ void the_heartbeat_is_a_time(void **)
 
     static record_buffer buffer;
     for (const row &row : rows) {
-        meta from;
+        meta_record from;
         from.heartbeat = row.heartbeat;
         assert_number_equal(row.label, encode_meta(from, buffer).error, row.error);
     }
@@ -905,10 +905,10 @@ void the_numbers_of_the_states_stand_in_the_store(void **)
     assert_number_equal("resync", store_state::resync, 3);
 
     for (const store_state state : {store_state::empty, store_state::ready, store_state::resync}) {
-        meta from;
+        meta_record from;
         from.state = state;
         specimen value{encode_meta_right(from)};
-        meta have;
+        meta_record have;
         assert_int_equal(decode_meta(value.bytes(), have), codec_error::none);
         assert_number_equal("state", have.state, state);
     }
@@ -920,17 +920,17 @@ void a_store_is_made_with_one_pepper(void **)
     pepper other{{}, 32};
     other.bytes[0] = std::byte{1};
 
-    const hasher plain;
-    const hasher keyed{one};
-    const hasher other_keyed{other};
+    const token_hasher plain;
+    const token_hasher keyed{one};
+    const token_hasher other_keyed{other};
 
-    meta of_plain;
-    meta of_keyed;
+    meta_record of_plain;
+    meta_record of_keyed;
     of_keyed.scheme = digest_scheme::hmac_sha256;
     of_keyed.key = keyed.key();
-    meta plain_with_key = of_keyed;
+    meta_record plain_with_key = of_keyed;
     plain_with_key.scheme = digest_scheme::sha256;
-    meta keyed_without_key = of_keyed;
+    meta_record keyed_without_key = of_keyed;
     keyed_without_key.key = {};
 
     assert_true(of_plain.made_with(plain));
@@ -954,7 +954,7 @@ void a_record_has_at_most_4096_bytes(void **)
     static claim_bytes claims;
     static record_buffer buffer;
 
-    record from = minimal_record();
+    token_record from = minimal_record();
     assert_true(append_claim({"n", xs(fitting)}, claims.buffer, claims.length));
     from.claims = claims.view();
 
@@ -963,7 +963,7 @@ void a_record_has_at_most_4096_bytes(void **)
     assert_number_equal("4096", fits.bytes.size(), 4096);
 
     specimen value{fits.bytes};
-    record have;
+    token_record have;
     assert_number_equal("4096, back", decode(the_key, value.bytes(), have), codec_error::none);
     assert_same_record(have, from);
 
@@ -995,7 +995,7 @@ void lengths_past_16_bits_are_not_cut_to_16_bits(void **)
     static record_buffer buffer;
 
     for (const std::size_t length : {std::size_t{4031}, std::size_t{65535}, std::size_t{65536}, std::size_t{65546}}) {
-        record from = minimal_record();
+        token_record from = minimal_record();
         from.scopes = xs(length);
         const encoded have = encode(the_key, from, buffer);
         assert_number_equal(label_at("scopes of", length), have.error, codec_error::too_long);
@@ -1007,7 +1007,7 @@ void nothing_is_encoded_that_is_not_valid(void **)
 {
     static record_buffer buffer;
 
-    record from = full_record();
+    token_record from = full_record();
     from.scopes = "a  b";
     const encoded have = encode(the_key, from, buffer);
     assert_number_equal("error", have.error, codec_error::scopes);
@@ -1022,127 +1022,127 @@ void a_record_is_valid_by_the_rules_of_its_values(void **)
 
     struct row {
         const char *label;
-        void (*change)(record &) noexcept;
+        void (*change)(token_record &) noexcept;
         codec_error error;
     };
     static constexpr row rows[] = {
-        {"full record", [](record &) noexcept {}, none},
-        {"empty record", [](record &r) noexcept { r = record{}; }, codec_error::id},
-        {"minimal record", [](record &r) noexcept { r = minimal_record(); }, none},
+        {"full record", [](token_record &) noexcept {}, none},
+        {"empty record", [](token_record &r) noexcept { r = token_record{}; }, codec_error::id},
+        {"minimal record", [](token_record &r) noexcept { r = minimal_record(); }, none},
 
-        {"id of one character", [](record &r) noexcept { r.id = "0"; }, none},
-        {"id of 64", [](record &r) noexcept { r.id = xs(64); }, none},
-        {"id of every kind of character", [](record &r) noexcept { r.id = "azAZ09._:@-"; }, none},
-        {"empty id", [](record &r) noexcept { r.id = ""; }, codec_error::id},
-        {"id of 65", [](record &r) noexcept { r.id = xs(65); }, codec_error::id},
-        {"id of 257", [](record &r) noexcept { r.id = xs(257); }, codec_error::id},
-        {"space in the id", [](record &r) noexcept { r.id = "a b"; }, codec_error::id},
-        {"line end in the id", [](record &r) noexcept { r.id = "a\n"; }, codec_error::id},
-        {"zero in the id", [](record &r) noexcept { r.id = "a\0b"sv; }, codec_error::id},
-        {"quote in the id", [](record &r) noexcept { r.id = "a\"b"; }, codec_error::id},
-        {"slash in the id", [](record &r) noexcept { r.id = "a/b"; }, codec_error::id},
-        {"non-ASCII id", [](record &r) noexcept { r.id = "\xc3\xa9"; }, codec_error::id},
+        {"id of one character", [](token_record &r) noexcept { r.id = "0"; }, none},
+        {"id of 64", [](token_record &r) noexcept { r.id = xs(64); }, none},
+        {"id of every kind of character", [](token_record &r) noexcept { r.id = "azAZ09._:@-"; }, none},
+        {"empty id", [](token_record &r) noexcept { r.id = ""; }, codec_error::id},
+        {"id of 65", [](token_record &r) noexcept { r.id = xs(65); }, codec_error::id},
+        {"id of 257", [](token_record &r) noexcept { r.id = xs(257); }, codec_error::id},
+        {"space in the id", [](token_record &r) noexcept { r.id = "a b"; }, codec_error::id},
+        {"line end in the id", [](token_record &r) noexcept { r.id = "a\n"; }, codec_error::id},
+        {"zero in the id", [](token_record &r) noexcept { r.id = "a\0b"sv; }, codec_error::id},
+        {"quote in the id", [](token_record &r) noexcept { r.id = "a\"b"; }, codec_error::id},
+        {"slash in the id", [](token_record &r) noexcept { r.id = "a/b"; }, codec_error::id},
+        {"non-ASCII id", [](token_record &r) noexcept { r.id = "\xc3\xa9"; }, codec_error::id},
 
-        {"subject of one byte", [](record &r) noexcept { r.subject = "0"; }, none},
-        {"subject of 255", [](record &r) noexcept { r.subject = xs(255); }, none},
-        {"non-ASCII subject", [](record &r) noexcept { r.subject = "J\xc3\xb6rg \xff"; }, none},
-        {"visible subject", [](record &r) noexcept { r.subject = " \"'\\,;=~"; }, none},
-        {"empty subject", [](record &r) noexcept { r.subject = ""; }, codec_error::subject},
-        {"subject of 256", [](record &r) noexcept { r.subject = xs(256); }, codec_error::subject},
-        {"subject of 257, which is 1 in a byte", [](record &r) noexcept { r.subject = xs(257); }, codec_error::subject},
-        {"line end in the subject", [](record &r) noexcept { r.subject = "a\r\nX-Admin: 1"; }, codec_error::subject},
-        {"tab in the subject", [](record &r) noexcept { r.subject = "a\tb"; }, codec_error::subject},
-        {"zero in the subject", [](record &r) noexcept { r.subject = "a\0b"sv; }, codec_error::subject},
-        {"0x1f in the subject", [](record &r) noexcept { r.subject = "\x1f"; }, codec_error::subject},
-        {"delete in the subject", [](record &r) noexcept { r.subject = "a\x7f"; }, codec_error::subject},
+        {"subject of one byte", [](token_record &r) noexcept { r.subject = "0"; }, none},
+        {"subject of 255", [](token_record &r) noexcept { r.subject = xs(255); }, none},
+        {"non-ASCII subject", [](token_record &r) noexcept { r.subject = "J\xc3\xb6rg \xff"; }, none},
+        {"visible subject", [](token_record &r) noexcept { r.subject = " \"'\\,;=~"; }, none},
+        {"empty subject", [](token_record &r) noexcept { r.subject = ""; }, codec_error::subject},
+        {"subject of 256", [](token_record &r) noexcept { r.subject = xs(256); }, codec_error::subject},
+        {"subject of 257, which is 1 in a byte", [](token_record &r) noexcept { r.subject = xs(257); }, codec_error::subject},
+        {"line end in the subject", [](token_record &r) noexcept { r.subject = "a\r\nX-Admin: 1"; }, codec_error::subject},
+        {"tab in the subject", [](token_record &r) noexcept { r.subject = "a\tb"; }, codec_error::subject},
+        {"zero in the subject", [](token_record &r) noexcept { r.subject = "a\0b"sv; }, codec_error::subject},
+        {"0x1f in the subject", [](token_record &r) noexcept { r.subject = "\x1f"; }, codec_error::subject},
+        {"delete in the subject", [](token_record &r) noexcept { r.subject = "a\x7f"; }, codec_error::subject},
 
-        {"empty name", [](record &r) noexcept { r.name = ""; }, none},
-        {"name of 255", [](record &r) noexcept { r.name = xs(255); }, none},
-        {"name of 256", [](record &r) noexcept { r.name = xs(256); }, codec_error::name},
-        {"line end in the name", [](record &r) noexcept { r.name = "a\nb"; }, codec_error::name},
-        {"zero at the end of the name", [](record &r) noexcept { r.name = "a\0"sv; }, codec_error::name},
-        {"escape in the name", [](record &r) noexcept { r.name = "\x1b[31m"; }, codec_error::name},
-        {"delete in the name", [](record &r) noexcept { r.name = "\x7f"; }, codec_error::name},
+        {"empty name", [](token_record &r) noexcept { r.name = ""; }, none},
+        {"name of 255", [](token_record &r) noexcept { r.name = xs(255); }, none},
+        {"name of 256", [](token_record &r) noexcept { r.name = xs(256); }, codec_error::name},
+        {"line end in the name", [](token_record &r) noexcept { r.name = "a\nb"; }, codec_error::name},
+        {"zero at the end of the name", [](token_record &r) noexcept { r.name = "a\0"sv; }, codec_error::name},
+        {"escape in the name", [](token_record &r) noexcept { r.name = "\x1b[31m"; }, codec_error::name},
+        {"delete in the name", [](token_record &r) noexcept { r.name = "\x7f"; }, codec_error::name},
 
-        {"no scopes", [](record &r) noexcept { r.scopes = ""; }, none},
-        {"one scope", [](record &r) noexcept { r.scopes = "a"; }, none},
-        {"two scopes", [](record &r) noexcept { r.scopes = "a b"; }, none},
-        {"a scope twice", [](record &r) noexcept { r.scopes = "a a"; }, none},
-        {"scopes at the bounds of the grammar", [](record &r) noexcept { r.scopes = "! #[ ]~"; }, none},
-        {"two spaces between scopes", [](record &r) noexcept { r.scopes = "a  b"; }, codec_error::scopes},
-        {"space in front of the scopes", [](record &r) noexcept { r.scopes = " a"; }, codec_error::scopes},
-        {"space behind the scopes", [](record &r) noexcept { r.scopes = "a "; }, codec_error::scopes},
-        {"only a space", [](record &r) noexcept { r.scopes = " "; }, codec_error::scopes},
-        {"tab between scopes", [](record &r) noexcept { r.scopes = "a\tb"; }, codec_error::scopes},
-        {"comma between scopes is part of one", [](record &r) noexcept { r.scopes = "a,b"; }, none},
-        {"quote in the first scope", [](record &r) noexcept { r.scopes = "a\" b"; }, codec_error::scopes},
-        {"quote in the last scope", [](record &r) noexcept { r.scopes = "a b\""; }, codec_error::scopes},
-        {"backslash in a scope", [](record &r) noexcept { r.scopes = "a\\b"; }, codec_error::scopes},
-        {"zero in a scope", [](record &r) noexcept { r.scopes = "a\0b"sv; }, codec_error::scopes},
-        {"line end behind the scopes", [](record &r) noexcept { r.scopes = "a\n"; }, codec_error::scopes},
-        {"delete in a scope", [](record &r) noexcept { r.scopes = "a\x7f"; }, codec_error::scopes},
-        {"non-ASCII scope", [](record &r) noexcept { r.scopes = "a\xc3\xa9"; }, codec_error::scopes},
+        {"no scopes", [](token_record &r) noexcept { r.scopes = ""; }, none},
+        {"one scope", [](token_record &r) noexcept { r.scopes = "a"; }, none},
+        {"two scopes", [](token_record &r) noexcept { r.scopes = "a b"; }, none},
+        {"a scope twice", [](token_record &r) noexcept { r.scopes = "a a"; }, none},
+        {"scopes at the bounds of the grammar", [](token_record &r) noexcept { r.scopes = "! #[ ]~"; }, none},
+        {"two spaces between scopes", [](token_record &r) noexcept { r.scopes = "a  b"; }, codec_error::scopes},
+        {"space in front of the scopes", [](token_record &r) noexcept { r.scopes = " a"; }, codec_error::scopes},
+        {"space behind the scopes", [](token_record &r) noexcept { r.scopes = "a "; }, codec_error::scopes},
+        {"only a space", [](token_record &r) noexcept { r.scopes = " "; }, codec_error::scopes},
+        {"tab between scopes", [](token_record &r) noexcept { r.scopes = "a\tb"; }, codec_error::scopes},
+        {"comma between scopes is part of one", [](token_record &r) noexcept { r.scopes = "a,b"; }, none},
+        {"quote in the first scope", [](token_record &r) noexcept { r.scopes = "a\" b"; }, codec_error::scopes},
+        {"quote in the last scope", [](token_record &r) noexcept { r.scopes = "a b\""; }, codec_error::scopes},
+        {"backslash in a scope", [](token_record &r) noexcept { r.scopes = "a\\b"; }, codec_error::scopes},
+        {"zero in a scope", [](token_record &r) noexcept { r.scopes = "a\0b"sv; }, codec_error::scopes},
+        {"line end behind the scopes", [](token_record &r) noexcept { r.scopes = "a\n"; }, codec_error::scopes},
+        {"delete in a scope", [](token_record &r) noexcept { r.scopes = "a\x7f"; }, codec_error::scopes},
+        {"non-ASCII scope", [](token_record &r) noexcept { r.scopes = "a\xc3\xa9"; }, codec_error::scopes},
 
-        {"no ranges", [](record &r) noexcept { r.ranges = {}; }, none},
-        {"ranges cut off", [](record &r) noexcept { r.ranges = r.ranges.first(23); }, codec_error::ranges},
-        {"v4 /33", [](record &r) noexcept { r.ranges = bytes_of("\x04\x21zzzz"); }, codec_error::ranges},
-        {"family 5", [](record &r) noexcept { r.ranges = bytes_of("\x05\x20zzzz"); }, codec_error::ranges},
+        {"no ranges", [](token_record &r) noexcept { r.cidrs = {}; }, none},
+        {"ranges cut off", [](token_record &r) noexcept { r.cidrs = r.cidrs.first(23); }, codec_error::cidrs},
+        {"v4 /33", [](token_record &r) noexcept { r.cidrs = bytes_of("\x04\x21zzzz"); }, codec_error::cidrs},
+        {"family 5", [](token_record &r) noexcept { r.cidrs = bytes_of("\x05\x20zzzz"); }, codec_error::cidrs},
 
-        {"no claims", [](record &r) noexcept { r.claims = {}; }, none},
-        {"claims cut off", [](record &r) noexcept { r.claims = r.claims.first(r.claims.size() - 1); },
+        {"no claims", [](token_record &r) noexcept { r.claims = {}; }, none},
+        {"claims cut off", [](token_record &r) noexcept { r.claims = r.claims.first(r.claims.size() - 1); },
          codec_error::claims},
-        {"claim without a value", [](record &r) noexcept { r.claims = bytes_of("\1\0\0n"sv); }, none},
-        {"claim without a name", [](record &r) noexcept { r.claims = bytes_of("\0\1\0v"sv); }, codec_error::claims},
-        {"header of a claim cut off", [](record &r) noexcept { r.claims = bytes_of("\1\0"sv); }, codec_error::claims},
-        {"claim name in upper case", [](record &r) noexcept { r.claims = bytes_of("\1\1\0Nv"sv); },
+        {"claim without a value", [](token_record &r) noexcept { r.claims = bytes_of("\1\0\0n"sv); }, none},
+        {"claim without a name", [](token_record &r) noexcept { r.claims = bytes_of("\0\1\0v"sv); }, codec_error::claims},
+        {"header of a claim cut off", [](token_record &r) noexcept { r.claims = bytes_of("\1\0"sv); }, codec_error::claims},
+        {"claim name in upper case", [](token_record &r) noexcept { r.claims = bytes_of("\1\1\0Nv"sv); },
          codec_error::claims},
-        {"hyphen in a claim name", [](record &r) noexcept { r.claims = bytes_of("\3\1\0a-bv"sv); },
+        {"hyphen in a claim name", [](token_record &r) noexcept { r.claims = bytes_of("\3\1\0a-bv"sv); },
          codec_error::claims},
-        {"non-ASCII claim name", [](record &r) noexcept { r.claims = bytes_of("\2\1\0\xc3\xa9v"sv); },
+        {"non-ASCII claim name", [](token_record &r) noexcept { r.claims = bytes_of("\2\1\0\xc3\xa9v"sv); },
          codec_error::claims},
-        {"line end in a claim", [](record &r) noexcept { r.claims = bytes_of("\1\2\0nv\n"sv); }, codec_error::claims},
-        {"zero in a claim", [](record &r) noexcept { r.claims = bytes_of("\1\2\0nv\0"sv); }, codec_error::claims},
-        {"delete in a claim", [](record &r) noexcept { r.claims = bytes_of("\1\1\0n\x7f"sv); }, codec_error::claims},
-        {"non-ASCII claim", [](record &r) noexcept { r.claims = bytes_of("\1\2\0n\xc3\xa9"sv); }, none},
-        {"two claims with one value", [](record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0bv"sv); }, none},
-        {"claim name that starts like another", [](record &r) noexcept { r.claims = bytes_of("\1\1\0av\2\1\0aav"sv); },
+        {"line end in a claim", [](token_record &r) noexcept { r.claims = bytes_of("\1\2\0nv\n"sv); }, codec_error::claims},
+        {"zero in a claim", [](token_record &r) noexcept { r.claims = bytes_of("\1\2\0nv\0"sv); }, codec_error::claims},
+        {"delete in a claim", [](token_record &r) noexcept { r.claims = bytes_of("\1\1\0n\x7f"sv); }, codec_error::claims},
+        {"non-ASCII claim", [](token_record &r) noexcept { r.claims = bytes_of("\1\2\0n\xc3\xa9"sv); }, none},
+        {"two claims with one value", [](token_record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0bv"sv); }, none},
+        {"claim name that starts like another", [](token_record &r) noexcept { r.claims = bytes_of("\1\1\0av\2\1\0aav"sv); },
          none},
-        {"a claim twice", [](record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0av"sv); }, codec_error::claims},
-        {"a claim name twice", [](record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0aw"sv); },
+        {"a claim twice", [](token_record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0av"sv); }, codec_error::claims},
+        {"a claim name twice", [](token_record &r) noexcept { r.claims = bytes_of("\1\1\0av\1\1\0aw"sv); },
          codec_error::claims},
-        {"a claim name twice, one between", [](record &r) noexcept { r.claims = bytes_of("\1\0\0a\1\0\0b\1\0\0a"sv); },
+        {"a claim name twice, one between", [](token_record &r) noexcept { r.claims = bytes_of("\1\0\0a\1\0\0b\1\0\0a"sv); },
          codec_error::claims},
-        {"a claim name twice, one before", [](record &r) noexcept { r.claims = bytes_of("\1\0\0a\1\0\0b\1\0\0b"sv); },
+        {"a claim name twice, one before", [](token_record &r) noexcept { r.claims = bytes_of("\1\0\0a\1\0\0b\1\0\0b"sv); },
          codec_error::claims},
 
         {"all times 0",
-         [](record &r) noexcept {
+         [](token_record &r) noexcept {
              r.issued_at = r.not_before = r.expires_at = r.revoked_at = r.local_revoked_at = 0;
          },
          none},
         {"all times at the end of year 9999",
-         [](record &r) noexcept {
+         [](token_record &r) noexcept {
              r.issued_at = r.not_before = r.expires_at = r.revoked_at = r.local_revoked_at = year_9999;
          },
          none},
-        {"expired before it was valid", [](record &r) noexcept { r.expires_at = 1; }, none},
-        {"issued_at negative", [](record &r) noexcept { r.issued_at = -1; }, codec_error::time},
-        {"not_before negative", [](record &r) noexcept { r.not_before = -1; }, codec_error::time},
-        {"expires_at negative", [](record &r) noexcept { r.expires_at = -1; }, codec_error::time},
-        {"revoked_at negative", [](record &r) noexcept { r.revoked_at = -1; }, codec_error::time},
-        {"local_revoked_at negative", [](record &r) noexcept { r.local_revoked_at = -1; }, codec_error::time},
-        {"issued_at too late", [](record &r) noexcept { r.issued_at = year_9999 + 1; }, codec_error::time},
-        {"not_before too late", [](record &r) noexcept { r.not_before = year_9999 + 1; }, codec_error::time},
-        {"expires_at too late", [](record &r) noexcept { r.expires_at = year_9999 + 1; }, codec_error::time},
-        {"revoked_at too late", [](record &r) noexcept { r.revoked_at = year_9999 + 1; }, codec_error::time},
-        {"local_revoked_at too late", [](record &r) noexcept { r.local_revoked_at = year_9999 + 1; },
+        {"expired before it was valid", [](token_record &r) noexcept { r.expires_at = 1; }, none},
+        {"issued_at negative", [](token_record &r) noexcept { r.issued_at = -1; }, codec_error::time},
+        {"not_before negative", [](token_record &r) noexcept { r.not_before = -1; }, codec_error::time},
+        {"expires_at negative", [](token_record &r) noexcept { r.expires_at = -1; }, codec_error::time},
+        {"revoked_at negative", [](token_record &r) noexcept { r.revoked_at = -1; }, codec_error::time},
+        {"local_revoked_at negative", [](token_record &r) noexcept { r.local_revoked_at = -1; }, codec_error::time},
+        {"issued_at too late", [](token_record &r) noexcept { r.issued_at = year_9999 + 1; }, codec_error::time},
+        {"not_before too late", [](token_record &r) noexcept { r.not_before = year_9999 + 1; }, codec_error::time},
+        {"expires_at too late", [](token_record &r) noexcept { r.expires_at = year_9999 + 1; }, codec_error::time},
+        {"revoked_at too late", [](token_record &r) noexcept { r.revoked_at = year_9999 + 1; }, codec_error::time},
+        {"local_revoked_at too late", [](token_record &r) noexcept { r.local_revoked_at = year_9999 + 1; },
          codec_error::time},
-        {"as late as can be", [](record &r) noexcept { r.expires_at = INT64_MAX; }, codec_error::time},
-        {"as early as can be", [](record &r) noexcept { r.expires_at = INT64_MIN; }, codec_error::time},
+        {"as late as can be", [](token_record &r) noexcept { r.expires_at = INT64_MAX; }, codec_error::time},
+        {"as early as can be", [](token_record &r) noexcept { r.expires_at = INT64_MIN; }, codec_error::time},
     };
 
     for (const row &row : rows) {
-        record from = full_record();
+        token_record from = full_record();
         row.change(from);
         assert_number_equal(row.label, validate(from), row.error);
     }
@@ -1159,7 +1159,7 @@ void every_control_character_is_refused_and_no_other_byte(void **)
                                 || byte == '@' || byte == '-';
         const char *label = label_at("byte", static_cast<std::size_t>(byte));
 
-        record from = minimal_record();
+        token_record from = minimal_record();
         from.subject = {text, 3};
         assert_number_equal(label, validate(from), is_control ? codec_error::subject : codec_error::none);
 
@@ -1231,7 +1231,7 @@ void a_claim_is_appended_if_it_is_one_and_fits(void **)
     struct row {
         const char *label;
         std::size_t length;  ///< of what is there already
-        claim what;
+        token_claim what;
         bool want;
     };
     const row rows[] = {
@@ -1276,7 +1276,7 @@ void a_claim_is_appended_if_it_is_one_and_fits(void **)
             assert_number_equal(row.label, rest[1], row.what.value.size() & 0xff);
             assert_number_equal(row.label, rest[2], row.what.value.size() >> 8);
 
-            const claim back = take_claim(rest);
+            const token_claim back = take_claim(rest);
             assert_view_equal(row.label, back.name, row.what.name);
             assert_view_equal(row.label, back.value, row.what.value);
             assert_row(row.label, rest.empty());
@@ -1288,22 +1288,22 @@ void a_claim_is_appended_if_it_is_one_and_fits(void **)
 
 void two_records_are_equal_if_all_but_the_generation_is(void **)
 {
-    const record full = full_record();
-    record other = full_record();
+    const token_record full = full_record();
+    token_record other = full_record();
     other.generation++;
     assert_true(full == other);
 
-    constexpr void (*changes[])(record &) = {
-        [](record &r) { r.sequence++; },         [](record &r) { r.issued_at++; },
-        [](record &r) { r.not_before++; },       [](record &r) { r.expires_at++; },
-        [](record &r) { r.revoked_at++; },       [](record &r) { r.local_revoked_at++; },
-        [](record &r) { r.denied = !r.denied; }, [](record &r) { r.id = "other"; },
-        [](record &r) { r.subject = "other"; },  [](record &r) { r.name = "other"; },
-        [](record &r) { r.scopes = "other"; },   [](record &r) { r.ranges = r.ranges.subspan(1); },
-        [](record &r) { r.claims = {}; },
+    constexpr void (*changes[])(token_record &) = {
+        [](token_record &r) { r.sequence++; },         [](token_record &r) { r.issued_at++; },
+        [](token_record &r) { r.not_before++; },       [](token_record &r) { r.expires_at++; },
+        [](token_record &r) { r.revoked_at++; },       [](token_record &r) { r.local_revoked_at++; },
+        [](token_record &r) { r.denied = !r.denied; }, [](token_record &r) { r.id = "other"; },
+        [](token_record &r) { r.subject = "other"; },  [](token_record &r) { r.name = "other"; },
+        [](token_record &r) { r.scopes = "other"; },   [](token_record &r) { r.cidrs = r.cidrs.subspan(1); },
+        [](token_record &r) { r.claims = {}; },
     };
     for (const auto change : changes) {
-        record changed = full_record();
+        token_record changed = full_record();
         change(changed);
         assert_false(full == changed);
     }

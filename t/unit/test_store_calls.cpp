@@ -128,7 +128,7 @@ store::fault write_generation(store::transaction &change, std::int64_t generatio
     }
     for (unsigned i = 0; i < 2 * more; i++) {
         const token_text text = token(1000 + i % more);
-        record one = record_of(text);
+        token_record one = record_of(text);
         one.scopes = {scope, sizeof scope};
         if (const store::fault problem =
                 i < more ? change.put(plain(text.text), one) : change.erase(plain(text.text))) {
@@ -145,7 +145,7 @@ std::int64_t generation_of(store::transaction &change)
     std::uint64_t there = 0;
     for (unsigned i = 0; i < tokens; i++) {
         const token_text text = token(i);
-        record one;
+        token_record one;
         bool found = false;
         if (change.get(plain(text.text), one, found)) {
             return -1;
@@ -158,7 +158,7 @@ std::int64_t generation_of(store::transaction &change)
             return -1;
         }
     }
-    const meta &info = change.info();
+    const meta_record &info = change.info();
     return info.tokens == there && info.revoked == there ? generation : -1;
 }
 
@@ -169,7 +169,7 @@ std::int64_t generation_of(store::reader &reader)
     std::int64_t generation = -1;
     for (unsigned i = 0; i < tokens; i++) {
         const token_text text = token(i);
-        record one;
+        token_record one;
         const store::lookup_result got = reader.lookup(
             plain, make_token_key(plain(text.text)), [](void *to, std::size_t) noexcept { return to; }, memory.data(),
             one);

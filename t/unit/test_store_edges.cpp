@@ -429,7 +429,7 @@ void a_reader_never_goes_back_to_an_older_commit(void **)
                 return false;
             }
             for (unsigned round = 0; newest < commits; round++) {
-                record one;
+                token_record one;
                 const store::lookup_result got = reader->lookup(
                     plain, make_token_key(plain(text.text)), [](void *to, std::size_t) noexcept { return to; },
                     memory.data(), one);
@@ -496,7 +496,7 @@ bool walk(const path &store, unsigned tokens, bool is_whole)
             const token_key key = make_token_key(plain(text.text));
             std::span<const std::byte> value;
             bool found = false;
-            record one;
+            token_record one;
             const store::fault problem = snapshot->find(key, value, found);
             const bool is_good = !problem && found && decode(key, value, one) == codec_error::none;
             right = right && (!is_whole || is_good)

@@ -40,7 +40,7 @@ path make_full_store(const char *name = "store")
     commit(store, [](store::transaction &change) {
         for (unsigned i = 0; i < tokens; i += 50) {
             const token_text text = token(i);
-            record one = record_of(text, i % 2);
+            token_record one = record_of(text, i % 2);
             one.scopes = many_scopes(3000);
             if (const store::fault problem = change.put(plain(text.text), one)) {
                 return problem;
@@ -235,7 +235,7 @@ void writer_rule_10_a_good_store_stays_good(void **)
                 for (std::uint64_t i = 0; i < changes; i++) {
                     const token_text text =
                         token(static_cast<unsigned>((in_order ? from + i : next_random()) % numbers));
-                    record one = record_of(text, 1);
+                    token_record one = record_of(text, 1);
                     one.scopes =
                         many_scopes(static_cast<std::size_t>(next_random() % 20 == 0 ? 2900 : next_random() % 300));
                     const store::fault failed = kind == 2   ? change.erase(plain(text.text))
@@ -264,7 +264,7 @@ void writer_rule_10_a_long_value_that_became_shorter_is_no_damage(void **)
     const token_text text = token(7);
 
     const auto put_long = [&](store::transaction &change, std::size_t length) {
-        record one = record_of(text);
+        token_record one = record_of(text);
         record_buffer buffer;
         one.scopes = many_scopes(length - encode(make_token_key(plain(text.text)), one, buffer).bytes.size());
         return change.put(plain(text.text), one);

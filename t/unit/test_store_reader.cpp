@@ -94,7 +94,7 @@ void reader_rule_3_no_lookup_leaves_a_transaction_under_way(void **)
     damage_record(store, 2);
 
     static constexpr std::string_view key = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-    static const hasher peppered{*parse_pepper(key)};
+    static const token_hasher peppered{*parse_pepper(key)};
     static record_buffer memory;
     const auto none = [](void *, std::size_t) noexcept -> void * { return nullptr; };
     const auto some = [](void *to, std::size_t) noexcept { return to; };
@@ -109,7 +109,7 @@ void reader_rule_3_no_lookup_leaves_a_transaction_under_way(void **)
     assert_true(first_slot_is_idle(store));
     assert_found(*reader, 1);
 
-    record one;
+    token_record one;
     const token_text text = token(1);
     store::lookup_result got = reader->lookup(peppered, make_token_key(peppered(text.text)), some, memory.data(), one);
     assert_fault(got.problem, fault_kind::wrong_pepper);
@@ -551,7 +551,7 @@ void reader_rule_8_free_pages_at_the_end_may_be_missing(void **)
         std::memset(scope, 'a', sizeof scope);
         for (unsigned i = 0; i < large; i++) {
             const token_text text = token(i);
-            record one = record_of(text);
+            token_record one = record_of(text);
             one.scopes = {scope, sizeof scope};
             if (const store::fault problem = change.put(plain(text.text), one)) {
                 return problem;
@@ -652,7 +652,7 @@ void reader_rule_10_a_reader_makes_no_file(void **)
 void reader_rule_11_a_file_that_was_overwritten_in_place_is_seen_by_the_timer(void **)
 {
     static constexpr std::string_view key = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-    static const hasher peppered{*parse_pepper(key)};
+    static const token_hasher peppered{*parse_pepper(key)};
 
     const path store = make_store();
     const path other = folder / "other";

@@ -369,9 +369,9 @@ void writer_rule_5_a_full_disk_leaves_the_store_usable(void **)
 }
 
 /// A digest that begins with `first`, which is what it is ordered by.
-digest digest_at(unsigned first)
+token_digest digest_at(unsigned first)
 {
-    digest result{};
+    token_digest result{};
     result[0] = static_cast<std::byte>(first);
     return result;
 }
@@ -382,8 +382,8 @@ void writer_rule_7_appending_wants_ascending_digests(void **)
     const token_text text = token(1);
 
     commit(store, [&](store::transaction &change) {
-        const record good = record_of(text);
-        const record revoked = record_of(text, 1);
+        const token_record good = record_of(text);
+        const token_record revoked = record_of(text, 1);
         bool right = !change.append(digest_at(1), good) && !change.append(digest_at(3), revoked);
         for (const unsigned again : {3, 2, 1, 0}) {
             right = right && change.append(digest_at(again), revoked).code == MDB_KEYEXIST;
@@ -395,14 +395,14 @@ void writer_rule_7_appending_wants_ascending_digests(void **)
     commit(store, [&](store::transaction &change) {
         bool right = change.info().tokens == 3 && change.info().revoked == 1;
         for (const unsigned wanted : {1, 3, 4}) {
-            digest of;
-            record found;
+            token_digest of;
+            token_record found;
             bool done = true;
             right = right && !change.next(of, found, done) && !done && of == digest_at(wanted) && found.id == text.text
                     && found.is_revoked() == (wanted == 3);
         }
-        digest of;
-        record found;
+        token_digest of;
+        token_record found;
         bool done = false;
         right = right && !change.next(of, found, done) && done;
         return right ? store::fault{} : store::fault{fault_kind::lmdb};
@@ -473,14 +473,14 @@ void a_tombstone_takes_the_place_of_a_record_until_one_is_put(void **)
     const path store = make_store("buried");
     put(store, 1, 5);
     const token_text text = token(1);
-    const digest of = plain(text.text);
+    const token_digest of = plain(text.text);
 
     commit(store,
            [&](store::transaction &change) { return change.bury(of, {.sequence = 7, .deleted_at = 1700000000}); });
     in_child([&] {
         store::writer writer;
         return !writer.open(store.text, map_size) && !writer.update([&](store::transaction &change) {
-            record token_found;
+            token_record token_found;
             tombstone grave;
             bool has_token = true;
             bool has_grave = false;
@@ -505,7 +505,7 @@ void a_sequence_of_another_generation_counts_as_zero(void **)
     const token_text buried = token(2);
 
     commit(store, [&](store::transaction &change) {
-        record one = record_of(kept);
+        token_record one = record_of(kept);
         one.sequence = 9;
         const store::fault problem = change.put(plain(kept.text), one);
         return problem ? problem : change.bury(plain(buried.text), {.sequence = 9, .deleted_at = 1});
@@ -515,10 +515,10 @@ void a_sequence_of_another_generation_counts_as_zero(void **)
         return store::fault{};
     });
     commit(store, [&](store::transaction &change) {
-        record one;
-        record walked;
+        token_record one;
+        token_record walked;
         tombstone grave;
-        digest of;
+        token_digest of;
         bool found = false;
         bool done = false;
         const bool right = !change.get(plain(kept.text), one, found) && found && one.sequence == 0
@@ -527,12 +527,12 @@ void a_sequence_of_another_generation_counts_as_zero(void **)
         return right ? store::fault{} : store::fault{fault_kind::lmdb};
     });
     commit(store, [&](store::transaction &change) {
-        record one = record_of(kept);
+        token_record one = record_of(kept);
         one.sequence = 3;
         return change.put(plain(kept.text), one);
     });
     commit(store, [&](store::transaction &change) {
-        record one;
+        token_record one;
         bool found = false;
         (void) change.get(plain(kept.text), one, found);
         return one.sequence == 3 ? store::fault{} : store::fault{fault_kind::lmdb};
@@ -552,7 +552,7 @@ void a_walk_begins_where_it_is_told_to_and_ends_with_its_kind(void **)
         store::writer writer;
         bool right = !writer.open(store.text, map_size);
         for (unsigned first = 0; first < 256; first++) {
-            digest from{};
+            token_digest from{};
             from[0] = static_cast<std::byte>(first);
 
             unsigned wanted = 0;
@@ -564,8 +564,8 @@ void a_walk_begins_where_it_is_told_to_and_ends_with_its_kind(void **)
                 unsigned walked = 0;
                 change.seek(from);
                 for (bool done = false;;) {
-                    digest of;
-                    record one;
+                    token_digest of;
+                    token_record one;
                     if (const store::fault problem = change.next(of, one, done); problem || done) {
                         return problem || walked != wanted ? store::fault{fault_kind::lmdb} : store::fault{};
                     }
@@ -576,7 +576,7 @@ void a_walk_begins_where_it_is_told_to_and_ends_with_its_kind(void **)
         return right && !writer.update([](store::transaction &change) {
             unsigned walked = 0;
             for (bool done = false;; walked++) {
-                digest of;
+                token_digest of;
                 tombstone grave;
                 if (const store::fault problem = change.next(of, grave, done); problem || done) {
                     return problem || walked != 1 ? store::fault{fault_kind::lmdb} : store::fault{};
@@ -637,7 +637,7 @@ void a_record_that_is_damaged_can_be_told_replaced_and_removed(void **)
     damage_record(store, 2);
 
     commit(store, [](store::transaction &change) {
-        record one;
+        token_record one;
         bool found = false;
         bool right = change.info().tokens == 3 && change.info().revoked == 1
                      && change.get(plain(token(0).text), one, found).kind == fault_kind::bad_record && found;
@@ -646,7 +646,7 @@ void a_record_that_is_damaged_can_be_told_replaced_and_removed(void **)
         unsigned damaged = 0;
         unsigned good = 0;
         for (bool done = false; !done;) {
-            digest of;
+            token_digest of;
             const store::fault problem = change.next(of, one, done);
             if (!done) {
                 const bool is_damaged = problem.kind == fault_kind::bad_record;
@@ -694,7 +694,7 @@ struct model {
             count_revoked += revoked[i] ? 1 : 0;
 
             const token_text text = token(i);
-            record one;
+            token_record one;
             bool found = false;
             if (change.get(plain(text.text), one, found) || found != there[i]
                 || (found && (one.id != text.text || one.is_revoked() != revoked[i]))) {
@@ -717,7 +717,7 @@ struct model {
                 there[number] = revoked[number] = false;
                 continue;
             }
-            record one = record_of(text);
+            token_record one = record_of(text);
             one.revoked_at = random(2);
             one.local_revoked_at = random(2);
             if (to.put(plain(text.text), one)) {

@@ -19,7 +19,7 @@ constexpr std::uint64_t first_cursor = 1'000;
 constexpr std::size_t report_size = usage_table::report_size;
 
 alignas(16) std::array<std::byte, 4 << 20> memory;
-std::array<use, report_size> reported;
+std::array<token_use, report_size> reported;
 std::array<char, max_id_length> id_text;
 
 address from(std::uint8_t last)
@@ -35,7 +35,7 @@ std::string_view id(std::size_t number)
     return {id_text.data(), static_cast<std::size_t>(length)};
 }
 
-use uses(std::size_t number, std::uint64_t count, std::int64_t at = 100, std::uint32_t store = 0)
+token_use uses(std::size_t number, std::uint64_t count, std::int64_t at = 100, std::uint32_t store = 0)
 {
     return {id(number), store, count, at, from(1)};
 }
@@ -50,16 +50,16 @@ usage_table &make(std::size_t size = memory.size())
     return *table;
 }
 
-std::span<const use> report(usage_table &table, std::uint64_t &cursor, std::uint32_t store = 0)
+std::span<const token_use> report(usage_table &table, std::uint64_t &cursor, std::uint32_t store = 0)
 {
     return std::span{reported}.first(table.report(store, cursor, reported));
 }
 
-void assert_use(const char *label, const use &have, std::size_t number, std::uint64_t count, std::int64_t at)
+void assert_use(const char *label, const token_use &have, std::size_t number, std::uint64_t count, std::int64_t at)
 {
     assert_view_equal(label, have.id, id(number));
     assert_number_equal(label, have.count, count);
-    assert_number_equal(label, have.at, at);
+    assert_number_equal(label, have.used_at, at);
 }
 
 void a_batch_counts_uses_of_a_token_together(void **)
@@ -73,13 +73,13 @@ void a_batch_counts_uses_of_a_token_together(void **)
     assert_false(batch.is_empty());
 
     std::size_t count = 0;
-    std::array<use, 4> got;
-    batch.drain([&](const use &one) { got[count++] = one; });
+    std::array<token_use, 4> got;
+    batch.drain([&](const token_use &one) { got[count++] = one; });
     assert_int_equal(count, 3);
     assert_view_equal("first", got[0].id, "pat_a");
     assert_number_equal("first", got[0].count, 2);
-    assert_number_equal("first", got[0].at, 102);
-    assert_bytes_equal("first", got[0].from.bytes, from(3).bytes);
+    assert_number_equal("first", got[0].used_at, 102);
+    assert_bytes_equal("first", got[0].peer.bytes, from(3).bytes);
     assert_number_equal("first", got[0].store, 0);
     assert_view_equal("second", got[1].id, "pat_b");
     assert_number_equal("second", got[1].count, 1);
@@ -87,7 +87,7 @@ void a_batch_counts_uses_of_a_token_together(void **)
     assert_number_equal("another store", got[2].store, 1);
 
     assert_true(batch.is_empty());
-    batch.drain([](const use &) { fail_msg("it was drained"); });
+    batch.drain([](const token_use &) { fail_msg("it was drained"); });
 }
 
 void a_batch_that_is_full_takes_no_other_token_but_counts_those_that_it_has(void **)
@@ -103,13 +103,13 @@ void a_batch_that_is_full_takes_no_other_token_but_counts_those_that_it_has(void
     }
 
     std::size_t count = 0;
-    batch.drain([&](const use &one) {
+    batch.drain([&](const token_use &one) {
         assert_use("of each", one, count, 2, 101);
         count++;
     });
     assert_int_equal(count, use_batch::limit);
     assert_true(batch.add(0, id(use_batch::limit), 100, from(1)));
-    batch.drain([](const use &one) { assert_number_equal("afterwards", one.count, 1); });
+    batch.drain([](const token_use &one) { assert_number_equal("afterwards", one.count, 1); });
 }
 
 void an_id_may_be_as_long_as_ids_are(void **)
@@ -121,7 +121,7 @@ void an_id_may_be_as_long_as_ids_are(void **)
 
     assert_true(batch.add(0, text, 100, from(1)));
     usage_table &table = make();
-    batch.drain([&](const use &one) { table.add(one); });
+    batch.drain([&](const token_use &one) { table.add(one); });
 
     std::uint64_t cursor = 0;
     const auto got = report(table, cursor);
@@ -261,15 +261,15 @@ void stores_are_reported_apart(void **)
 void the_last_use_is_the_latest_whoever_saw_it(void **)
 {
     usage_table &table = make();
-    use late = uses(1, 1, 200);
-    late.from = from(9);
+    token_use late = uses(1, 1, 200);
+    late.peer = from(9);
     table.add(late);
     table.add(uses(1, 1, 150));
 
     std::uint64_t cursor = 0;
     const auto got = report(table, cursor);
     assert_use("latest", got[0], 1, 2, 200);
-    assert_bytes_equal("latest", got[0].from.bytes, from(9).bytes);
+    assert_bytes_equal("latest", got[0].peer.bytes, from(9).bytes);
 }
 
 void a_full_table_forgets_the_token_that_was_used_least_recently(void **)
@@ -292,7 +292,7 @@ void a_full_table_forgets_the_token_that_was_used_least_recently(void **)
     std::uint64_t cursor = 0;
     std::map<std::string, std::uint64_t> counts;
     for (auto got = report(table, cursor); !got.empty(); got = report(table, cursor)) {
-        for (const use &one : got) {
+        for (const token_use &one : got) {
             counts[std::string{one.id}] += one.count;
         }
     }
@@ -312,7 +312,7 @@ void a_full_table_forgets_the_token_that_was_used_least_recently(void **)
 void the_tokens_that_were_used_most_come_first(void **)
 {
     usage_table &table = make();
-    std::array<use, 3> most;
+    std::array<token_use, 3> most;
     assert_int_equal(table.most_used(most), 0);
     assert_int_equal(table.most_used({}), 0);
 
@@ -341,7 +341,7 @@ void of_very_many_tokens_the_ones_used_last_are_looked_at(void **)
     for (std::size_t i = 1; i < usage_table::recent_size; i++) {
         table->add(uses(i, 1));
     }
-    std::array<use, 1> most;
+    std::array<token_use, 1> most;
     assert_int_equal(table->most_used(most), 1);
     assert_use("the oldest that is looked at", most[0], 0, 1000, 100);
     table->add(uses(usage_table::recent_size, 2));
@@ -365,7 +365,7 @@ void nothing_is_lost_and_nothing_is_counted_twice(void **)
             std::uint64_t cursor = confirmed;
             const auto got = report(table, cursor);
             if (arrives && cursor > confirmed) {
-                for (const use &one : got) {
+                for (const token_use &one : got) {
                     recorded[std::string{one.id}] += one.count;
                 }
                 confirmed = cursor;

@@ -122,8 +122,8 @@ private:
 };
 
 /// A commit or a heartbeat, to be answered once it is durable.
-struct request {
-    operation is;
+struct pending_request {
+    message_kind kind;
     std::uint64_t line;
     std::size_t changes;  ///< how many of the batch come before it
     std::uint64_t rejected;
@@ -133,11 +133,14 @@ struct request {
 
 class applier {
 public:
-    explicit applier(const context &with) : with_{with}, lock_{with.enter()}, lines_{STDIN_FILENO, "standard input"}
+    explicit applier(const command_context &context)
+        : context_{context},
+          lock_{context.enter()},
+          lines_{STDIN_FILENO, "standard input"}
     {
         // Only pipes have this, and more than the system allows is no harm either.
         static_cast<void>(fcntl(STDIN_FILENO, F_SETPIPE_SZ, pipe_size));
-        require(with_.folder(), writer_.open(with_.folder().c_str(), with_.map_size));
+        require(context_.folder(), writer_.open(context_.folder().c_str(), context_.map_size));
     }
 
     exit_status run()
@@ -165,43 +168,43 @@ private:
     {
         bool goes_on = !has_ended_ && (!merging_ || lines_.is_waiting());
         for (std::size_t count = 1; goes_on; count++) {
-            line one;
-            has_ended_ = !lines_.next(one);
+            input_line line;
+            has_ended_ = !lines_.next(line);
             if (has_ended_) {
                 return;
             }
-            if (!one.is_complete) {
+            if (!line.is_complete) {
                 // Whoever wrote it was cut off: it says nothing about its token.
                 has_ended_ = true;
                 is_cut_off_ = true;
                 return;
             }
-            take(one);
+            take(line);
             goes_on = count < max_lines && !is_full() && lines_.is_waiting();
         }
     }
 
-    void take(const line &one)
+    void take(const input_line &line)
     {
-        if (!one.too_long && one.text.find_first_not_of(" \t") == std::string_view::npos) {
+        if (!line.too_long && line.text.find_first_not_of(" \t") == std::string_view::npos) {
             return;
         }
 
         std::optional<simdjson::dom::object> object;
         try {
-            if (one.too_long) {
+            if (line.too_long) {
                 throw bad_value{"longer than " + std::to_string(max_line_length) + " bytes"};
             }
-            object = parser_.parse(one.text);
-            act_on(one.number, read_message(*object));
+            object = parser_.parse(line.text);
+            act_on(line.number, read_message(*object));
         } catch (const stray_row &bad) {
-            reject(one.number, bad.what(), {});
+            reject(line.number, bad.what(), {});
         } catch (const held_back &bad) {
-            reject(one.number, bad.what(), {}, true);
+            reject(line.number, bad.what(), {}, true);
             arriving_.reset();
             is_stray_ = true;
         } catch (const bad_value &bad) {
-            reject(one.number, bad.what(), object ? read_hint(*object) : read_hint(one.text));
+            reject(line.number, bad.what(), object ? read_hint(*object) : read_hint(line.text));
             std::string_view op;
             if (object && object->at_key("op").get(op) == simdjson::SUCCESS && op == "snapshot_begin") {
                 arriving_.reset();
@@ -210,89 +213,91 @@ private:
         }
     }
 
-    void act_on(std::uint64_t number, const message &what)
+    void act_on(std::uint64_t number, const apply_message &message)
     {
-        switch (what.is) {
-        case operation::put: take_put(what); break;
-        case operation::revoke: take_change(change_kind::revoke, what); break;
-        case operation::remove: take_change(change_kind::remove, what); break;
-        case operation::commit: take_commit(number, what); break;
-        case operation::heartbeat:
-            requests_.push_back({what.is, number, committed_, 0, {}, has_gap_ ? 0 : not_after_now(what.time)});
+        switch (message.kind) {
+        case message_kind::put: take_put(message); break;
+        case message_kind::revoke: take_change(change_kind::revoke, message); break;
+        case message_kind::remove: take_change(change_kind::remove, message); break;
+        case message_kind::commit: take_commit(number, message); break;
+        case message_kind::heartbeat:
+            requests_.push_back({message.kind, number, committed_, 0, {}, has_gap_ ? 0 : not_after_now(message.time)});
             break;
-        case operation::snapshot_begin: begin_snapshot(number, what); break;
-        case operation::snapshot_end: end_snapshot(number, what); break;
+        case message_kind::snapshot_begin: begin_snapshot(number, message); break;
+        case message_kind::snapshot_end: end_snapshot(number, message); break;
         }
     }
 
-    void take_put(const message &what)
+    void take_put(const apply_message &message)
     {
         record_buffer buffer;
-        const encoded result = encode(make_token_key(what.of), what.token.view(), buffer);
+        const encoded result = encode(make_token_key(message.digest), message.token.view(), buffer);
         if (result.error != codec_error::none) {
             throw bad_value{std::string{pat::message(result.error)}};
         }
 
-        if (is_of_snapshot(what.sequence)) {
-            arriving_->add(what.of, what.token.sequence, result.bytes);
+        if (is_of_snapshot(message.sequence)) {
+            arriving_->add(message.digest, message.token.sequence, result.bytes);
             return;
         }
-        if (is_stray_ && what.token.revoked_at == 0) {
+        if (is_stray_ && message.token.revoked_at == 0) {
             throw stray_row{"the snapshot that it may belong to was rejected"};
         }
-        batch_.add({change_kind::put, what.token.revoked_at != 0, what.of, need_sequence(what), 0, 0, 0}, result.bytes);
+        batch_.add({change_kind::put, message.token.revoked_at != 0, message.digest, need_sequence(message), 0, 0, 0},
+                   result.bytes);
     }
 
-    void take_change(change_kind kind, const message &what)
+    void take_change(change_kind kind, const apply_message &message)
     {
-        batch_.add({kind, true, what.of, need_sequence(what), what.time != 0 ? what.time : now(), 0, 0});
+        batch_.add(
+            {kind, true, message.digest, need_sequence(message), message.time != 0 ? message.time : now(), 0, 0});
     }
 
-    static std::uint64_t need_sequence(const message &what)
+    static std::uint64_t need_sequence(const apply_message &message)
     {
-        if (!what.sequence || *what.sequence == 0) {
+        if (!message.sequence || *message.sequence == 0) {
             throw bad_value{"seq: a change needs a number of 1 or higher"};
         }
-        return *what.sequence;
+        return *message.sequence;
     }
 
-    void take_commit(std::uint64_t number, const message &what)
+    void take_commit(std::uint64_t number, const apply_message &message)
     {
-        has_gap_ = what.after && *what.after != cursor_;
+        has_gap_ = message.after && *message.after != cursor_;
         if (has_gap_) {
-            throw bad_value{"after: something is missing between cursor \"" + cursor_ + "\" and cursor \"" + *what.after
-                            + '"'};
+            throw bad_value{"after: something is missing between cursor \"" + cursor_ + "\" and cursor \""
+                            + *message.after + '"'};
         }
-        cursor_ = what.cursor;
+        cursor_ = message.cursor;
         committed_ = batch_.changes.size();
-        requests_.push_back({what.is, number, committed_, rejected_, what.cursor, 0});
+        requests_.push_back({message.kind, number, committed_, rejected_, message.cursor, 0});
         rejected_ = 0;
     }
 
     /// Its token is denied, as the line may have been a revocation.
-    void reject(std::uint64_t number, const std::string &cause, const hint &what, bool is_held = false)
+    void reject(std::uint64_t number, const std::string &cause, const line_hint &hint, bool is_held = false)
     {
         answer rejected{"rejected"};
         rejected.number("line", number).text("cause", cause);
         if (is_held) {
             rejected.truth("held", true);
         }
-        if (!what.digests.empty()) {
-            rejected.text("digest", to_hex(what.digests.front()));
+        if (!hint.digests.empty()) {
+            rejected.text("digest", to_hex(hint.digests.front()));
         }
-        if (!what.id.empty()) {
-            rejected.text("id", what.id);
+        if (!hint.id.empty()) {
+            rejected.text("id", hint.id);
         }
         answers_ += rejected.line();
 
-        const bool is_row = is_of_snapshot(what.sequence);
+        const bool is_row = is_of_snapshot(hint.sequence);
         (is_row ? snapshot_rejected_ : rejected_)++;
 
-        for (const digest &of : what.digests) {
+        for (const token_digest &digest : hint.digests) {
             if (is_row) {
-                arriving_->deny(of, what.sequence);
+                arriving_->deny(digest, hint.sequence);
             }
-            batch_.add({change_kind::deny, true, of, what.sequence.value_or(0), 0, 0, 0});
+            batch_.add({change_kind::deny, true, digest, hint.sequence.value_or(0), 0, 0, 0});
         }
     }
 
@@ -308,10 +313,10 @@ private:
 
     // --- snapshots ---
 
-    void begin_snapshot(std::uint64_t number, const message &what)
+    void begin_snapshot(std::uint64_t number, const apply_message &message)
     {
-        const std::uint64_t sequence = *what.sequence;
-        const bool is_new_history = what.epoch != epoch_;
+        const std::uint64_t sequence = *message.sequence;
+        const bool is_new_history = message.epoch != epoch_;
 
         if (is_new_history) {
             // What no commit has followed yet has numbers of the old one.
@@ -327,19 +332,19 @@ private:
                             + " without a snapshot that was completed: make the store anew, or keep to one"};
         }
         if (epoch_.empty()) {
-            require_no_tokens_of_others(what.epoch);
+            require_no_tokens_of_others(message.epoch);
         }
         if (merging_) {
             reject(merging_line_, "the snapshot that began at line " + std::to_string(number) + " overtook it", {});
         }
 
-        update([&](store::transaction &change) -> store::fault {
-            meta &info = change.info();
+        update([&](store::transaction &transaction) -> store::fault {
+            meta_record &info = transaction.info();
             if (is_new_history) {
                 info.generation++;
                 info.open_generations++;
                 info.last_sequence = 0;
-                info.epoch = what.epoch;
+                info.epoch = message.epoch;
                 info.cursor = {};
             }
             info.state = store_state::resync;
@@ -349,7 +354,7 @@ private:
         });
 
         merging_.reset();
-        arriving_ = std::make_unique<resync>(with_.folder(), sequence);
+        arriving_ = std::make_unique<resync>(context_.folder(), sequence);
         is_stray_ = false;
         snapshot_rejected_ = 0;
         if (is_new_history) {
@@ -363,23 +368,23 @@ private:
     void require_no_tokens_of_others(const std::string &epoch)
     {
         std::uint64_t tokens = 0;
-        update([&](store::transaction &change) -> store::fault {
+        update([&](store::transaction &transaction) -> store::fault {
             bool is_local = false;
-            tokens = change.info().tokens;
-            if (const store::fault problem = find_local_tokens(change, is_local)) {
+            tokens = transaction.info().tokens;
+            if (const store::fault problem = find_local_tokens(transaction, is_local)) {
                 return problem;
             }
 
             store::held_snapshot known;
             bool is_known = false;
-            if (const store::fault problem = change.get(known, is_known)) {
+            if (const store::fault problem = transaction.get(known, is_known)) {
                 return problem;
             }
             if (!is_local || (is_known && known.is_accepted && (known.epoch.empty() || known.epoch == epoch))) {
                 tokens = 0;
                 return {};
             }
-            return change.hold(
+            return transaction.hold(
                 {.held_at = is_known ? known.held_at : now(), .tokens = tokens, .is_first = true, .epoch = epoch});
         });
         if (tokens > 0) {
@@ -390,14 +395,14 @@ private:
         }
     }
 
-    static store::fault find_local_tokens(store::transaction &in, bool &found)
+    static store::fault find_local_tokens(store::transaction &transaction, bool &found)
     {
-        found = in.info().tokens > 0 && in.info().cursor.empty();
-        while (in.info().tokens > 0 && !found) {
-            digest of;
-            record token;
+        found = transaction.info().tokens > 0 && transaction.info().cursor.empty();
+        while (transaction.info().tokens > 0 && !found) {
+            token_digest digest;
+            token_record token;
             bool is_last = false;
-            const store::fault problem = in.next(of, token, is_last);
+            const store::fault problem = transaction.next(digest, token, is_last);
             if (is_last) {
                 return {};
             }
@@ -409,7 +414,7 @@ private:
         return {};
     }
 
-    void end_snapshot(std::uint64_t number, const message &what)
+    void end_snapshot(std::uint64_t number, const apply_message &message)
     {
         if (!arriving_) {
             is_stray_ = false;
@@ -419,8 +424,8 @@ private:
         has_gap_ = false;
         merging_ = std::move(arriving_);
         merging_line_ = number;
-        merging_time_ = not_after_now(what.time);
-        cursor_ = what.cursor;
+        merging_time_ = not_after_now(message.time);
+        cursor_ = message.cursor;
     }
 
     [[nodiscard]] bool is_held() const { return merging_ && merging_->current() == resync::pass::held; }
@@ -443,24 +448,24 @@ private:
         const resync::removal &would = merging_->would_do();
         const std::uint64_t received = merging_->done().received;
         bool accepted = false;
-        update([&](store::transaction &change) -> store::fault {
+        update([&](store::transaction &transaction) -> store::fault {
             store::held_snapshot known;
             bool is_known = false;
-            if (const store::fault problem = change.get(known, is_known)) {
+            if (const store::fault problem = transaction.get(known, is_known)) {
                 return problem;
             }
-            const bool is_same = is_known && (known.epoch.empty() || known.epoch == change.info().epoch)
+            const bool is_same = is_known && (known.epoch.empty() || known.epoch == transaction.info().epoch)
                                  && (received > 0 || (known.received == 0 && !known.is_first))
                                  && !(known.is_accepted && keeps_less(would, known));
             accepted = is_same && known.is_accepted;
             if (accepted || (is_same && !is_new)) {
                 return {};
             }
-            return change.hold({.held_at = is_same ? known.held_at : now(),
-                                .received = received,
-                                .removed = would.removed,
-                                .tokens = would.tokens,
-                                .epoch = change.info().epoch});
+            return transaction.hold({.held_at = is_same ? known.held_at : now(),
+                                     .received = received,
+                                     .removed = would.removed,
+                                     .tokens = would.tokens,
+                                     .epoch = transaction.info().epoch});
         });
         return accepted;
     }
@@ -501,10 +506,10 @@ private:
 
         const bool was_weighed = merging_->current() != resync::pass::weigh;
         merging_->prepare();
-        update([&](store::transaction &change) { return merging_->step(change); });
+        update([&](store::transaction &transaction) { return merging_->step(transaction); });
         merging_->move_on();
-        for (const digest &of : merging_->repaired()) {
-            warn_of_repair(of);
+        for (const token_digest &digest : merging_->repaired()) {
+            warn_of_repair(digest);
         }
 
         if (!was_weighed && merging_->is_mass_removal()) {
@@ -526,15 +531,15 @@ private:
             return;
         }
 
-        update([&](store::transaction &change) -> store::fault {
-            meta &info = change.info();
+        update([&](store::transaction &transaction) -> store::fault {
+            meta_record &info = transaction.info();
             info.state = store_state::ready;
             info.open_generations = 0;
             info.last_sequence = std::max(info.last_sequence, merging_->sequence());
             info.cursor = cursor_;
             info.heartbeat = newer_heartbeat(info.heartbeat, merging_time_);
             keep(info);
-            return change.release();
+            return transaction.release();
         });
         answers_ += answer{"snapshot_committed"}
                         .number("line", merging_line_)
@@ -558,18 +563,20 @@ private:
             return;
         }
 
-        std::vector<outcome> outcomes(count);
+        std::vector<change_result> outcomes(count);
         std::vector<bool> goes_first(count, false);
         if (count >= many_changes) {
             goes_first = find_revocations(count);
-            update([&](store::transaction &change) { return write_changes(change, goes_first, true, outcomes); });
+            update([&](store::transaction &transaction) {
+                return write_changes(transaction, goes_first, true, outcomes);
+            });
         }
-        update([&](store::transaction &change) -> store::fault {
-            if (const store::fault problem = write_changes(change, goes_first, false, outcomes)) {
+        update([&](store::transaction &transaction) -> store::fault {
+            if (const store::fault problem = write_changes(transaction, goes_first, false, outcomes)) {
                 return problem;
             }
-            fulfil_requests(change.info());
-            keep(change.info());
+            fulfil_requests(transaction.info());
+            keep(transaction.info());
             return {};
         });
 
@@ -582,78 +589,80 @@ private:
     /// What takes access away, and what came before it for the same token.
     [[nodiscard]] std::vector<bool> find_revocations(std::size_t count) const
     {
-        std::set<digest> revoked;
+        std::set<token_digest> revoked;
         for (std::size_t i = 0; i < count; i++) {
             if (batch_.changes[i].revokes) {
-                revoked.insert(batch_.changes[i].of);
+                revoked.insert(batch_.changes[i].digest);
             }
         }
 
         std::vector<bool> result(count);
         for (std::size_t i = 0; i < count; i++) {
-            result[i] = revoked.contains(batch_.changes[i].of);
+            result[i] = revoked.contains(batch_.changes[i].digest);
         }
         return result;
     }
 
     /// Writes those of the changes for which `selected` is `value`.
-    store::fault write_changes(store::transaction &to, const std::vector<bool> &selected, bool value,
-                               std::vector<outcome> &outcomes)
+    store::fault write_changes(store::transaction &transaction, const std::vector<bool> &selected, bool value,
+                               std::vector<change_result> &outcomes)
     {
         const std::int64_t time = now();
         for (std::size_t i = 0; i < selected.size(); i++) {
             if (selected[i] != value) {
                 continue;
             }
-            const change &one = batch_.changes[i];
-            if (const store::fault problem = apply(to, one, batch_.record_of(one), time, outcomes[i])) {
+            const token_change &change = batch_.changes[i];
+            if (const store::fault problem = apply(transaction, change, batch_.record_of(change), time, outcomes[i])) {
                 return problem;
             }
         }
         return {};
     }
 
-    void fulfil_requests(meta &info) const
+    void fulfil_requests(meta_record &info) const
     {
-        for (const request &one : requests_) {
+        for (const pending_request &request : requests_) {
             if (info.state == store_state::resync) {
                 return;  // only the end of a snapshot moves the cursor, and makes the store fresh
             }
-            if (one.is == operation::heartbeat) {
-                info.heartbeat = newer_heartbeat(info.heartbeat, one.time);
+            if (request.kind == message_kind::heartbeat) {
+                info.heartbeat = newer_heartbeat(info.heartbeat, request.time);
             } else {
                 info.state = store_state::ready;
-                info.cursor = one.cursor;
+                info.cursor = request.cursor;
             }
         }
     }
 
-    void answer_requests(const std::vector<outcome> &outcomes)
+    void answer_requests(const std::vector<change_result> &outcomes)
     {
-        std::size_t at = 0;
+        std::size_t position = 0;
         const auto count_up_to = [&](std::size_t end) {
-            for (; at < end; at++) {
-                (outcomes[at] == outcome::older ? older_ : applied_)++;
-                if (outcomes[at] == outcome::repaired) {
-                    warn_of_repair(batch_.changes[at].of);
+            for (; position < end; position++) {
+                (outcomes[position] == change_result::older ? older_ : applied_)++;
+                if (outcomes[position] == change_result::repaired) {
+                    warn_of_repair(batch_.changes[position].digest);
                 }
             }
         };
 
-        for (const request &one : requests_) {
-            if (one.is == operation::heartbeat) {
-                const std::int64_t time = state_ == store_state::resync ? 0 : one.time;
-                answers_ +=
-                    answer{"heartbeat"}.number("line", one.line).number("at", static_cast<std::uint64_t>(time)).line();
+        for (const pending_request &request : requests_) {
+            if (request.kind == message_kind::heartbeat) {
+                const std::int64_t time = state_ == store_state::resync ? 0 : request.time;
+                answers_ += answer{"heartbeat"}
+                                .number("line", request.line)
+                                .number("at", static_cast<std::uint64_t>(time))
+                                .line();
                 continue;
             }
-            count_up_to(one.changes);
+            count_up_to(request.changes);
             answers_ += answer{"committed"}
-                            .number("line", one.line)
-                            .text("cursor", one.cursor)
+                            .number("line", request.line)
+                            .text("cursor", request.cursor)
                             .number("applied", applied_)
                             .number("older", older_)
-                            .number("rejected", one.rejected)
+                            .number("rejected", request.rejected)
                             .number("transaction", writer_.last_commit())
                             .line();
             applied_ = 0;
@@ -669,11 +678,11 @@ private:
         for (int wait = first_wait_ms;; wait = std::min(2 * wait, longest_wait_ms)) {
             const store::fault problem = writer_.update(body);
             if (problem.kind != store::fault_kind::disk_full) {
-                require(with_.folder(), problem);
+                require(context_.folder(), problem);
                 return;
             }
 
-            const std::string cause = describe(with_.folder(), problem);
+            const std::string cause = describe(context_.folder(), problem);
             complain(cause);
             answers_ +=
                 answer{"waiting"}.text("cause", cause).number("milliseconds", static_cast<unsigned>(wait)).line();
@@ -688,7 +697,7 @@ private:
     }
 
     /// Remembers what the store will say of itself after this transaction.
-    void keep(const meta &info)
+    void keep(const meta_record &info)
     {
         state_ = info.state;
         epoch_ = info.epoch;
@@ -701,8 +710,8 @@ private:
 
     void open()
     {
-        update([&](store::transaction &change) -> store::fault {
-            const meta &info = change.info();
+        update([&](store::transaction &transaction) -> store::fault {
+            const meta_record &info = transaction.info();
             const bool has_pepper = info.scheme == digest_scheme::hmac_sha256;
             keep(info);
             cursor_ = info.cursor;
@@ -758,7 +767,7 @@ private:
     /// A stopped process that comes back must not claim to have been there meanwhile.
     static std::int64_t not_after_now(std::int64_t time) { return time == 0 ? now() : std::min(time, now()); }
 
-    const context &with_;
+    const command_context &context_;
     source_lock lock_;
     line_reader lines_;
     json_parser parser_;
@@ -768,7 +777,7 @@ private:
     bool is_cut_off_ = false;  ///< within a line
     batch batch_;
     std::size_t committed_ = 0;  ///< how many of the batch come before a commit
-    std::vector<request> requests_;
+    std::vector<pending_request> requests_;
     std::string answers_;
 
     bool has_gap_ = false;       ///< changes are missing before what was sent last
@@ -800,11 +809,11 @@ constexpr const char *apply_examples = R"(Examples:
 
 }  // namespace
 
-void add_apply(CLI::App &app, context &with)
+void add_apply(CLI::App &app, command_context &context)
 {
     CLI::App *command = app.add_subcommand("apply", "Apply the changes that a source sends, and acknowledge them");
     command->footer(apply_examples);
-    command->callback([&with] { with.run = [&with] { return std::make_unique<applier>(with)->run(); }; });
+    command->callback([&context] { context.run = [&context] { return std::make_unique<applier>(context)->run(); }; });
 }
 
 }  // namespace pat::cli

@@ -7,82 +7,83 @@ namespace pat::cli {
 namespace {
 
 /// What a store knows of a token.
-struct known {
+struct known_token {
     bool is_there = false;
     bool is_damaged = false;  ///< its record is there, but can't be read
-    record token;
+    token_record token;
     std::uint64_t sequence = 0;
 };
 
-store::fault look_up(store::transaction &in, const digest &of, known &out)
+store::fault look_up(store::transaction &transaction, const token_digest &digest, known_token &out)
 {
     tombstone grave;
     bool is_buried = false;
 
-    store::fault problem = in.get(of, out.token, out.is_there);
+    store::fault problem = transaction.get(digest, out.token, out.is_there);
     if (!problem && !out.is_there) {
-        problem = in.get(of, grave, is_buried);
+        problem = transaction.get(digest, grave, is_buried);
     }
 
     out.sequence = out.is_there ? out.token.sequence : grave.sequence;
     if (problem.kind == store::fault_kind::bad_record) {
         // What it said is lost, so nothing counts that may have been known already.
         out.is_damaged = out.is_there;
-        out.sequence = in.info().last_sequence;
+        out.sequence = transaction.info().last_sequence;
         return {};
     }
     return problem;
 }
 
-store::fault revoke(store::transaction &in, const change &one, known &what, std::int64_t now)
+store::fault revoke(store::transaction &transaction, const token_change &change, known_token &known, std::int64_t now)
 {
-    if (!what.is_there || what.is_damaged) {
-        return in.bury(one.of, {.sequence = one.sequence, .deleted_at = now, .revoked = true});
+    if (!known.is_there || known.is_damaged) {
+        return transaction.bury(change.digest, {.sequence = change.sequence, .deleted_at = now, .revoked = true});
     }
-    what.token.sequence = one.sequence;
-    if (what.token.revoked_at == 0) {
-        what.token.revoked_at = one.time;
+    known.token.sequence = change.sequence;
+    if (known.token.revoked_at == 0) {
+        known.token.revoked_at = change.time;
     }
-    return in.put(one.of, what.token);
+    return transaction.put(change.digest, known.token);
 }
 
 /// A revocation on this host must outlast a deletion.
-store::fault remove(store::transaction &from, const change &one, known &what, std::int64_t now)
+store::fault remove(store::transaction &transaction, const token_change &change, known_token &known, std::int64_t now)
 {
-    if (!what.is_there || what.is_damaged || what.token.local_revoked_at == 0) {
-        return from.bury(one.of, {.sequence = one.sequence, .deleted_at = now});
+    if (!known.is_there || known.is_damaged || known.token.local_revoked_at == 0) {
+        return transaction.bury(change.digest, {.sequence = change.sequence, .deleted_at = now});
     }
-    what.token.sequence = one.sequence;
-    if (what.token.revoked_at == 0) {
-        what.token.revoked_at = now;
+    known.token.sequence = change.sequence;
+    if (known.token.revoked_at == 0) {
+        known.token.revoked_at = now;
     }
-    return from.put(one.of, what.token);
+    return transaction.put(change.digest, known.token);
 }
 
-store::fault deny(store::transaction &in, const change &one, known &what, std::int64_t now)
+store::fault deny(store::transaction &transaction, const token_change &change, known_token &known, std::int64_t now)
 {
     // A good record with the same sequence is to be applied.
-    const std::uint64_t before = std::max(what.sequence, one.sequence > 0 ? one.sequence - 1 : 0);
+    const std::uint64_t before = std::max(known.sequence, change.sequence > 0 ? change.sequence - 1 : 0);
 
-    if (what.is_damaged || (what.is_there && what.token.denied && what.token.sequence == before)) {
+    if (known.is_damaged || (known.is_there && known.token.denied && known.token.sequence == before)) {
         return {};
     }
-    if (what.is_there) {
-        what.token.denied = true;
-        what.token.sequence = before;
-        return in.put(one.of, what.token);
+    if (known.is_there) {
+        known.token.denied = true;
+        known.token.sequence = before;
+        return transaction.put(change.digest, known.token);
     }
-    return before > what.sequence ? in.bury(one.of, {.sequence = before, .deleted_at = now}) : store::fault{};
+    return before > known.sequence ? transaction.bury(change.digest, {.sequence = before, .deleted_at = now})
+                                   : store::fault{};
 }
 
 }  // namespace
 
-void batch::add(change one, std::span<const std::byte> record)
+void batch::add(token_change change, std::span<const std::byte> record)
 {
-    one.record_at = records.size();
-    one.record_size = record.size();
+    change.record_at = records.size();
+    change.record_size = record.size();
     records.insert(records.end(), record.begin(), record.end());
-    changes.push_back(one);
+    changes.push_back(change);
 }
 
 void batch::drop(std::size_t count)
@@ -90,52 +91,53 @@ void batch::drop(std::size_t count)
     changes.erase(changes.begin(), changes.begin() + static_cast<std::ptrdiff_t>(count));
 
     std::size_t kept = 0;
-    for (change &one : changes) {
-        std::copy_n(records.begin() + static_cast<std::ptrdiff_t>(one.record_at), one.record_size,
+    for (token_change &change : changes) {
+        std::copy_n(records.begin() + static_cast<std::ptrdiff_t>(change.record_at), change.record_size,
                     records.begin() + static_cast<std::ptrdiff_t>(kept));
-        one.record_at = kept;
-        kept += one.record_size;
+        change.record_at = kept;
+        kept += change.record_size;
     }
     records.resize(kept);
 }
 
-store::fault apply(store::transaction &to, const change &one, std::span<const std::byte> record_bytes, std::int64_t now,
-                   outcome &result)
+store::fault apply(store::transaction &transaction, const token_change &change, std::span<const std::byte> record_bytes,
+                   std::int64_t now, change_result &result)
 {
-    meta &info = to.info();
-    known what;
-    result = outcome::older;
+    meta_record &info = transaction.info();
+    known_token known;
+    result = change_result::older;
 
     // What takes access away is not held up by a snapshot, which may still be on its way.
-    if (one.kind == change_kind::put && one.sequence <= info.snapshot_sequence) {
+    if (change.kind == change_kind::put && change.sequence <= info.snapshot_sequence) {
         return {};
     }
-    if (const store::fault problem = look_up(to, one.of, what)) {
+    if (const store::fault problem = look_up(transaction, change.digest, known)) {
         return problem;
     }
-    if (one.sequence <= what.sequence && (one.kind != change_kind::deny || one.sequence != 0)) {
+    if (change.sequence <= known.sequence && (change.kind != change_kind::deny || change.sequence != 0)) {
         return {};
     }
 
-    result = what.is_damaged ? outcome::repaired : outcome::applied;
-    if (one.kind == change_kind::deny) {
-        return deny(to, one, what, now);
+    result = known.is_damaged ? change_result::repaired : change_result::applied;
+    if (change.kind == change_kind::deny) {
+        return deny(transaction, change, known, now);
     }
 
-    info.last_sequence = std::max(info.last_sequence, one.sequence);
-    if (one.kind == change_kind::revoke) {
-        return revoke(to, one, what, now);
+    info.last_sequence = std::max(info.last_sequence, change.sequence);
+    if (change.kind == change_kind::revoke) {
+        return revoke(transaction, change, known, now);
     }
-    if (one.kind == change_kind::remove) {
-        return remove(to, one, what, now);
+    if (change.kind == change_kind::remove) {
+        return remove(transaction, change, known, now);
     }
 
-    record token;
-    if (const codec_error error = decode(make_token_key(one.of), record_bytes, token); error != codec_error::none) {
+    token_record token;
+    if (const codec_error error = decode(make_token_key(change.digest), record_bytes, token);
+        error != codec_error::none) {
         return store::from_codec(error);
     }
-    token.local_revoked_at = what.is_damaged ? 0 : what.token.local_revoked_at;
-    return to.put(one.of, token);
+    token.local_revoked_at = known.is_damaged ? 0 : known.token.local_revoked_at;
+    return transaction.put(change.digest, token);
 }
 
 }  // namespace pat::cli

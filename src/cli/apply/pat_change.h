@@ -19,10 +19,10 @@ enum class change_kind : std::uint8_t {
     deny,  ///< a line that can't be used: perhaps it was a revocation
 };
 
-struct change {
+struct token_change {
     change_kind kind;
     bool revokes;  ///< it takes access away, or it is a put of a token that is revoked
-    digest of;
+    token_digest digest;
     std::uint64_t sequence;  ///< 0 for a denial whose sequence is not certain
     std::int64_t time;       ///< of a revocation: when the source revoked it
     std::size_t record_at;   ///< of a put: where its record is in batch::records
@@ -31,30 +31,30 @@ struct change {
 
 /// Changes in the order in which they came.
 struct batch {
-    std::vector<change> changes;
+    std::vector<token_change> changes;
     std::vector<std::byte> records;
 
-    void add(const change &one) { changes.push_back(one); }
-    void add(change one, std::span<const std::byte> record);
+    void add(const token_change &change) { changes.push_back(change); }
+    void add(token_change change, std::span<const std::byte> record);
 
     /// Removes the first so many.
     void drop(std::size_t count);
 
-    [[nodiscard]] std::span<const std::byte> record_of(const change &one) const noexcept
+    [[nodiscard]] std::span<const std::byte> record_of(const token_change &change) const noexcept
     {
-        return std::span{records}.subspan(one.record_at, one.record_size);
+        return std::span{records}.subspan(change.record_at, change.record_size);
     }
 };
 
 /// What became of a change.
-enum class outcome : std::uint8_t {
+enum class change_result : std::uint8_t {
     applied,
     older,     ///< its sequence is not higher than that of what the store knows of the token
     repaired,  ///< applied to a token whose record was damaged
 };
 
 /// Applies one change. No revocation on this host is undone, and nothing that is older counts.
-store::fault apply(store::transaction &to, const change &one, std::span<const std::byte> record, std::int64_t now,
-                   outcome &result);
+store::fault apply(store::transaction &transaction, const token_change &change, std::span<const std::byte> record,
+                   std::int64_t now, change_result &result);
 
 }  // namespace pat::cli

@@ -16,10 +16,10 @@ using simdjson::dom::element;
 using simdjson::dom::object;
 
 /// A field of a message that is not a put, and what reads it.
-struct field {
+struct message_field {
     std::string_view name;
     bool is_required;
-    void (*read)(const element &value, message &out);
+    void (*read)(const element &value, apply_message &out);
 };
 
 std::string read_short_text(const element &value, std::size_t most)
@@ -31,75 +31,80 @@ std::string read_short_text(const element &value, std::size_t most)
     return std::string{text};
 }
 
-constexpr field seq{"seq", true, [](const element &value, message &out) { out.sequence = read_sequence(value); }};
-constexpr field the_digest{"digest", true,
-                           [](const element &value, message &out) { out.of = parse_digest(read_text(value)); }};
-constexpr field revoked_at{"revoked_at", false,
-                           [](const element &value, message &out) { out.time = read_time(value); }};
-constexpr field at{"at", false, [](const element &value, message &out) { out.time = read_time(value); }};
-constexpr field cursor{
-    "cursor", true, [](const element &value, message &out) { out.cursor = read_short_text(value, max_cursor_length); }};
-constexpr field after{
-    "after", false, [](const element &value, message &out) { out.after = read_short_text(value, max_cursor_length); }};
-constexpr field epoch{"epoch", true,
-                      [](const element &value, message &out) { out.epoch = read_short_text(value, max_epoch_length); }};
+constexpr message_field seq{"seq", true,
+                            [](const element &value, apply_message &out) { out.sequence = read_sequence(value); }};
+constexpr message_field the_digest{
+    "digest", true, [](const element &value, apply_message &out) { out.digest = parse_digest(read_text(value)); }};
+constexpr message_field revoked_at{"revoked_at", false,
+                                   [](const element &value, apply_message &out) { out.time = read_time(value); }};
+constexpr message_field heartbeat_at{"at", false,
+                                     [](const element &value, apply_message &out) { out.time = read_time(value); }};
+constexpr message_field cursor{"cursor", true, [](const element &value, apply_message &out) {
+                                   out.cursor = read_short_text(value, max_cursor_length);
+                               }};
+constexpr message_field after{"after", false, [](const element &value, apply_message &out) {
+                                  out.after = read_short_text(value, max_cursor_length);
+                              }};
+constexpr message_field epoch{"epoch", true, [](const element &value, apply_message &out) {
+                                  out.epoch = read_short_text(value, max_epoch_length);
+                              }};
 
-void read_fields(const object &from, std::initializer_list<field> known, message &out)
+void read_fields(const object &object, std::initializer_list<message_field> known, apply_message &out)
 {
     std::vector<std::string_view> seen{"op"};
 
-    for (const auto &[name, value] : from) {
+    for (const auto &[name, value] : object) {
         if (name == "op") {
             continue;
         }
-        const auto *which = std::ranges::find(known, name, &field::name);
-        if (which == known.end()) {
+        const auto *field = std::ranges::find(known, name, &message_field::name);
+        if (field == known.end()) {
             throw bad_value{"unknown field \"" + printable(name.substr(0, 64)) + '"'};
         }
         if (std::ranges::find(seen, name) != seen.end()) {
             throw bad_value{std::string{name} + ": given twice"};
         }
         seen.push_back(name);
-        if (which->is_required || !value.is_null()) {
-            with_name(std::string{name}.c_str(), [&, &value = value] { which->read(value, out); });
+        if (field->is_required || !value.is_null()) {
+            with_name(std::string{name}.c_str(), [&, &value = value] { field->read(value, out); });
         }
     }
 
-    for (const field &one : known) {
-        if (one.is_required && std::ranges::find(seen, one.name) == seen.end()) {
-            throw bad_value{"no field \"" + std::string{one.name} + '"'};
+    for (const message_field &known_field : known) {
+        if (known_field.is_required && std::ranges::find(seen, known_field.name) == seen.end()) {
+            throw bad_value{"no field \"" + std::string{known_field.name} + '"'};
         }
     }
 }
 
-void read_put(const object &from, message &out)
+void read_put(const object &object, apply_message &out)
 {
-    out.of = read_record(from, record_form::change, nullptr, out.token);
+    out.digest = read_record(object, record_form::change, nullptr, out.token);
 
-    if (element value; from.at_key("seq").get(value) == simdjson::SUCCESS && !value.is_null()) {
+    if (element value; object.at_key("seq").get(value) == simdjson::SUCCESS && !value.is_null()) {
         out.sequence = out.token.sequence;
     }
 }
 
 struct operation_name {
     std::string_view name;
-    operation is;
+    message_kind kind;
 };
 
 constexpr operation_name operations[] = {
-    {"put", operation::put},
-    {"revoke", operation::revoke},
-    {"delete", operation::remove},
-    {"commit", operation::commit},
-    {"heartbeat", operation::heartbeat},
-    {"snapshot_begin", operation::snapshot_begin},
-    {"snapshot_end", operation::snapshot_end},
+    {"put", message_kind::put},
+    {"revoke", message_kind::revoke},
+    {"delete", message_kind::remove},
+    {"commit", message_kind::commit},
+    {"heartbeat", message_kind::heartbeat},
+    {"snapshot_begin", message_kind::snapshot_begin},
+    {"snapshot_end", message_kind::snapshot_end},
 };
 
-operation read_operation(const object &from)
+message_kind read_operation(const object &object)
 {
     std::optional<std::string_view> name;
-    for (const auto &[key, value] : from) {
+    for (const auto &[key, value] : object) {
         if (key == "op") {
             if (name) {
                 throw bad_value{"op: given twice"};
@@ -115,7 +120,7 @@ operation read_operation(const object &from)
     if (found == std::end(operations)) {
         throw bad_value{"unknown op \"" + printable(name->substr(0, 64)) + '"'};
     }
-    return found->is;
+    return found->kind;
 }
 
 /// What follows the colon behind a name, if there is one.
@@ -198,7 +203,7 @@ std::vector<std::string_view> names_in(std::string_view text, std::string_view n
     return found;
 }
 
-std::optional<digest> try_digest(std::string_view text)
+std::optional<token_digest> try_digest(std::string_view text)
 {
     try {
         return parse_digest(text);
@@ -209,28 +214,28 @@ std::optional<digest> try_digest(std::string_view text)
 
 }  // namespace
 
-message read_message(const object &from)
+apply_message read_message(const object &object)
 {
-    message result;
-    result.is = read_operation(from);
+    apply_message result;
+    result.kind = read_operation(object);
 
-    switch (result.is) {
-    case operation::put: read_put(from, result); break;
-    case operation::revoke: read_fields(from, {seq, the_digest, revoked_at}, result); break;
-    case operation::remove: read_fields(from, {seq, the_digest}, result); break;
-    case operation::commit: read_fields(from, {cursor, after}, result); break;
-    case operation::heartbeat: read_fields(from, {at}, result); break;
-    case operation::snapshot_begin: read_fields(from, {epoch, seq}, result); break;
-    case operation::snapshot_end: read_fields(from, {cursor, at}, result); break;
+    switch (result.kind) {
+    case message_kind::put: read_put(object, result); break;
+    case message_kind::revoke: read_fields(object, {seq, the_digest, revoked_at}, result); break;
+    case message_kind::remove: read_fields(object, {seq, the_digest}, result); break;
+    case message_kind::commit: read_fields(object, {cursor, after}, result); break;
+    case message_kind::heartbeat: read_fields(object, {heartbeat_at}, result); break;
+    case message_kind::snapshot_begin: read_fields(object, {epoch, seq}, result); break;
+    case message_kind::snapshot_end: read_fields(object, {cursor, heartbeat_at}, result); break;
     }
     return result;
 }
 
-hint read_hint(const object &from)
+line_hint read_hint(const object &object)
 {
-    hint result;
+    line_hint result;
     int sequences = 0;
-    for (const auto &[name, value] : from) {
+    for (const auto &[name, value] : object) {
         std::string_view text;
         std::uint64_t number = 0;
 
@@ -241,8 +246,8 @@ hint read_hint(const object &from)
         } else if (name == "id" && text.size() <= max_id_length) {
             result.id = printable(text);
         } else if (name == "digest") {
-            if (const auto of = try_digest(text)) {
-                result.digests.push_back(*of);
+            if (const auto digest = try_digest(text)) {
+                result.digests.push_back(*digest);
             }
         }
     }
@@ -252,16 +257,16 @@ hint read_hint(const object &from)
     return result;
 }
 
-hint read_hint(std::string_view text)
+line_hint read_hint(std::string_view text)
 {
     constexpr std::size_t digits = 2 * digest_length;
 
-    hint result;
+    line_hint result;
     for (const auto find : {fields_of, names_in}) {
         for (const std::string_view value : find(text, "digest")) {
             if (value.size() > digits && value.front() == '"') {
-                if (const auto of = try_digest(value.substr(1, digits))) {
-                    result.digests.push_back(*of);
+                if (const auto digest = try_digest(value.substr(1, digits))) {
+                    result.digests.push_back(*digest);
                 }
             }
         }

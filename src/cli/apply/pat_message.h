@@ -16,12 +16,12 @@
 /// The lines that "patctl apply" reads: docs/patctl.md, "apply".
 namespace pat::cli {
 
-enum class operation : unsigned char { put, revoke, remove, commit, heartbeat, snapshot_begin, snapshot_end };
+enum class message_kind : unsigned char { put, revoke, remove, commit, heartbeat, snapshot_begin, snapshot_end };
 
-struct message {
-    operation is = operation::commit;
-    digest of{};                            ///< put, revoke, remove
-    draft token;                            ///< put
+struct apply_message {
+    message_kind kind = message_kind::commit;
+    token_digest digest{};                  ///< put, revoke, remove
+    record_draft token;                     ///< put
     std::optional<std::uint64_t> sequence;  ///< put (which may lack it), revoke, remove, snapshot_begin
     std::int64_t time = 0;                  ///< revoke, heartbeat, snapshot_end; 0 if it was not given
     std::string cursor;                     ///< commit, snapshot_end
@@ -30,18 +30,18 @@ struct message {
 };
 
 /// Throws bad_value for a line that can't be used.
-[[nodiscard]] message read_message(const simdjson::dom::object &from);
+[[nodiscard]] apply_message read_message(const simdjson::dom::object &object);
 
 /// What can be told about a line that can't be used.
-struct hint {
-    std::vector<digest> digests;            ///< of the tokens it is about
+struct line_hint {
+    std::vector<token_digest> digests;      ///< of the tokens it is about
     std::optional<std::uint64_t> sequence;  ///< if it is certain
     std::string id;                         ///< empty if it can't
 };
 
-[[nodiscard]] hint read_hint(const simdjson::dom::object &from);
+[[nodiscard]] line_hint read_hint(const simdjson::dom::object &object);
 
 /// The same for a line that is not JSON.
-[[nodiscard]] hint read_hint(std::string_view text);
+[[nodiscard]] line_hint read_hint(std::string_view text);
 
 }  // namespace pat::cli

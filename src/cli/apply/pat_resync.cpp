@@ -35,13 +35,13 @@ constexpr std::uint64_t order_of_row(std::uint64_t sequence)
 }
 
 struct item_header {
-    digest of;
+    token_digest digest;
     std::uint64_t order;
     std::uint16_t size;
 };
 
 /// Whether a token is let in, as far as it goes by the token.
-bool is_let_in(const record &token, std::int64_t now)
+bool is_let_in(const token_record &token, std::int64_t now)
 {
     return !token.is_revoked() && (token.expires_at == 0 || token.expires_at > now);
 }
@@ -55,23 +55,23 @@ spool::~spool()
     }
 }
 
-void spool::add(const digest &of, std::uint64_t order, std::span<const std::byte> record)
+void spool::add(const token_digest &digest, std::uint64_t order, std::span<const std::byte> record)
 {
     item_header header{};
-    header.of = of;
+    header.digest = digest;
     header.order = order;
     header.size = static_cast<std::uint16_t>(record.size());
     const auto *bytes = reinterpret_cast<const std::byte *>(&header);
 
-    bucket &to = buckets_[std::to_integer<std::size_t>(of[0])];
-    if (to.in_memory.size() + sizeof header + record.size() > max_bucket_in_memory) {
-        write_out(to);
+    spool_bucket &bucket = buckets_[std::to_integer<std::size_t>(digest[0])];
+    if (bucket.in_memory.size() + sizeof header + record.size() > max_bucket_in_memory) {
+        write_out(bucket);
     }
-    to.in_memory.insert(to.in_memory.end(), bytes, bytes + sizeof header);
-    to.in_memory.insert(to.in_memory.end(), record.begin(), record.end());
+    bucket.in_memory.insert(bucket.in_memory.end(), bytes, bytes + sizeof header);
+    bucket.in_memory.insert(bucket.in_memory.end(), record.begin(), record.end());
 }
 
-void spool::write_out(bucket &from)
+void spool::write_out(spool_bucket &bucket)
 {
     const auto fail = [&] {
         throw failure{exit_status::fault, "the snapshot in \"" + folder_ + "\": " + error_text(errno)};
@@ -85,9 +85,9 @@ void spool::write_out(bucket &from)
         }
     }
 
-    for (std::size_t done = 0; done < from.in_memory.size();) {
-        const ssize_t written =
-            pwrite(fd_, from.in_memory.data() + done, from.in_memory.size() - done, size_ + static_cast<off_t>(done));
+    for (std::size_t done = 0; done < bucket.in_memory.size();) {
+        const ssize_t written = pwrite(fd_, bucket.in_memory.data() + done, bucket.in_memory.size() - done,
+                                       size_ + static_cast<off_t>(done));
         if (written > 0) {
             done += static_cast<std::size_t>(written);
         } else if (errno != EINTR) {
@@ -95,60 +95,61 @@ void spool::write_out(bucket &from)
         }
     }
 
-    from.in_file.push_back({size_, from.in_memory.size()});
-    size_ += static_cast<off_t>(from.in_memory.size());
-    from.in_memory.clear();
+    bucket.in_file.push_back({size_, bucket.in_memory.size()});
+    size_ += static_cast<off_t>(bucket.in_memory.size());
+    bucket.in_memory.clear();
 }
 
-void spool::read(std::size_t which, collection &out) const
+void spool::read(std::size_t bucket, collection &out) const
 {
     const auto take = [&](std::span<const std::byte> bytes) {
         while (!bytes.empty()) {
             item_header header;
             std::memcpy(&header, bytes.data(), sizeof header);
             bytes = bytes.subspan(sizeof header);
-            out.add(header.of, header.order, bytes.first(header.size));
+            out.add(header.digest, header.order, bytes.first(header.size));
             bytes = bytes.subspan(header.size);
         }
     };
 
     std::vector<std::byte> bytes;
-    for (const piece &one : buckets_[which].in_file) {
-        bytes.resize(one.size);
-        for (std::size_t done = 0; done < one.size;) {
-            const ssize_t got = pread(fd_, bytes.data() + done, one.size - done, one.at + static_cast<off_t>(done));
-            if (got > 0) {
-                done += static_cast<std::size_t>(got);
-            } else if (got == 0 || errno != EINTR) {
+    for (const spool_piece &piece : buckets_[bucket].in_file) {
+        bytes.resize(piece.size);
+        for (std::size_t done = 0; done < piece.size;) {
+            const ssize_t length =
+                pread(fd_, bytes.data() + done, piece.size - done, piece.offset + static_cast<off_t>(done));
+            if (length > 0) {
+                done += static_cast<std::size_t>(length);
+            } else if (length == 0 || errno != EINTR) {
                 throw failure{exit_status::fault, "the snapshot in \"" + folder_ + "\": " + error_text(errno)};
             }
         }
         take(bytes);
     }
-    take(buckets_[which].in_memory);
+    take(buckets_[bucket].in_memory);
 }
 
 /// What a step does to one token. LMDB allows no look back once something was written, so it is found out before.
-struct resync::action {
-    enum class kind : unsigned char { put, append, erase, withdraw, deny };
+struct resync::merge_action {
+    enum class action_kind : unsigned char { put, append, erase, withdraw, deny };
 
-    kind is;
-    digest of;
+    action_kind kind;
+    token_digest digest;
     std::size_t row;                ///< of put and append
     std::int64_t local_revoked_at;  ///< what the store has there
     std::int64_t revoked_at = 0;    ///< a revocation that overtook the row
     std::uint64_t sequence = 0;     ///< of that
 };
 
-void resync::add(const digest &of, std::uint64_t sequence, std::span<const std::byte> record)
+void resync::add(const token_digest &digest, std::uint64_t sequence, std::span<const std::byte> record)
 {
     counts_.received++;
-    spool_.add(of, order_of_row(sequence), record);
+    spool_.add(digest, order_of_row(sequence), record);
 }
 
-void resync::deny(const digest &of, std::optional<std::uint64_t> sequence)
+void resync::deny(const token_digest &digest, std::optional<std::uint64_t> sequence)
 {
-    spool_.add(of, sequence ? order_of_row(*sequence) - 1 : last_order, {});
+    spool_.add(digest, sequence ? order_of_row(*sequence) - 1 : last_order, {});
 }
 
 void resync::begin(pass next)
@@ -186,7 +187,7 @@ void resync::prepare()
     }
 
     at_ = {};
-    at_.of[0] = static_cast<std::byte>(end_bucket_);
+    at_.digest[0] = static_cast<std::byte>(end_bucket_);
     rows_ = {};
     while (end_bucket_ < spool::buckets && rows_.size() < max_step) {
         spool_.read(end_bucket_++, rows_);
@@ -195,7 +196,7 @@ void resync::prepare()
     rows_.keep_last([](std::uint64_t, std::uint64_t) {});
 }
 
-store::fault resync::step(store::transaction &change)
+store::fault resync::step(store::transaction &transaction)
 {
     step_counts_ = {};
     step_removal_ = {};
@@ -203,20 +204,20 @@ store::fault resync::step(store::transaction &change)
     next_ = at_;
     next_stage_ = stage_;
     now_ = std::max<std::int64_t>(1, std::time(nullptr));
-    removal_.tokens = change.info().tokens;
+    removal_.tokens = transaction.info().tokens;
 
     if (stage_ == stage::tombstones) {
-        return drop_tombstones(change);
+        return drop_tombstones(transaction);
     }
 
-    std::vector<action> plan;
-    if (const store::fault problem = plan_merge(change, plan)) {
+    std::vector<merge_action> plan;
+    if (const store::fault problem = plan_merge(transaction, plan)) {
         return problem;
     }
     if (next_.is_end && end_bucket_ == spool::buckets) {
         next_stage_ = stage::tombstones;
     }
-    return pass_ == pass::weigh ? store::fault{} : carry_out(change, plan);
+    return pass_ == pass::weigh ? store::fault{} : carry_out(transaction, plan);
 }
 
 void resync::move_on() noexcept
@@ -236,35 +237,35 @@ void resync::move_on() noexcept
     }
 }
 
-record resync::row(std::size_t at) const
+token_record resync::row_at(std::size_t row) const
 {
-    record result;
-    const auto item = rows_[at];
-    static_cast<void>(decode(make_token_key(item.of), item.record, result));  // as it was encoded here
+    token_record result;
+    const auto item = rows_[row];
+    static_cast<void>(decode(make_token_key(item.digest), item.record, result));  // as it was encoded here
     return result;
 }
 
-store::fault resync::plan_merge(store::transaction &change, std::vector<action> &plan)
+store::fault resync::plan_merge(store::transaction &transaction, std::vector<merge_action> &plan)
 {
-    change.seek(at_.of);
+    transaction.seek(at_.digest);
 
     for (std::size_t work = 0;; work++) {
-        digest of;
-        record stored;
+        token_digest digest;
+        token_record stored;
         bool is_last = false;  // the store has nothing more
-        const store::fault problem = change.next(of, stored, is_last);
+        const store::fault problem = transaction.next(digest, stored, is_last);
         const bool is_damaged = problem.kind == store::fault_kind::bad_record;
         if (problem && !is_damaged) {
             return problem;
         }
 
-        const bool is_behind = is_last || std::to_integer<std::size_t>(of[0]) >= end_bucket_;
-        for (; next_.row < rows_.size() && (is_behind || rows_[next_.row].of < of); next_.row++, work++) {
+        const bool is_behind = is_last || std::to_integer<std::size_t>(digest[0]) >= end_bucket_;
+        for (; next_.row < rows_.size() && (is_behind || rows_[next_.row].digest < digest); next_.row++, work++) {
             if (work >= max_step) {
-                next_.of = rows_[next_.row].of;
+                next_.digest = rows_[next_.row].digest;
                 return {};
             }
-            if (const store::fault failed = plan_new(change, next_.row, is_last, plan)) {
+            if (const store::fault failed = plan_new(transaction, next_.row, is_last, plan)) {
                 return failed;
             }
         }
@@ -273,81 +274,83 @@ store::fault resync::plan_merge(store::transaction &change, std::vector<action> 
             return {};
         }
         if (work >= max_step) {
-            next_.of = of;
+            next_.digest = digest;
             return {};
         }
 
-        if (next_.row < rows_.size() && rows_[next_.row].of == of) {
-            plan_both(change.info(), next_.row++, stored, is_damaged, plan);
+        if (next_.row < rows_.size() && rows_[next_.row].digest == digest) {
+            plan_both(transaction.info(), next_.row++, stored, is_damaged, plan);
         } else {
-            plan_missing(change.info(), of, stored, is_damaged, plan);
+            plan_missing(transaction.info(), digest, stored, is_damaged, plan);
         }
         if (is_damaged && pass_ == pass::full) {
-            repaired_.push_back(of);
+            repaired_.push_back(digest);
         }
     }
 }
 
 /// A row without a record.
-store::fault resync::plan_new(store::transaction &change, std::size_t at, bool is_last, std::vector<action> &plan)
+store::fault resync::plan_new(store::transaction &transaction, std::size_t row, bool is_last,
+                              std::vector<merge_action> &plan)
 {
-    const auto item = rows_[at];
+    const auto item = rows_[row];
     if (item.record.empty() || pass_ != pass::full) {
         return {};
     }
 
     tombstone grave;
     bool is_buried = false;
-    const store::fault problem = change.get(item.of, grave, is_buried);
+    const store::fault problem = transaction.get(item.digest, grave, is_buried);
     if (problem) {
         // A tombstone that is damaged may have been newer than the row.
         return problem.kind == store::fault_kind::bad_record ? store::fault{} : problem;
     }
 
-    action one{is_last ? action::kind::append : action::kind::put, item.of, at, 0};
+    merge_action action{is_last ? merge_action::action_kind::append : merge_action::action_kind::put, item.digest, row,
+                        0};
     if (is_buried && grave.sequence > sequence_) {
         if (!grave.revoked) {
             return {};
         }
-        one = {action::kind::put, item.of, at, 0, grave.deleted_at, grave.sequence};
+        action = {merge_action::action_kind::put, item.digest, row, 0, grave.deleted_at, grave.sequence};
     }
-    plan.push_back(one);
+    plan.push_back(action);
     return {};
 }
 
 /// A row with a record.
-void resync::plan_both(const meta &info, std::size_t at, const record &stored, bool is_damaged,
-                       std::vector<action> &plan)
+void resync::plan_both(const meta_record &info, std::size_t row, const token_record &stored, bool is_damaged,
+                       std::vector<merge_action> &plan)
 {
-    const auto item = rows_[at];
+    const auto item = rows_[row];
     step_removal_.live_kept += !is_damaged && is_let_in(stored, now_) ? 1 : 0;
     const bool is_current = !is_damaged && stored.generation == info.generation;
 
     if (item.record.empty()) {
         if (!is_damaged && stored.sequence <= sequence_ && !(stored.denied && is_current)) {
-            plan.push_back({action::kind::deny, item.of, at, 0});
+            plan.push_back({merge_action::action_kind::deny, item.digest, row, 0});
         }
         return;
     }
-    if (pass_ != pass::full && row(at).revoked_at == 0) {
+    if (pass_ != pass::full && row_at(row).revoked_at == 0) {
         return;
     }
     if (is_damaged) {
-        plan.push_back({action::kind::put, item.of, at, 0});
+        plan.push_back({merge_action::action_kind::put, item.digest, row, 0});
         return;
     }
     if (stored.sequence <= sequence_) {
-        record wanted = row(at);
+        token_record wanted = row_at(row);
         wanted.local_revoked_at = stored.local_revoked_at;
         if (!is_current || wanted != stored) {
-            plan.push_back({action::kind::put, item.of, at, stored.local_revoked_at});
+            plan.push_back({merge_action::action_kind::put, item.digest, row, stored.local_revoked_at});
         }
     }
 }
 
 /// A record without a row. One that was revoked on this host stays, and is revoked by the source from then on.
-void resync::plan_missing(const meta &info, const digest &of, const record &stored, bool is_damaged,
-                          std::vector<action> &plan)
+void resync::plan_missing(const meta_record &info, const token_digest &digest, const token_record &stored,
+                          bool is_damaged, std::vector<merge_action> &plan)
 {
     const bool is_newer = !is_damaged && stored.sequence > sequence_;
     const bool is_kept = !is_damaged && stored.local_revoked_at != 0;
@@ -361,46 +364,48 @@ void resync::plan_missing(const meta &info, const digest &of, const record &stor
         if (pass_ != pass::full) {
             return;
         }
-        plan.push_back({is_kept ? action::kind::withdraw : action::kind::erase, of, 0, 0});
+        plan.push_back(
+            {is_kept ? merge_action::action_kind::withdraw : merge_action::action_kind::erase, digest, 0, 0});
     }
 }
 
-store::fault resync::carry_out(store::transaction &change, const std::vector<action> &plan)
+store::fault resync::carry_out(store::transaction &transaction, const std::vector<merge_action> &plan)
 {
-    for (const action &one : plan) {
-        record token;
+    for (const merge_action &action : plan) {
+        token_record token;
         bool found = false;
         store::fault problem;
 
-        switch (one.is) {
-        case action::kind::put:
-        case action::kind::append:
-            token = row(one.row);
-            token.local_revoked_at = one.local_revoked_at;
-            if (one.revoked_at != 0) {
-                token.revoked_at = one.revoked_at;
-                token.sequence = one.sequence;
+        switch (action.kind) {
+        case merge_action::action_kind::put:
+        case merge_action::action_kind::append:
+            token = row_at(action.row);
+            token.local_revoked_at = action.local_revoked_at;
+            if (action.revoked_at != 0) {
+                token.revoked_at = action.revoked_at;
+                token.sequence = action.sequence;
             }
-            problem = one.is == action::kind::append ? change.append(one.of, token) : change.put(one.of, token);
+            problem = action.kind == merge_action::action_kind::append ? transaction.append(action.digest, token)
+                                                                       : transaction.put(action.digest, token);
             step_counts_.written++;
             break;
-        case action::kind::erase:
-            problem = change.erase(one.of);
+        case merge_action::action_kind::erase:
+            problem = transaction.erase(action.digest);
             step_counts_.removed++;
             break;
-        case action::kind::withdraw:
-            problem = change.get(one.of, token, found);
+        case merge_action::action_kind::withdraw:
+            problem = transaction.get(action.digest, token, found);
             token.sequence = sequence_;
             if (token.revoked_at == 0) {
                 token.revoked_at = token.local_revoked_at;
             }
-            problem = problem ? problem : change.put(one.of, token);
+            problem = problem ? problem : transaction.put(action.digest, token);
             step_counts_.removed++;
             break;
-        case action::kind::deny:
-            problem = change.get(one.of, token, found);
+        case merge_action::action_kind::deny:
+            problem = transaction.get(action.digest, token, found);
             token.denied = true;
-            problem = problem ? problem : change.put(one.of, token);
+            problem = problem ? problem : transaction.put(action.digest, token);
             step_counts_.written++;
             break;
         }
@@ -411,15 +416,15 @@ store::fault resync::carry_out(store::transaction &change, const std::vector<act
     return {};
 }
 
-store::fault resync::drop_tombstones(store::transaction &change)
+store::fault resync::drop_tombstones(store::transaction &transaction)
 {
-    std::vector<digest> old;
+    std::vector<token_digest> old;
     bool is_last = false;
 
     while (old.size() < max_step) {
-        digest of;
+        token_digest digest;
         tombstone grave;
-        const store::fault problem = change.next(of, grave, is_last);
+        const store::fault problem = transaction.next(digest, grave, is_last);
         if (problem && problem.kind != store::fault_kind::bad_record) {
             return problem;
         }
@@ -427,11 +432,11 @@ store::fault resync::drop_tombstones(store::transaction &change)
             break;
         }
         if (problem || grave.sequence <= sequence_) {
-            old.push_back(of);
+            old.push_back(digest);
         }
     }
-    for (const digest &of : old) {
-        if (const store::fault problem = change.unbury(of)) {
+    for (const token_digest &digest : old) {
+        if (const store::fault problem = transaction.unbury(digest)) {
             return problem;
         }
     }

@@ -37,28 +37,28 @@ public:
     ~spool();
 
     /// As for a collection. Throws a failure if the file can't be written.
-    void add(const digest &of, std::uint64_t order, std::span<const std::byte> record);
+    void add(const token_digest &digest, std::uint64_t order, std::span<const std::byte> record);
 
     /// Appends what was added to a bucket.
-    void read(std::size_t which, collection &out) const;
+    void read(std::size_t bucket, collection &out) const;
 
 private:
-    struct piece {
-        off_t at;
+    struct spool_piece {
+        off_t offset;
         std::size_t size;
     };
 
-    struct bucket {
-        std::vector<piece> in_file;
+    struct spool_bucket {
+        std::vector<spool_piece> in_file;
         std::vector<std::byte> in_memory;
     };
 
-    void write_out(bucket &from);
+    void write_out(spool_bucket &bucket);
 
     std::string folder_;
     int fd_ = -1;
     off_t size_ = 0;
-    std::array<bucket, buckets> buckets_;
+    std::array<spool_bucket, buckets> buckets_;
 };
 
 /// One full resync, from the first token to the last of its transactions.
@@ -76,11 +76,11 @@ public:
     [[nodiscard]] std::uint64_t sequence() const noexcept { return sequence_; }
 
     /// A token of the snapshot. Of several with the same digest, the one with the highest sequence counts.
-    void add(const digest &of, std::uint64_t sequence, std::span<const std::byte> record);
+    void add(const token_digest &digest, std::uint64_t sequence, std::span<const std::byte> record);
 
     /// A token that is in the snapshot, but in a form that can't be used: what the store holds of it is denied. A good
     /// row with the same sequence, if that is certain, or a higher one counts instead.
-    void deny(const digest &of, std::optional<std::uint64_t> sequence);
+    void deny(const token_digest &digest, std::optional<std::uint64_t> sequence);
 
     /// What a snapshot would do to the tokens of the store.
     struct removal {
@@ -114,7 +114,7 @@ public:
 
     /// Brings the next part of the store in line with the snapshot, in one transaction of bounded size. Calling it
     /// again with a new transaction, without a move_on() in between, does the same once more.
-    store::fault step(store::transaction &change);
+    store::fault step(store::transaction &transaction);
 
     /// The transaction of the last step() is durable.
     void move_on() noexcept;
@@ -127,23 +127,25 @@ public:
     [[nodiscard]] std::uint64_t merged() const noexcept { return merged_; }
 
     /// The damaged records that the last step replaced or removed.
-    [[nodiscard]] const std::vector<digest> &repaired() const noexcept { return repaired_; }
+    [[nodiscard]] const std::vector<token_digest> &repaired() const noexcept { return repaired_; }
 
 private:
     enum class stage : unsigned char { tokens, tombstones, end };
 
-    struct action;
+    struct merge_action;
 
     void begin(pass next);
     void end_pass();
-    store::fault plan_merge(store::transaction &change, std::vector<action> &plan);
-    store::fault plan_new(store::transaction &change, std::size_t at, bool is_last, std::vector<action> &plan);
-    void plan_both(const meta &info, std::size_t at, const record &stored, bool is_damaged, std::vector<action> &plan);
-    void plan_missing(const meta &info, const digest &of, const record &stored, bool is_damaged,
-                      std::vector<action> &plan);
-    store::fault carry_out(store::transaction &change, const std::vector<action> &plan);
-    store::fault drop_tombstones(store::transaction &change);
-    [[nodiscard]] record row(std::size_t at) const;
+    store::fault plan_merge(store::transaction &transaction, std::vector<merge_action> &plan);
+    store::fault plan_new(store::transaction &transaction, std::size_t row, bool is_last,
+                          std::vector<merge_action> &plan);
+    void plan_both(const meta_record &info, std::size_t row, const token_record &stored, bool is_damaged,
+                   std::vector<merge_action> &plan);
+    void plan_missing(const meta_record &info, const token_digest &digest, const token_record &stored, bool is_damaged,
+                      std::vector<merge_action> &plan);
+    store::fault carry_out(store::transaction &transaction, const std::vector<merge_action> &plan);
+    store::fault drop_tombstones(store::transaction &transaction);
+    [[nodiscard]] token_record row_at(std::size_t row) const;
 
     std::uint64_t sequence_;
     spool spool_;
@@ -160,8 +162,8 @@ private:
     /// How far the merge of these is.
     struct place {
         bool is_end = false;
-        std::size_t row = 0;  ///< of rows_
-        digest of{};          ///< in the store
+        std::size_t row = 0;    ///< of rows_
+        token_digest digest{};  ///< in the store
     };
     place at_{.is_end = true};
 
@@ -171,7 +173,7 @@ private:
     counts step_counts_;
     removal step_removal_;
     std::int64_t now_ = 0;
-    std::vector<digest> repaired_;
+    std::vector<token_digest> repaired_;
 };
 
 }  // namespace pat::cli

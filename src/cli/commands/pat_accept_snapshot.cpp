@@ -18,21 +18,21 @@ constexpr const char *examples = R"(Examples:
 
 /// Accepts the snapshot that apply holds back, or the first one of a store that has no source yet. It counts once: the
 /// end of a snapshot removes it.
-exit_status accept_snapshot(const context &with)
+exit_status accept_snapshot(const command_context &context)
 {
     store::writer writer;
-    require(with.folder(), writer.open(with.enter().c_str(), with.map_size));
+    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
 
     store::held_snapshot held;
     std::string epoch;
     bool found = false;
-    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
-        if (const store::fault problem = change.get(held, found)) {
+    require(context.folder(), writer.update([&](store::transaction &transaction) -> store::fault {
+        if (const store::fault problem = transaction.get(held, found)) {
             return problem;
         }
-        if (!found && !store::is_followed(change.info()) && change.info().tokens > 0) {
+        if (!found && !store::is_followed(transaction.info()) && transaction.info().tokens > 0) {
             found = true;
-            held.tokens = change.info().tokens;
+            held.tokens = transaction.info().tokens;
             held.is_first = true;
         }
         if (!found) {
@@ -40,16 +40,16 @@ exit_status accept_snapshot(const context &with)
         }
         epoch = held.epoch;
         held.epoch = epoch;
-        held.held_at = with.now;
+        held.held_at = context.now;
         held.is_accepted = true;
-        return change.hold(held);
+        return transaction.hold(held);
     }));
 
     if (!found) {
         complain("no snapshot is held back: there is nothing to accept");
         return exit_status::no;
     }
-    if (with.json) {
+    if (context.json) {
         write_out("{\"first\":" + std::string{held.is_first ? "true" : "false"} + ",\"removed\":"
                   + std::to_string(held.removed) + ",\"tokens\":" + std::to_string(held.tokens) + "}\n");
     }
@@ -62,11 +62,11 @@ exit_status accept_snapshot(const context &with)
 
 }  // namespace
 
-void add_accept_snapshot(CLI::App &app, context &with)
+void add_accept_snapshot(CLI::App &app, command_context &context)
 {
     CLI::App *command = app.add_subcommand("accept-snapshot", "Let the snapshot that is held back have its way, once");
     command->footer(examples);
-    command->callback([&with] { with.run = [&with] { return accept_snapshot(with); }; });
+    command->callback([&context] { context.run = [&context] { return accept_snapshot(context); }; });
 }
 
 }  // namespace pat::cli

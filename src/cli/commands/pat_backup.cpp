@@ -25,16 +25,17 @@ constexpr const char *examples = R"(Examples:
   patctl backup /var/backups/pat-$(date +%F))";
 
 /// In a child that is the store's owner: copies the store into the folder `into`, under this name.
-[[noreturn]] void copy_as_owner(const context &with, const store::descriptor &into, const char *name, uid_t owner,
-                                int answer)
+[[noreturn]] void copy_as_owner(const command_context &context, const store::descriptor &into, const char *name,
+                                uid_t owner, int answer)
 {
     constexpr mode_t writable_by_others = 022;
     try {
-        const std::string from = std::filesystem::absolute(with.folder()).string();
+        const std::string source = std::filesystem::absolute(context.folder()).string();
         become(owner);
         umask(writable_by_others);
-        const store::fault problem = fchdir(into.get()) == 0 ? store::writer::backup(from.c_str(), name, with.map_size)
-                                                             : store::from_errno(errno);
+        const store::fault problem = fchdir(into.get()) == 0
+                                         ? store::writer::backup(source.c_str(), name, context.map_size)
+                                         : store::from_errno(errno);
         if (write(answer, &problem, sizeof problem) == sizeof problem) {
             std::_Exit(EXIT_SUCCESS);
         }
@@ -46,17 +47,18 @@ constexpr const char *examples = R"(Examples:
 
 /// As root, of a store of another user's: the place is the caller's, the copy is the owner's work, and belongs to that
 /// user, so that it can be put in place of the store.
-store::fault backup_for_owner(const context &with, const std::string &to, const struct stat &original)
+store::fault backup_for_owner(const command_context &context, const std::string &destination,
+                              const struct stat &original)
 {
     constexpr const char *name = "copy";
     constexpr mode_t only_root = 0700;
 
-    require(with.folder(), store::check_way(with.folder().c_str(), original.st_uid));
+    require(context.folder(), store::check_way(context.folder().c_str(), original.st_uid));
     struct stat info;
-    if (lstat(to.c_str(), &info) == 0) {
+    if (lstat(destination.c_str(), &info) == 0) {
         return {store::fault_kind::exists, EEXIST};
     }
-    const std::string partial = to + ".partial";
+    const std::string partial = destination + ".partial";
     if (mkdir(partial.c_str(), only_root) != 0) {
         return store::from_errno(errno);
     }
@@ -73,7 +75,7 @@ store::fault backup_for_owner(const context &with, const std::string &to, const 
 
     const pid_t child = fork();
     if (child == 0) {
-        copy_as_owner(with, folder, name, original.st_uid, question.get());
+        copy_as_owner(context, folder, name, original.st_uid, question.get());
     }
     question = {};
 
@@ -93,49 +95,52 @@ store::fault backup_for_owner(const context &with, const std::string &to, const 
     if (!problem && !S_ISDIR(info.st_mode)) {
         problem = {store::fault_kind::replaced};
     }
-    if (!problem && renameat(folder.get(), name, AT_FDCWD, to.c_str()) != 0) {
+    if (!problem && renameat(folder.get(), name, AT_FDCWD, destination.c_str()) != 0) {
         problem = store::from_errno(errno);
     }
     rmdir(partial.c_str());
     return problem;
 }
 
-exit_status backup(const context &with, const std::string &to)
+exit_status backup(const command_context &context, const std::string &destination)
 {
-    if (geteuid() == 0 && check_place(to).kind == store::fault_kind::exposed) {
-        throw failure{exit_status::fault, '"' + to
+    if (geteuid() == 0 && check_place(destination).kind == store::fault_kind::exposed) {
+        throw failure{exit_status::fault, '"' + destination
                                               + "\" can't be made: root writes to no folder on whose path others can "
                                               + "put another: name one of root's"};
     }
 
     struct stat info;
-    const bool is_for_owner = geteuid() == 0 && stat(with.folder().c_str(), &info) == 0 && info.st_uid != 0;
-    const store::fault problem = is_for_owner ? backup_for_owner(with, to, info)
-                                              : store::writer::backup(with.folder().c_str(), to.c_str(), with.map_size);
+    const bool is_for_owner = geteuid() == 0 && stat(context.folder().c_str(), &info) == 0 && info.st_uid != 0;
+    const store::fault problem =
+        is_for_owner ? backup_for_owner(context, destination, info)
+                     : store::writer::backup(context.folder().c_str(), destination.c_str(), context.map_size);
     if (problem.kind == store::fault_kind::exists) {
-        const bool is_complete = lstat(to.c_str(), &info) == 0;
+        const bool is_complete = lstat(destination.c_str(), &info) == 0;
         throw failure{exit_status::fault,
-                      is_complete ? '"' + to + "\" exists already: name a new folder"
-                                  : '"' + to + ".partial\" is left of a backup that was interrupted: remove it"};
+                      is_complete
+                          ? '"' + destination + "\" exists already: name a new folder"
+                          : '"' + destination + ".partial\" is left of a backup that was interrupted: remove it"};
     }
-    if (problem.kind == store::fault_kind::absent && stat(with.folder().c_str(), &info) == 0) {
-        throw failure{exit_status::fault, '"' + to + "\" can't be made: " + store::detail(problem)};
+    if (problem.kind == store::fault_kind::absent && stat(context.folder().c_str(), &info) == 0) {
+        throw failure{exit_status::fault, '"' + destination + "\" can't be made: " + store::detail(problem)};
     }
-    require(with.folder(), problem);
+    require(context.folder(), problem);
 
-    complain("copied store \"" + with.folder() + "\" to \"" + to + '"');
+    complain("copied store \"" + context.folder() + "\" to \"" + destination + '"');
     return exit_status::yes;
 }
 
 }  // namespace
 
-void add_backup(CLI::App &app, context &with)
+void add_backup(CLI::App &app, command_context &context)
 {
-    const auto to = std::make_shared<std::string>();
+    const auto destination = std::make_shared<std::string>();
     CLI::App *command = app.add_subcommand("backup", "Copy the store, while it is in use, to a new folder");
     command->footer(examples);
-    command->add_option("DIR", *to, "the new folder")->required();
-    command->callback([&with, to] { with.run = [&with, to] { return backup(with, *to); }; });
+    command->add_option("DIR", *destination, "the new folder")->required();
+    command->callback(
+        [&context, destination] { context.run = [&context, destination] { return backup(context, *destination); }; });
 }
 
 }  // namespace pat::cli

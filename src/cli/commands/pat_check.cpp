@@ -31,41 +31,41 @@ struct check_options {
 };
 
 struct checked {
-    verdict says;
+    access_verdict says;
     store::fault problem;
-    record token;  ///< only of use if its id is not empty
+    token_record token;  ///< only of use if its id is not empty
 };
 
-checked check_token(const context &with, const check_options &options, const facts &request, std::string_view token,
-                    store::reader &reader, record_buffer &memory)
+checked check_token(const command_context &context, const check_options &options, const facts &request,
+                    std::string_view token, store::reader &reader, record_buffer &memory)
 {
     if (!is_token(token) || (!options.prefix.empty() && !is_issued_form(token, options.prefix))) {
-        return {verdict::malformed, {}, {}};
+        return {access_verdict::malformed, {}, {}};
     }
 
-    const pepper_hasher hash{with.pepper_file};
+    const pepper_hasher hash{context.pepper_file};
     const auto allocate = [](void *buffer, std::size_t) noexcept -> void * {
         return static_cast<record_buffer *>(buffer)->data();
     };
 
-    checked result{verdict::unknown, {}, {}};
-    result.problem = reader.open(with.enter().c_str(), with.map_size, store::command_wait_ms);
+    checked result{access_verdict::unknown, {}, {}};
+    result.problem = reader.open(context.enter().c_str(), context.map_size, store::command_wait_ms);
     if (!result.problem) {
         const store::lookup_result found =
             reader.lookup(hash.get(), make_token_key(hash.get()(token)), allocate, &memory, result.token);
         result.problem = found.problem;
         if (found.found) {
-            result.says = decide(result.token, request, with.now);
+            result.says = decide(result.token, request, context.now);
         }
     }
     if (result.problem) {
-        result.says = verdict::store_error;
+        result.says = access_verdict::store_error;
         result.token = {};
     }
     return result;
 }
 
-exit_status check(const context &with, const check_options &options)
+exit_status check(const command_context &context, const check_options &options)
 {
     if (!options.prefix.empty() && !is_prefix(options.prefix)) {
         throw bad_value{"--prefix: 1 to 32 letters, digits, \"_\", \"-\" and \".\""};
@@ -86,43 +86,43 @@ exit_status check(const context &with, const check_options &options)
         required.push_back({scopes});
     }
     request.required = required;
-    static_cast<void>(with.folder());
+    static_cast<void>(context.folder());
 
     presented_token token;
     read_token(token);
 
     store::reader reader;
     record_buffer memory;
-    const checked result = check_token(with, options, request, token.text(), reader, memory);
+    const checked result = check_token(context, options, request, token.text(), reader, memory);
 
-    output to;
-    if (with.json) {
-        to.text() += R"({"status":)";
-        write_string(name(result.says), to.text());
+    output_stream output;
+    if (context.json) {
+        output.text() += R"({"status":)";
+        write_string(name(result.says), output.text());
         if (!result.token.id.empty()) {
-            write_properties(result.token, to.text());
+            write_properties(result.token, output.text());
         }
-        to.text() += '}';
+        output.text() += '}';
     } else {
-        to.text() += name(result.says);
+        output.text() += name(result.says);
         if (!result.token.id.empty()) {
-            to.text() += "\nid       " + printable(result.token.id);
-            to.text() += "\nsubject  " + printable(result.token.subject);
+            output.text() += "\nid       " + printable(result.token.id);
+            output.text() += "\nsubject  " + printable(result.token.subject);
         }
     }
-    to.end_line();
-    to.finish();
+    output.end_line();
+    output.finish();
 
-    require(with.folder(), result.problem);
-    if (result.says == verdict::address_denied && options.address.empty()) {
+    require(context.folder(), result.problem);
+    if (result.says == access_verdict::address_denied && options.address.empty()) {
         complain("the token may be used from certain addresses only: --address says from which one");
     }
-    return result.says == verdict::ok ? exit_status::yes : exit_status::no;
+    return result.says == access_verdict::ok ? exit_status::yes : exit_status::no;
 }
 
 }  // namespace
 
-void add_check(CLI::App &app, context &with)
+void add_check(CLI::App &app, command_context &context)
 {
     const auto options = std::make_shared<check_options>();
     CLI::App *command = app.add_subcommand("check", "Say what nginx would say to the token on standard input");
@@ -133,7 +133,7 @@ void add_check(CLI::App &app, context &with)
         ->allow_extra_args(false);
     command->add_option("--leeway", options->leeway, "auth_pat_leeway")->type_name("TIME")->capture_default_str();
     command->add_option("--prefix", options->prefix, "auth_pat_prefix")->type_name("P")->check(refuse_empty);
-    command->callback([&with, options] { with.run = [&with, options] { return check(with, *options); }; });
+    command->callback([&context, options] { context.run = [&context, options] { return check(context, *options); }; });
 }
 
 }  // namespace pat::cli

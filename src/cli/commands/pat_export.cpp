@@ -18,37 +18,37 @@ constexpr const char *examples = R"(Examples:
   patctl export | jq -r 'select(.revoked_at) | .id'
   patctl export --local-revocations > revocations.jsonl)";
 
-exit_status export_local_revocations(const context &with)
+exit_status export_local_revocations(const command_context &context)
 {
-    store::snapshot from;
-    require(with.folder(), from.open(with.enter().c_str(), with.map_size));
+    store::snapshot snapshot;
+    require(context.folder(), snapshot.open(context.enter().c_str(), context.map_size));
 
-    const std::string key_id = key_id_of(from.info());
-    output to;
-    const auto write = [&](const digest &of, std::string_view id, const early_revocation &held) {
-        to.text() += '{';
-        write_early_fields(of, held, to.text());
+    const std::string key_id = key_id_of(snapshot.info());
+    output_stream output;
+    const auto write = [&](const token_digest &digest, std::string_view id, const early_revocation &held) {
+        output.text() += '{';
+        write_early_fields(digest, held, output.text());
         if (!id.empty()) {
-            write_name("id", to.text());
-            write_string(id, to.text());
+            write_name("id", output.text());
+            write_string(id, output.text());
         }
         if (!key_id.empty()) {
-            write_name("key_id", to.text());
-            write_string(key_id, to.text());
+            write_name("key_id", output.text());
+            write_string(key_id, output.text());
         }
-        to.text() += '}';
-        to.end_line();
+        output.text() += '}';
+        output.end_line();
     };
     const std::uint64_t damaged = walk(
-        with, from,
-        [&](const digest &of, const record &token) {
+        context, snapshot,
+        [&](const token_digest &digest, const token_record &token) {
             if (token.local_revoked_at != 0 || token.denied) {
-                write(of, token.id, {.local_revoked_at = token.local_revoked_at, .denied = token.denied});
+                write(digest, token.id, {.local_revoked_at = token.local_revoked_at, .denied = token.denied});
             }
             return true;
         },
-        [&](const digest &of, const early_revocation &held) { write(of, {}, held); });
-    to.finish();
+        [&](const token_digest &digest, const early_revocation &held) { write(digest, {}, held); });
+    output.finish();
 
     if (damaged > 0) {
         throw failure{exit_status::fault, "the export lacks " + std::to_string(damaged)
@@ -57,18 +57,18 @@ exit_status export_local_revocations(const context &with)
     return exit_status::yes;
 }
 
-exit_status export_records(const context &with)
+exit_status export_records(const command_context &context)
 {
-    store::snapshot from;
-    require(with.folder(), from.open(with.enter().c_str(), with.map_size));
+    store::snapshot snapshot;
+    require(context.folder(), snapshot.open(context.enter().c_str(), context.map_size));
 
-    output to;
-    const std::uint64_t damaged = walk(with, from, [&](const digest &of, const record &token) {
-        write_record(of, token, to.text());
-        to.end_line();
+    output_stream output;
+    const std::uint64_t damaged = walk(context, snapshot, [&](const token_digest &digest, const token_record &token) {
+        write_record(digest, token, output.text());
+        output.end_line();
         return true;
     });
-    to.finish();
+    output.finish();
 
     if (damaged > 0) {
         throw failure{exit_status::fault, "the export lacks " + std::to_string(damaged) + " damaged records"};
@@ -78,14 +78,16 @@ exit_status export_records(const context &with)
 
 }  // namespace
 
-void add_export(CLI::App &app, context &with)
+void add_export(CLI::App &app, command_context &context)
 {
     CLI::App *command = app.add_subcommand("export", "Write all tokens as JSON Lines, for import");
     command->footer(examples);
     const auto is_local = std::make_shared<bool>(false);
     command->add_flag("--local-revocations", *is_local, "only what this host alone knows against tokens");
-    command->callback([&with, is_local] {
-        with.run = [&with, is_local] { return *is_local ? export_local_revocations(with) : export_records(with); };
+    command->callback([&context, is_local] {
+        context.run = [&context, is_local] {
+            return *is_local ? export_local_revocations(context) : export_records(context);
+        };
     });
 }
 

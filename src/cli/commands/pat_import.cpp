@@ -71,25 +71,25 @@ struct input {
 
 /// Reads all lines, of which `take(number, object)` may refuse some as bad_value; returns how many were refused.
 template <typename Take>
-std::uint64_t read_lines(const input &from, const Take &take)
+std::uint64_t read_lines(const input &input, const Take &take)
 {
-    line_reader lines{from.fd, from.name};
+    line_reader lines{input.fd, input.name};
     json_parser parser;
-    progress bar{"reading", from.size};
+    progress bar{"reading", input.size};
     std::uint64_t refused = 0;
 
-    for (line one; lines.next(one); bar.reach(from.size > 0 ? lines.position() : one.number)) {
-        if (!one.too_long && one.text.find_first_not_of(" \t") == std::string_view::npos) {
+    for (input_line line; lines.next(line); bar.reach(input.size > 0 ? lines.position() : line.number)) {
+        if (!line.too_long && line.text.find_first_not_of(" \t") == std::string_view::npos) {
             continue;
         }
 
         try {
-            if (one.too_long) {
+            if (line.too_long) {
                 throw bad_value{"longer than " + std::to_string(max_line_length) + " bytes"};
             }
-            take(one.number, parser.parse(one.text));
+            take(line.number, parser.parse(line.text));
         } catch (const bad_value &bad) {
-            complain("line " + std::to_string(one.number) + ": " + bad.what());
+            complain("line " + std::to_string(line.number) + ": " + bad.what());
             refused++;
         }
     }
@@ -110,52 +110,53 @@ bool is_too_strict_for(const import_options &options, std::uint64_t refused)
 struct import_result {
     std::uint64_t added = 0;
     std::uint64_t replaced = 0;
-    bool is_followed = false;         ///< the store has a source
-    std::uint64_t still_revoked = 0;  ///< those of the replaced whose local revocation was kept
-    std::vector<digest> repaired;     ///< those of the replaced that were damaged
+    bool is_followed = false;            ///< the store has a source
+    std::uint64_t still_revoked = 0;     ///< those of the replaced whose local revocation was kept
+    std::vector<token_digest> repaired;  ///< those of the replaced that were damaged
 };
 
 /// Writes one record over what the store holds. An import is the operator's own act and replaces it, whatever its
 /// sequence, with one exception: only restore-access undoes a local revocation.
-store::fault upsert(store::transaction &change, const digest &of, record from, import_result &result)
+store::fault upsert(store::transaction &transaction, const token_digest &digest, token_record record,
+                    import_result &result)
 {
-    record old;
+    token_record old;
     bool found = false;
 
-    const store::fault problem = change.get(of, old, found);
+    const store::fault problem = transaction.get(digest, old, found);
     if (problem.kind == store::fault_kind::bad_record) {
-        result.repaired.push_back(of);
+        result.repaired.push_back(digest);
     } else if (problem) {
         return problem;
-    } else if (found && old.local_revoked_at != 0 && from.local_revoked_at == 0) {
-        from.local_revoked_at = old.local_revoked_at;
+    } else if (found && old.local_revoked_at != 0 && record.local_revoked_at == 0) {
+        record.local_revoked_at = old.local_revoked_at;
         result.still_revoked++;
     }
 
     (found ? result.replaced : result.added)++;
-    return change.put(of, from);
+    return transaction.put(digest, record);
 }
 
-import_result write_records(const context &with, store::writer &writer, const collection &records)
+import_result write_records(const command_context &context, store::writer &writer, const collection &records)
 {
     progress bar{"writing", records.size()};
     import_result result;
 
-    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
-        meta &info = change.info();
+    require(context.folder(), writer.update([&](store::transaction &transaction) -> store::fault {
+        meta_record &info = transaction.info();
         const bool is_bulk_load = info.tokens == 0 && !info.has_source();
         result.is_followed = store::is_followed(info);
 
         for (std::size_t i = 0; i < records.size(); i++) {
             const collection::item item = records[i];
-            record token;
-            if (const codec_error error = decode(make_token_key(item.of), item.record, token);
+            token_record token;
+            if (const codec_error error = decode(make_token_key(item.digest), item.record, token);
                 error != codec_error::none) {
                 return store::from_codec(error);
             }
 
-            if (const store::fault problem =
-                    is_bulk_load ? change.append(item.of, token) : upsert(change, item.of, token, result)) {
+            if (const store::fault problem = is_bulk_load ? transaction.append(item.digest, token)
+                                                          : upsert(transaction, item.digest, token, result)) {
                 return problem;
             }
             if (info.epoch.empty()) {
@@ -176,11 +177,11 @@ import_result write_records(const context &with, store::writer &writer, const co
 }
 
 /// Reads and encodes a line, whose digest is returned; throws bad_value.
-digest encode_record(const simdjson::dom::object &object, record_form form, const hasher &hash, record_buffer &buffer,
-                     encoded &result)
+token_digest encode_record(const simdjson::dom::object &object, record_form form, const token_hasher &hash,
+                           record_buffer &buffer, encoded &result)
 {
-    draft drafted;
-    const digest key = read_record(object, form, &hash, drafted);
+    record_draft drafted;
+    const token_digest key = read_record(object, form, &hash, drafted);
 
     result = encode(make_token_key(key), drafted.view(), buffer);
     if (result.error != codec_error::none) {
@@ -189,13 +190,13 @@ digest encode_record(const simdjson::dom::object &object, record_form form, cons
     return key;
 }
 
-exit_status check_records(const context &with, const import_options &options)
+exit_status check_records(const command_context &context, const import_options &options)
 {
-    const input from{options.file};
-    const pepper_hasher hash{options.plaintext ? with.pepper_file : std::string{}};
+    const input input{options.file};
+    const pepper_hasher hash{options.plaintext ? context.pepper_file : std::string{}};
     const record_form form = options.plaintext ? record_form::plaintext : record_form::digest;
 
-    const std::uint64_t refused = read_lines(from, [&](std::uint64_t, const simdjson::dom::object &object) {
+    const std::uint64_t refused = read_lines(input, [&](std::uint64_t, const simdjson::dom::object &object) {
         record_buffer buffer;
         encoded result;
         encode_record(object, form, hash.get(), buffer, result);
@@ -203,27 +204,28 @@ exit_status check_records(const context &with, const import_options &options)
     return refused == 0 ? exit_status::yes : exit_status::no;
 }
 
-exit_status import_records(const context &with, const import_options &options)
+exit_status import_records(const command_context &context, const import_options &options)
 {
-    const input from{options.file};
-    const pepper_hasher hash{options.plaintext ? with.pepper_file : std::string{}};
+    const input input{options.file};
+    const pepper_hasher hash{options.plaintext ? context.pepper_file : std::string{}};
 
-    const std::string &folder = with.enter();
+    const std::string &folder = context.enter();
     store::writer writer;
-    require(folder, writer.open(folder.c_str(), with.map_size));
+    require(folder, writer.open(folder.c_str(), context.map_size));
     if (options.plaintext) {
-        require(folder, writer.update([&](store::transaction &change) -> store::fault {
-            return change.info().made_with(hash.get()) ? store::fault{} : store::fault{store::fault_kind::wrong_pepper};
+        require(folder, writer.update([&](store::transaction &transaction) -> store::fault {
+            return transaction.info().made_with(hash.get()) ? store::fault{}
+                                                            : store::fault{store::fault_kind::wrong_pepper};
         }));
     }
 
     const record_form form = options.plaintext ? record_form::plaintext : record_form::digest;
     collection records;
-    const std::uint64_t refused = read_lines(from, [&](std::uint64_t number, const simdjson::dom::object &object) {
+    const std::uint64_t refused = read_lines(input, [&](std::uint64_t number, const simdjson::dom::object &object) {
         record_buffer buffer;
         encoded result;
-        const digest of = encode_record(object, form, hash.get(), buffer, result);
-        records.add(of, number, result.bytes);
+        const token_digest digest = encode_record(object, form, hash.get(), buffer, result);
+        records.add(digest, number, result.bytes);
     });
     if (is_too_strict_for(options, refused)) {
         return exit_status::no;
@@ -237,16 +239,16 @@ exit_status import_records(const context &with, const import_options &options)
         duplicates++;
     });
 
-    const import_result result = write_records(with, writer, records);
+    const import_result result = write_records(context, writer, records);
 
-    for (const digest &of : result.repaired) {
-        warn_of_repair(of);
+    for (const token_digest &digest : result.repaired) {
+        warn_of_repair(digest);
     }
 
     if (result.is_followed && records.size() > 0) {
         complain("warning: the store has a source: what it does not know goes with its next snapshot");
     }
-    if (with.json) {
+    if (context.json) {
         write_out("{\"imported\":" + std::to_string(records.size()) + ",\"new\":" + std::to_string(result.added)
                   + ",\"replaced\":" + std::to_string(result.replaced) + ",\"duplicates\":" + std::to_string(duplicates)
                   + ",\"refused\":" + std::to_string(refused) + "}\n");
@@ -259,11 +261,12 @@ exit_status import_records(const context &with, const import_options &options)
 }
 
 /// Holds against a token what another store held against it; `is_early` tells that this store has no record of it.
-store::fault carry_over(store::transaction &to, const digest &of, const early_revocation &held, bool &is_early)
+store::fault carry_over(store::transaction &transaction, const token_digest &digest, const early_revocation &held,
+                        bool &is_early)
 {
-    record token;
+    token_record token;
     bool found = false;
-    const store::fault problem = to.get(of, token, found);
+    const store::fault problem = transaction.get(digest, token, found);
     if (problem && problem.kind != store::fault_kind::bad_record) {
         return problem;
     }
@@ -272,59 +275,59 @@ store::fault carry_over(store::transaction &to, const digest &of, const early_re
     if (!is_early) {
         token.local_revoked_at = token.local_revoked_at != 0 ? token.local_revoked_at : held.local_revoked_at;
         token.denied = token.denied || held.denied;
-        return to.put(of, token);
+        return transaction.put(digest, token);
     }
 
     early_revocation known;
-    const store::fault damage = to.get(of, known, found);
+    const store::fault damage = transaction.get(digest, known, found);
     if (damage && damage.kind != store::fault_kind::bad_record) {
         return damage;
     }
     if (!damage && found) {
         known.local_revoked_at = known.local_revoked_at != 0 ? known.local_revoked_at : held.local_revoked_at;
         known.denied = known.denied || held.denied;
-        return to.revoke_early(of, known);
+        return transaction.revoke_early(digest, known);
     }
-    return to.revoke_early(of, held);
+    return transaction.revoke_early(digest, held);
 }
 
-exit_status import_local_revocations(const context &with, const import_options &options)
+exit_status import_local_revocations(const command_context &context, const import_options &options)
 {
-    const input from{options.file};
+    const input input{options.file};
 
-    const std::string &folder = with.enter();
+    const std::string &folder = context.enter();
     store::writer writer;
-    require(folder, writer.open(folder.c_str(), with.map_size));
+    require(folder, writer.open(folder.c_str(), context.map_size));
 
     std::string own_key_id;
-    require(folder, writer.update([&](store::transaction &change) -> store::fault {
-        own_key_id = key_id_of(change.info());
+    require(folder, writer.update([&](store::transaction &transaction) -> store::fault {
+        own_key_id = key_id_of(transaction.info());
         return {};
     }));
 
-    std::vector<std::pair<digest, early_revocation>> revocations;
-    const std::uint64_t refused = read_lines(from, [&](std::uint64_t, const simdjson::dom::object &object) {
+    std::vector<std::pair<token_digest, early_revocation>> revocations;
+    const std::uint64_t refused = read_lines(input, [&](std::uint64_t, const simdjson::dom::object &object) {
         early_revocation held;
         std::string key_id;
-        const digest of = read_local_revocation(object, held, key_id);
+        const token_digest digest = read_local_revocation(object, held, key_id);
         if (key_id != own_key_id) {
             require(folder, {store::fault_kind::wrong_pepper});
         }
         record_buffer buffer;
-        if (const encoded result = encode(make_early_key(of), held, buffer); result.error != codec_error::none) {
+        if (const encoded result = encode(make_early_key(digest), held, buffer); result.error != codec_error::none) {
             throw bad_value{std::string{message(result.error)}};
         }
-        revocations.emplace_back(of, held);
+        revocations.emplace_back(digest, held);
     });
     if (is_too_strict_for(options, refused)) {
         return exit_status::no;
     }
 
     std::uint64_t early = 0;
-    require(folder, writer.update([&](store::transaction &change) -> store::fault {
-        for (const auto &[of, held] : revocations) {
+    require(folder, writer.update([&](store::transaction &transaction) -> store::fault {
+        for (const auto &[digest, held] : revocations) {
             bool is_early = false;
-            if (const store::fault problem = carry_over(change, of, held, is_early)) {
+            if (const store::fault problem = carry_over(transaction, digest, held, is_early)) {
                 return problem;
             }
             early += is_early ? 1 : 0;
@@ -332,7 +335,7 @@ exit_status import_local_revocations(const context &with, const import_options &
         return {};
     }));
 
-    if (with.json) {
+    if (context.json) {
         write_out("{\"imported\":" + std::to_string(revocations.size()) + ",\"early\":" + std::to_string(early)
                   + ",\"refused\":" + std::to_string(refused) + "}\n");
     }
@@ -343,7 +346,7 @@ exit_status import_local_revocations(const context &with, const import_options &
 
 }  // namespace
 
-void add_import(CLI::App &app, context &with)
+void add_import(CLI::App &app, command_context &context)
 {
     const auto options = std::make_shared<import_options>();
     CLI::App *command = app.add_subcommand("import", "Add or replace tokens, from JSON Lines");
@@ -359,13 +362,13 @@ void add_import(CLI::App &app, context &with)
                    "lines are those of \"export --local-revocations\"")
         ->excludes(plaintext)
         ->excludes(dry_run);
-    command->callback([&with, options] {
-        with.run = [&with, options] {
+    command->callback([&context, options] {
+        context.run = [&context, options] {
             if (options->dry_run) {
-                return check_records(with, *options);
+                return check_records(context, *options);
             }
-            return options->local_revocations ? import_local_revocations(with, *options)
-                                              : import_records(with, *options);
+            return options->local_revocations ? import_local_revocations(context, *options)
+                                              : import_records(context, *options);
         };
     });
 }

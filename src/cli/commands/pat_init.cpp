@@ -19,11 +19,11 @@ constexpr const char *examples = R"(Examples:
   openssl rand -hex 32 > /etc/nginx/pepper && chmod 600 /etc/nginx/pepper
   patctl init --store /var/lib/pat/api --pepper-file /etc/nginx/pepper --group www-data)";
 
-exit_status init(const context &with, const std::string &owner_name, const std::string &group_name)
+exit_status init(const command_context &context, const std::string &owner_name, const std::string &group_name)
 {
-    const std::string &folder = with.folder();
+    const std::string &folder = context.folder();
     new_owner owner = read_owner(owner_name, group_name, folder);
-    const pepper_hasher hash{with.pepper_file};
+    const pepper_hasher hash{context.pepper_file};
 
     if (owner.user != geteuid()) {
         make_folder_for(owner, folder);
@@ -34,20 +34,20 @@ exit_status init(const context &with, const std::string &owner_name, const std::
         }
         make_parents(folder);
     }
-    const store::fault problem = store::writer::create(folder.c_str(), owner.group, hash.get(), with.map_size);
+    const store::fault problem = store::writer::create(folder.c_str(), owner.group, hash.get(), context.map_size);
     if (problem.kind == store::fault_kind::absent || problem.kind == store::fault_kind::denied) {
         throw failure{exit_status::fault,
                       "store \"" + folder + "\" can't be made: " + store::detail(problem) + explain(folder)};
     }
     require(folder, problem);
 
-    complain("made store \"" + folder + '"' + (with.pepper_file.empty() ? "" : ", whose digests need the pepper"));
+    complain("made store \"" + folder + '"' + (context.pepper_file.empty() ? "" : ", whose digests need the pepper"));
     return exit_status::yes;
 }
 
 }  // namespace
 
-void add_init(CLI::App &app, context &with)
+void add_init(CLI::App &app, command_context &context)
 {
     const auto owner = std::make_shared<std::string>();
     const auto group = std::make_shared<std::string>();
@@ -56,7 +56,7 @@ void add_init(CLI::App &app, context &with)
     command->add_option("--owner", *owner, "user whose store it is, and as whom root works on it")->type_name("USER");
     command->add_option("--group", *group, "group that nginx's workers run as")->type_name("G");
     command->callback(
-        [&with, owner, group] { with.run = [&with, owner, group] { return init(with, *owner, *group); }; });
+        [&context, owner, group] { context.run = [&context, owner, group] { return init(context, *owner, *group); }; });
 }
 
 }  // namespace pat::cli

@@ -35,16 +35,16 @@ struct issue_options {
     std::string expires_at;
     bool no_expiry = false;
     std::string not_before;
-    std::vector<std::string> ranges;
+    std::vector<std::string> cidrs;
     std::vector<std::string> claims;
     std::string prefix{default_prefix};
 };
 
-void add_scopes(std::string_view scopes, draft &to)
+void add_scopes(std::string_view scopes, record_draft &draft)
 {
     bool any = false;
     for_each_scope_in(scopes, [&](std::string_view scope) {
-        to.add_scope(scope);
+        draft.add_scope(scope);
         any = true;
     });
     if (!any) {
@@ -52,13 +52,13 @@ void add_scopes(std::string_view scopes, draft &to)
     }
 }
 
-void add_claim(std::string_view text, draft &to)
+void add_claim(std::string_view text, record_draft &draft)
 {
     const std::size_t equals = text.find('=');
     if (equals == std::string_view::npos) {
         throw bad_value{"a claim is written name=value"};
     }
-    to.add_claim({text.substr(0, equals), text.substr(equals + 1)});
+    draft.add_claim({text.substr(0, equals), text.substr(equals + 1)});
 }
 
 std::int64_t read_expiry(const issue_options &options, std::int64_t now)
@@ -81,9 +81,9 @@ std::int64_t read_expiry(const issue_options &options, std::int64_t now)
     return time;
 }
 
-draft read_options(const issue_options &options, std::int64_t now)
+record_draft read_options(const issue_options &options, std::int64_t now)
 {
-    draft result;
+    record_draft result;
     for (const auto &[option, text] : {std::pair{"--subject", &options.subject}, {"--name", &options.name}}) {
         with_name(option, [text = text] { require_utf8(*text); });
     }
@@ -95,10 +95,10 @@ draft read_options(const issue_options &options, std::int64_t now)
     for (const std::string &scopes : options.scopes) {
         with_name("--scope", [&] { add_scopes(scopes, result); });
     }
-    for (const std::string &range : options.ranges) {
+    for (const std::string &cidr : options.cidrs) {
         with_name("--cidr", [&] {
-            require_no_other_list(range, "give each range a --cidr of its own");
-            result.add_range(range);
+            require_no_other_list(cidr, "give each range a --cidr of its own");
+            result.add_cidr(cidr);
         });
     }
     for (const std::string &claim : options.claims) {
@@ -121,12 +121,12 @@ class fresh_token {
 public:
     explicit fresh_token(std::string_view prefix)
     {
-        auto made = generate_token(prefix, kernel_random, nullptr);
-        if (!made) {
+        auto issued = generate_token(prefix, kernel_random, nullptr);
+        if (!issued) {
             throw failure{exit_status::fault, "the kernel gave no random bytes"};
         }
-        token_ = *made;
-        OPENSSL_cleanse(&*made, sizeof *made);
+        token_ = *issued;
+        OPENSSL_cleanse(&*issued, sizeof *issued);
     }
     fresh_token(const fresh_token &) = delete;
     fresh_token &operator=(const fresh_token &) = delete;
@@ -152,7 +152,7 @@ struct secret_text {
     ~secret_text() { OPENSSL_cleanse(text.data(), text.size()); }
 };
 
-void print_token(std::string_view token, const record &issued, bool json)
+void print_token(std::string_view token, const token_record &issued, bool json)
 {
     // Reserved for the worst case of JSON, so that no copy of the token is left where the string has grown out of.
     secret_text line;
@@ -179,19 +179,19 @@ void print_token(std::string_view token, const record &issued, bool json)
     }
 }
 
-exit_status issue(const context &with, const issue_options &options)
+exit_status issue(const command_context &context, const issue_options &options)
 {
     constexpr std::int64_t year_2020 = 1577836800;
-    if (with.now < year_2020) {
-        throw failure{exit_status::fault, "the clock says " + format_time(with.now) + ": set it first"};
+    if (context.now < year_2020) {
+        throw failure{exit_status::fault, "the clock says " + format_time(context.now) + ": set it first"};
     }
     if (!is_prefix(options.prefix)) {
         throw bad_value{"--prefix: 1 to 32 letters, digits, \"_\", \"-\" and \".\""};
     }
 
-    draft drafted = read_options(options, with.now);
+    record_draft drafted = read_options(options, context.now);
     drafted.id = generate_id();
-    const record issued = drafted.view();
+    const token_record issued = drafted.view();
 
     // The reader of standard output may go away after the commit, which is to be said; what can be known before is.
     std::signal(SIGPIPE, SIG_IGN);
@@ -199,25 +199,25 @@ exit_status issue(const context &with, const issue_options &options)
         throw failure{exit_status::fault, "standard output: " + error_text(errno) + "; no token was issued"};
     }
 
-    const pepper_hasher hash{with.pepper_file};
+    const pepper_hasher hash{context.pepper_file};
     store::writer writer;
-    require(with.folder(), writer.open(with.enter().c_str(), with.map_size));
+    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
 
     const fresh_token token{options.prefix};
-    const digest of = hash.get()(token.text());
+    const token_digest digest = hash.get()(token.text());
 
     bool is_followed = false;
-    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
-        is_followed = store::is_followed(change.info());
-        if (!change.info().made_with(hash.get())) {
+    require(context.folder(), writer.update([&](store::transaction &transaction) -> store::fault {
+        is_followed = store::is_followed(transaction.info());
+        if (!transaction.info().made_with(hash.get())) {
             return {store::fault_kind::wrong_pepper};
         }
-        if (change.info().state == store_state::empty) {
-            change.info().state = store_state::ready;
+        if (transaction.info().state == store_state::empty) {
+            transaction.info().state = store_state::ready;
         }
-        return change.put(of, issued);
+        return transaction.put(digest, issued);
     }));
-    print_token(token.text(), issued, with.json);
+    print_token(token.text(), issued, context.json);
 
     complain("issued " + drafted.id + " for " + printable(drafted.subject) + ", "
              + (drafted.expires_at != 0 ? "valid until " + format_time(drafted.expires_at) : "which never expires"));
@@ -229,7 +229,7 @@ exit_status issue(const context &with, const issue_options &options)
 
 }  // namespace
 
-void add_issue(CLI::App &app, context &with)
+void add_issue(CLI::App &app, command_context &context)
 {
     const auto options = std::make_shared<issue_options>();
 
@@ -243,19 +243,20 @@ void add_issue(CLI::App &app, context &with)
     command->add_option("--scope", options->scopes, "scope to grant; may be repeated")
         ->type_name("SCOPE")
         ->allow_extra_args(false);
-    auto *in = command->add_option("--expires-in", options->expires_in, "lifetime: a number with s, m, h, d, w, M or y")
-                   ->type_name("TIME")
-                   ->capture_default_str();
-    auto *at = command->add_option("--expires-at", options->expires_at, "time: Unix seconds or RFC 3339")
-                   ->type_name("T")
-                   ->check(refuse_empty);
+    auto *expires_in =
+        command->add_option("--expires-in", options->expires_in, "lifetime: a number with s, m, h, d, w, M or y")
+            ->type_name("TIME")
+            ->capture_default_str();
+    auto *expires_at = command->add_option("--expires-at", options->expires_at, "time: Unix seconds or RFC 3339")
+                           ->type_name("T")
+                           ->check(refuse_empty);
     auto *never = command->add_flag("--no-expiry", options->no_expiry, "valid until it is revoked");
-    in->excludes(at)->excludes(never);
-    at->excludes(never);
+    expires_in->excludes(expires_at)->excludes(never);
+    expires_at->excludes(never);
     command->add_option("--not-before", options->not_before, "time from which it is valid")
         ->type_name("T")
         ->check(refuse_empty);
-    command->add_option("--cidr", options->ranges, "addresses it may be used from; may be repeated")
+    command->add_option("--cidr", options->cidrs, "addresses it may be used from; may be repeated")
         ->type_name("CIDR")
         ->allow_extra_args(false);
     command->add_option("--claim", options->claims, "value to hand to the upstream; may be repeated")
@@ -265,7 +266,7 @@ void add_issue(CLI::App &app, context &with)
         ->type_name("P")
         ->capture_default_str();
 
-    command->callback([&with, options] { with.run = [&with, options] { return issue(with, *options); }; });
+    command->callback([&context, options] { context.run = [&context, options] { return issue(context, *options); }; });
 }
 
 }  // namespace pat::cli

@@ -26,27 +26,27 @@ struct list_options {
     std::uint64_t limit = 0;
 };
 
-exit_status list(const context &with, const list_options &options)
+exit_status list(const command_context &context, const list_options &options)
 {
-    store::snapshot from;
-    open(with, from);
+    store::snapshot snapshot;
+    open(context, snapshot);
 
-    output to;
+    output_stream output;
     std::optional<table> rows;
-    if (!with.json) {
-        rows.emplace(to, std::vector<std::string>{"ID", "STATUS", "SUBJECT", "EXPIRES", "SCOPES", "NAME"});
+    if (!context.json) {
+        rows.emplace(output, std::vector<std::string>{"ID", "STATUS", "SUBJECT", "EXPIRES", "SCOPES", "NAME"});
     }
 
     std::uint64_t listed = 0;
-    walk(with, from, [&](const digest &of, const record &token) {
-        const std::string_view status = name(status_of(token, with.now));
+    walk(context, snapshot, [&](const token_digest &digest, const token_record &token) {
+        const std::string_view status = name(status_of(token, context.now));
         if ((!options.subject.empty() && token.subject != options.subject)
             || (!options.status.empty() && status != options.status)) {
             return true;
         }
 
-        if (with.json) {
-            write_json(with, of, token, to);
+        if (context.json) {
+            write_json(context, digest, token, output);
         } else {
             const std::string subject = printable(token.subject);
             rows->add({printable(token.id), std::string{status},
@@ -60,13 +60,13 @@ exit_status list(const context &with, const list_options &options)
     if (rows) {
         rows->finish();
     }
-    to.finish();
+    output.finish();
     return exit_status::yes;
 }
 
 }  // namespace
 
-void add_list(CLI::App &app, context &with)
+void add_list(CLI::App &app, command_context &context)
 {
     const auto options = std::make_shared<list_options>();
     CLI::App *command = app.add_subcommand("list", "List tokens");
@@ -79,7 +79,7 @@ void add_list(CLI::App &app, context &with)
     command->add_option("--limit", options->limit, "at most so many")
         ->type_name("N")
         ->check(CLI::Range(std::uint64_t{1}, UINT64_MAX));
-    command->callback([&with, options] { with.run = [&with, options] { return list(with, *options); }; });
+    command->callback([&context, options] { context.run = [&context, options] { return list(context, *options); }; });
 }
 
 }  // namespace pat::cli

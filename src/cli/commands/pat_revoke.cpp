@@ -34,20 +34,20 @@ struct tally {
 
 /// Finds the tokens that were named and sets their local revocation, all in one write transaction: a token that another
 /// process issues is either found or issued afterwards. Returns after the durable commit.
-tally set_local_revocation(const context &with, const selection &named, std::int64_t time)
+tally set_local_revocation(const command_context &context, const selection &named, std::int64_t time)
 {
     store::writer writer;
-    require(with.folder(), writer.open(with.enter().c_str(), with.map_size));
+    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
 
     tally result;
 
-    const auto find = [&](store::transaction &change, std::vector<digest> &found) -> store::fault {
+    const auto find = [&](store::transaction &transaction, std::vector<token_digest> &found) -> store::fault {
         for (;;) {
-            digest of;
-            record candidate;
+            token_digest digest;
+            token_record candidate;
             bool done = false;
 
-            const store::fault problem = change.next(of, candidate, done);
+            const store::fault problem = transaction.next(digest, candidate, done);
             if (done) {
                 return {};
             }
@@ -56,15 +56,15 @@ tally set_local_revocation(const context &with, const selection &named, std::int
             } else if (problem) {
                 return problem;
             } else if (named.matches(candidate)) {
-                found.push_back(of);
+                found.push_back(digest);
             }
         }
     };
 
-    const auto set_early = [&](store::transaction &change, const digest &of) -> store::fault {
+    const auto set_early = [&](store::transaction &transaction, const token_digest &digest) -> store::fault {
         early_revocation early;
         bool found = false;
-        const store::fault problem = change.get(of, early, found);
+        const store::fault problem = transaction.get(digest, early, found);
         if (problem && problem.kind != store::fault_kind::bad_record) {
             return problem;
         }
@@ -76,16 +76,16 @@ tally set_local_revocation(const context &with, const selection &named, std::int
         }
         result.changed = 1;
         early.local_revoked_at = time;
-        return change.revoke_early(of, early);
+        return transaction.revoke_early(digest, early);
     };
 
-    const auto set = [&](store::transaction &change, const digest &of) -> store::fault {
-        record token;
+    const auto set = [&](store::transaction &transaction, const token_digest &digest) -> store::fault {
+        token_record token;
         bool found = false;
-        const store::fault problem = change.get(of, token, found);
+        const store::fault problem = transaction.get(digest, token, found);
         if (problem.kind == store::fault_kind::bad_record || (!problem && !found)) {
             result.is_damaged = found;
-            return set_early(change, of);
+            return set_early(transaction, digest);
         }
         if (problem) {
             return problem;
@@ -99,23 +99,23 @@ tally set_local_revocation(const context &with, const selection &named, std::int
 
         result.changed++;
         token.local_revoked_at = time;
-        return change.put(of, token);
+        return transaction.put(digest, token);
     };
 
-    require(with.folder(), writer.update([&](store::transaction &change) -> store::fault {
-        if (!named.fits(change.info())) {
+    require(context.folder(), writer.update([&](store::transaction &transaction) -> store::fault {
+        if (!named.fits(transaction.info())) {
             return {store::fault_kind::wrong_pepper};
         }
 
-        std::vector<digest> found;
+        std::vector<token_digest> found;
         if (named.exact()) {
             found.push_back(*named.exact());
-        } else if (const store::fault problem = find(change, found)) {
+        } else if (const store::fault problem = find(transaction, found)) {
             return problem;
         }
 
-        for (const digest &of : found) {
-            if (const store::fault problem = set(change, of)) {
+        for (const token_digest &digest : found) {
+            if (const store::fault problem = set(transaction, digest)) {
                 return problem;
             }
         }
@@ -140,21 +140,22 @@ exit_status not_found()
     return exit_status::no;
 }
 
-exit_status revoke(const context &with, const selection_options &options)
+exit_status revoke(const command_context &context, const selection_options &options)
 {
-    const tally done = set_local_revocation(with, {with, options}, with.now);
+    const tally done = set_local_revocation(context, {context, options}, context.now);
     if (done.is_early) {
         const char *cause =
             done.is_damaged ? "the record of the token is damaged" : "the store does not hold the token";
-        write_out(with.json ? "{\"matched\":0,\"revoked\":0,\"already_revoked\":0,\"remembered\":1}\n"
-                            : cause
-                                  + std::string{", and nginx refuses it: the revocation is remembered, and counts when "
-                                                "the token arrives\n"});
+        write_out(context.json
+                      ? "{\"matched\":0,\"revoked\":0,\"already_revoked\":0,\"remembered\":1}\n"
+                      : cause
+                            + std::string{", and nginx refuses it: the revocation is remembered, and counts when "
+                                          "the token arrives\n"});
         return exit_status::yes;
     }
 
     const std::uint64_t before = done.matched - done.changed;
-    if (with.json) {
+    if (context.json) {
         write_out("{\"matched\":" + std::to_string(done.matched) + ",\"revoked\":" + std::to_string(done.changed)
                   + ",\"already_revoked\":" + std::to_string(before) + ",\"remembered\":0}\n");
     } else if (done.matched > 0) {
@@ -164,12 +165,12 @@ exit_status revoke(const context &with, const selection_options &options)
     return done.matched > 0 ? exit_status::yes : not_found();
 }
 
-exit_status restore(const context &with, const selection_options &options)
+exit_status restore(const command_context &context, const selection_options &options)
 {
-    const tally done = set_local_revocation(with, {with, options}, 0);
+    const tally done = set_local_revocation(context, {context, options}, 0);
     const std::uint64_t before = done.matched - done.changed;
 
-    if (with.json) {
+    if (context.json) {
         write_out("{\"matched\":" + std::to_string(done.matched) + ",\"restored\":" + std::to_string(done.changed)
                   + ",\"not_revoked_here\":" + std::to_string(before)
                   + ",\"revoked_by_source\":" + std::to_string(done.revoked_by_source) + "}\n");
@@ -193,9 +194,9 @@ exit_status restore(const context &with, const selection_options &options)
     return exit_status::yes;
 }
 
-using command_body = exit_status (*)(const context &with, const selection_options &options);
+using command_body = exit_status (*)(const command_context &context, const selection_options &options);
 
-void add(CLI::App &app, context &with, const char *name, const char *description, const char *examples,
+void add(CLI::App &app, command_context &context, const char *name, const char *description, const char *examples,
          command_body body)
 {
     const auto options = std::make_shared<selection_options>();
@@ -203,28 +204,29 @@ void add(CLI::App &app, context &with, const char *name, const char *description
     CLI::App *command = app.add_subcommand(name, description);
     command->footer(examples);
 
-    auto *which = command->add_option_group("Which", "exactly one of");
-    which->add_option("--id", options->id, "the token with this id")->type_name("ID")->check(refuse_empty);
-    which->add_option("--subject", options->subject, "all tokens of this subject")->type_name("S")->check(refuse_empty);
-    which->add_option("--digest", options->digest_text, "the token with this digest")
+    auto *group = command->add_option_group("Which", "exactly one of");
+    group->add_option("--id", options->id, "the token with this id")->type_name("ID")->check(refuse_empty);
+    group->add_option("--subject", options->subject, "all tokens of this subject")->type_name("S")->check(refuse_empty);
+    group->add_option("--digest", options->digest_text, "the token with this digest")
         ->type_name("HEX")
         ->check(refuse_empty);
-    which->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
-    which->require_option(1);
+    group->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
+    group->require_option(1);
 
-    command->callback([&with, options, body] { with.run = [&with, options, body] { return body(with, *options); }; });
+    command->callback(
+        [&context, options, body] { context.run = [&context, options, body] { return body(context, *options); }; });
 }
 
 }  // namespace
 
-void add_revoke(CLI::App &app, context &with)
+void add_revoke(CLI::App &app, command_context &context)
 {
-    add(app, with, "revoke", "Revoke tokens on this host, from the next request on", revoke_examples, revoke);
+    add(app, context, "revoke", "Revoke tokens on this host, from the next request on", revoke_examples, revoke);
 }
 
-void add_restore_access(CLI::App &app, context &with)
+void add_restore_access(CLI::App &app, command_context &context)
 {
-    add(app, with, "restore-access", "Undo \"revoke\"", restore_examples, restore);
+    add(app, context, "restore-access", "Undo \"revoke\"", restore_examples, restore);
 }
 
 }  // namespace pat::cli

@@ -17,87 +17,90 @@ constexpr const char *examples = R"(Examples:
   patctl show pat_7Kq2ZC0mS3wB1xYt
   patctl show --token-stdin < token)";
 
-void show_record(const context &with, const digest &of, const record &token, output &to)
+void show_record(const command_context &context, const token_digest &digest, const token_record &token,
+                 output_stream &output)
 {
     const auto append = [](std::string &text, std::string_view more) {
         text += (text.empty() ? "" : " ") + printable(more);
     };
 
-    std::string ranges;
-    for_each_range(token, [&](std::string_view range) { append(ranges, range); });
+    std::string cidrs;
+    for_each_cidr(token, [&](std::string_view cidr) { append(cidrs, cidr); });
 
     property_list list;
     list.add("id", printable(token.id));
-    list.add("status", std::string{name(status_of(token, with.now))});
+    list.add("status", std::string{name(status_of(token, context.now))});
     list.add("subject", printable(token.subject));
     list.add("name", printable(token.name));
     list.add("scopes", printable(token.scopes));
-    list.add("addresses", ranges);
-    for_each_claim(token,
-                   [&](const claim &one) { list.add("claim", printable(one.name) + '=' + printable(one.value)); });
-    list.add("issued", show_time(token.issued_at, with.now));
-    list.add("not before", show_time(token.not_before, with.now));
-    list.add("expires", token.expires_at != 0 ? show_time(token.expires_at, with.now) : "never");
-    list.add("revoked by source", show_time(token.revoked_at, with.now));
-    list.add("revoked here", show_time(token.local_revoked_at, with.now));
+    list.add("addresses", cidrs);
+    for_each_claim(token, [&](const token_claim &claim) {
+        list.add("claim", printable(claim.name) + '=' + printable(claim.value));
+    });
+    list.add("issued", show_time(token.issued_at, context.now));
+    list.add("not before", show_time(token.not_before, context.now));
+    list.add("expires", token.expires_at != 0 ? show_time(token.expires_at, context.now) : "never");
+    list.add("revoked by source", show_time(token.revoked_at, context.now));
+    list.add("revoked here", show_time(token.local_revoked_at, context.now));
     list.add("denied", token.denied ? "its source has changed it to something that can't be used" : "");
     list.add("refused", cause_of(token));
     list.add("sequence", token.sequence != 0 ? std::to_string(token.sequence) : "");
-    list.add("digest", to_hex(of));
-    list.write(to);
+    list.add("digest", to_hex(digest));
+    list.write(output);
 }
 
 /// What the store has for a digest without a record, if it has something.
-bool show_early(const context &with, const digest &of, store::snapshot &from, output &to)
+bool show_early(const command_context &context, const token_digest &digest, store::snapshot &snapshot,
+                output_stream &output)
 {
-    const token_key key = make_early_key(of);
+    const token_key key = make_early_key(digest);
     std::span<const std::byte> value;
     bool found = false;
-    require(with.folder(), from.find(key, value, found));
+    require(context.folder(), snapshot.find(key, value, found));
     if (!found) {
         return false;
     }
 
     early_revocation early;
     if (const codec_error error = decode(key, value, early); error != codec_error::none) {
-        require(with.folder(), store::from_codec(error));
+        require(context.folder(), store::from_codec(error));
     }
-    if (with.json) {
-        to.text() += R"({"status":"unknown")";
-        write_early_fields(of, early, to.text());
-        to.text() += '}';
-        to.end_line();
+    if (context.json) {
+        output.text() += R"({"status":"unknown")";
+        write_early_fields(digest, early, output.text());
+        output.text() += '}';
+        output.end_line();
         return true;
     }
 
     property_list list;
     list.add("status", "unknown: not here yet");
-    list.add("revoked here", show_time(early.local_revoked_at, with.now));
+    list.add("revoked here", show_time(early.local_revoked_at, context.now));
     list.add("denied", early.denied ? "as it was where this was exported" : "");
-    list.add("digest", to_hex(of));
-    list.write(to);
+    list.add("digest", to_hex(digest));
+    list.write(output);
     return true;
 }
 
-exit_status show(const context &with, const selection_options &options)
+exit_status show(const command_context &context, const selection_options &options)
 {
-    const selection named{with, options};
-    store::snapshot from;
-    open(with, from);
-    if (!named.fits(from.info())) {
-        require(with.folder(), {store::fault_kind::wrong_pepper});
+    const selection named{context, options};
+    store::snapshot snapshot;
+    open(context, snapshot);
+    if (!named.fits(snapshot.info())) {
+        require(context.folder(), {store::fault_kind::wrong_pepper});
     }
 
-    output to;
+    output_stream output;
     std::uint64_t shown = 0;
-    const auto show_one = [&](const digest &of, const record &token) {
-        if (with.json) {
-            write_json(with, of, token, to);
+    const auto show_one = [&](const token_digest &digest, const token_record &token) {
+        if (context.json) {
+            write_json(context, digest, token, output);
         } else {
             if (shown > 0) {
-                to.end_line();
+                output.end_line();
             }
-            show_record(with, of, token, to);
+            show_record(context, digest, token, output);
         }
         shown++;
     };
@@ -106,26 +109,26 @@ exit_status show(const context &with, const selection_options &options)
         const token_key key = make_token_key(*named.exact());
         std::span<const std::byte> value;
         bool found = false;
-        require(with.folder(), from.find(key, value, found));
+        require(context.folder(), snapshot.find(key, value, found));
         if (found) {
-            record token;
+            token_record token;
             if (const codec_error error = decode(key, value, token); error != codec_error::none) {
-                require(with.folder(), store::from_codec(error));
+                require(context.folder(), store::from_codec(error));
             }
             show_one(*named.exact(), token);
-        } else if (show_early(with, *named.exact(), from, to)) {
+        } else if (show_early(context, *named.exact(), snapshot, output)) {
             shown++;
         }
     } else {
-        walk(with, from, [&](const digest &of, const record &token) {
+        walk(context, snapshot, [&](const token_digest &digest, const token_record &token) {
             if (named.matches(token)) {
-                show_one(of, token);
+                show_one(digest, token);
             }
             return true;
         });
     }
 
-    to.finish();
+    output.finish();
     if (shown == 0) {
         complain("no such token in the store");
         return exit_status::no;
@@ -135,19 +138,19 @@ exit_status show(const context &with, const selection_options &options)
 
 }  // namespace
 
-void add_show(CLI::App &app, context &with)
+void add_show(CLI::App &app, command_context &context)
 {
     const auto options = std::make_shared<selection_options>();
     CLI::App *command = app.add_subcommand("show", "Show one token");
     command->footer(examples);
-    auto *which = command->add_option_group("Which", "exactly one of");
-    which->add_option("ID", options->id, "the token with this id")->check(refuse_empty);
-    which->add_option("--digest", options->digest_text, "the token with this digest")
+    auto *group = command->add_option_group("Which", "exactly one of");
+    group->add_option("ID", options->id, "the token with this id")->check(refuse_empty);
+    group->add_option("--digest", options->digest_text, "the token with this digest")
         ->type_name("HEX")
         ->check(refuse_empty);
-    which->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
-    which->require_option(1);
-    command->callback([&with, options] { with.run = [&with, options] { return show(with, *options); }; });
+    group->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
+    group->require_option(1);
+    command->callback([&context, options] { context.run = [&context, options] { return show(context, *options); }; });
 }
 
 }  // namespace pat::cli

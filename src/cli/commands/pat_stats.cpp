@@ -23,48 +23,48 @@ constexpr const char *examples = R"(Examples:
   patctl stats --json | jq .heartbeat_age)";
 
 /// The figures of a store, under their names in JSON and in the list for people.
-exit_status stats(const context &with)
+exit_status stats(const command_context &context)
 {
-    store::snapshot from;
-    open(with, from);
+    store::snapshot snapshot;
+    open(context, snapshot);
 
     store::statistics file;
-    require(with.folder(), from.stat(file));
+    require(context.folder(), snapshot.stat(file));
 
     struct stat data;
-    const std::string path = with.folder() + '/' + store::data_file;
+    const std::string path = context.folder() + '/' + store::data_file;
     if (::stat(path.c_str(), &data) != 0) {
-        require(with.folder(), store::from_errno(errno));
+        require(context.folder(), store::from_errno(errno));
     }
     const auto size = static_cast<std::uint64_t>(data.st_size);
     const std::uint64_t used = file.used_pages * file.page_size;
 
-    std::map<verdict, std::uint64_t> count;
+    std::map<access_verdict, std::uint64_t> count;
     std::uint64_t early = 0;
     std::uint64_t blank = 0;
     std::uint64_t tombstones = file.entries;
     const std::uint64_t damaged = walk(
-        with, from,
-        [&](const digest &, const record &token) {
-            count[status_of(token, with.now)]++;
+        context, snapshot,
+        [&](const token_digest &, const token_record &token) {
+            count[status_of(token, context.now)]++;
             blank += has_blank_ends(token.subject) ? 1 : 0;
             tombstones--;
             return true;
         },
-        [&](const digest &, const early_revocation &) { early++; });
+        [&](const token_digest &, const early_revocation &) { early++; });
     std::span<const std::byte> held_bytes;
     bool is_held = false;
     store::held_snapshot held;
-    require(with.folder(), from.find(store::held_key(), held_bytes, is_held));
+    require(context.folder(), snapshot.find(store::held_key(), held_bytes, is_held));
     tombstones -= damaged + early + (is_held ? 1 : 0);
     is_held = is_held && store::decode(held_bytes, held) == codec_error::none;
 
-    const meta &info = from.info();
+    const meta_record &info = snapshot.info();
     const bool has_pepper = info.scheme == digest_scheme::hmac_sha256;
-    output to;
+    output_stream output;
 
-    if (with.json) {
-        std::string &text = to.text();
+    if (context.json) {
+        std::string &text = output.text();
         const auto number = [&](const char *name, std::uint64_t value) {
             text += std::string{",\""} + name + "\":" + std::to_string(value);
         };
@@ -74,14 +74,15 @@ exit_status stats(const context &with)
         };
 
         text += R"({"store":)";
-        write_string(with.folder(), text);
+        write_string(context.folder(), text);
         string("scheme", word_for(info.scheme));
         if (has_pepper) {
             string("key_id", to_hex(info.key));
         }
         string("state", name(info.state));
-        for (const verdict one : {verdict::ok, verdict::expired, verdict::revoked, verdict::not_yet_valid}) {
-            number(std::string{name(one)}.c_str(), count[one]);
+        for (const access_verdict verdict :
+             {access_verdict::ok, access_verdict::expired, access_verdict::revoked, access_verdict::not_yet_valid}) {
+            number(std::string{name(verdict)}.c_str(), count[verdict]);
         }
         number("blank_subjects", blank);
         number("damaged", damaged);
@@ -94,7 +95,7 @@ exit_status stats(const context &with)
         string("cursor", info.cursor);
         if (info.heartbeat != 0) {
             number("heartbeat", static_cast<std::uint64_t>(info.heartbeat));
-            text += ",\"heartbeat_age\":" + std::to_string(with.now - info.heartbeat);
+            text += ",\"heartbeat_age\":" + std::to_string(context.now - info.heartbeat);
         } else {
             text += R"(,"heartbeat":null,"heartbeat_age":null)";
         }
@@ -117,17 +118,18 @@ exit_status stats(const context &with)
         number("readers", file.readers);
         number("max_readers", file.max_readers);
         text += '}';
-        to.end_line();
-        to.finish();
+        output.end_line();
+        output.finish();
         return exit_status::yes;
     }
 
     property_list list;
-    list.add("store", printable(with.folder()));
+    list.add("store", printable(context.folder()));
     list.add("digests", has_pepper ? "HMAC-SHA-256, pepper " + to_hex(info.key) : "SHA-256");
     list.add("state", std::string{name(info.state)});
-    for (const verdict one : {verdict::ok, verdict::expired, verdict::revoked, verdict::not_yet_valid}) {
-        list.add(std::string{name(one)}, std::to_string(count[one]));
+    for (const access_verdict verdict :
+         {access_verdict::ok, access_verdict::expired, access_verdict::revoked, access_verdict::not_yet_valid}) {
+        list.add(std::string{name(verdict)}, std::to_string(count[verdict]));
     }
     list.add("blank subjects", blank != 0 ? std::to_string(blank) + ", which are refused" : "");
     list.add("damaged", std::to_string(damaged));
@@ -137,7 +139,7 @@ exit_status stats(const context &with)
     list.add("last sequence", std::to_string(info.last_sequence));
     list.add("epoch", printable(info.epoch));
     list.add("cursor", printable(info.cursor));
-    list.add("heartbeat", info.heartbeat != 0 ? show_time(info.heartbeat, with.now) : "never: no source");
+    list.add("heartbeat", info.heartbeat != 0 ? show_time(info.heartbeat, context.now) : "never: no source");
     if (is_held) {
         list.add(held.is_accepted ? "accepted snapshot" : "held snapshot",
                  held.is_first ? "the first of a source, over " + std::to_string(held.tokens) + " tokens of this host"
@@ -149,18 +151,18 @@ exit_status stats(const context &with)
     list.add("depth", std::to_string(file.depth));
     list.add("commit", std::to_string(file.commit));
     list.add("readers", "up to " + std::to_string(file.readers) + " at a time, of " + std::to_string(file.max_readers));
-    list.write(to);
-    to.finish();
+    list.write(output);
+    output.finish();
     return exit_status::yes;
 }
 
 }  // namespace
 
-void add_stats(CLI::App &app, context &with)
+void add_stats(CLI::App &app, command_context &context)
 {
     CLI::App *command = app.add_subcommand("stats", "Count tokens by state, and tell about the store");
     command->footer(examples);
-    command->callback([&with] { with.run = [&with] { return stats(with); }; });
+    command->callback([&context] { context.run = [&context] { return stats(context); }; });
 }
 
 }  // namespace pat::cli

@@ -60,7 +60,7 @@ public:
     }
 
 private:
-    output to_;
+    output_stream to_;
     std::uint64_t count_ = 0;
     bool json_;
 };
@@ -73,29 +73,29 @@ bool is_damage(store::fault problem)
 }
 
 /// Compares what was counted with what the meta record says.
-void compare(const char *what, std::uint64_t counted, std::uint64_t recorded, findings &to)
+void compare(const char *name, std::uint64_t counted, std::uint64_t recorded, findings &findings)
 {
     if (counted != recorded) {
-        to.add({}, "there are " + std::to_string(counted) + ' ' + what + ", but the meta record says "
-                       + std::to_string(recorded));
+        findings.add({}, "there are " + std::to_string(counted) + ' ' + name + ", but the meta record says "
+                             + std::to_string(recorded));
     }
 }
 
-exit_status verify(const context &with)
+exit_status verify(const command_context &context)
 {
-    findings found{with.json};
-    store::snapshot from;
+    findings found{context.json};
+    store::snapshot snapshot;
 
-    if (const store::fault problem = from.open(with.enter().c_str(), with.map_size)) {
+    if (const store::fault problem = snapshot.open(context.enter().c_str(), context.map_size)) {
         if (!is_damage(problem)) {
-            require(with.folder(), problem);
+            require(context.folder(), problem);
         }
-        found.add({}, describe(with.folder(), problem));
+        found.add({}, describe(context.folder(), problem));
         return found.finish(0);
     }
 
     store::statistics file;
-    require(with.folder(), from.stat(file));
+    require(context.folder(), snapshot.stat(file));
     progress bar{"verifying", file.entries};
 
     std::uint64_t records = 0;
@@ -108,7 +108,7 @@ exit_status verify(const context &with)
         std::span<const std::byte> value;
         bool done = false;
 
-        const store::fault problem = from.next(key, value, done);
+        const store::fault problem = snapshot.next(key, value, done);
         if (problem && problem.kind != store::fault_kind::bad_record) {
             found.add({}, "the walk ended after " + std::to_string(records) + " records: " + store::message(problem));
             return found.finish(records);
@@ -142,8 +142,8 @@ exit_status verify(const context &with)
             continue;
         }
 
-        const auto of = digest_of_key(key);
-        if (!of) {
+        const auto digest = digest_of_key(key);
+        if (!digest) {
             store::held_snapshot held;
             if (std::ranges::equal(key, store::held_key())) {
                 if (const codec_error error = store::decode(value, held); error != codec_error::none) {
@@ -156,33 +156,33 @@ exit_status verify(const context &with)
         }
 
         bar.reach(++records);
-        record token;
+        token_record token;
         codec_error error = problem ? static_cast<codec_error>(problem.code) : decode(key, value, token);
         if (error == codec_error::none) {
             error = validate(token);
         }
         if (error != codec_error::none) {
             damaged++;
-            found.add(to_hex(*of), message(error));
+            found.add(to_hex(*digest), message(error));
         } else {
             revoked += token.is_revoked() ? 1 : 0;
         }
     }
 
-    compare("records", records, from.info().tokens, found);
+    compare("records", records, snapshot.info().tokens, found);
     if (damaged == 0) {
-        compare("revoked records", revoked, from.info().revoked, found);
+        compare("revoked records", revoked, snapshot.info().revoked, found);
     }
     return found.finish(records);
 }
 
 }  // namespace
 
-void add_verify(CLI::App &app, context &with)
+void add_verify(CLI::App &app, command_context &context)
 {
     CLI::App *command = app.add_subcommand("verify", "Check every record, and the counts");
     command->footer(examples);
-    command->callback([&with] { with.run = [&with] { return verify(with); }; });
+    command->callback([&context] { context.run = [&context] { return verify(context); }; });
 }
 
 }  // namespace pat::cli
