@@ -141,7 +141,7 @@ u_char *write(u_char *p, std::string_view text) noexcept
         return NGX_ERROR;
     }
 #if (nginx_version >= 1023000)
-    made.challenge->next = r->headers_out.www_authenticate;
+    decision.challenge->next = r->headers_out.www_authenticate;
 #endif
     r->headers_out.www_authenticate = decision.challenge;
     decision.has_challenged = true;
