@@ -1,8 +1,8 @@
 # nginx-auth-pat. `make help` lists what can be built.
 
 BUILD ?= build
-# The nginx that the module is built against: a source tree with `configure` or `auto/configure`. nginx-dev's own
-# `configure` leaves out the distribution's flags, which its conf_flags file has.
+# The nginx to build the module against: a source tree with `configure` or `auto/configure`. nginx-dev's `configure`
+# omits the distribution's flags, which are in its conf_flags file.
 NGINX_SRC ?= /usr/share/nginx/src
 NGINX_CONFIGURE_FLAGS ?= --with-compat
 
@@ -31,14 +31,14 @@ cli := $(wildcard src/cli/*.cpp src/cli/*/*.cpp)
 unit := $(wildcard t/unit/test_*.cpp)
 pat_sync := $(wildcard $(addprefix scripts/pat_sync/,*.py */*.py */*/*.py))
 
-# What config takes, by the same globs.
+# The same globs as in config.
 module_files := $(sort $(wildcard src/core/* src/store/* src/nginx/* src/nginx/page/*))
 
 library_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(core) $(store) $(writer))
 cli_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(cli))
 unit_programs := $(patsubst t/unit/%.cpp,$(BUILD)/unit/%,$(unit))
 
-# Writes what something was made with to the target, which stays as old as it is if it says so already.
+# Records the parameters of a build in the target, and leaves the target's time alone if they have not changed.
 define remember
 @: $(file > $@.new,$(1))
 @if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
@@ -64,14 +64,14 @@ help:
 
 # --- the module ---
 
-# The file is replaced, not overwritten: an nginx that has it loaded would not survive that.
+# Replaces the file instead of overwriting it: an nginx that has it loaded would crash.
 .PHONY: module
 module: $(nginx_tree)/objs/Makefile
 	$(MAKE) --no-print-directory -C $(nginx_tree) -f objs/Makefile modules
 	@cd $(BUILD) && built=nginx/objs/$(module_name).so && \
 	    { cmp -s $$built $(module_name).so || { cp $$built $(module_name).new && mv $(module_name).new $(module_name).so; }; }
 
-# configure writes into the tree that it configures, so it gets one of links.
+# configure writes into its source tree, so it gets a tree of links.
 $(nginx_tree)/objs/Makefile: config config.make $(NGINX_SRC)/src/core/nginx.h $(BUILD)/nginx.from
 	rm -rf $(nginx_tree)
 	mkdir $(nginx_tree)
@@ -99,7 +99,7 @@ $(BUILD)/patctl: $(cli_objects) $(library_objects)
 $(BUILD)/patctl.1: docs/patctl.md | $(BUILD)
 	pandoc -s -f markdown-smart -t man -o $@ $<
 
-# What goes into the module is compiled here as it is there.
+# Parts of the module are compiled with the module's flags.
 $(BUILD)/obj/src/core/%.o $(BUILD)/obj/src/store/%.o $(BUILD)/obj/src/writer/%.o: CXXFLAGS += -fno-exceptions -fno-rtti
 
 $(BUILD)/obj/%.o: %.cpp $(BUILD)/compiled.with
@@ -136,7 +136,7 @@ install: all
 	install -D -m 755 $(BUILD)/patctl $(DESTDIR)$(PREFIX)/bin/patctl
 	install -D -m 644 $(BUILD)/patctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/patctl.1
 	install -D -m 755 scripts/pat-sync $(DESTDIR)$(PREFIX)/bin/pat-sync
-	@# What is left of another version could be loaded.
+	@# Files of another version could still be loaded.
 	rm -rf $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/pat_sync
 	@set -e; for file in $(patsubst scripts/%,%,$(pat_sync)); do \
 	    install -D -m 644 scripts/$$file $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/$$file; \
