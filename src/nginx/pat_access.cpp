@@ -80,8 +80,8 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
                                                             const std::optional<countable> &before,
                                                             const ngx_str_t *realm) noexcept
 {
-    leave(decision.place);
-    if (counters *counts = decision.never_made ? nullptr : counters_of(r)) {
+    leave(decision.link);
+    if (counters *counts = is_unread(r) ? nullptr : counters_of(r)) {
         count(r, decision, before, *counts);
     }
 
@@ -156,10 +156,9 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     access_decision *decision = find_decision(r);
     std::optional<countable> before;
     if (decision != nullptr) {
-        if (decision->enforced) {
+        if (decision->state.is_enforced()) {
             before = describe(*decision);
         }
-        decision->has_challenged = false;
         forget_variables(r);
     } else if ((decision = add_decision(r)) == nullptr) {
         return NGX_ERROR;
@@ -168,9 +167,7 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     ngx_str_t realm;
     const bool is_made = make_decision(r, conf, true, realm, *decision);
     if (is_unread(r)) {
-        // The decision is about the error page, and tells nothing about the request.
-        decision->never_made = true;
-        forget_variables(r);
+        forget_variables(r);  // the decision is about the error page, and tells nothing about the request
     }
     if (is_made && turns_off(conf, realm)) {
         return NGX_DECLINED;
@@ -203,13 +200,13 @@ ngx_int_t handle_log(ngx_http_request_t *r) noexcept
 
     const access_decision *decision = find_decision(r);
     if (decision != nullptr) {
-        const bool is_past = decision->enforced || progress_of(r) == progress::past_access;
+        const bool is_past = decision->state.is_enforced() || progress_of(r) == progress::past_access;
         if (is_past || (decision->was_asked_early && was_limited(r))) {
             return NGX_OK;
         }
         forget_variables(r);
     }
-    ngx_http_set_ctx(r, const_cast<access_decision *>(&no_decision), ngx_http_auth_pat_module);
+    set_progress(r, progress::answered);
     return NGX_OK;
 }
 

@@ -144,7 +144,7 @@ u_char *write(u_char *p, std::string_view text) noexcept
     decision.challenge->next = r->headers_out.www_authenticate;
 #endif
     r->headers_out.www_authenticate = decision.challenge;
-    decision.has_challenged = true;
+    decision.state.challenge();
 
     return NGX_OK;
 }

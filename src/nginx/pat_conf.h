@@ -13,7 +13,7 @@ class reader;
 namespace pat::ngx {
 
 /// Where a directive stands, for messages about it that come later.
-struct directive_place {
+struct directive_location {
     ngx_str_t file;
     ngx_uint_t line;
 };
@@ -22,7 +22,7 @@ struct directive_place {
 struct store_conf {
     ngx_str_t path;  ///< of the folder; terminated
     std::size_t map_size;
-    directive_place place;
+    directive_location location;
 
     std::uint32_t number;  ///< in the zone; 0 if there is none, or no room
 
@@ -40,7 +40,7 @@ struct pepper_conf {
 struct store_use {
     store_conf *store;
     const token_hasher *make_digest;
-    directive_place place;
+    directive_location location;
 };
 
 struct zone_conf;
@@ -77,7 +77,7 @@ enum class status_format : ngx_uint_t { by_accept, json, prometheus, html };
 struct loc_conf {
     ngx_http_complex_value_t *realm;  ///< nullptr: off
     ngx_http_complex_value_t *token;  ///< nullptr: the Bearer credential
-    directive_place place;            ///< of `auth_pat`
+    directive_location location;      ///< of `auth_pat`
     store_conf *store;
     const token_hasher *make_digest;
     ngx_str_t prefix;  ///< empty: any token
@@ -94,7 +94,7 @@ struct loc_conf {
     bool has_status;
     status_format status;
     bool is_usage;
-    directive_place usage_place;
+    directive_location usage_location;
 };
 
 /// The configuration that is being read.

@@ -17,7 +17,7 @@ namespace {
 /// Marks the decision in the list of the request's pool, and ends it with the request.
 void end_decision(void *data) noexcept
 {
-    leave(static_cast<access_decision *>(data)->place);
+    leave(static_cast<access_decision *>(data)->link);
 }
 
 void *allocate_record(void *pool, std::size_t size) noexcept
@@ -127,6 +127,32 @@ void *allocate_record(void *pool, std::size_t size) noexcept
            && find_header(r, "access-control-request-method") != nullptr;
 }
 
+/// What a decision is made from.
+struct evidence {
+    bool is_off = false;
+    bool is_preflight = false;
+    credential presented{credential_kind::none, {}};
+    std::span<const scope_requirement> required;
+};
+
+enum class gathered { all, without_realm, in_part };
+
+/// Evaluates what a decision is made from. Nothing has been decided yet, so that a variable of ours among it is found
+/// to ask about itself.
+[[nodiscard]] gathered gather(ngx_http_request_t *r, const loc_conf &conf, ngx_str_t &realm, evidence &out) noexcept
+{
+    if (ngx_http_complex_value(r, conf.realm, &realm) != NGX_OK) {
+        return gathered::without_realm;
+    }
+    out.is_off = turns_off(conf, realm);
+    out.is_preflight = !out.is_off && conf.pass_preflight != 0 && is_preflight(r);
+    if (out.is_off || out.is_preflight) {
+        return gathered::all;
+    }
+    return read_credential(r, conf, out.presented) && read_requirements(r, conf, out.required) ? gathered::all
+                                                                                               : gathered::in_part;
+}
+
 /// Looks a token up, and decides about it.
 [[nodiscard]] finding look_up(const loc_conf &conf, const token_key &key, const facts &request,
                               store::allocator allocate, void *context, token_record &token) noexcept
@@ -138,8 +164,9 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 
     const store::lookup_result result = reader->lookup(*conf.make_digest, key, allocate, context, token);
     if (result.problem) {
-        const bool is_of_one = result.problem.kind == store::fault_kind::bad_record || result.problem.code == ENOMEM;
-        return {access_verdict::store_error, !is_of_one || !reader->is_open(), false, result.problem, 0};
+        const bool is_about_token =
+            result.problem.kind == store::fault_kind::bad_record || result.problem.code == ENOMEM;
+        return {access_verdict::store_error, !is_about_token || !reader->is_open(), false, result.problem, 0};
     }
     if (!result.found) {
         return {access_verdict::unknown, false, false, {}, result.heartbeat};
@@ -153,45 +180,56 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return {verdict, false, true, {}, result.heartbeat};
 }
 
-/// Finds out about the token of a request. What can't be found out is a store_error.
-[[nodiscard]] access_verdict examine(ngx_http_request_t *r, const loc_conf &conf, access_decision &decision) noexcept
+/// Looks the decision's token up into memory of the request.
+[[nodiscard]] finding look_up(ngx_http_request_t *r, const loc_conf &conf, access_decision &decision) noexcept
 {
-    if (conf.pass_preflight != 0 && is_preflight(r)) {
-        return access_verdict::preflight;
-    }
+    return look_up(conf, decision.key, decision.request, allocate_record, r->pool, decision.token);
+}
 
-    credential presented;
-    decision.request = {};
-    if (!read_credential(r, conf, presented) || !read_requirements(r, conf, decision.request.required)) {
-        return access_verdict::store_error;
-    }
+/// Decides about what was gathered, of which `decision` keeps what a later look needs.
+[[nodiscard]] finding examine(ngx_http_request_t *r, const loc_conf &conf, const evidence &evidence,
+                              access_decision &decision) noexcept
+{
+    const auto without_record = [](access_verdict verdict) { return finding{verdict, false, false, {}, 0}; };
 
-    if (presented.kind == credential_kind::none) {
-        // Nobody has no scopes, so that where one is needed, a token is.
-        const bool is_enough = std::all_of(decision.request.required.begin(), decision.request.required.end(),
-                                           [](const scope_requirement &required) { return satisfies({}, required); });
-        return conf.optional != 0 && is_enough ? access_verdict::anonymous : access_verdict::missing;
+    decision.request = {{}, evidence.required, conf.leeway};
+
+    if (evidence.is_preflight) {
+        return without_record(access_verdict::preflight);
     }
-    if (presented.kind == credential_kind::malformed
-        || (conf.prefix.len != 0 && !is_issued_form(presented.token, view(conf.prefix)))) {
-        return access_verdict::malformed;
+    if (evidence.presented.kind == credential_kind::none) {
+        // A request without a token has no scopes, so that where one is needed, a token is.
+        const bool is_enough = std::ranges::all_of(
+            evidence.required, [](const scope_requirement &required) { return satisfies({}, required); });
+        return without_record(conf.optional != 0 && is_enough ? access_verdict::anonymous : access_verdict::missing);
+    }
+    if (evidence.presented.kind == credential_kind::malformed
+        || (conf.prefix.len != 0 && !is_issued_form(evidence.presented.token, view(conf.prefix)))) {
+        return without_record(access_verdict::malformed);
     }
 
     decision.request.peer = peer_of(*r->connection);
-    decision.request.leeway = conf.leeway;
-    decision.key = make_token_key((*conf.make_digest)(presented.token));
-
-    const finding found = look_up(conf, decision.key, decision.request, allocate_record, r->pool, decision.token);
-    if (found.is_of_store || found.problem) {
-        log_store(r->connection->log, conf, found);
-    }
-
-    decision.has_record = found.found;
-    decision.fails_open = found.is_of_store;
-    return found.verdict;
+    decision.key = make_token_key((*conf.make_digest)(evidence.presented.token));
+    return look_up(r, conf, decision);
 }
 
-/// Evaluates what else is required. `status` is that of the refusal, or 0. False if there is no memory.
+/// Takes over what was found.
+void record_finding(ngx_http_request_t *r, const loc_conf &conf, const finding &finding,
+                    access_decision &decision) noexcept
+{
+    if (finding.is_about_store || finding.problem) {
+        log_store(r->connection->log, conf, finding);
+    }
+
+    decision.conf = &conf;
+    decision.decided_at = ngx_current_msec;
+    decision.verdict = finding.verdict;
+    decision.has_record = finding.has_record;
+    decision.fails_open = finding.is_about_store;
+    decision.let_in = lets_in(finding.verdict) || (conf.fail_open != 0 && finding.is_about_store);
+}
+
+/// Evaluates auth_pat_require. `status` is that of the refusal, or 0. False if there is no memory.
 [[nodiscard]] bool check_required(ngx_http_request_t *r, const loc_conf &conf, ngx_int_t &status) noexcept
 {
     status = 0;
@@ -232,12 +270,6 @@ void demand_required(ngx_http_request_t *r, access_decision &decision) noexcept
 
 }  // namespace
 
-const access_decision no_decision = [] {
-    access_decision decision{};
-    decision.never_made = true;
-    return decision;
-}();
-
 access_decision *add_decision(ngx_http_request_t *r) noexcept
 {
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(r->pool, sizeof(access_decision));
@@ -254,42 +286,35 @@ access_decision *add_decision(ngx_http_request_t *r) noexcept
 bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, ngx_str_t &realm,
                    access_decision &decision) noexcept
 {
-    decision.under_way = true;
-    decision.was_asked_for = false;
+    decision.state.begin();
 
-    const bool has_realm = ngx_http_complex_value(r, conf.realm, &realm) == NGX_OK;
-    const bool off = has_realm && turns_off(conf, realm);
+    evidence evidence;
+    const gathered result = gather(r, conf, realm, evidence);
 
-    // What was enforced before stays what counts where validation is off.
-    if (!(off && decision.enforced)) {
-        decision.conf = &conf;
-        decision.off = off;
-        decision.enforced = enforced && !off;
-        decision.decided_at = ngx_current_msec;
-        decision.has_record = false;
-        decision.fails_open = false;
-        decision.verdict = off || !has_realm ? access_verdict::store_error : examine(r, conf, decision);
-        decision.let_in = !off && (lets_in(decision.verdict) || (conf.fail_open != 0 && decision.fails_open));
+    if (decision.state.is_circular() || result != gathered::all) {
+        const bool is_circular = decision.state.is_circular();
+        if (is_circular) {
+            ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                          "realm, token or scope of \"auth_pat\" depends on a variable that it sets itself");
+        }
+        record_finding(r, conf, {access_verdict::store_error, false, false, {}, 0}, decision);
+        decision.state.settle(enforced);
+        return !is_circular && result == gathered::in_part;
+    }
+    if (evidence.is_off) {
+        decision.state.turn_off();
+        if (decision.state.is_off()) {
+            decision.conf = &conf;
+        }
+        return true;
     }
 
-    decision.under_way = false;
-
-    if (decision.was_asked_for) {
-        decision.has_record = false;
-        decision.off = false;
-        decision.let_in = false;
-        decision.verdict = access_verdict::store_error;
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                      "realm, token or scope of \"auth_pat\" depends on a variable that it sets itself");
-        return false;
-    }
-    if (!has_realm) {
-        return false;
-    }
-
-    if (conf.require != nullptr && decision.let_in && decision.verdict != access_verdict::preflight && !off) {
+    record_finding(r, conf, examine(r, conf, evidence, decision), decision);
+    decision.state.weigh();
+    if (conf.require != nullptr && decision.let_in && decision.verdict != access_verdict::preflight) {
         demand_required(r, decision);
     }
+    decision.state.settle(enforced);
     return true;
 }
 
@@ -313,16 +338,8 @@ void renew_decision(ngx_http_request_t *r, access_decision &decision) noexcept
 {
     const loc_conf &conf = *decision.conf;
 
-    const finding found = look_up(conf, decision.key, decision.request, allocate_record, r->pool, decision.token);
-    if (found.is_of_store || found.problem) {
-        log_store(r->connection->log, conf, found);
-    }
-
-    decision.decided_at = ngx_current_msec;
-    decision.has_record = found.found;
-    decision.fails_open = found.is_of_store;
-    decision.verdict = found.verdict;
-    decision.let_in = lets_in(decision.verdict) || (conf.fail_open != 0 && decision.fails_open);
+    record_finding(r, conf, look_up(r, conf, decision), decision);
+    decision.state.renew();
 
     // In another location, where a redirect has led, what is required may have another value.
     if (conf.require != nullptr && decision.let_in && &conf == &loc_conf_of(r)) {
@@ -343,7 +360,7 @@ bool recheck(ngx_http_request_t *r, access_decision &decision) noexcept
 
     token_record token;
     const finding found = look_up(conf, decision.key, decision.request, allocate_once, &memory, token);
-    if (found.verdict == access_verdict::ok || (conf.fail_open != 0 && found.is_of_store)) {
+    if (found.verdict == access_verdict::ok || (conf.fail_open != 0 && found.is_about_store)) {
         return true;
     }
 
@@ -356,23 +373,25 @@ bool recheck(ngx_http_request_t *r, access_decision &decision) noexcept
 
 const access_decision *current_decision(ngx_http_request_t *r) noexcept
 {
+    static const access_decision no_decision{};
+
     r = r->main;
 
     const loc_conf &conf = loc_conf_of(r);
 
     access_decision *decision = find_decision(r);
-    if (decision != nullptr && decision->under_way) {
-        decision->was_asked_for = true;
+    if (decision != nullptr && decision->state.is_deciding()) {
+        decision->state.ask();
         return nullptr;
     }
-    if (decision != nullptr && decision->never_made) {
-        return &no_decision;
-    }
-    if (decision != nullptr && (decision->enforced || decision->conf == &conf)) {
+    if (decision != nullptr && decision->state.is_weighing()) {
         return decision;
     }
-    if (is_unread(r)) {
+    if (is_unnamed(r)) {
         return &no_decision;
+    }
+    if (decision != nullptr && (decision->state.is_enforced() || decision->conf == &conf)) {
+        return decision;
     }
     if (decision == nullptr && (decision = add_decision(r)) == nullptr) {
         return nullptr;
@@ -383,7 +402,8 @@ const access_decision *current_decision(ngx_http_request_t *r) noexcept
 
     if (conf.realm == nullptr) {
         decision->conf = &conf;
-        decision->off = true;
+        decision->state.begin();
+        decision->state.turn_off();
         return decision;
     }
 

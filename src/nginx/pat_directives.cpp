@@ -60,7 +60,7 @@ void unset(T *&pointer) noexcept
     return items<ngx_str_t>(*cf->args);
 }
 
-[[nodiscard]] directive_place place_of(ngx_conf_t *cf) noexcept
+[[nodiscard]] directive_location location_of(ngx_conf_t *cf) noexcept
 {
     return {cf->conf_file->file.name, cf->conf_file->line};
 }
@@ -150,7 +150,7 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return duplicate();
     }
 
-    conf.place = place_of(cf);
+    conf.location = location_of(cf);
     conf.token = nullptr;
 
     if (view(args[1]) == "off") {
@@ -228,7 +228,7 @@ char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         }
         if (known->map_size != map_size) {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "store \"%V\" has another map size in %V:%ui", &path,
-                               &known->place.file, known->place.line);
+                               &known->location.file, known->location.line);
             return conf_error();
         }
         conf.store = known;
@@ -241,7 +241,7 @@ char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
 
-    *added = {path, map_size, place_of(cf), 0, nullptr};
+    *added = {path, map_size, location_of(cf), 0, nullptr};
     *entry = added;
     conf.store = added;
     return conf_ok;
@@ -582,7 +582,7 @@ char *set_usage(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return duplicate();
     }
     conf.is_usage = true;
-    conf.usage_place = place_of(cf);
+    conf.usage_location = location_of(cf);
     return set_handler(cf, handle_usage);
 }
 
@@ -642,7 +642,7 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
     if (is_unset(conf.realm)) {
         conf.realm = is_unset(prev.realm) ? nullptr : prev.realm;
         conf.token = prev.token;
-        conf.place = prev.place;
+        conf.location = prev.location;
     }
     if (is_unset(conf.store)) {
         conf.store = is_unset(prev.store) ? nullptr : prev.store;
@@ -673,8 +673,8 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
 
     if (conf.is_usage && (conf.store == nullptr || main_conf_of(cf).zone == nullptr)) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "\"auth_pat_usage\" is used without an \"%s\" in %V:%ui",
-                      conf.store == nullptr ? "auth_pat_store" : "auth_pat_zone", &conf.usage_place.file,
-                      conf.usage_place.line);
+                      conf.store == nullptr ? "auth_pat_store" : "auth_pat_zone", &conf.usage_location.file,
+                      conf.usage_location.line);
         return conf_error();
     }
 
@@ -683,7 +683,7 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
     }
     if (conf.store == nullptr) {
         ngx_log_error(NGX_LOG_EMERG, cf->log, 0, "\"auth_pat\" is on without an \"auth_pat_store\" in %V:%ui",
-                      &conf.place.file, conf.place.line);
+                      &conf.location.file, conf.location.line);
         return conf_error();
     }
 
@@ -699,7 +699,7 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
     if (use == nullptr) {
         return conf_error();
     }
-    *use = {conf.store, conf.make_digest, conf.place};
+    *use = {conf.store, conf.make_digest, conf.location};
     return conf_ok;
 }
 

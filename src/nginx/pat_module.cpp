@@ -25,7 +25,7 @@ namespace {
     const store_conf &store = **too_long;
     ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
                   "auth_pat store \"%V\" in %V:%ui: with an auth_pat_zone, a path has at most %uz characters",
-                  &store.path, &store.place.file, store.place.line, max_zone_name_length);
+                  &store.path, &store.location.file, store.location.line, max_zone_name_length);
     return false;
 }
 

@@ -17,7 +17,7 @@ ngx_http_request_body_filter_pt next_filter;
 {
     const bool is_of_token =
         decision.verdict != access_verdict::anonymous && decision.verdict != access_verdict::preflight;
-    return decision.enforced && decision.let_in && is_of_token;
+    return decision.state.is_enforced() && decision.let_in && is_of_token;
 }
 
 /// Time stands still while nginx handles what has come together.
@@ -35,9 +35,9 @@ ngx_http_request_body_filter_pt next_filter;
     }
     if (r->request_body->last_saved) {
         // With timer_resolution, time stands still for longer than that.
-        return decision->waits_for_body || age_of(*decision) != 0 ? decide_again(r, *decision) : NGX_OK;
+        return decision->state.is_parked() || age_of(*decision) != 0 ? decide_again(r, *decision) : NGX_OK;
     }
-    decision->waits_for_body = true;
+    decision->state.park();
     const bool is_due = r->request_body_no_buffering && age_of(*decision) >= unbuffered_interval;
     return is_due ? recheck_or_refuse(r, *decision) : NGX_OK;
 }
@@ -90,7 +90,9 @@ ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
     if (r != r->main) {
         return NGX_DECLINED;
     }
-    set_progress(r, progress::past_access);
+    if (!is_unread(r)) {
+        set_progress(r, progress::past_access);
+    }
 
     access_decision *decision = find_decision(r);
     if (decision == nullptr) {
@@ -101,7 +103,7 @@ ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
     // r->headers_out.www_authenticate points at, which auth_basic may have put in the place of ours. What was told
     // before, in another location or for another page, the answer of an error page still tells.
     const bool is_of_here = decision->conf == &loc_conf_of(r);
-    if (decision->has_challenged && is_of_here) {
+    if (decision->state.is_challenged() && is_of_here) {
         decision->challenge->hash = 0;
     }
 

@@ -16,16 +16,16 @@ void start_timer(recheck_queue &queue) noexcept
         return;
     }
 
-    const auto *next = ngx_queue_data(ngx_queue_head(&queue.requests), recheck_place, link);
+    const auto *next = ngx_queue_data(ngx_queue_head(&queue.requests), recheck_link, node);
     const auto wait = static_cast<ngx_msec_int_t>(next->due - ngx_current_msec);
     ngx_add_timer(&queue.timer, wait > 0 ? static_cast<ngx_msec_t>(wait) : 1);
 }
 
-void append(recheck_queue &queue, recheck_place &place) noexcept
+void append(recheck_queue &queue, recheck_link &link) noexcept
 {
-    place.queue = &queue;
-    place.due = ngx_current_msec + queue.interval;
-    ngx_queue_insert_tail(&queue.requests, &place.link);
+    link.queue = &queue;
+    link.due = ngx_current_msec + queue.interval;
+    ngx_queue_insert_tail(&queue.requests, &link.node);
 }
 
 void check_due(ngx_event_t *timer) noexcept
@@ -33,21 +33,21 @@ void check_due(ngx_event_t *timer) noexcept
     recheck_queue &queue = *ngx_queue_data(timer, recheck_queue, timer);
 
     for (ngx_uint_t i = 0; i < at_a_time && !ngx_queue_empty(&queue.requests); i++) {
-        auto *place = ngx_queue_data(ngx_queue_head(&queue.requests), recheck_place, link);
-        if (static_cast<ngx_msec_int_t>(place->due - ngx_current_msec) > 0) {
+        auto *link = ngx_queue_data(ngx_queue_head(&queue.requests), recheck_link, node);
+        if (static_cast<ngx_msec_int_t>(link->due - ngx_current_msec) > 0) {
             break;
         }
 
-        leave(*place);
+        leave(*link);
 
-        ngx_http_request_t *r = place->request;
+        ngx_http_request_t *r = link->request;
         if (r->done) {
             continue;  // all of the answer is sent; what is left is nginx's business with the connection
         }
 
-        append(queue, *place);  // from where it goes with the request
-        if (const bool was_let_in = place->decision->let_in; !recheck(r, *place->decision)) {
-            close_request(r, *place->decision, was_let_in);
+        append(queue, *link);  // from where it goes with the request
+        if (const bool was_let_in = link->decision->let_in; !recheck(r, *link->decision)) {
+            close_request(r, *link->decision, was_let_in);
         }
     }
 
@@ -92,17 +92,17 @@ recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &main, ngx_msec_t int
 
 void enter(recheck_queue &queue, ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    decision.place.request = r;
-    decision.place.decision = &decision;
-    append(queue, decision.place);
+    decision.link.request = r;
+    decision.link.decision = &decision;
+    append(queue, decision.link);
     start_timer(queue);
 }
 
-void leave(recheck_place &place) noexcept
+void leave(recheck_link &link) noexcept
 {
-    if (place.queue != nullptr) {
-        ngx_queue_remove(&place.link);
-        place.queue = nullptr;
+    if (link.queue != nullptr) {
+        ngx_queue_remove(&link.node);
+        link.queue = nullptr;
     }
 }
 

@@ -14,13 +14,13 @@ struct main_conf;
 
 struct recheck_queue {
     ngx_msec_t interval;
-    ngx_queue_t requests;  ///< of recheck_place
+    ngx_queue_t requests;  ///< of recheck_link
     ngx_event_t timer;
 };
 
-/// The place of a request in a queue; it is part of the decision that is checked.
-struct recheck_place {
-    ngx_queue_t link;
+/// Links a request into a queue; part of the decision that is checked.
+struct recheck_link {
+    ngx_queue_t node;
     ngx_msec_t due;
     recheck_queue *queue;  ///< nullptr: in none
     ngx_http_request_t *request;
@@ -32,6 +32,6 @@ struct recheck_place {
 
 /// Has the request checked after each interval of its queue, until it leaves.
 void enter(recheck_queue &queue, ngx_http_request_t *r, access_decision &decision) noexcept;
-void leave(recheck_place &place) noexcept;
+void leave(recheck_link &link) noexcept;
 
 }  // namespace pat::ngx

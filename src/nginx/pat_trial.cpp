@@ -386,7 +386,7 @@ private:
 [[nodiscard]] bool report(const store_use &use, const trial &seen, const workers_user &user, ngx_log_t *log) noexcept
 {
     const ngx_str_t &path = use.store->path;
-    const directive_place &place = use.place;
+    const directive_location &location = use.location;
     const store::fault problem = seen.found().problem;
 
     if (seen.is_late()) {
@@ -394,21 +394,21 @@ private:
             NGX_LOG_WARN, log, 0,
             "auth_pat store \"%V\": user \"%s\" could not look at it within %M ms: see who holds locks of its "
             "files, used by \"auth_pat\" in %V:%ui",
-            &path, user.name, deadline_ms, &place.file, place.line);
+            &path, user.name, deadline_ms, &location.file, location.line);
         return true;
     }
     if (seen.found().obstacle != 0) {
         ngx_log_error(
             NGX_LOG_WARN, log, seen.found().obstacle,
             "auth_pat store \"%V\": no process of user \"%s\" could look at it, used by \"auth_pat\" in %V:%ui", &path,
-            user.name, &place.file, place.line);
+            user.name, &location.file, location.line);
         return true;
     }
     if (seen.has_died()) {
         ngx_log_error(NGX_LOG_WARN, log, 0,
                       "auth_pat store \"%V\": a process of user \"%s\" that looked at it has crashed: see whether its "
                       "files are damaged, used by \"auth_pat\" in %V:%ui",
-                      &path, user.name, &place.file, place.line);
+                      &path, user.name, &location.file, location.line);
         return true;
     }
     if (!problem) {
@@ -422,7 +422,7 @@ private:
     const ngx_uint_t level = is_final ? NGX_LOG_EMERG : NGX_LOG_WARN;
     ngx_log_error(level, log, 0, "auth_pat store \"%V\": %s%s%s%s, used by \"auth_pat\" in %V:%ui", &path,
                   store::message(problem), *detail != '\0' ? ": " : "", detail,
-                  explanation{use, seen.found(), user}.text(), &place.file, place.line);
+                  explanation{use, seen.found(), user}.text(), &location.file, location.line);
     return !is_final;
 }
 
@@ -444,8 +444,8 @@ private:
             const ngx_uint_t level = is_by_others ? NGX_LOG_WARN : NGX_LOG_EMERG;
             ngx_log_error(level, log, 0,
                           "auth_pat store \"%V\" in %V:%ui is the one that is \"%V\" in %V:%ui: use one path for it",
-                          &use.store->path, &use.store->place.file, use.store->place.line, &other.store->path,
-                          &other.store->place.file, other.store->place.line);
+                          &use.store->path, &use.store->location.file, use.store->location.line, &other.store->path,
+                          &other.store->location.file, other.store->location.line);
         }
     }
     return is_good;

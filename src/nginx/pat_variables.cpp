@@ -58,15 +58,15 @@ using value = std::optional<std::string_view>;
 /// upstream or a rate limit. Its id alone is told, for logs.
 [[nodiscard]] bool identifies(const access_decision &decision) noexcept
 {
-    return !decision.off && decision.has_record && decision.let_in;
+    return !decision.state.is_off() && decision.has_record && decision.let_in;
 }
 
 [[nodiscard]] value status_of(ngx_http_request_t *r, const access_decision &decision) noexcept
 {
-    if (decision.off) {
+    if (decision.state.is_off()) {
         return "off";
     }
-    if (decision.never_made) {
+    if (decision.state.is_none()) {
         return "-";
     }
 
@@ -89,7 +89,7 @@ using value = std::optional<std::string_view>;
     if (wanted == field::status) {
         return status_of(r, decision);
     }
-    if (wanted == field::id && !decision.off && decision.has_record) {
+    if (wanted == field::id && !decision.state.is_off() && decision.has_record) {
         return is_id(decision.token.id) ? value{decision.token.id} : std::nullopt;
     }
     if (!identifies(decision)) {

@@ -12,8 +12,13 @@ ngx_int_t add_variables(ngx_conf_t *cf) noexcept;
 /// is about to change.
 void forget_variables(ngx_http_request_t *r) noexcept;
 
-/// How far nginx has come with a request. What an internal redirect must not wipe has a place among the variables.
-enum class progress : unsigned { unread, read, past_access };
+/// How far nginx has come with a request. What an internal redirect must not wipe is kept among the variables.
+enum class progress : unsigned {
+    unread,  ///< nginx could not make sense of it, if it has come further than the first phase
+    read,
+    past_access,
+    answered,  ///< without the access phase, and is being logged
+};
 
 [[nodiscard]] inline ngx_http_variable_value_t &progress_slot(ngx_http_request_t *r) noexcept
 {
@@ -28,6 +33,19 @@ enum class progress : unsigned { unread, read, past_access };
 inline void set_progress(ngx_http_request_t *r, progress reached) noexcept
 {
     progress_slot(r).len = static_cast<unsigned>(reached);
+}
+
+/// Whether nginx could not make sense of the request, and has refused it without asking any phase. Its error page may
+/// be asked for like another request.
+[[nodiscard]] inline bool is_unread(ngx_http_request_t *r) noexcept
+{
+    return progress_of(r) == progress::unread;
+}
+
+/// Whether the variables tell nothing about who sent the request.
+[[nodiscard]] inline bool is_unnamed(ngx_http_request_t *r) noexcept
+{
+    return is_unread(r) || progress_of(r) == progress::answered;
 }
 
 }  // namespace pat::ngx
