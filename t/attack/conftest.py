@@ -6,18 +6,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "edge"))
-
-from serving import Store  # noqa: E402
-from users import User, run  # noqa: E402
+from basics import temporary_folder
+from store import Store
+from users import User, run
 
 SKIPPED = "NOT RUN: the attacks of t/attack need root, to have a victim and an attacker. Run them as root."
 
@@ -49,10 +45,8 @@ def workers_user() -> User:
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder of root's that everybody may enter."""
-    path = Path(tempfile.mkdtemp(prefix="auth-pat-attack-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with temporary_folder() as path:
+        yield path
 
 
 @pytest.fixture

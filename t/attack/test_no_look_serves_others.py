@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from serving import PATCTL, Nginx, Store, wait_until
+from basics import PATCTL, wait_until
+from nginx import Nginx
+from store import Store
 from test_no_store_stops_nginx import LOOK, SLOWNESS
 from users import User, nginx_t, patctl, run, shim
 

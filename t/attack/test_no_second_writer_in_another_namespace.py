@@ -6,7 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from serving import DEADLINE, NGINX, PATCTL, Nginx, Store, wait_until
+from basics import DEADLINE, PATCTL, wait_until
+from nginx import Nginx
+from store import Store
 
 OTHER_NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SKIPPED = "NOT RUN: PID namespaces are not permitted here."
@@ -18,7 +20,6 @@ pytestmark = pytest.mark.skipif(
 
 
 def nginx(folder: Path, store: Store) -> Nginx:
-    folder.mkdir()
     return Nginx(folder, HTTP, STORE=store.folder)
 
 
@@ -69,11 +70,8 @@ def test_two_nginx(folder: Path, store: Store) -> None:
     token = store.issue()
     first = nginx(folder / "first", store)
     second = nginx(folder / "second", store)
-    root = second.folder
-    (root / "error.log").touch()
-    command = [NGINX, "-p", str(root), "-c", f"{root}/nginx.conf", "-e", f"{root}/error.log"]
     with first:
-        inside = subprocess.Popen([*OTHER_NAMESPACE, *command], stderr=subprocess.DEVNULL)
+        inside = subprocess.Popen([*OTHER_NAMESPACE, *second.command], stderr=subprocess.DEVNULL)
         try:
             second.logged(r"\[crit\].*another PID namespace")
             assert second.request("/", "a", headers=token.header) == 503

@@ -7,16 +7,11 @@ import os
 import pwd
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "t" / "sync"))
-
-from servers import PostgreSQL, prepare  # noqa: E402
+from basics import ROOT
+from postgresql import PostgreSQL, prepare
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="ATTACK NOT TRIED: becoming another user needs root")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from serving import Nginx, Store
+from nginx import Nginx
+from store import Store
 
 NEEDS_ROOT = False
 
@@ -56,7 +57,6 @@ def test_the_other_site_answers(
     hanging = Store(folder / "hanging")
     good, other = store.issue(), hanging.issue()
     held = hang(hanging.folder / file)
-    (folder / "nginx").mkdir()
     with Nginx(folder / "nginx", HTTP, GOOD=store.folder, HANGING=hanging.folder) as server:
         server.logged(rf"\[crit\].*{hanging.folder}.*{said}")
         # Through the second at which the worker tries the other store again.

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from serving import Nginx, Store, wait_until
+from basics import wait_until
+from nginx import Nginx
+from store import Store
 from users import User, nginx_t, patctl, run
 
 #: What nginx allows all stores together, and what a busy machine may need besides.
@@ -88,7 +90,7 @@ def test_nothing_is_left_of_a_look(folder: Path, owned_store: Store, attacker: U
             before = open_files(nginx.process.pid)
             for _ in range(2):
                 nginx.reload()
-            wait_until(lambda: len(nginx.workers()) == 1, "one worker is left")
+            wait_until(lambda: len(nginx.children()) == 1, "one worker is left")
             # The master closes the channel to a worker some time after that worker's end.
             wait_until(lambda: open_files(nginx.process.pid) == before, f"the master has its {before} open files again")
 

@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from serving import Nginx, Store, wait_until
+from basics import wait_until
+from nginx import Nginx
+from store import Store
 from test_no_store_stops_nginx import SITES
 from users import User, nginx_t, run
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import ROOT, Store
+from basics import ROOT
+from store import Store
 from test_root_opens_no_store_of_others import COMMANDS, FILES, command_line
 from users import User, nginx_t, patctl, run
 

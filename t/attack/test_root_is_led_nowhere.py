@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from serving import PATCTL, Store
+from basics import PATCTL
+from store import Store
 from test_root_opens_no_store_of_others import COMMANDS, command_line, former_store
 from users import User, patctl, run, shim
 

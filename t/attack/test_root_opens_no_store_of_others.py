@@ -9,7 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from serving import PATCTL, Nginx, Store
+from basics import PATCTL
+from nginx import Nginx
+from store import Store
 from users import User, nginx_t, patctl, run
 
 FILES = ("data.mdb", "lock.mdb", "open.lock")

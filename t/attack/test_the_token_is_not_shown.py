@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from serving import PATCTL, Store
+from basics import PATCTL
+from store import Store
 from users import User
 
 

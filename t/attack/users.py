@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving import MODULE, NGINX, PATCTL, free_port, quote
+from basics import NGINX, PATCTL, free_port
+from nginx import load_modules, quote, temporary_paths
 
 
 class User:
@@ -58,21 +59,22 @@ def patctl(store: Path, *arguments: str, input: str = "", status: int | None = 0
 
 def nginx_conf(folder: Path, *stores: Path, user: str) -> Path:
     """A configuration that uses these stores, each in a location of its number."""
-    temp = folder / "temp"
-    temp.mkdir(exist_ok=True)
-    paths = " ".join(f"{kind}_temp_path {temp}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     locations = "".join(
         f"location = /{number} {{ auth_pat API; auth_pat_store {quote(store)}; try_files /nowhere =204; }}\n"
         for number, store in enumerate(stores)
     )
     conf = folder / "trial.conf"
     conf.write_text(f"""
-        {"".join(f"load_module {module};" for module in MODULE.split())}
+        {load_modules()}
         user {user};
         pid {folder}/trial.pid;
         error_log stderr;
         events {{}}
-        http {{ {paths} access_log off; server {{ listen 127.0.0.1:{free_port()}; {locations} }} }}
+        http {{
+            {temporary_paths(folder)}
+            access_log off;
+            server {{ listen 127.0.0.1:{free_port()}; {locations} }}
+        }}
         """)
     return conf
 

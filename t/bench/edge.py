@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
-ROOT = Path(__file__).resolve().parents[2]
-MODULE = ROOT / "build" / "ngx_http_auth_pat_module.so"
-PATCTL = ROOT / "build" / "patctl"
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or "nginx"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib" / "python"))
 
-DEADLINE_SECONDS = 60
+from basics import DEADLINE, PATCTL, temporary_folder  # noqa: E402
+from nginx import Nginx  # noqa: E402
+from store import Issued, Store  # noqa: E402
+
 LOADING_SECONDS = 300
 
 
@@ -39,33 +36,13 @@ def folder() -> Iterator[Path]:
     """A folder that nginx's workers can reach, and that goes away."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, leave)
-
-    path = Path(tempfile.mkdtemp(prefix="auth-pat-bench-"))
-    path.chmod(0o755)
-    try:
+    with temporary_folder() as path:
         yield path
-    finally:
-        shutil.rmtree(path)
 
 
-def patctl(store: Path, *arguments: str) -> str:
-    command = [str(PATCTL), "--store", str(store), *arguments]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=DEADLINE_SECONDS
-    )
-    return done.stdout
-
-
-class Issued(NamedTuple):
-    token: str
-    id: str
-
-
-def issue(store: Path) -> Issued:
+def issue(store: Store) -> Issued:
     """Issues a token with the scope "read"."""
-    command = ("--json", "issue", "--subject", "user:42", "--name", "bench", "--scope", "read")
-    answer = json.loads(patctl(store, *command))
-    return Issued(answer["token"], answer["id"])
+    return store.issue("--subject", "user:42", "--name", "bench", "--scope", "read")
 
 
 def token(number: int) -> str:
@@ -73,11 +50,10 @@ def token(number: int) -> str:
     return f"bench-token-{number:08}"
 
 
-def make_store(path: Path, tokens: int = 0) -> None:
+def make_store(path: Path, tokens: int = 0) -> Store:
     """Makes a store with this many tokens, which token() names."""
-    patctl(path, "init", "--owner", str(os.geteuid()))
-
-    command = [str(PATCTL), "--store", str(path), "import", "--strict", "-"]
+    store = Store(path)
+    command = [PATCTL, "--store", str(path), "import", "--strict", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as loading:
         assert loading.stdin is not None
         for number in range(tokens):
@@ -93,113 +69,55 @@ def make_store(path: Path, tokens: int = 0) -> None:
         loading.wait(LOADING_SECONDS)
     if loading.returncode != 0:
         raise RuntimeError("patctl import failed")
+    return store
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Nginx:
+def nginx(
+    path: Path,
+    *,
+    workers: int,
+    wrapper: Sequence[str] = (),
+    zone: bool = False,
+    recheck: int = 0,
+    connections: int = 64,
+) -> Nginx:
     """An nginx with the locations /bare and /pat, which differ only in auth_pat, the same with /body behind them, which
     read a body, and /upload, which waits for one."""
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        workers: int,
-        wrapper: tuple[str, ...] = (),
-        zone: bool = False,
-        recheck: int = 0,
-        connections: int = 64,
-    ) -> None:
-        """Starts it; with workers=0 there is one process only, run by `wrapper`."""
-        self.port = free_port()
-        configuration = f"""
-            load_module {MODULE};
-            {"user root;" if os.geteuid() == 0 else ""}
-            daemon off;
-            master_process {"on" if workers else "off"};
-            worker_processes {workers or 1};
-            pid {path}/nginx.pid;
-            error_log {path}/error.log;
-            events {{ worker_connections {connections}; }}
-            http {{
-                access_log off;
-                keepalive_requests 100000000;
-                client_body_temp_path {path}/temp;
-                proxy_temp_path {path}/temp;
-                fastcgi_temp_path {path}/temp;
-                uwsgi_temp_path {path}/temp;
-                scgi_temp_path {path}/temp;
-                auth_pat_store {path}/store;
-                auth_pat_recheck {recheck}s;
-                {"auth_pat_zone bench:10m;" if zone else ""}
-                server {{
-                    listen 127.0.0.1:{self.port};
-                    location = /worker {{ return 200 $pid; }}
-                    location = /bare {{ empty_gif; }}
-                    location = /pat {{ auth_pat bench; empty_gif; }}
-                    location = /bare/body {{ mirror /nowhere; empty_gif; }}
-                    location = /pat/body {{ auth_pat bench; mirror /nowhere; empty_gif; }}
-                    location = /nowhere {{ return 204; }}
-                    location = /upload {{ auth_pat bench; client_body_timeout 1h; proxy_pass http://127.0.0.1:1; }}
-                }}
-            }}"""
-        (path / "nginx.conf").write_text(configuration)
-        command = [*wrapper, NGINX, "-p", str(path), "-c", f"{path}/nginx.conf", "-e", f"{path}/error.log"]
-        self.log = path / "error.log"
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_for(self._listens, "nginx listens")
-            # The master listens before it forks.
-            wait_for(lambda: len(self.workers()) == workers, "the workers are there")
-        except BaseException:
-            self._kill()
-            raise
-
-    def _listens(self) -> bool:
-        if self.process.poll() is not None:
-            raise RuntimeError(f"nginx has ended: {self.log.read_text()}")
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in children.split()]
-
-    def stop(self) -> None:
-        """Ends it as an operator would, so that callgrind writes its figures."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGQUIT)
-            try:
-                self.process.wait(DEADLINE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._kill()
-                raise
-
-    def _kill(self) -> None:
-        if self.process.poll() is None:
-            for pid in [self.process.pid, *self.workers()]:
-                os.kill(pid, signal.SIGKILL)
-            self.process.wait()
+    http = f"""
+        keepalive_requests 100000000;
+        auth_pat_store FOLDER/store;
+        auth_pat_recheck {recheck}s;
+        {"auth_pat_zone bench:10m;" if zone else ""}
+        server {{
+            listen 127.0.0.1:PORT;
+            location = /worker {{ return 200 $pid; }}
+            location = /bare {{ empty_gif; }}
+            location = /pat {{ auth_pat bench; empty_gif; }}
+            location = /bare/body {{ mirror /nowhere; empty_gif; }}
+            location = /pat/body {{ auth_pat bench; mirror /nowhere; empty_gif; }}
+            location = /nowhere {{ return 204; }}
+            location = /upload {{ auth_pat bench; client_body_timeout 1h; proxy_pass http://127.0.0.1:1; }}
+        }}"""
+    return Nginx(path, http, workers=workers, wrapper=wrapper, connections=connections, log_level="error")
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(what)
-        time.sleep(0.001)
+def callgrind(figures: Path) -> list[str]:
+    """The command by which a program's instructions are counted, for instructions_in()."""
+    return ["valgrind", "--tool=callgrind", "--quiet", f"--callgrind-out-file={figures}"]
+
+
+def instructions_in(figures: Path) -> int:
+    total = re.search(r"^(?:summary|totals): (\d+)", figures.read_text(), re.MULTILINE)
+    if total is None:
+        raise RuntimeError("callgrind wrote no total")
+    return int(total[1])
 
 
 class Client:
     """One keep-alive connection."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS)
+        self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, request: bytes) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import Store
+from basics import temporary_folder
+from store import Store
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="auth-pat-edge-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with temporary_folder() as path:
+        yield path
 
 
 @pytest.fixture

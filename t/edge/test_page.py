@@ -21,9 +21,11 @@ from typing import Any
 
 import httpx
 import pytest
+from basics import DEADLINE, wait_until
+from nginx import Nginx, quote
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
-from serving import DEADLINE, Issued, Nginx, Store, quote, wait_until
+from store import Issued, Store
 
 SCREENSHOTS = os.environ.get("AUTH_PAT_SCREENSHOTS")
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import DEADLINE, Issued, Nginx, Store, nginx_version, wait_until
+from basics import DEADLINE, wait_until
+from nginx import Nginx, nginx_version
+from store import Issued, Store
 from upstream import EVENT, Upstream
 from websockets.exceptions import ConnectionClosed
 from websockets.legacy.client import WebSocketClientProtocol, connect
@@ -49,6 +51,8 @@ LOCATIONS = """
                          proxy_set_header Connection $connection_upgrade; proxy_pass http://127.0.0.1:WEBSOCKET; }
 """
 SITE = f"""
+    log_format test '$request_uri $status $auth_pat_status "$auth_pat_id"';
+    access_log FOLDER/access.log test;
     auth_pat_zone pat:1m;
     auth_pat_store FOLDER/store;
     map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
@@ -151,8 +155,9 @@ def test_a_websocket_is_closed_when_its_token_is_revoked_and_another_is_not(ngin
                 await echo(closed)
 
             store.revoke(bad)
+            deadline = time.monotonic() + CLOSED_WITHIN
             with pytest.raises(ConnectionClosed):
-                while True:
+                while time.monotonic() < deadline:
                     await echo(closed)
 
             deadline = time.monotonic() + WATCHED

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-PATCTL = os.environ.get("PATCTL", str(Path(__file__).resolve().parents[2] / "build" / "patctl"))
+from basics import PATCTL
 
 YES, NO, USAGE, FAULT = range(4)
 

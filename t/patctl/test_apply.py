@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from conftest import FAULT, NO, PATCTL, YES, Patctl
+from basics import PATCTL
+from conftest import FAULT, NO, YES, Patctl
 
 DEADLINE = 30.0
 

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import FAULT, NO, PATCTL, Patctl
+from basics import PATCTL
+from conftest import FAULT, NO, Patctl
 
 PAGE = 4096
 

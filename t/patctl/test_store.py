@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import FAULT, NO, PATCTL, USAGE, Patctl
+from basics import PATCTL
+from conftest import FAULT, NO, USAGE, Patctl
 
 PEPPER = "00112233445566778899aabbccddeeff" * 2
 

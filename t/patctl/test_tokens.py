@@ -11,7 +11,8 @@ import zlib
 from pathlib import Path
 
 import pytest
-from conftest import FAULT, NO, PATCTL, USAGE, Patctl
+from basics import PATCTL
+from conftest import FAULT, NO, USAGE, Patctl
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import FAULT, NO, PATCTL, USAGE, YES, Patctl
+from basics import PATCTL
+from conftest import FAULT, NO, USAGE, YES, Patctl
 
 COMMANDS = ("init", "issue", "import", "export", "revoke", "restore-access", "show", "list", "check", "stats", "verify",
             "backup", "gc")

@@ -1,17 +1,16 @@
-"""Fixtures: a PostgreSQL for all tests, and a database with the schema for each."""
+"""Fixtures: a PostgreSQL for all tests, and a database with the schema and an empty store for each."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from servers import Database, PostgreSQL, new_database, prepare
+from postgresql import Database, PostgreSQL, new_database, prepare
+from store import Store
 
 _numbers = itertools.count(1)
-
-
-# PostgreSQL
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +26,8 @@ def server() -> Iterator[PostgreSQL]:
 def database(server: PostgreSQL) -> Iterator[Database]:
     with new_database(server, f"pat_{next(_numbers)}") as made:
         yield made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from servers import DEADLINE
+from basics import DEADLINE
 
 Line = dict[str, Any]
 

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any
 
 import psycopg
-from servers import LOGINS, PASSWORD, Connection, Database, PostgreSQL, free_port, wait_until
+from basics import free_port, wait_until
+from postgresql import LOGINS, PASSWORD, Connection, Database, PostgreSQL
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") or "pgbouncer"
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from basics import PATCTL, ROOT, free_port
 from feed_server import Feed
-from servers import ROOT, free_port
-from sidecar import PAT_SYNC, PATCTL, Store, environment, once
+from sidecar import PAT_SYNC, environment, once
+from store import Store
 
 # A bearer token, a folder for metrics and a store that are another platform's.
 BEARER = "first-platforms-bearer"
@@ -28,11 +29,6 @@ WITH_DEFAULT_FILE = """
 
 has_namespaces = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
 needs_a_namespace = pytest.mark.skipif(not has_namespaces, reason="NOT TESTED: only root can have an /etc of its own")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from basics import free_port, wait_until
 from feed_server import Feed, Handler, token
-from servers import free_port, wait_until
-from sidecar import PatSync, Store, once
+from sidecar import PatSync, once
+from store import Store
 
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.2", "--query-timeout", "5", "--settle", "0.05")
 
 Fault = Callable[[Handler], None]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

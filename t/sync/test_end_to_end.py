@@ -13,17 +13,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from basics import wait_until
 from network import Network
-from servers import Connection, Database, PostgreSQL, wait_until
-from sidecar import PatSync, Store, load, load_fast, make_another_snapshot_due, records_of
+from postgresql import Connection, Database, PostgreSQL
+from sidecar import PatSync, load, load_fast, make_another_snapshot_due, records_of
+from store import Store
 
 WRITERS = 16
 SMALL_DISK_BYTES = 4 << 20
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -11,17 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from basics import PATCTL, wait_until
 from feed_server import Authority, Feed, Handler, digest, token
-from servers import wait_until
-from sidecar import PATCTL, PatSync, Store, once
+from sidecar import PatSync, once
+from store import Store
 
 # Short times, so that nothing has to be waited for.
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "1")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -5,28 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from basics import wait_until
 from feed_server import Line, digest, token
-from servers import wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, once
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
 from pat_sync.errors import ApplierFailed
 from pat_sync.pulse import Pulse
 from pat_sync.sources.file import check
+from sidecar import PAT_SYNC, PatSync, environment, once
+from store import Store
 
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.1", "--settle", "0.2")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -3,88 +3,53 @@
 from __future__ import annotations
 
 import email.utils
-import os
-import shutil
-import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from basics import free_port, wait_until
 from feed_server import Feed, Handler
-from servers import DEADLINE, free_port, wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, once, scrape
-
-NGINX = shutil.which(os.environ.get("TEST_NGINX_BINARY", "nginx"), path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+from nginx import Nginx
+from sidecar import PAT_SYNC, PatSync, environment, once, scrape
+from store import Store
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.2", "--query-timeout", "5")
 HELD = 'pat_sync_heartbeat_held{reason="unproven"}'
 STANDS_STILL = "error: the heartbeat stands still: what the feed answers is not known to be fresh: "
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
-class Cache:
-    """An nginx that keeps answers for a minute, whatever they or the requests say."""
+class Cache(Nginx):
+    """One that keeps answers for a minute, whatever they or the requests say."""
 
     def __init__(self, feed: Feed, key: str, folder: Path) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/feed"
-        temporary = " ".join(
-            f"{kind}_temp_path {folder}/temp;" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (folder / "nginx.conf").write_text(f"""
-            {"user root;" if os.geteuid() == 0 else ""}
-            daemon off;
-            pid {folder}/pid;
-            events {{ worker_connections 64; }}
-            http {{
-                {temporary}
-                proxy_cache_path {folder}/cache keys_zone=answers:1m;
-                log_format cache '$upstream_cache_status $status';
-                access_log {folder}/log cache;
-                server {{
-                    listen 127.0.0.1:{self.port};
-                    location / {{
-                        proxy_pass http://{urlsplit(feed.url).netloc};
-                        proxy_cache answers;
-                        proxy_cache_key {key};
-                        proxy_cache_valid 200 204 60s;
-                        # What nginx takes out where it caches.
-                        proxy_set_header If-Match $http_if_match;
-                        proxy_ignore_headers Cache-Control Expires Vary;
-                    }}
-                }}
-            }}""")
+        http = """
+            proxy_cache_path FOLDER/cache keys_zone=answers:1m;
+            log_format cache '$upstream_cache_status $status';
+            access_log FOLDER/access.log cache;
+            server {
+                listen 127.0.0.1:PORT;
+                location / {
+                    proxy_pass http://FEED;
+                    proxy_cache answers;
+                    proxy_cache_key KEY;
+                    proxy_cache_valid 200 204 60s;
+                    # What nginx takes out where it caches.
+                    proxy_set_header If-Match $http_if_match;
+                    proxy_ignore_headers Cache-Control Expires Vary;
+                }
+            }"""
+        super().__init__(folder, http, FEED=urlsplit(feed.url).netloc, KEY=key)
 
-    def __enter__(self) -> Cache:
-        command = [NGINX, "-p", self._folder, "-c", self._folder / "nginx.conf", "-e", self._folder / "error.log"]
-        self._process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
-
-        def answers() -> bool:
-            assert self._process.poll() is None, (self._folder / "error.log").read_text()
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-        wait_until(answers, "nginx answers")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(DEADLINE)
+    @property
+    def feed_url(self) -> str:
+        return f"{self.url}/feed"
 
     def hits(self) -> int:
         """How often it has answered itself."""
-        return (self._folder / "log").read_text().count("HIT")
+        return "\n".join(self.access_log()).count("HIT")
 
 
 def follow(url: str, store: Store, *arguments: str) -> PatSync:
@@ -110,7 +75,7 @@ def test_a_cache_has_no_answer_to_a_request(echoes: bool, store: Store, tmp_path
     """As long as it goes by the query."""
     with Feed(echoes=echoes) as feed, Cache(feed, "$request_uri", tmp_path / "cache") as cache:
         feed.put("a")
-        with follow(cache.url, store):
+        with follow(cache.feed_url, store):
             wait_for_heartbeat(store)
             feed.revoke("a")
             wait_until(lambda: store.tokens() == {"a": "revoked"}, "the revocation")
@@ -127,7 +92,7 @@ def test_a_cache_that_knows_no_query_moves_no_heartbeat(key: str, store: Store, 
     port = free_port()
     with Feed() as feed, Cache(feed, key, tmp_path / "cache") as cache:
         feed.put("a")
-        with follow(cache.url, store, "--metrics-listen", f"127.0.0.1:{port}") as sync:
+        with follow(cache.feed_url, store, "--metrics-listen", f"127.0.0.1:{port}") as sync:
             wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
             hits = cache.hits()
             wait_until(lambda: cache.hits() >= hits + 2, "answers of the cache")
@@ -146,7 +111,7 @@ def test_a_cache_that_knows_no_query_moves_no_heartbeat(key: str, store: Store, 
                 cause = "its Pat-Nonce is that of another request, so a cache has answered"
                 sync.wait_for_line(STANDS_STILL + cause)
                 assert f"{HELD} 1.0" in scrape(port)
-                shown = status(cache.url, store)
+                shown = status(cache.feed_url, store)
                 assert shown.returncode == 1
                 assert f"wrong: the heartbeat stands still: what the feed answers is not known to be fresh: {cause}" in (
                     shown.stdout
@@ -157,14 +122,14 @@ def test_a_snapshot_of_a_cache_moves_no_heartbeat(store: Store, tmp_path: Path) 
     with Feed() as feed, Cache(feed, "$uri$arg_after", tmp_path / "cache") as cache:
         feed.put("a")
         other = Store(tmp_path / "other")
-        assert once("--source", cache.url, "--store", other.folder).returncode == 0
+        assert once("--source", cache.feed_url, "--store", other.folder).returncode == 0
         assert other.stats()["heartbeat"] > 1
         feed.put("b")
-        with follow(cache.url, store) as sync:
+        with follow(cache.feed_url, store) as sync:
             sync.wait_for_line(STANDS_STILL)
             wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
             assert heartbeat(store) <= 1
-        done = once("--source", cache.url, "--store", store.folder)
+        done = once("--source", cache.feed_url, "--store", store.folder)
         assert done.returncode == 1
         assert "is that of another request, so a cache has answered" in done.stderr.splitlines()[-1]
 

@@ -3,104 +3,59 @@
 from __future__ import annotations
 
 import http.client
-import os
 import random
-import shutil
-import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import pytest
-from servers import DEADLINE, ROOT, Connection, Database, free_port, wait_until
-from sidecar import PatSync, Store, once
-
-MODULE = os.environ.get("TEST_NGINX_LOAD_MODULES", str(ROOT / "build" / "ngx_http_auth_pat_module.so"))
-NGINX = shutil.which(os.environ.get("TEST_NGINX_BINARY", "nginx"), path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+from basics import DEADLINE, wait_until
+from nginx import Nginx
+from postgresql import Connection, Database
+from sidecar import PatSync, once
+from store import Store
 
 FAST = ("--usage-interval", "0.1", "--edge", "e1")
 
 
-class Nginx:
+HTTP = """
+    auth_pat_zone pat:10m;
+    server {
+        listen 127.0.0.1:PORT;
+        listen unix:FOLDER/socket;
+        auth_pat api;
+        auth_pat_store STORE;
+        location / { empty_gif; }
+    }
+    server {
+        listen 127.0.0.1:PORT2;
+        location = /usage {
+            allow 127.0.0.1;
+            deny all;
+            auth_pat_store STORE;
+            auth_pat_usage;
+        }
+        location = /denied { deny all; auth_pat_store STORE; auth_pat_usage; }
+        location = /guarded { auth_pat api; auth_pat_store STORE; auth_pat_usage; }
+        location = /page { empty_gif; }
+    }
+"""
+
+
+class Site(Nginx):
     """A server with tokens, and one as docs/pat-sync.md has it, which tells what was used."""
 
     def __init__(self, folder: Path, store: Path) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.port = free_port()
-        self.usage_port = free_port()
-        self.socket = folder / "socket"
-        temporary = " ".join(
-            f"{kind}_temp_path {folder}/temp;" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (folder / "nginx.conf").write_text(f"""
-            {" ".join(f"load_module {module};" for module in MODULE.split())}
-            {"user root;" if os.geteuid() == 0 else ""}
-            daemon off;
-            worker_processes 2;
-            pid {folder}/pid;
-            events {{ worker_connections 256; }}
-            http {{
-                {temporary}
-                access_log off;
-                auth_pat_zone pat:10m;
-                server {{
-                    listen 127.0.0.1:{self.port};
-                    listen unix:{self.socket};
-                    auth_pat api;
-                    auth_pat_store {store};
-                    location / {{ empty_gif; }}
-                }}
-                server {{
-                    listen 127.0.0.1:{self.usage_port};
-                    location = /usage {{
-                        allow 127.0.0.1;
-                        deny all;
-                        auth_pat_store {store};
-                        auth_pat_usage;
-                    }}
-                    location = /denied {{ deny all; auth_pat_store {store}; auth_pat_usage; }}
-                    location = /guarded {{ auth_pat api; auth_pat_store {store}; auth_pat_usage; }}
-                    location = /page {{ empty_gif; }}
-                }}
-            }}""")
-        self.start()
+        super().__init__(folder, HTTP, workers=2, STORE=store)
 
-    def __enter__(self) -> Nginx:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        command = [NGINX, "-p", str(self.folder), "-c", f"{self.folder}/nginx.conf", "-e", f"{self.folder}/error.log"]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        wait_until(lambda: len(self.workers()) == 2 and self._answers(), "nginx answers")
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGQUIT)
-        self._process.wait(DEADLINE)
-
-    def reload(self) -> None:
-        before = set(self.workers())
-        self._process.send_signal(signal.SIGHUP)
-        wait_until(lambda: not before & set(self.workers()) and len(self.workers()) == 2, "new workers")
-
-    def workers(self) -> list[int]:
-        if self._process.poll() is not None:
-            raise RuntimeError(f"nginx has ended: {(self.folder / 'error.log').read_text()}")
-        pid = self._process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.usage_port)) == 0
+    def replace_workers(self) -> None:
+        """Reloads, and waits until the old workers are gone."""
+        before = self.reload()
+        wait_until(lambda: not set(before) & set(self.workers()), "the old workers end")
 
     def get(self, token: str, address: str = "127.0.0.1") -> int:
         """The status of a request with a connection of its own."""
@@ -112,7 +67,7 @@ class Nginx:
     def get_by_socket(self, token: str) -> int:
         with closing(http.client.HTTPConnection("localhost")) as client:
             client.sock = socket.socket(socket.AF_UNIX)
-            client.sock.connect(str(self.socket))
+            client.sock.connect(f"{self.folder}/socket")
             return self._get(client, token)
 
     @staticmethod
@@ -122,14 +77,14 @@ class Nginx:
         answer.read()
         return answer.status
 
-    def url(self, path: str = "/usage") -> str:
-        return f"http://127.0.0.1:{self.usage_port}{path}"
+    def usage_url(self, path: str = "/usage") -> str:
+        return f"http://127.0.0.1:{self.port2}{path}"
 
 
 class Edge:
     """All of it, with tokens that clients have, and what they have used."""
 
-    def __init__(self, database: Database, store: Store, nginx: Nginx, owner: Connection) -> None:
+    def __init__(self, database: Database, store: Store, nginx: Site, owner: Connection) -> None:
         self.database = database
         self.store = store
         self.nginx = nginx
@@ -150,7 +105,7 @@ class Edge:
 
     def arguments(self, *more: str) -> list[str]:
         return ["--source", self.database.url("edge"), "--store", str(self.store.folder),
-                "--usage-url", self.nginx.url(), *FAST, *more]  # fmt: skip
+                "--usage-url", self.nginx.usage_url(), *FAST, *more]  # fmt: skip
 
     def uses(self) -> Counter[str]:
         rows = self.owner.execute("SELECT id, uses FROM pat.tokens WHERE uses > 0")
@@ -169,9 +124,8 @@ class Edge:
 
 
 @pytest.fixture
-def edge(database: Database, tmp_path: Path) -> Iterator[Edge]:
-    store = Store(tmp_path / "store")
-    with database.connect() as owner, Nginx(tmp_path / "nginx", store.folder) as nginx:
+def edge(database: Database, store: Store, tmp_path: Path) -> Iterator[Edge]:
+    with database.connect() as owner, Site(tmp_path / "nginx", store.folder) as nginx:
         yield Edge(database, store, nginx, owner)
 
 
@@ -236,14 +190,14 @@ def test_counts_are_exact_whatever_is_reloaded_or_killed(edge: Edge) -> None:
             if life == 0:
                 wait_until_let_in(edge, tokens[-1][1])
             with clients(edge, tokens):
-                edge.nginx.reload()
+                edge.nginx.replace_workers()
                 time.sleep(0.05 * life)
                 # At whatever it is doing.
                 sync.kill()
-                edge.nginx.reload()
+                edge.nginx.replace_workers()
     with PatSync(*edge.arguments()):
         with clients(edge, tokens):
-            edge.nginx.reload()
+            edge.nginx.replace_workers()
         edge.wait_until_counted()
         time.sleep(2)
         assert edge.uses() == edge.used
@@ -290,7 +244,7 @@ def test_use_waits_in_nginx_while_the_platform_is_away(edge: Edge) -> None:
     ],
 )
 def test_a_location_that_tells_nothing_is_told(path: str, cause: str, edge: Edge) -> None:
-    done = once(*edge.arguments("--usage-url", edge.nginx.url(path)))
+    done = once(*edge.arguments("--usage-url", edge.nginx.usage_url(path)))
     assert done.returncode == 0
     assert cause in done.stderr.splitlines()[-1]
 

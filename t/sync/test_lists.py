@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
 from pat_sync.sources.file.lists import parse_list
 from pat_sync.sources.file.record import BadRecord
 

@@ -14,17 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from basics import DEADLINE, PATCTL, ROOT, free_port, wait_until
 from feed_server import Feed
-from servers import DEADLINE, ROOT, free_port, wait_until
-from sidecar import PAT_SYNC, PATCTL, PatSync, Store, environment, once, scrape, value
+from sidecar import PAT_SYNC, PatSync, environment, once, scrape, value
+from store import Store
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "1")
 PASSWORD = "s3cr3t-pa55"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
 
 import pytest
+from basics import wait_until
 from pooler import PgBouncer
-from servers import Connection, Database, wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, load, make_another_snapshot_due, once, pat_sync
+from postgresql import Connection, Database
+from sidecar import PAT_SYNC, PatSync, environment, load, make_another_snapshot_due, once, pat_sync
+from store import Store
 from usage_server import UsageServer
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "5")
 TOLD = "info: a pooler is on the way to the source"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def issue(connection: Connection) -> tuple[str, str]:

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from basics import PATCTL, wait_until
+from postgresql import Connection, Database, PostgreSQL, new_database
 from psycopg import errors
 from psycopg.types.json import Json, Jsonb
-from servers import ROOT, Connection, Database, PostgreSQL, new_database, wait_until
 
-PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PEPPER = bytes(range(40))
 

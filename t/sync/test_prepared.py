@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
+from basics import wait_until
+from postgresql import Connection, Database, PostgreSQL, new_database, prepare
 from psycopg import errors
-from servers import Connection, Database, PostgreSQL, new_database, prepare, wait_until
-from sidecar import PatSync, Store, pat_sync
+from sidecar import PatSync, pat_sync
+from store import Store
 from test_postgres import changes, insert, issue, number_found, one, source
 
 OFF = "-c pat.notify=off -c statement_timeout=20s"
@@ -79,9 +80,8 @@ def test_only_that_statement_is_taken_for_it(shop: Connection, text: str) -> Non
 
 
 def test_another_revocation_reaches_the_edge_while_one_stays_prepared(
-    database: Database, shop: Connection, tmp_path: Path
+    database: Database, shop: Connection, store: Store
 ) -> None:
-    store = Store(tmp_path / "store")
     tokens = dict(issue(shop, f"user:{n}") for n in range(4))
     a, b, c, d = tokens
     with PatSync("--source", database.url("edge"), "--store", store.folder, "--heartbeat-interval", "0.3") as sync:
@@ -166,10 +166,9 @@ def test_an_edge_can_not_prepare_what_would_hold_others_up(database: Database, s
 
 
 def test_an_edge_that_follows_many_such_changes_has_fresh_heartbeats(
-    database: Database, tmp_path: Path
+    database: Database, store: Store
 ) -> None:
     """With each look there is something new without a number: that is no trouble."""
-    store = Store(tmp_path / "store")
     options = ("--source", database.url("edge"), "--store", store.folder)
     with PatSync(*options, "--poll-interval", "0.2", "--heartbeat-interval", "0.2") as sync, \
             database.connect("shop", options=OFF) as quiet:

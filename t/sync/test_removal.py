@@ -8,17 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from basics import free_port, wait_until
 from feed_server import Feed, digest, token
-from servers import free_port, wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, once, scrape
+from sidecar import PAT_SYNC, PatSync, environment, once, scrape
+from store import Store
 
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.1", "--settle", "0.1")
 HELD = 'pat_sync_heartbeat_held{reason="removal"}'
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

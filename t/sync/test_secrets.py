@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from feed_server import Authority, Feed
-from servers import PostgreSQL, new_database, prepare
-from sidecar import PAT_SYNC, Store, environment, once
+from postgresql import PostgreSQL, new_database, prepare
+from sidecar import PAT_SYNC, environment, once
+from store import Store
 
 SECRET = "s3cr3t-w0rd"
 READABLE = "others can read it: chmod o= it, unless nobody else is on this host or in this container"
@@ -24,11 +25,6 @@ KINDS: dict[str, tuple[str, Arguments]] = {
     "token": (SECRET, lambda path: ["--source", "https://127.0.0.1:1/", "--token-file", str(path)]),
     "configuration": (f"source = postgresql://e:{SECRET}@127.0.0.1:1/p", lambda path: ["--config", str(path)]),
 }
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from postgresql import Connection, Database, PostgreSQL, new_database
 from psycopg.types.json import Json
-from servers import Connection, Database, PostgreSQL, new_database
-from sidecar import Store, once
+from sidecar import once
+from store import Store
 from test_postgres import changes, issue, number_found, one, pairs, snapshot, source
 
 # Settings that any login can change, each with a value that is not the usual one.
@@ -141,10 +141,9 @@ def test_a_sequence_that_fell_behind_catches_up_whatever_is_set(database: Databa
 @pytest.mark.parametrize("level", ["read committed", "repeatable read", "serializable"])
 @pytest.mark.parametrize("edge_level", ["read committed", "serializable"])
 def test_a_number_below_the_cursor_of_an_edge_loses_no_revocation(
-    database: Database, tmp_path: Path, level: str, edge_level: str
+    database: Database, store: Store, level: str, edge_level: str
 ) -> None:
     """The sequence fell behind, as by a partial restore."""
-    store = Store(tmp_path / "store")
     options = ("--source", database.url("edge"), "--store", store.folder)
     with database.connect("shop") as shop, database.connect() as owner:
         first, second = issue(shop)[0], issue(shop)[0]
@@ -171,10 +170,9 @@ PUT_SEQUENCES_BACK = (
 
 
 def test_a_sequence_that_caught_up_loses_no_revocation_if_the_transaction_is_rolled_back(
-    database: Database, tmp_path: Path
+    database: Database, store: Store
 ) -> None:
     """What is set in a sequence stays, unlike all else."""
-    store = Store(tmp_path / "store")
     options = ("--source", database.url("edge"), "--store", store.folder)
     with database.connect("shop") as shop, database.connect() as owner:
         a, b, c = (issue(shop)[0] for _ in range(3))
@@ -197,9 +195,8 @@ def test_a_sequence_that_caught_up_loses_no_revocation_if_the_transaction_is_rol
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_a_sequence_that_fell_behind_is_not_overtaken_before_anyone_looks(
-    database: Database, tmp_path: Path, level: str
+    database: Database, store: Store, level: str
 ) -> None:
-    store = Store(tmp_path / "store")
     options = ("--source", database.url("edge"), "--store", store.folder)
     with database.connect("shop") as shop, database.connect() as owner:
         a, b, c = (issue(shop)[0] for _ in range(3))

@@ -6,13 +6,14 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from basics import free_port, wait_until
 from network import Network
-from servers import Database, PostgreSQL, free_port, new_database, prepare, wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, make_another_snapshot_due, once, scrape, value
+from postgresql import Database, PostgreSQL, new_database, prepare
+from sidecar import PAT_SYNC, PatSync, environment, make_another_snapshot_due, once, scrape, value
+from store import Store
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.1")
 
@@ -68,11 +69,6 @@ def cluster() -> Iterator[Cluster]:
 def shop(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Database]:
     with new_database(cluster.primary, f"shop_{abs(hash(request.node.name))}") as made:
         yield made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def put(shop: Database, *ids: str) -> None:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from basics import DEADLINE, free_port, wait_until
+from postgresql import Connection, Database, PostgreSQL, new_database
 from psycopg import errors
-from servers import DEADLINE, Connection, Database, PostgreSQL, free_port, new_database, prepare, wait_until
-from sidecar import PatSync, Store, once, pat_sync, scrape, value
+from sidecar import PatSync, once, pat_sync, scrape, value
+from store import Store
 from test_postgres import changes, insert, issue, number_found, one, snapshot, source, workers
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.1")
@@ -338,11 +340,6 @@ def test_a_trigger_that_is_not_as_it_must_be_is_told_and_repaired(
 
 
 # --- an edge ---
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def test_a_revocation_with_triggers_off_reaches_the_edge(database: Database, owner: Connection, store: Store) -> None:

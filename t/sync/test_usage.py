@@ -12,20 +12,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from basics import DEADLINE, free_port, wait_until
 from network import Network
-from servers import DEADLINE, Connection, Database, PostgreSQL, free_port, new_database, prepare, wait_until
-from sidecar import PAT_SYNC, PatSync, Store, environment, once, scrape, value
+from postgresql import Connection, Database, PostgreSQL, new_database, prepare
+from sidecar import PAT_SYNC, PatSync, environment, once, scrape, value
+from store import Store
 from usage_server import Handler, UsageServer
 
 FAST = ("--usage-interval", "0.05", "--query-timeout", "1")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from servers import DEADLINE, free_port
+from basics import DEADLINE, free_port
 
 Line = dict[str, Any]
 

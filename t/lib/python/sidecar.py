@@ -12,48 +12,12 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from servers import DEADLINE, ROOT, Connection, wait_until
+from basics import DEADLINE, PATCTL, ROOT, wait_until
+from postgresql import Connection
+from store import Record, Store
 
-PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
 PAT_SYNC = str(ROOT / "scripts" / "pat-sync")
-
-Record = dict[str, Any]
-
-
-class Store:
-    """A new store in a folder, and what patctl says of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.patctl("init", "--owner", str(os.geteuid()))
-
-    def patctl(self, *arguments: str, input: str = "") -> str:
-        command = [PATCTL, "--store", str(self.folder), *arguments]
-        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120)
-        if done.returncode != 0:
-            raise RuntimeError(f"patctl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
-
-    def stats(self) -> Record:
-        found: Record = json.loads(self.patctl("--json", "stats"))
-        return found
-
-    def tokens(self) -> dict[str, str]:
-        """The status of each token, by its id."""
-        lines = map(json.loads, self.patctl("--json", "list").splitlines())
-        return {line["id"]: line["status"] for line in lines}
-
-    def records(self) -> dict[str, Record]:
-        """What it holds, by digest."""
-        records = map(json.loads, self.patctl("export").splitlines())
-        return {record["digest"]: record for record in records}
-
-    def verdict(self, token: str) -> str:
-        command = [PATCTL, "--store", str(self.folder), "check"]
-        done = subprocess.run(command, input=token, capture_output=True, text=True, timeout=120)
-        return done.stdout.split("\n")[0]
 
 
 def records_of(connection: Connection) -> dict[str, Record]:

@@ -1,18 +1,15 @@
-"""Real servers in temporary folders, which tests start, stop, kill and put to sleep."""
+"""A real PostgreSQL in a temporary folder, which tests start, stop, kill and put to sleep."""
 
 from __future__ import annotations
 
 import os
 import pwd
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,16 +17,12 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
+from basics import ROOT, free_port, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 INSTALL_SQL = ROOT / "scripts" / "postgres" / "install.sql"
 POSTGRESQL_BIN = Path(os.environ.get("POSTGRESQL_BIN", "/usr/lib/postgresql/15/bin"))
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-
-# What libpq and patctl would take from the environment, or from the home of who runs the tests.
-for _name in [name for name in os.environ if name.startswith(("PG", "PAT_STORE", "PAT_PEPPER", "PAT_SYNC"))]:
-    del os.environ[_name]
 
 # Other users of this host reach ports of 127.0.0.1, too. What they don't have is this file, which libpq looks into.
 PASSWORD = secrets.token_urlsafe(24)
@@ -37,29 +30,6 @@ _password_file = tempfile.NamedTemporaryFile("w", prefix="pat-pgpass-")
 _password_file.write(f"*:*:*:*:{PASSWORD}\n")
 _password_file.flush()
 os.environ["PGPASSFILE"] = _password_file.name
-
-
-# Nothing here takes so long, even on a busy machine.
-DEADLINE = 30.0
-
-
-def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
-    """Waits for a condition that another process brings about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds} s")
-        time.sleep(0.005)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that the kernel does not give to outgoing connections meanwhile."""
-    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.SystemRandom().randrange(min(20000, first_ephemeral - 1000), first_ephemeral)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _stat_of(pid: int) -> list[str]:

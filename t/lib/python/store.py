@@ -1,0 +1,71 @@
+"""A store, and what patctl does with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from basics import PATCTL
+
+Record = dict[str, Any]
+
+
+class Issued(NamedTuple):
+    token: str
+    id: str
+
+    @property
+    def header(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+class Store:
+    """A new one; `init` goes to patctl. It belongs to who runs the tests, unless that says otherwise."""
+
+    def __init__(self, folder: Path, *init: str) -> None:
+        self.folder = folder
+        self.patctl("init", *(init or ("--owner", str(os.geteuid()))))
+
+    def patctl(self, *arguments: str, input: str = "") -> str:
+        command = [PATCTL, "--store", str(self.folder), *arguments]
+        done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=120)
+        if done.returncode != 0:
+            raise RuntimeError(f"patctl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def issue(self, *arguments: str) -> Issued:
+        answer = json.loads(self.patctl("--json", "issue", *(arguments or ("--subject", "alice"))))
+        return Issued(answer["token"], answer["id"])
+
+    def revoke(self, token: Issued) -> None:
+        self.patctl("revoke", "--id", token.id)
+
+    def apply(self, *lines: Record) -> None:
+        """What a source sends."""
+        self.patctl("apply", input="".join(json.dumps(line) + "\n" for line in lines))
+
+    def heartbeat(self, at: float) -> None:
+        """Its source was reached at that time."""
+        self.apply({"op": "heartbeat", "at": int(at)})
+
+    def stats(self) -> Record:
+        found: Record = json.loads(self.patctl("--json", "stats"))
+        return found
+
+    def tokens(self) -> dict[str, str]:
+        """The status of each token, by its id."""
+        lines = map(json.loads, self.patctl("--json", "list").splitlines())
+        return {line["id"]: line["status"] for line in lines}
+
+    def records(self) -> dict[str, Record]:
+        """What it holds, by digest."""
+        records = map(json.loads, self.patctl("export").splitlines())
+        return {record["digest"]: record for record in records}
+
+    def verdict(self, token: str) -> str:
+        command = [PATCTL, "--store", str(self.folder), "check"]
+        done = subprocess.run(command, input=token, capture_output=True, text=True, timeout=120)
+        return done.stdout.split("\n")[0]
