@@ -29,6 +29,8 @@ ngx_conf_enum_t status_formats[] = {
     {ngx_null_string, 0},
 };
 
+ngx_conf_num_bounds_t at_most_a_year = {ngx_conf_check_num_bounds, 0, ngx_int_t{365} * 24 * 3600};
+
 char *const conf_ok = nullptr;  // NGX_CONF_OK, without its cast
 
 [[nodiscard]] char *conf_error() noexcept
@@ -308,33 +310,6 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
-/// A time in seconds of at most a year.
-[[nodiscard]] char *set_seconds(ngx_conf_t *cf, const char *name, time_t &out) noexcept
-{
-    constexpr time_t a_year = time_t{365} * 24 * 3600;
-
-    ngx_str_t &text = arguments(cf)[1];
-
-    if (out != NGX_CONF_UNSET) {
-        return duplicate();
-    }
-
-    const ngx_int_t seconds = ngx_parse_time(&text, 1);
-    if (seconds == NGX_ERROR || seconds > a_year) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid %s \"%V\": a time of at most a year is allowed", name, &text);
-        return conf_error();
-    }
-
-    out = seconds;
-    return conf_ok;
-}
-
-char *set_leeway(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
-{
-    auto &conf = *static_cast<loc_conf *>(data);
-    return set_seconds(cf, "leeway", conf.leeway);
-}
-
 char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view match_parameter = "match=";
@@ -474,12 +449,6 @@ char *set_require(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
     return conf_ok;
-}
-
-char *set_max_age(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
-{
-    auto &conf = *static_cast<loc_conf *>(data);
-    return set_seconds(cf, "max age", conf.max_age);
 }
 
 char *set_recheck(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
@@ -644,22 +613,12 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
         conf.token = prev.token;
         conf.location = prev.location;
     }
-    if (is_unset(conf.store)) {
-        conf.store = is_unset(prev.store) ? nullptr : prev.store;
-    }
-    if (is_unset(conf.make_digest)) {
-        conf.make_digest = is_unset(prev.make_digest) ? &main_conf_of(cf).plain : prev.make_digest;
-    }
-    if (is_unset(conf.require_scope)) {
-        conf.require_scope = is_unset(prev.require_scope) ? nullptr : prev.require_scope;
-    }
+    ngx_conf_merge_ptr_value(conf.store, prev.store, nullptr);
+    ngx_conf_merge_ptr_value(conf.make_digest, prev.make_digest, &main_conf_of(cf).plain);
+    ngx_conf_merge_ptr_value(conf.require_scope, prev.require_scope, nullptr);
     ngx_conf_merge_str_value(conf.prefix, prev.prefix, "");
-    if (is_unset(conf.require)) {
-        conf.require = is_unset(prev.require) ? nullptr : prev.require;
-    }
-    if (is_unset(conf.recheck)) {
-        conf.recheck = is_unset(prev.recheck) ? nullptr : prev.recheck;
-    }
+    ngx_conf_merge_ptr_value(conf.require, prev.require, nullptr);
+    ngx_conf_merge_ptr_value(conf.recheck, prev.recheck, nullptr);
     ngx_conf_merge_sec_value(conf.leeway, prev.leeway, 0);
     ngx_conf_merge_value(conf.optional, prev.optional, 0);
     ngx_conf_merge_uint_value(conf.pass_preflight, prev.pass_preflight, 0);
@@ -720,7 +679,8 @@ ngx_command_t directives[] = {
 
     {ngx_string("auth_pat_prefix"), anywhere | NGX_CONF_TAKE1, set_prefix, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
 
-    {ngx_string("auth_pat_leeway"), anywhere | NGX_CONF_TAKE1, set_leeway, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("auth_pat_leeway"), anywhere | NGX_CONF_TAKE1, ngx_conf_set_sec_slot, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(loc_conf, leeway), &at_most_a_year},
 
     {ngx_string("auth_pat_require_scope"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_require_scope,
      NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
@@ -737,7 +697,8 @@ ngx_command_t directives[] = {
     {ngx_string("auth_pat_dry_run"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_FLAG, ngx_conf_set_flag_slot,
      NGX_HTTP_LOC_CONF_OFFSET, offsetof(loc_conf, dry_run), nullptr},
 
-    {ngx_string("auth_pat_max_age"), anywhere | NGX_CONF_TAKE1, set_max_age, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("auth_pat_max_age"), anywhere | NGX_CONF_TAKE1, ngx_conf_set_sec_slot, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(loc_conf, max_age), &at_most_a_year},
 
     {ngx_string("auth_pat_fail_open"), anywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
      offsetof(loc_conf, fail_open), nullptr},
