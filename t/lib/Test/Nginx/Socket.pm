@@ -22,18 +22,17 @@ my @NEEDS_REAL_ENV = map { "TEST_NGINX_$_" } qw(CHECK_LEAK BENCHMARK USE_VALGRIN
 my @NEEDS_REAL_SUB = qw(run_test no_nginx_manager);
 
 my %KNOWN_SECTION = map { $_ => 1 } qw(
-    config http_config main_config post_main_config server_name log_level
-    user_files init must_die suppress_stderr reload_fails
+    config http_config main_config server_name log_level
+    user_files init must_die suppress_stderr
     request pipelined_requests raw_request raw_request_middle_delay more_headers
-    timeout abort shutdown wait http09 server_addr_for_client
-    http2 no_http2 curl curl_options curl_protocol curl_error
+    timeout abort wait server_addr_for_client http2 curl
     error_code error_code_like response_headers response_headers_like
     raw_response_headers_like raw_response_headers_unlike
     response_body response_body_like response_body_unlike response_body_filters
     ignore_response error_log no_error_log grep_error_log grep_error_log_out
     access_log no_access_log
-    tcp_listen tcp_reply tcp_reply_delay tcp_query tcp_query_len tcp_no_close
-    skip_nginx skip_nginx2 skip_eval todo todo_nginx no_check_leak
+    tcp_listen tcp_reply tcp_query tcp_query_len
+    skip_nginx skip_eval no_check_leak
     ONLY SKIP LAST
 );
 # What Test::Base keeps in a block besides its sections.
@@ -173,7 +172,7 @@ sub run_block {
         log_offset => 0, accumulate => $accumulate,
         body_checks => \@body_checks, is_str => \&is_str,
     };
-    my ($skip, $todo) = (skip_rule($block), todo_rule($block));
+    my $skip = skip_rule($block);
 
     if (!$skip) {
         if (defined $block->config)  { set_up_server($run) }
@@ -188,9 +187,6 @@ sub run_block {
         my $builder = Test::More->builder;
         if ($skip) {
             $builder->skip("$name - $skip->{reason}") for 1 .. $skip->{count};
-        }
-        elsif ($todo) {
-            $builder->todo_skip("$name - $todo->{reason}") for 1 .. $todo->{count};
         }
         else {
             $run->{repeat} = $repeat;
@@ -216,7 +212,7 @@ sub set_up_server {
 
     $server->stop if !$reload;
     my %sections = map { $_ => expand_env(scalar $block->$_, $name, $ports) // '' }
-        qw(config http_config main_config post_main_config);
+        qw(config http_config main_config);
     $server->prepare_root;
     $server->write_user_files(scalar $block->user_files, $name, $ports);
     $server->write_config({
@@ -226,7 +222,7 @@ sub set_up_server {
         server_name => scalar $block->server_name,
     });
     $config_known = 1;
-    if ($reload)       { $server->reload($name, defined $block->reload_fails) }
+    if ($reload)       { $server->reload($name) }
     elsif (!$must_die) { $server->start($name, defined $block->suppress_stderr) }
     return;
 }
@@ -311,7 +307,6 @@ sub shell_quoted {
 # every one that can do with it.
 sub speaks_http2 {
     my ($block) = @_;
-    return 0 if defined $block->no_http2;
     my $http1_only = defined $block->raw_request || $block->pipelined_requests;
     if (defined $block->http2) {
         die $block->name, " - http2 goes with neither raw_request nor "
@@ -337,36 +332,21 @@ sub skip_rule {
         die $block->name, " - skip_eval: $@" if $@;
         return { count => $count, reason => 'skip_eval' } if $skip;
     }
-    for my $section (qw(skip_nginx skip_nginx2)) {
-        my $spec = $block->$section // next;
-        $spec =~ s/^\s*(\d+)\s*:// or die $block->name, " - bad $section\n";
-        my $count = $1;
-        my $reason = version_rule($block, $section, $spec) // next;
-        return { count => $count, reason => $reason };
-    }
-    return undef;
-}
-
-sub todo_rule {
-    my ($block) = @_;
-    if (defined(my $spec = $block->todo)) {
-        my ($count, $reason) = $spec =~ /^\s*(\d+)\s*:\s*(.*)/s
-            or die $block->name, " - bad todo\n";
-        return { count => $count, reason => $reason };
-    }
-    my $spec = $block->todo_nginx // return undef;
-    my $reason = version_rule($block, 'todo_nginx', $spec) // return undef;
-    return { count => 1, reason => $reason };
+    my $spec = $block->skip_nginx // return undef;
+    $spec =~ s/^\s*(\d+)\s*:// or die $block->name, " - bad skip_nginx\n";
+    my $count = $1;
+    my $reason = version_rule($block, $spec) // return undef;
+    return { count => $count, reason => $reason };
 }
 
 # "< 1.19.3", "< 1.19.3 or >= 1.25.1", either with ": reason" behind it. The
 # reason, if it is true of this nginx.
 sub version_rule {
-    my ($block, $section, $spec) = @_;
+    my ($block, $spec) = @_;
     my $condition = qr/[<>]=?\s*\d+\.\d+\.\d+/;
     my ($first, $and_or, $second, $reason) =
         $spec =~ /^\s*($condition)(?:\s*(and|or)\s*($condition))?(?:\s*:\s*(.*?))?\s*$/
-        or die $block->name, " - bad $section\n";
+        or die $block->name, " - bad skip_nginx\n";
 
     my $holds = sub {
         my ($op, @version) = $_[0] =~ /^([<>]=?)\s*(\d+)\.(\d+)\.(\d+)$/;
@@ -447,14 +427,13 @@ Test::Base, Test::LongString and HTTP::Response, and curl for HTTP/2.
 
 =item The server
 
-config, http_config, main_config, post_main_config, server_name, log_level,
-user_files, init, must_die, suppress_stderr, reload_fails
+config, http_config, main_config, server_name, log_level, user_files, init,
+must_die, suppress_stderr
 
 =item The request
 
 request, pipelined_requests, raw_request, raw_request_middle_delay,
-more_headers, timeout, abort, shutdown, wait, http09, server_addr_for_client,
-http2, no_http2, curl, curl_options, curl_protocol, curl_error
+more_headers, timeout, abort, wait, server_addr_for_client, http2, curl
 
 =item The response
 
@@ -470,12 +449,12 @@ no_access_log
 
 =item A server behind nginx
 
-tcp_listen, tcp_reply, tcp_reply_delay, tcp_query, tcp_query_len, tcp_no_close
+tcp_listen, tcp_reply, tcp_query, tcp_query_len
 
 =item The block
 
-skip_nginx, skip_nginx2, skip_eval, todo, todo_nginx, no_check_leak (as there
-is no such check, it does nothing), and Test::Base's ONLY, SKIP and LAST
+skip_nginx, skip_eval, no_check_leak (as there is no such check, it does
+nothing), and Test::Base's ONLY, SKIP and LAST
 
 =back
 

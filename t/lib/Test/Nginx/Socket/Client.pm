@@ -188,9 +188,6 @@ sub _exchange {
             if ($pending eq '') {
                 shift @packets;
                 $pending = _next_packet($block, $packets[0]) if @packets;
-                my $how = $block->shutdown;
-                $socket->shutdown($how eq '' ? 1 : $how)
-                    if !@packets && defined $how;
             }
         }
     }
@@ -240,10 +237,8 @@ sub curl_command {
     }
     my $timeout = parse_time($block->timeout) // $server->{timeout};
     push @curl, '--connect-timeout', $timeout, '--max-time', $timeout;
-    push @curl, $block->curl_options // ();
     my $addr = $block->server_addr_for_client // $server->{addr};
-    return @curl, ($block->curl_protocol // 'http')
-        . "://$addr:$server->{client_port}$uri";
+    return @curl, "http://$addr:$server->{client_port}$uri";
 }
 
 sub _exchange_by_curl {
@@ -260,10 +255,7 @@ sub _exchange_by_curl {
     my $said = slurp("$errors") // '';
 
     if ($reply eq '') {
-        my $expected = $run->{block}->curl_error;
-        my $fits = defined $expected
-            && (ref $expected ? $said =~ $expected : $said =~ /\Q$expected\E/);
-        Test::More::fail("$run->{name} - curl got no response: $said") if !$fits;
+        Test::More::fail("$run->{name} - curl got no response: $said");
     }
     elsif ($said ne '') {
         warn "$run->{name} - curl says: $said";
@@ -278,8 +270,6 @@ sub _exchange_by_curl {
 sub first_response {
     my ($run, $reply, $is_head) = @_;
     my $name = $run->{name};
-    return (HTTP::Response->new(200, 'OK', [], $reply), '', '')
-        if defined $run->{block}->http09;
 
     my $raw_headers = $reply =~ /\A(.*?\r\n)\r\n/s ? $1 : '';
     my $response = HTTP::Response->parse($reply);

@@ -10,8 +10,7 @@ use IO::Socket::INET;
 use IO::Socket::UNIX;
 use POSIX ();
 use Test::More ();
-use Test::Nginx::Socket::Util qw(expand_env parse_time verbose wait_until);
-use Time::HiRes qw(sleep);
+use Test::Nginx::Socket::Util qw(expand_env verbose wait_until);
 
 sub start {
     my ($class, $run) = @_;
@@ -71,14 +70,10 @@ sub _serve {
     } while (length $query < $self->{wanted});
     verbose("tcp query:\n$query");
 
-    sleep(parse_time($block->tcp_reply_delay) || 0);
     my $reply = $block->tcp_reply;
     $reply = $reply->($query) if ref $reply eq 'CODE';
     for my $part (ref $reply eq 'ARRAY' ? @$reply : $reply) {
         $client->send($part) // die "cannot send the reply: $!\n";
-    }
-    if (defined $block->tcp_no_close) {
-        1 while sysread $client, my $ignored, 65536;
     }
     return;
 }

@@ -161,8 +161,8 @@ sub write_user_files {
     return;
 }
 
-# $sections: config, http_config, main_config, post_main_config, log_level,
-# server_name and http2 (whether to speak it) of the block.
+# $sections: config, http_config, main_config, log_level, server_name and http2
+# (whether to speak it) of the block.
 sub write_config {
     my ($self, $sections) = @_;
     my %s = %$sections;
@@ -217,8 +217,6 @@ $s{config}
 
 $root_location    }
 }
-
-$s{post_main_config}
 
 events {
     accept_mutex off;
@@ -287,7 +285,7 @@ sub _errors {
 # workers accepts connections any more. They should be gone, but one that is
 # busy with a connection a test gave up may take its time to drain it.
 sub reload {
-    my ($self, $name, $may_fail) = @_;
+    my ($self, $name) = @_;
     my $master = $self->{pid};
     my @old = _children($master);
     my %is_old = map { $_ => 1 } @old;
@@ -297,10 +295,7 @@ sub reload {
     my $replaced = sub { !!grep { !$is_old{$_} } _children($master) };
     wait_until(10, sub { $refused->() || $replaced->() })
         or die "$name - nginx does not reload\n";
-    if ($refused->()) {
-        return if $may_fail;
-        die "$name - nginx refuses to reload:\n" . $self->_errors;
-    }
+    die "$name - nginx refuses to reload:\n" . $self->_errors if $refused->();
 
     my $gone = sub { !grep { _alive($_) } @old };
     my $draining = sub {
