@@ -7,7 +7,7 @@ use FindBin;
 BEGIN { push @INC, "$FindBin::Bin/lib" }
 use AuthPat;
 use AuthPat::Http2 qw(headers listen_http2 open_http2 read_frames);
-use AuthPat::Server qw(slurp wait_for);
+use AuthPat::Server qw(make_certificate slurp wait_for);
 use AuthPat::Upstream;
 use Test::More;
 
@@ -31,15 +31,13 @@ my $has_tls = `$AuthPat::NGINX -V 2>&1` =~ /http_ssl_module/ && eval { require I
 my $tls = '';
 if ($has_tls) {
     my $folder = scratch();
-    system("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
-        . "-keyout $folder/key.pem -out $folder/cert.pem 2>$folder/openssl.log") == 0
-        or die slurp("$folder/openssl.log");
-    $tls = join '', map { <<"END" } ['plain', ''], ['asking', "ssl_verify_client on; ssl_client_certificate $folder/cert.pem;"];
+    make_certificate($folder, 'localhost');
+    $tls = join '', map { <<"END" } ['plain', ''], ['asking', "ssl_verify_client on; ssl_client_certificate $folder/fullchain.pem;"];
 server {
     listen 127.0.0.1:$tls_port ssl;
     server_name $_->[0];
-    ssl_certificate $folder/cert.pem;
-    ssl_certificate_key $folder/key.pem;
+    ssl_certificate $folder/fullchain.pem;
+    ssl_certificate_key $folder/privkey.pem;
     $_->[1]
     access_log \$ROOT/logs/access.log who;
     auth_pat API;

@@ -19,7 +19,7 @@ use Time::HiRes qw(sleep time);
 my $store = store_path('api');
 
 # A site that has auth_pat, and nothing of what could be forgotten. Its only file would take hours.
-my $plain_port = AuthPat::Site::listening_port();
+my $plain_port = AuthPat::Server::free_port();
 write_file(scratch() . '/long', 'x' x 10_000_000);
 my $site = AuthPat::Site->new(keeps_count => 1, http => "server { listen 127.0.0.1:$plain_port; auth_pat plain; "
     . "auth_pat_store $store; access_log off; root ${\ scratch()}; limit_rate 1k; limit_rate_after 1k; }");

@@ -5,7 +5,7 @@ use warnings;
 use FindBin;
 BEGIN { push @INC, "$FindBin::Bin/lib" }
 use AuthPat;
-use AuthPat::Server qw(slurp wait_for);
+use AuthPat::Server qw(make_certificate slurp wait_for);
 use Test::More;
 
 sub has { my ($program) = @_; return grep { -x "$_/$program" } split /:/, $ENV{PATH} }
@@ -30,14 +30,9 @@ my $is_new = $major * 1e6 + $minor * 1e3 + $patch >= 1025001;
 my ($on_listen, $directive) = $is_new ? ('', 'http2 on;') : (' http2', '');
 
 my $tls = `$AuthPat::NGINX -V 2>&1` =~ /http_ssl_module/ && has('openssl');
-if ($tls) {
-    my $folder = scratch();
-    system("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
-        . "-keyout $folder/key.pem -out $folder/cert.pem 2>$folder/openssl.log") == 0
-        or die slurp("$folder/openssl.log");
-}
+make_certificate(scratch(), 'localhost') if $tls;
 my $tls_listen = $tls
-    ? "listen 127.0.0.1:\$PORT2 ssl$on_listen; ssl_certificate ${\scratch()}/cert.pem; ssl_certificate_key ${\scratch()}/key.pem;"
+    ? "listen 127.0.0.1:\$PORT2 ssl$on_listen; ssl_certificate ${\scratch()}/fullchain.pem; ssl_certificate_key ${\scratch()}/privkey.pem;"
     : '';
 
 my $server = AuthPat::Server->new(http => <<"END");

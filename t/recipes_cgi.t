@@ -15,7 +15,7 @@ use Test::More;
 my ($refused) = slurp("$AuthPat::ROOT/docs/security.md") =~ /^ *```nginx\n(.*?request_uri.*?)^ *```/ms;
 
 my @applications = ([fastcgi => 9000], [uwsgi => 9001], [scgi => 9002]);
-my %ports        = map { $_->[1] => AuthPat::Site::listening_port() } @applications;
+my %ports        = map { $_->[1] => AuthPat::Server::free_port() } @applications;
 
 # Where no token is asked for.
 sub open_location {

@@ -52,7 +52,6 @@ LOCATIONS = """
 """
 SITE = f"""
     log_format test '$request_uri $status $auth_pat_status "$auth_pat_id"';
-    access_log FOLDER/access.log test;
     auth_pat_zone pat:1m;
     auth_pat_store FOLDER/store;
     map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
@@ -72,7 +71,8 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def nginx(folder: Path, store: Store, upstream: Upstream) -> Iterator[Nginx]:
-    site = Nginx(folder, SITE, UPSTREAM=upstream.port, WEBSOCKET=upstream.websocket_port)
+    log = f"{folder}/access.log test"
+    site = Nginx(folder, SITE, access_log=log, UPSTREAM=upstream.port, WEBSOCKET=upstream.websocket_port)
     (folder / "html" / "file").write_bytes(b"x" * 10_000_000)
     with site as started:
         yield started

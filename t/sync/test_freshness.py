@@ -28,7 +28,6 @@ class Cache(Nginx):
         http = """
             proxy_cache_path FOLDER/cache keys_zone=answers:1m;
             log_format cache '$upstream_cache_status $status';
-            access_log FOLDER/access.log cache;
             server {
                 listen 127.0.0.1:PORT;
                 location / {
@@ -41,7 +40,8 @@ class Cache(Nginx):
                     proxy_ignore_headers Cache-Control Expires Vary;
                 }
             }"""
-        super().__init__(folder, http, FEED=urlsplit(feed.url).netloc, KEY=key)
+        log = f"{folder}/access.log cache"
+        super().__init__(folder, http, access_log=log, FEED=urlsplit(feed.url).netloc, KEY=key)
 
     @property
     def feed_url(self) -> str:

@@ -24,7 +24,7 @@ use IO::Socket::INET;
 use POSIX qw(WNOHANG);
 use Time::HiRes qw(sleep time);
 
-our @EXPORT_OK = qw(wait_for slurp free_port is_alive children_of fds_of);
+our @EXPORT_OK = qw(wait_for slurp free_port make_certificate is_alive children_of fds_of);
 
 my $owner = $$;
 $SIG{$_} //= sub { exit 130 } for qw(INT TERM HUP);    # so that what was started is stopped
@@ -55,13 +55,24 @@ sub slurp {
 
 my %ports;
 
+# A port that nobody listens on, below those that the kernel takes for connections: one of these may be taken between
+# now and nginx's start.
 sub free_port {
     while (1) {
-        my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Listen => 1, ReuseAddr => 1)
-            or die "no free port: $!\n";
-        my $port = $socket->sockport;
-        return $port if !$ports{$port}++;
+        my $port = 10_000 + int rand 22_000;
+        next if $ports{$port}++;
+        return $port if IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => $port, Listen => 1, ReuseAddr => 1);
     }
+}
+
+# Makes fullchain.pem, for a name, and privkey.pem in a folder. The options go to openssl.
+sub make_certificate {
+    my ($folder, $name, @options) = @_;
+    my @command = (qw(openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2), '-subj', "/CN=$name",
+        @options, '-keyout', "$folder/privkey.pem", '-out', "$folder/fullchain.pem");
+    my $said = `@{[ map { quotemeta } @command ]} 2>&1`;
+    die $said if $?;
+    return;
 }
 
 sub is_alive {
@@ -92,11 +103,11 @@ sub fds_of {
     return \%open;
 }
 
-# main, http: configuration; workers: their number (1); single: master_process off; user: of the workers; run_by: a command
-# that runs nginx.
+# main, http: configuration; access_log: of http (off); workers: their number (1); single: master_process off; user: of the
+# workers; run_by: a command that runs nginx.
 sub new {
     my ($class, %self) = @_;
-    my $self = bless { workers => 1, main => '', http => '', %self }, $class;
+    my $self = bless { workers => 1, main => '', http => '', access_log => 'off', %self }, $class;
     $self->{root}  = scratch() . '/server' . ++$count;
     $self->{port}  = free_port();
     $self->{port2} = free_port();
@@ -123,7 +134,7 @@ sub configure {
         'daemon on;', "\n", 'master_process ', $self->{single} ? 'off' : 'on', ";\n",
         "worker_processes $self->{workers};\n",
         "error_log $self->{root}/logs/error.log info;\npid $self->{root}/logs/nginx.pid;\n$main\n",
-        "events { worker_connections 1024; }\nhttp {\n    access_log off;\n$temp$http\n}\n");
+        "events { worker_connections 1024; }\nhttp {\n    access_log $self->{access_log};\n$temp$http\n}\n");
     return $self;
 }
 

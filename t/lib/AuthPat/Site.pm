@@ -19,10 +19,9 @@ use strict;
 use warnings;
 
 use AuthPat;
-use AuthPat::Server qw(slurp);
+use AuthPat::Server qw(free_port make_certificate slurp);
 use Exporter qw(import);
 use File::Find qw(find);
-use IO::Socket::INET;
 
 our @ISA       = ('AuthPat::Server');
 our @EXPORT_OK = qw(bearer header all_headers make_store recipes);
@@ -46,22 +45,14 @@ sub make_store {
 # on a machine of any speed.
 sub new {
     my ($class, %self) = @_;
-    return $class->SUPER::new(recipes => [], without => [], listen => '127.0.0.1', ports => {}, change => {}, %self);
-}
-
-# A port that nobody listens on, below those that the kernel takes for connections: one of these may be taken between
-# now and nginx's start.
-sub listening_port {
-    while (1) {
-        my $port = 10_000 + int rand 22_000;
-        return $port if IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => $port, Listen => 1, ReuseAddr => 1);
-    }
+    return $class->SUPER::new(user => $> == 0 ? 'www-data' : '', recipes => [], without => [], listen => '127.0.0.1',
+        ports => {}, change => {}, %self);
 }
 
 # The port that is used for this one.
 sub port {
     my ($self, $number) = @_;
-    return $self->{ports}{$number} //= listening_port();
+    return $self->{ports}{$number} //= free_port();
 }
 
 my $certificates;
@@ -70,10 +61,7 @@ sub certificates {
     return $certificates if $certificates;
     my $folder = scratch() . '/certificates';
     mkdir $folder or die "$folder: $!\n";
-    system("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=api.referon.com "
-        . "-addext 'subjectAltName=DNS:*.referon.com' -keyout $folder/privkey.pem -out $folder/fullchain.pem "
-        . "2>$folder/log") == 0
-        or die slurp("$folder/log");
+    make_certificate($folder, 'api.referon.com', '-addext', 'subjectAltName=DNS:*.referon.com');
     return $certificates = $folder;
 }
 
@@ -107,7 +95,7 @@ sub configure {
     @$self{ keys %changes } = values %changes;
 
     my $root = $self->{root};
-    for my $folder (map { "$root/$_" } 'temp', 'cache', 'run', 'conf/conf.d') {
+    for my $folder (map { "$root/$_" } 'cache', 'run', 'conf/conf.d') {
         -d $folder or mkdir $folder or die "$folder: $!\n";
     }
 
@@ -132,33 +120,16 @@ sub configure {
     }
 
     # As Debian's, as far as it matters here.
-    my $load = join '', map { "load_module $_;\n" } split ' ', $ENV{TEST_NGINX_LOAD_MODULES} // '';
-    my $user = $> == 0 ? "user www-data;\n" : '';
-    my $temp = join "\n    ", map { "${_}_temp_path $root/temp/$_;" } qw(client_body proxy fastcgi uwsgi scgi);
     for my $protocol (qw(fastcgi uwsgi scgi)) {
         write_file("$root/conf/${protocol}_params", join '', map { "${protocol}_param $_;\n" } 'QUERY_STRING $query_string',
             'REQUEST_METHOD $request_method', 'REQUEST_URI $request_uri', 'REMOTE_ADDR $remote_addr', 'HTTP_HOST $host',
             $protocol eq 'fastcgi' ? 'REMOTE_USER $remote_user' : ());
     }
     my $types = -e '/etc/nginx/mime.types' ? 'include /etc/nginx/mime.types;' : '';
-    write_file("$root/conf/nginx.conf", <<"CONFIGURATION");
-$user$load
-worker_processes $self->{workers};
-pid $root/logs/nginx.pid;
-error_log $root/logs/error.log info;
-events {
-    worker_connections 512;
-}
-http {
-    $types
-    default_type application/octet-stream;
-    access_log $root/logs/access.log;
-    $temp
-    $self->{http}
-    include $root/conf/conf.d/*.conf;
-}
-CONFIGURATION
-    return $self;
+    local $self->{access_log} = "$root/logs/access.log";
+    local $self->{http} = join "\n", $types, 'default_type application/octet-stream;', $self->{http},
+        "include $root/conf/conf.d/*.conf;";
+    return $self->SUPER::configure;
 }
 
 # nginx -T: its exit status, the names of the files under conf.d that it read, and what it said.

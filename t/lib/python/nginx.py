@@ -58,6 +58,7 @@ class Nginx:
         user: str = "root",
         connections: int = 512,
         log_level: str = "info",
+        access_log: str = "off",
         wrapper: Sequence[str] = (),
         **words: object,
     ) -> None:
@@ -69,6 +70,7 @@ class Nginx:
         self._workers = workers
         self._connections = connections
         self._log_level = log_level
+        self._access_log = access_log
         self._words = {"PORT2": self.port2, "PORT": self.port, "FOLDER": folder, **words}
         self.configure(http)
 
@@ -88,8 +90,8 @@ class Nginx:
             events {{ worker_connections {self._connections}; }}
             http {{
                 {temporary_paths(self.folder)}
-                {"" if "access_log" in http else "access_log off;"}
                 {http}
+                access_log {self._access_log};
             }}""")
 
     def __enter__(self) -> Self:
