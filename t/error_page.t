@@ -34,7 +34,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 205;
+plan tests => repeat_each() * 207;
 
 no_long_string();
 run_tests();
@@ -370,12 +370,13 @@ the page
 
 
 
-=== TEST 13: a page that the realm leaves open is challenged with where it is of the same location
+=== TEST 13: a page that the realm leaves open is challenged with where it is of the same location, and tells of the refusal
 --- http_config
 map $uri $realm { volatile; /401.html off; default API; }
 --- config
 auth_pat $realm;
 error_page 401 /401.html;
+add_header X-Told "$auth_pat_status/$auth_pat_id" always;
 --- user_files
 >>> 401.html
 the page
@@ -389,6 +390,8 @@ the page
 [main::once('WWW-Authenticate', 'Bearer realm="API"'), $main::told]
 --- response_body eval
 ["the page\n", "the page\n"]
+--- response_headers eval
+["X-Told: missing/", "X-Told: revoked/$main::revoked_id"]
 --- no_error_log
 [crit]
 [alert]
