@@ -250,8 +250,6 @@ $$;
 --
 -- An edge that dies or loses its connection goes on from pat.last_batch(). That is safe if a number always means the same
 -- uses: a report that is on its way, and comes late, is recorded once, by itself or by its repetition.
-DROP FUNCTION IF EXISTS pat.record_use(text, bigint, jsonb);
-
 CREATE OR REPLACE FUNCTION pat.record_use(edge text, batch bigint, uses json)
 RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$

@@ -321,16 +321,6 @@ CREATE TABLE IF NOT EXISTS pat.edge (
     PRIMARY KEY (login, name)
 ) WITH (fillfactor = 70);
 
--- Of an earlier version, where the logins are not known: it is forgotten, and each edge begins anew.
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pat.edge'::regclass AND attname = 'login') THEN
-        DELETE FROM pat.edge;
-        ALTER TABLE pat.edge ADD COLUMN login name NOT NULL, DROP CONSTRAINT edge_pkey, ADD PRIMARY KEY (login, name);
-    END IF;
-END
-$$;
-
 INSERT INTO pat.history (epoch, timeline)
 VALUES (left(replace(gen_random_uuid()::text, '-', ''), 12), left(pg_walfile_name(pg_current_wal_lsn()), 8))
 ON CONFLICT DO NOTHING;
