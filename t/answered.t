@@ -84,8 +84,10 @@ server {
     listen 127.0.0.1:$guarded_port;
     access_log \$ROOT/logs/access.log who;
     auth_pat API;
-    error_page 400 405 408 414 501 505 /page;
-    location = /page   { root \$ROOT/html; }
+    error_page 400 408 414 501 505 /page;
+    error_page 405 /required;
+    location = /page     { root \$ROOT/html; }
+    location = /required { auth_pat_require \$auth_pat_subject; root \$ROOT/html; }
     location = /status { auth_pat off; access_log off; auth_pat_status json; }
     location = /usage  { auth_pat off; access_log off; auth_pat_usage; }
 }
@@ -106,7 +108,7 @@ server {
 }
 $tls
 END
-write_file("$server->{root}/html/page", "the page\n");
+write_file("$server->{root}/html/$_", "the page\n") for qw(page required);
 my $upstream = AuthPat::Upstream->new(port => $upstream_port);
 $server->start;
 
@@ -189,6 +191,13 @@ SKIP: {
     my $line = logged_by(sub { $answer = AuthPat::Server::exchange($server->connect($guarded_port), $two) });
     is $line, "401 $nobody", 'one that is guarded takes none of two tokens';
     unlike $answer->{body}, qr/the page/, 'and is not shown';
+
+    for my $case (['a good token', $good, "405 $nobody", "the page\n"], ['no token', 'X-None: 1', "401 $nobody", undef]) {
+        my ($what, $header, $logged, $body) = @$case;
+        is logged_by(sub { $answer = AuthPat::Server::exchange($server->connect($guarded_port), head('TRACE /t HTTP/1.1', $header)) }),
+            $logged, "an error page that requires a subject, $what: the log names nobody";
+        is $answer->{body}, $body, 'the page is shown' if $body;
+    }
 }
 
 {

@@ -328,6 +328,27 @@ SKIP: {
     }
 }
 
+# nginx's time stands still between the parts of a body.
+my $still = AuthPat::Server->new(main => 'timer_resolution 1h;', http => <<"END");
+auth_pat_zone pat:1m;
+auth_pat_store $store;
+server {
+    listen 127.0.0.1:\$PORT;
+    auth_pat API;
+    location /buffered { proxy_pass http://127.0.0.1:$upstream_port; }
+    location = /status { auth_pat off; auth_pat_status json; }
+}
+END
+$still->start;
+{
+    my $moving = $server;
+    $server = $still;
+    my $answer = slow_upload('/buffered-still', new_token(), \&revoke, @length);
+    is $answer->{status}, 401, 'with timer_resolution a token that is revoked during the upload is refused';
+    is scalar(asked('/buffered-still')), 0, 'and its upstream was not asked';
+    $server = $moving;
+}
+
 my @bodies = grep { -f } glob "$server->{root}/client_body/*";
 is "@bodies", '', 'no body was left on disk';
 ok $server->log !~ /\[(?:alert|emerg)\]|signal \d/, 'nothing broke' or diag $server->log;
