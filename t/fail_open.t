@@ -61,7 +61,7 @@ our $nobody = 'X-Foo: bar';
 our $basic  = 'Authorization: Basic Ym9iOnNlY3JldA==';    # bob:secret
 our $later  = "Retry-After: 1\nWWW-Authenticate:";
 our $fault  = qr/\[crit\].* auth_pat store ".*\/missing": there is no store /;
-our $open   = qr/\[crit\].* auth_pat_fail_open lets a request in whose token could not be validated, client: /;
+our $open   = qr/\[crit\].* auth_pat_fail_open lets in a request whose token could not be validated, client: /;
 our @bad    = map { "Authorization: Bearer $token{$_}" } qw(revoked expired early remote);
 
 sub says { return map { "X-Status: $_" } @_ }

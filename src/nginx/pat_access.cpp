@@ -10,7 +10,7 @@ namespace pat::ngx {
 
 namespace {
 
-/// What is counted about a decision.
+/// The part of a decision that is counted.
 struct countable {
     access_verdict verdict;
     bool let_in;
@@ -28,8 +28,8 @@ struct countable {
             is_use ? decision.conf->store : nullptr, is_use ? decision.token.id : std::string_view{}};
 }
 
-/// Counts a decision. Of a request that comes to the access phase again, by way of an index or an error page, it counts
-/// only what is new.
+/// Counts a decision. If the request comes to the access phase again, through an index or an error page, counts only a
+/// change.
 void count(ngx_http_request_t *r, const access_decision &decision, const std::optional<countable> &before,
            counters &counts) noexcept
 {
@@ -60,7 +60,7 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
 
     if (decision.fails_open) {
         ngx_log_error(NGX_LOG_CRIT, r->connection->log, 0,
-                      "auth_pat_fail_open lets a request in whose token could not be validated");
+                      "auth_pat_fail_open lets in a request whose token could not be validated");
     }
 
     const bool has_token =
@@ -69,13 +69,13 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
         enter(*conf.recheck, r, decision);
     }
 
-    // With `satisfy any`, a yes would settle it: others must be asked about somebody without a token, and a dry run
-    // settles nothing.
+    // With `satisfy any`, NGX_OK would settle it. Without a token, other modules must decide; a dry run must not decide
+    // at all.
     return conf.dry_run != 0 || decision.verdict == access_verdict::anonymous ? NGX_DECLINED : NGX_OK;
 }
 
-/// Does what follows from a decision: counts it, and lets the request in or refuses it. Without a realm it could not be
-/// made. Inline, as every request comes here.
+/// Counts a decision, and lets the request in or refuses it, which takes a realm. Inlined, as every request passes
+/// here.
 [[nodiscard, gnu::always_inline]] inline ngx_int_t conclude(ngx_http_request_t *r, access_decision &decision,
                                                             const std::optional<countable> &before,
                                                             const ngx_str_t *realm) noexcept
@@ -96,8 +96,7 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
     return realm != nullptr ? refuse(r, decision, view(*realm)) : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-/// The same for a decision that was changed after the access phase. Another module than this one may have let the
-/// request in, too, but is not asked again.
+/// Does the same for a decision that changed after the access phase, whose other modules are not asked again.
 [[nodiscard]] ngx_int_t conclude_again(ngx_http_request_t *r, access_decision &decision,
                                        const countable &before) noexcept
 {
@@ -109,8 +108,8 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
     return status == NGX_ERROR ? NGX_HTTP_INTERNAL_SERVER_ERROR : status;
 }
 
-/// A tunnel (CONNECT, since nginx 1.31) is not one request, and its credentials are those for a proxy
-/// (Proxy-Authorization): no token can stand for what goes through it.
+/// Refuses CONNECT (nginx 1.31 and later). A tunnel carries more than one request, and its credentials are for a proxy
+/// (Proxy-Authorization), so no token can authorize what goes through it.
 [[nodiscard]] ngx_int_t refuse_tunnel(ngx_http_request_t *r, const loc_conf &conf) noexcept
 {
     ngx_str_t realm;
@@ -125,7 +124,7 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
     return conf.dry_run != 0 ? NGX_DECLINED : NGX_HTTP_NOT_ALLOWED;
 }
 
-/// A limit that has counted a request may have asked who sent it.
+/// Whether a limit has counted the request, possibly by a variable of ours.
 [[nodiscard]] bool was_limited(const ngx_http_request_t *r) noexcept
 {
     return r->limit_req_status != 0 || r->limit_conn_status != 0;
@@ -151,8 +150,8 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
         return refuse_tunnel(r, conf);
     }
 
-    // A decision that a variable asked for before this phase does not count: the token, the address and the scopes that
-    // are needed may have changed since, or the token may have been revoked while limit_req held the request up.
+    // Do not reuse a decision that was made for a variable before this phase: the token, the address or the required
+    // scopes may have changed since, or the token may have been revoked while limit_req delayed the request.
     access_decision *decision = find_decision(r);
     std::optional<countable> before;
     if (decision != nullptr) {
@@ -167,7 +166,7 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     ngx_str_t realm;
     const bool is_made = make_decision(r, conf, true, realm, *decision);
     if (is_unread(r)) {
-        forget_variables(r);  // the decision is about the error page, and tells nothing about the request
+        forget_variables(r);  // the decision is about the error page, not about the request
     }
     if (is_made && turns_off(conf, realm)) {
         return NGX_DECLINED;
@@ -223,14 +222,14 @@ void close_request(ngx_http_request_t *r, const access_decision &decision, bool 
 
 #if (NGX_HTTP_V2 || NGX_COMPAT)
     if (r->stream != nullptr) {
-        // nginx leaves the end of a stream in the queue as long as other streams go on.
+        // nginx would leave the end of the stream queued as long as other streams are active.
         ngx_post_event(r->stream->connection->connection->write, &ngx_posted_events);
     }
 #endif
 
-    // As `return 444` does: the connection, or the stream, ends at once, and the access log has the status that was
-    // sent, or 444. What is cleaned up first, like a connection to an upstream, must not end the request by itself
-    // (ngx_http_request_handler() terminates in the same way).
+    // As `return 444` does: end the connection or stream at once, and log the status that was sent, or 444. The
+    // reference keeps cleanups, such as closing an upstream connection, from ending the request first
+    // (ngx_http_request_handler() does the same).
     r->main->count++;
     ngx_http_finalize_request(r, NGX_HTTP_CLOSE);
     ngx_http_run_posted_requests(connection);

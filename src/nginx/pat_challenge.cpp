@@ -11,7 +11,7 @@ namespace pat::ngx {
 
 namespace {
 
-/// A store that can't be read is tried again each second, so a client need not wait for longer.
+/// A store that cannot be read is retried every second, so a client need not wait longer.
 constexpr std::string_view retry_after_seconds = "1";
 
 /// Why a token is refused, as the end of a sentence that starts with the token.
@@ -77,8 +77,8 @@ struct refusal {
     return {NGX_HTTP_SERVICE_UNAVAILABLE, ""};
 }
 
-/// Writes a quoted-string's contents (RFC 9110, section 5.6.4) to `p`, at most twice as long; a control character,
-/// which could end the header, becomes a space.
+/// Writes the contents of a quoted-string (RFC 9110, section 5.6.4) to `p`, at most twice the length of `text`. A
+/// control character, which could end the header, becomes a space.
 u_char *write_quoted(u_char *p, std::string_view text) noexcept
 {
     for (const char c : text) {
@@ -96,8 +96,8 @@ u_char *write(u_char *p, std::string_view text) noexcept
     return std::copy(text.begin(), text.end(), p);
 }
 
-/// Challenges the client. Through `r->headers_out.www_authenticate`, nginx takes the challenge back if `satisfy any`
-/// lets the request in after all.
+/// Challenges the client. By `r->headers_out.www_authenticate`, nginx finds the challenge and removes it if `satisfy
+/// any` lets the request in after all.
 [[nodiscard]] ngx_int_t challenge(ngx_http_request_t *r, access_decision &decision, std::string_view realm,
                                   std::string_view parameters, std::span<const scope_requirement> required) noexcept
 {
@@ -133,7 +133,7 @@ u_char *write(u_char *p, std::string_view text) noexcept
     }
 
     if (decision.challenge != nullptr) {
-        decision.challenge->hash = 0;  // of a location the request was in before
+        decision.challenge->hash = 0;  // set in a previous location
     }
 
     decision.challenge = push_header(r, "WWW-Authenticate", {static_cast<std::size_t>(p - value), value});
@@ -191,7 +191,8 @@ ngx_int_t refuse(ngx_http_request_t *r, access_decision &decision, std::string_v
 
     const refusal answer = refusal_for(decision);
 
-    // No upload after a refusal, whatever error_page makes of it. With `satisfy any`, others may still let it in.
+    // Do not invite an upload after a refusal, whatever error_page makes of it. With `satisfy any`, another module may
+    // still let the request in.
     const auto *core =
         static_cast<const ngx_http_core_loc_conf_t *>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
     if (core->satisfy == NGX_HTTP_SATISFY_ALL) {
@@ -205,7 +206,7 @@ ngx_int_t refuse(ngx_http_request_t *r, access_decision &decision, std::string_v
         return decision.retry_after != nullptr ? answer.status : NGX_ERROR;
     }
 
-    // Another status than these, which auth_pat_require may give, has no challenge (RFC 9110, section 11.6.1).
+    // Other statuses, which auth_pat_require may set, carry no challenge (RFC 9110, section 11.6.1).
     if (answer.status == NGX_HTTP_UNAUTHORIZED || answer.status == NGX_HTTP_FORBIDDEN) {
         const bool is_about_scopes = decision.verdict == access_verdict::scope_denied;
         if (challenge(r, decision, realm, answer.parameters,

@@ -9,10 +9,10 @@ namespace pat::store {
 class reader;
 }
 
-/// The configuration of the module. It is complete when the directives have been read, and const for requests.
+/// The configuration of the module: complete once the directives have been read, and const for requests.
 namespace pat::ngx {
 
-/// Where a directive stands, for messages about it that come later.
+/// Where a directive stands, for messages that are logged later.
 struct directive_location {
     ngx_str_t file;
     ngx_uint_t line;
@@ -20,13 +20,13 @@ struct directive_location {
 
 /// `auth_pat_store`, once for each path.
 struct store_conf {
-    ngx_str_t path;  ///< of the folder; terminated
+    ngx_str_t path;  ///< of the folder; null-terminated
     std::size_t map_size;
     directive_location location;
 
-    std::uint32_t number;  ///< in the zone; 0 if there is none, or no room
+    std::uint32_t number;  ///< in the zone; 0 without a zone, or without room in it
 
-    /// Set in the process that serves (pat_stores.h), and nowhere else.
+    /// Set only in a process that serves (pat_stores.h).
     store::reader *reader;
 };
 
@@ -36,7 +36,7 @@ struct pepper_conf {
     token_hasher make_digest;
 };
 
-/// A store and the way its digests must have been made, as some location uses them.
+/// A store and the hasher that some location uses it with.
 struct store_use {
     store_conf *store;
     const token_hasher *make_digest;
@@ -53,11 +53,11 @@ struct main_conf {
     ngx_array_t rechecks;  ///< of recheck_queue *
     token_hasher plain;    ///< for stores without a pepper
     zone_conf *zone;       ///< nullptr without auth_pat_zone
-    ngx_int_t progress;    ///< where r->variables keeps how far nginx has come (pat_variables.h)
+    ngx_int_t progress;    ///< index of the request's progress in r->variables (pat_variables.h)
 };
 
 struct srv_conf {
-    ngx_uint_t number;  ///< of its name in the zone, if there is one
+    ngx_uint_t number;  ///< of its name in the zone, if any
 };
 
 /// `auth_pat_require_scope`.
@@ -97,7 +97,7 @@ struct loc_conf {
     directive_location usage_location;
 };
 
-/// The configuration that is being read.
+/// The configuration being read.
 [[nodiscard]] inline main_conf &main_conf_of(ngx_conf_t *cf) noexcept
 {
     return *static_cast<main_conf *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_auth_pat_module));

@@ -14,7 +14,8 @@ namespace pat::ngx {
 
 namespace {
 
-/// Marks the decision in the list of the request's pool, and ends it with the request.
+/// Takes the decision off its queue at the end of the request. find_kept_decision() also recognises the decision by
+/// this handler.
 void end_decision(void *data) noexcept
 {
     leave(static_cast<access_decision *>(data)->link);
@@ -31,7 +32,7 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return header != nullptr && find_header(r, "authorization", header) != nullptr;
 }
 
-/// What the client presented. False if there is no memory.
+/// Reads what the client presented. Returns false if it cannot be evaluated.
 [[nodiscard]] bool read_credential(ngx_http_request_t *r, const loc_conf &conf, credential &out) noexcept
 {
     if (conf.token != nullptr) {
@@ -49,7 +50,7 @@ void *allocate_record(void *pool, std::size_t size) noexcept
         return true;
     }
 
-    // There is one at most: nginx refuses a request with two of them. But its error page may be guarded.
+    // nginx refuses a request with two Authorization headers, but the error page of that may be guarded.
     if (r->internal && has_two_authorizations(r)) {
         out = {credential_kind::malformed, {}};
     } else if (r->headers_in.authorization == nullptr) {
@@ -73,8 +74,8 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     }
 }
 
-/// Whether a variable of a value could not be evaluated. nginx takes it for one that is not there, and the value is
-/// then shorter than it should be. What is not there the second time is not there.
+/// Whether a variable in a value could not be evaluated. nginx treats it as not found, which makes the value too short.
+/// Not found on a second try means that it really is not there.
 [[nodiscard]] bool has_failed(ngx_http_request_t *r, const ngx_http_complex_value_t &value) noexcept
 {
     constexpr auto end = static_cast<ngx_uint_t>(-1);
@@ -93,7 +94,7 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return false;
 }
 
-/// What is required here of a token's scopes. False if there is no memory.
+/// Reads the required scopes. Returns false if they cannot be evaluated.
 [[nodiscard]] bool read_requirements(ngx_http_request_t *r, const loc_conf &conf,
                                      std::span<const scope_requirement> &out) noexcept
 {
@@ -119,8 +120,7 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return true;
 }
 
-/// A browser's question whether it may send a request from another origin (Fetch standard, CORS-preflight request). It
-/// never has a token.
+/// Whether the request is a CORS preflight (Fetch standard, CORS-preflight request), which never has a token.
 [[nodiscard]] bool is_preflight(const ngx_http_request_t *r) noexcept
 {
     return r->method == NGX_HTTP_OPTIONS && find_header(r, "origin") != nullptr
@@ -137,8 +137,8 @@ struct evidence {
 
 enum class gathered { all, without_realm, in_part };
 
-/// Evaluates what a decision is made from. Nothing has been decided yet, so that a variable of ours among it is found
-/// to ask about itself.
+/// Evaluates what a decision is made from. The decision is in state `deciding` meanwhile, which reveals a variable of
+/// ours that depends on itself.
 [[nodiscard]] gathered gather(ngx_http_request_t *r, const loc_conf &conf, ngx_str_t &realm, evidence &out) noexcept
 {
     if (ngx_http_complex_value(r, conf.realm, &realm) != NGX_OK) {
@@ -153,7 +153,7 @@ enum class gathered { all, without_realm, in_part };
                                                                                                : gathered::in_part;
 }
 
-/// Looks a token up, and decides about it.
+/// Looks a token up and decides about it.
 [[nodiscard]] finding look_up(const loc_conf &conf, const token_key &key, const facts &request,
                               store::allocator allocate, void *context, token_record &token) noexcept
 {
@@ -180,13 +180,13 @@ enum class gathered { all, without_realm, in_part };
     return {verdict, false, true, {}, result.heartbeat};
 }
 
-/// Looks the decision's token up into memory of the request.
+/// Does the same for the decision's token, with its record in the request's pool.
 [[nodiscard]] finding look_up(ngx_http_request_t *r, const loc_conf &conf, access_decision &decision) noexcept
 {
     return look_up(conf, decision.key, decision.request, allocate_record, r->pool, decision.token);
 }
 
-/// Decides about what was gathered, of which `decision` keeps what a later look needs.
+/// Decides about what was gathered, and keeps in `decision` what later lookups need.
 [[nodiscard]] finding examine(ngx_http_request_t *r, const loc_conf &conf, const evidence &evidence,
                               access_decision &decision) noexcept
 {
@@ -198,7 +198,7 @@ enum class gathered { all, without_realm, in_part };
         return without_record(access_verdict::preflight);
     }
     if (evidence.presented.kind == credential_kind::none) {
-        // A request without a token has no scopes, so that where one is needed, a token is.
+        // Without a token there are no scopes, so where a scope is required, a token is.
         const bool is_enough = std::ranges::all_of(
             evidence.required, [](const scope_requirement &required) { return satisfies({}, required); });
         return without_record(conf.optional != 0 && is_enough ? access_verdict::anonymous : access_verdict::missing);
@@ -213,7 +213,7 @@ enum class gathered { all, without_realm, in_part };
     return look_up(r, conf, decision);
 }
 
-/// Takes over what was found.
+/// Copies a finding into the decision, and logs its problem, if any.
 void record_finding(ngx_http_request_t *r, const loc_conf &conf, const finding &finding,
                     access_decision &decision) noexcept
 {
@@ -229,7 +229,8 @@ void record_finding(ngx_http_request_t *r, const loc_conf &conf, const finding &
     decision.let_in = lets_in(finding.verdict) || (conf.fail_open != 0 && finding.is_about_store);
 }
 
-/// Evaluates auth_pat_require. `status` is that of the refusal, or 0. False if there is no memory.
+/// Evaluates auth_pat_require. Sets `status` to that of the refusal, or to 0. Returns false if a value cannot be
+/// evaluated.
 [[nodiscard]] bool check_required(ngx_http_request_t *r, const loc_conf &conf, ngx_int_t &status) noexcept
 {
     status = 0;
@@ -249,8 +250,8 @@ void record_finding(ngx_http_request_t *r, const loc_conf &conf, const finding &
     return true;
 }
 
-/// Refuses who was let in, but lacks what else is required. Here our variables may be asked for: they have the values
-/// that they will have if this holds.
+/// Refuses a request that was let in but does not meet auth_pat_require. Our variables are available to it, with the
+/// values they have if the requirement holds.
 void demand_required(ngx_http_request_t *r, access_decision &decision) noexcept
 {
     ngx_int_t status;
@@ -324,7 +325,7 @@ access_decision *find_kept_decision(ngx_http_request_t *r) noexcept
         if (cleanup->handler == end_decision) {
             auto *decision = static_cast<access_decision *>(cleanup->data);
             ngx_http_set_ctx(r, decision, ngx_http_auth_pat_module);
-            if (r->filter_finalize) {  // which has thrown the headers of the response away
+            if (r->filter_finalize) {  // the response headers have been cleared
                 decision->challenge = nullptr;
                 decision->retry_after = nullptr;
             }
@@ -341,7 +342,7 @@ void renew_decision(ngx_http_request_t *r, access_decision &decision) noexcept
     record_finding(r, conf, look_up(r, conf, decision), decision);
     decision.state.renew();
 
-    // In another location, where a redirect has led, what is required may have another value.
+    // After a redirect to another location, the values of auth_pat_require may differ.
     if (conf.require != nullptr && decision.let_in && &conf == &loc_conf_of(r)) {
         forget_variables(r);
         demand_required(r, decision);
@@ -352,7 +353,7 @@ bool recheck(ngx_http_request_t *r, access_decision &decision) noexcept
 {
     const loc_conf &conf = *decision.conf;
 
-    // Not in the request's pool, which would grow for as long as the request lasts.
+    // Not in the request's pool, which would grow with each recheck.
     record_buffer memory;
     const auto allocate_once = [](void *buffer, std::size_t) noexcept -> void * {
         return static_cast<record_buffer *>(buffer)->data();

@@ -7,12 +7,12 @@ namespace pat::ngx {
 
 namespace {
 
-/// How often the token of an unbuffered upload, whose upstream has what has come so far, is looked at.
+/// How often to recheck the token of an unbuffered upload, which the upstream receives as it arrives.
 constexpr ngx_msec_t unbuffered_interval = 1000;
 
 ngx_http_request_body_filter_pt next_filter;
 
-/// Whether a decision may be another one by now.
+/// Whether a decision may have changed by now.
 [[nodiscard]] bool may_change(const access_decision &decision) noexcept
 {
     const bool is_of_token =
@@ -20,13 +20,13 @@ ngx_http_request_body_filter_pt next_filter;
     return decision.state.is_enforced() && decision.let_in && is_of_token;
 }
 
-/// Time stands still while nginx handles what has come together.
+/// Milliseconds since the decision was made; 0 within one iteration of the event loop, where nginx's time stands still.
 [[nodiscard]] ngx_msec_t age_of(const access_decision &decision) noexcept
 {
     return ngx_current_msec - decision.decided_at;
 }
 
-/// Looks again at a request of which a part of the body has come. A status if it is refused.
+/// Decides again when a part of the body has arrived. Returns a status if the request is refused.
 [[nodiscard]] ngx_int_t look_again(ngx_http_request_t *r) noexcept
 {
     access_decision *decision = find_decision(r);
@@ -34,7 +34,7 @@ ngx_http_request_body_filter_pt next_filter;
         return NGX_OK;
     }
     if (r->request_body->last_saved) {
-        // With timer_resolution, time stands still for longer than that.
+        // With timer_resolution, nginx's time may stand still even while the request waits.
         return decision->state.is_parked() || age_of(*decision) != 0 ? decide_again(r, *decision) : NGX_OK;
     }
     decision->state.park();
@@ -42,8 +42,8 @@ ngx_http_request_body_filter_pt next_filter;
     return is_due ? recheck_or_refuse(r, *decision) : NGX_OK;
 }
 
-/// Of an unbuffered upload nothing is kept but what the upstream has not got yet, while the length is that of the
-/// whole. The upstream of an error page would take the next request for the rest. It gets no body.
+/// Drops the body of an unbuffered upload for the error page. Only the part that the upstream has not received is left,
+/// but the length is that of the whole: the upstream of the error page would take the next request for the rest.
 void drop_body(ngx_http_request_t *r) noexcept
 {
     r->request_body->bufs = nullptr;
@@ -52,7 +52,7 @@ void drop_body(ngx_http_request_t *r) noexcept
     r->headers_in.transfer_encoding = nullptr;
     r->headers_in.chunked = 0;
 
-    // What may still come is thrown away.
+    // Discard what still arrives.
     r->reading_body = 1;
 #if (NGX_HTTP_V2 || NGX_COMPAT)
     if (r->stream != nullptr) {
@@ -63,7 +63,7 @@ void drop_body(ngx_http_request_t *r) noexcept
 
 ngx_int_t filter_body(ngx_http_request_t *r, ngx_chain_t *in) noexcept
 {
-    // First of all the body is saved, as an error page may be one that reads it.
+    // Save the body first, as an error page may read it.
     if (const ngx_int_t code = next_filter(r, in); code != NGX_OK) {
         return code;
     }
@@ -73,8 +73,8 @@ ngx_int_t filter_body(ngx_http_request_t *r, ngx_chain_t *in) noexcept
         return NGX_OK;
     }
 
-    // Else nginx would go on with the body, which is complete, when the client sends something more. Of that, a part
-    // may stand behind the body in its buffer, where the next request of the connection would not find it.
+    // Otherwise nginx would continue with the complete body when the client sends more. Part of that may already be
+    // behind the body in its buffer, where the connection's next request would not find it.
     r->read_event_handler = ngx_http_block_reading;
     r->keepalive = 0;
     if (r->request_body_no_buffering) {
@@ -99,15 +99,15 @@ ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
         return NGX_DECLINED;
     }
 
-    // With `satisfy any`, another module has let the request in. nginx takes a challenge back by itself, but only what
-    // r->headers_out.www_authenticate points at, which auth_basic may have put in the place of ours. What was told
-    // before, in another location or for another page, the answer of an error page still tells.
+    // With `satisfy any`, another module has let the request in. nginx removes only the challenge that
+    // r->headers_out.www_authenticate points at, which may be that of auth_basic. Keep the challenge of another
+    // location: an error page still carries it.
     const bool is_of_here = decision->conf == &loc_conf_of(r);
     if (decision->state.is_challenged() && is_of_here) {
         decision->challenge->hash = 0;
     }
 
-    // A token that was enforced counts wherever a redirect has led.
+    // An enforced decision is valid wherever a redirect has led.
     if (!may_change(*decision) || age_of(*decision) == 0) {
         return NGX_DECLINED;
     }

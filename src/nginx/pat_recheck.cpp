@@ -7,7 +7,7 @@ namespace pat::ngx {
 
 namespace {
 
-/// So that other events wait for less than a millisecond when thousands of requests are due.
+/// Small enough that other events wait less than a millisecond when thousands of requests are due.
 constexpr ngx_uint_t at_a_time = 256;
 
 void start_timer(recheck_queue &queue) noexcept
@@ -42,10 +42,10 @@ void check_due(ngx_event_t *timer) noexcept
 
         ngx_http_request_t *r = link->request;
         if (r->done) {
-            continue;  // all of the answer is sent; what is left is nginx's business with the connection
+            continue;  // the response has been sent; nginx only finishes the connection
         }
 
-        append(queue, *link);  // from where it goes with the request
+        append(queue, *link);  // end_decision() removes it
         if (const bool was_let_in = link->decision->let_in; !recheck(r, *link->decision)) {
             close_request(r, *link->decision, was_let_in);
         }
@@ -54,7 +54,7 @@ void check_due(ngx_event_t *timer) noexcept
     start_timer(queue);
 }
 
-/// When the pool of the cycle is destroyed, by which time no request of it is left.
+/// Runs when the cycle's pool is destroyed, after the last request of the cycle.
 void stop_timer(void *data) noexcept
 {
     auto *timer = static_cast<ngx_event_t *>(data);

@@ -2,11 +2,10 @@
 
 #include "nginx/pat_ngx.h"
 
-/// `auth_pat_recheck`: looking at the tokens of requests that go on for long.
+/// `auth_pat_recheck`: checks the tokens of long-running requests again.
 ///
-/// All requests with the same interval stand in one queue, the one that is due next in front, with one timer for them
-/// all: a request that is short costs a link in a list. A queue is of one process; its timer doesn't keep a worker from
-/// exiting.
+/// All requests with the same interval share one timer and one queue, ordered by due time, so a short request costs
+/// only a link in a list. A queue belongs to one process; its timer does not keep a worker from exiting.
 namespace pat::ngx {
 
 struct access_decision;
@@ -18,7 +17,7 @@ struct recheck_queue {
     ngx_event_t timer;
 };
 
-/// Links a request into a queue; part of the decision that is checked.
+/// Links a request into a queue; part of its decision.
 struct recheck_link {
     ngx_queue_t node;
     ngx_msec_t due;
@@ -27,10 +26,10 @@ struct recheck_link {
     access_decision *decision;
 };
 
-/// The queue for an interval; nullptr if there is no memory.
+/// The queue for an interval; nullptr if out of memory.
 [[nodiscard]] recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &main, ngx_msec_t interval) noexcept;
 
-/// Has the request checked after each interval of its queue, until it leaves.
+/// Has the request rechecked at the queue's interval until it leaves.
 void enter(recheck_queue &queue, ngx_http_request_t *r, access_decision &decision) noexcept;
 void leave(recheck_link &link) noexcept;
 
