@@ -185,6 +185,33 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
+/// The store of a path, which is added if it is not known yet; nullptr after an error, which has been logged.
+[[nodiscard]] store_conf *find_or_add_store(ngx_conf_t *cf, const ngx_str_t &path, std::size_t map_size) noexcept
+{
+    ngx_array_t &stores = main_conf_of(cf).stores;
+
+    for (store_conf *known : items<store_conf *>(stores)) {
+        if (view(known->path) != view(path)) {
+            continue;
+        }
+        if (known->map_size != map_size) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "store \"%V\" has another map size in %V:%ui", &path,
+                               &known->location.file, known->location.line);
+            return nullptr;
+        }
+        return known;
+    }
+
+    auto *added = allocate<store_conf>(cf->pool);
+    auto **entry = push<store_conf *>(stores);
+    if (added == nullptr || entry == nullptr) {
+        return nullptr;
+    }
+    *added = {path, map_size, location_of(cf), 0, nullptr};
+    *entry = added;
+    return added;
+}
+
 char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view map_size_parameter = "map_size=";
@@ -222,31 +249,8 @@ char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         map_size = static_cast<std::size_t>(size);
     }
 
-    ngx_array_t &stores = main_conf_of(cf).stores;
-
-    for (store_conf *known : items<store_conf *>(stores)) {
-        if (view(known->path) != view(path)) {
-            continue;
-        }
-        if (known->map_size != map_size) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "store \"%V\" has another map size in %V:%ui", &path,
-                               &known->location.file, known->location.line);
-            return conf_error();
-        }
-        conf.store = known;
-        return conf_ok;
-    }
-
-    auto *added = allocate<store_conf>(cf->pool);
-    auto **entry = push<store_conf *>(stores);
-    if (added == nullptr || entry == nullptr) {
-        return conf_error();
-    }
-
-    *added = {path, map_size, location_of(cf), 0, nullptr};
-    *entry = added;
-    conf.store = added;
-    return conf_ok;
+    conf.store = find_or_add_store(cf, path, map_size);
+    return conf.store != nullptr ? conf_ok : conf_error();
 }
 
 char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
@@ -310,54 +314,59 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
+/// Whether each scope in a text can be one; a text with variables is known only at run time.
+[[nodiscard]] bool are_scopes(ngx_str_t &text) noexcept
+{
+    if (ngx_http_script_variables_count(&text) != 0) {
+        return true;
+    }
+    std::string_view rest = view(text);
+    for (std::string_view scope = take_scope(rest); !scope.empty(); scope = take_scope(rest)) {
+        if (!is_scope(scope)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view match_parameter = "match=";
 
     auto &conf = *static_cast<loc_conf *>(data);
+    const auto args = arguments(cf).subspan(1);
+
+    // One complex value of all scopes, with spaces between, so that a request evaluates one, or none if it is constant.
+    std::size_t room = 0;
+    for (const ngx_str_t &arg : args) {
+        room += arg.len + 1;
+    }
+    auto *joined = allocate<u_char>(cf->pool, room);
+    if (joined == nullptr) {
+        return conf_error();
+    }
+
     bool any = false;
-    std::size_t length = 0;
-
-    const auto scopes = arguments(cf).subspan(1);
-
-    for (ngx_str_t &scope : scopes) {
-        if (view(scope).starts_with(match_parameter)) {
-            const std::string_view match = tail(view(scope), match_parameter.size());
+    u_char *p = joined;
+    for (ngx_str_t &arg : args) {
+        if (view(arg).starts_with(match_parameter)) {
+            const std::string_view match = tail(view(arg), match_parameter.size());
             if (match != "all" && match != "any") {
-                return invalid_parameter(cf, scope);
+                return invalid_parameter(cf, arg);
             }
             any = match == "any";
             continue;
         }
-
-        if (ngx_http_script_variables_count(&scope) == 0) {
-            std::string_view rest = view(scope);
-            for (std::string_view name = take_scope(rest); !name.empty(); name = take_scope(rest)) {
-                if (!is_scope(name)) {
-                    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid scope \"%V\"", &scope);
-                    return conf_error();
-                }
-            }
+        if (!are_scopes(arg)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid scope \"%V\"", &arg);
+            return conf_error();
         }
-        length += scope.len + 1;
+        p = ngx_cpymem(p, arg.data, arg.len);
+        *p++ = ' ';
     }
-
-    if (length == 0) {
+    if (p == joined) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"auth_pat_require_scope\" names no scope");
         return conf_error();
-    }
-
-    // One complex value of them all, with spaces between, so that a request evaluates one, or none if it is constant.
-    auto *joined = allocate<u_char>(cf->pool, length);
-    if (joined == nullptr) {
-        return conf_error();
-    }
-    u_char *p = joined;
-    for (const ngx_str_t &scope : scopes) {
-        if (!view(scope).starts_with(match_parameter)) {
-            p = ngx_cpymem(p, scope.data, scope.len);
-            *p++ = ' ';
-        }
     }
 
     if (conf.require_scope == nullptr || is_unset(conf.require_scope)) {
@@ -368,7 +377,7 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     }
 
     auto *added = push<scope_conf>(*conf.require_scope);
-    ngx_str_t text = {length - 1, joined};
+    ngx_str_t text = {static_cast<std::size_t>(p - joined) - 1, joined};
     if (added == nullptr || !compile(cf, text, added->scopes)) {
         return conf_error();
     }
