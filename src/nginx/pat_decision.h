@@ -26,17 +26,25 @@ namespace pat::ngx {
 ///     parked       Enforced and let in, but the request waits for the rest of its body.
 ///     challenged   Enforced and refused; the response carries the challenge.
 ///
-/// Transitions. A request that is redirected to another location goes through them again.
+/// Transitions. A request that is redirected to another location goes through them again:
 ///
-///     any        ─▶ deciding                  begin()
-///     deciding   ─▶ circular                  ask()
-///     deciding   ─▶ weighing                  weigh()
-///     deciding   ─▶ off                       turn_off(); an enforced decision stays enforced
-///     circular   ─▶ enforced or provisional   settle()
-///     weighing   ─▶ enforced or provisional   settle()
-///     enforced   ─▶ parked                    park()
-///     parked     ─▶ enforced                  renew()
-///     enforced   ─▶ challenged                challenge()
+///                begin(), from any state
+///                          │
+///                          ▼       ask()
+///         ┌──────────── deciding ─────────▶ circular
+///         │ turn_off()     │ weigh()            │
+///         ▼                ▼                    │
+///        off           weighing ────────────────┤
+///                                               │ settle()
+///                          ┌────────────────────┤
+///                          ▼                    ▼        park()
+///                     provisional           enforced ◀──────────▶ parked
+///                                               │        renew()     │
+///                                               │ challenge()        │
+///                                               └───▶ challenged ◀───┘
+///
+/// After turn_off(), a decision that was enforced before begin() stays enforced. Without memory, settle() follows
+/// deciding.
 class decision_state {
 public:
     [[nodiscard]] bool is_none() const noexcept { return now_ == state::none; }
