@@ -187,7 +187,7 @@ sub store_fault {
 
 my $NEWER       = store_fault('newer', 'the store was written by a newer version of nginx-auth-pat');
 my $MISMATCH    = 'the pepper does not match: the store was made with another one, or one of both has none';
-my $TWO_SIZES   = 'store "$STORES/main" has another map size in in';    # the places of the first and of the second
+my $TWO_SIZES   = 'store "$STORES/main" has a different map size in in';    # the places of the first and of the second
 my $NO_VARIABLE = '"%s" is not a variable: with other text it would never be empty or 0 in';
 
 my @REFUSED = (
@@ -232,7 +232,7 @@ my @REFUSED = (
     ['two paths of one store', 'http',
         'auth_pat_store $STORES/main; server { location = /t { auth_pat API; } '
             . 'location = /u { auth_pat API; auth_pat_store $STORES/link; } }',
-        'auth_pat store "$STORES/link" in is the one that is "$STORES/main" in: use one path for it'],
+        'auth_pat store "$STORES/link" in is the same as "$STORES/main" in: use one path for it'],
     ['two map sizes for one store', 'http',
         'auth_pat_store $STORES/main map_size=1g; server { auth_pat_store $STORES/main map_size=2g; }', $TWO_SIZES],
     ['a map size that conflicts with the default', 'http',
@@ -288,9 +288,9 @@ my @REFUSED = (
     each_of('server', 'auth_pat_max_age %s;', '"auth_pat_max_age" directive invalid value in', 'off'),
     (map { each_of('server', "$_ %s;", 'value must be between 0 and 31536000 in', qw(31536001 13M)) }
         qw(auth_pat_leeway auth_pat_max_age)),
-    each_of('server', 'auth_pat_recheck %s;', 'invalid interval "%s": 0, or 100ms to 1d, are allowed in',
+    each_of('server', 'auth_pat_recheck %s;', 'invalid interval "%s": must be 0, or 100ms to 1d in',
         qw(x -1 1x "" 99ms 1ms 0.5s 86400001ms 25h 2d off 99999999999999999999s)),
-    each_of('location', 'auth_pat_status %s;', 'invalid format "%s": json, prometheus or html are allowed in',
+    each_of('location', 'auth_pat_status %s;', 'invalid format "%s": must be json, prometheus or html in',
         'text', 'json,html', '$arg_x', '""', 'off'),
     (map { each_of('location', "$_ %s;", qq(invalid value "%s" in "$_" directive, it must be "on" or "off" in),
         qw(yes 1 $arg_x "")) } qw(auth_pat_optional auth_pat_dry_run auth_pat_fail_open)),

@@ -365,8 +365,8 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
 # ---- a zone with room for little, and configurations that are wrong
 
 for my $case (
-    ['pat:64k', 1, qr//], ['pat:65536', 1, qr//], ['pat:64m', 1, qr//], ['pat:1g', 0, qr/invalid zone "pat:1g"/], ['pat:65535', 0, qr/zone "pat:65535" is too small: 64k is the least/],
-    ['pat:63k', 0, qr/zone "pat:63k" is too small: 64k is the least/],
+    ['pat:64k', 1, qr//], ['pat:65536', 1, qr//], ['pat:64m', 1, qr//], ['pat:1g', 0, qr/invalid zone "pat:1g"/], ['pat:65535', 0, qr/zone "pat:65535" is too small: the minimum is 64k/],
+    ['pat:63k', 0, qr/zone "pat:63k" is too small: the minimum is 64k/],
     ['pat:0', 0, qr/is too small/], ['pat:', 0, qr/invalid zone "pat:"/], ['pat', 0, qr/invalid zone "pat"/], ['zone=pat:1m', 0, qr/invalid zone "zone=pat:1m"/], [':1m', 0, qr/invalid zone ":1m"/],
     ['pat:x', 0, qr/invalid zone "pat:x"/], ['pat:1t', 0, qr/invalid zone "pat:1t"/], ['pat:-1m', 0, qr/invalid zone "pat:-1m"/],
     ['pat:1m:2m', 0, qr/invalid zone "pat:1m:2m"/], ['pat:1.5m', 0, qr/invalid zone "pat:1.5m"/],

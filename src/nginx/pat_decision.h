@@ -43,7 +43,7 @@ namespace pat::ngx {
 ///                                               │ challenge()        │
 ///                                               └───▶ challenged ◀───┘
 ///
-/// After turn_off(), a decision that was enforced before begin() stays enforced. Without memory, settle() follows
+/// After turn_off(), a decision that was enforced before begin() stays enforced. If memory runs out, settle() follows
 /// deciding.
 class decision_state {
 public:

@@ -56,7 +56,7 @@ void unset(T *&pointer) noexcept
     return message;
 }
 
-/// The arguments of the directive that is being read; the first is its name.
+/// The arguments of the directive being read; the first is its name.
 [[nodiscard]] std::span<ngx_str_t> arguments(ngx_conf_t *cf) noexcept
 {
     return items<ngx_str_t>(*cf->args);
@@ -87,7 +87,7 @@ void wipe_hasher(void *data) noexcept
     static_cast<token_hasher *>(data)->wipe();
 }
 
-/// Has what was derived from a pepper overwritten when the cycle ends.
+/// Has what was derived from a pepper wiped when the cycle ends.
 [[nodiscard]] bool wipe_at_end(ngx_conf_t *cf, token_hasher &secret) noexcept
 {
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
@@ -99,10 +99,10 @@ void wipe_hasher(void *data) noexcept
     return true;
 }
 
-/// Reads the pepper at `path` into `out`; the error has been logged if it returns false.
+/// Reads the pepper at `path` into `out`. On failure, logs the error and returns false.
 [[nodiscard]] bool read_pepper(ngx_conf_t *cf, ngx_str_t &path, token_hasher &out) noexcept
 {
-    // One more than the longest that can be right: 128 digits with "\r\n" behind them.
+    // One byte more than the longest valid contents: 128 digits followed by "\r\n".
     u_char contents[2 * max_pepper_length + 3];
     ngx_file_info_t info;
 
@@ -185,7 +185,7 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
-/// The store of a path, which is added if it is not known yet; nullptr after an error, which has been logged.
+/// Finds the store of a path, or adds it. On failure, logs the error and returns nullptr.
 [[nodiscard]] store_conf *find_or_add_store(ngx_conf_t *cf, const ngx_str_t &path, std::size_t map_size) noexcept
 {
     ngx_array_t &stores = main_conf_of(cf).stores;
@@ -195,7 +195,7 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
             continue;
         }
         if (known->map_size != map_size) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "store \"%V\" has another map size in %V:%ui", &path,
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "store \"%V\" has a different map size in %V:%ui", &path,
                                &known->location.file, known->location.line);
             return nullptr;
         }
@@ -314,7 +314,7 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
-/// Whether each scope in a text can be one; a text with variables is known only at run time.
+/// Whether each scope in a text is valid; variables are known only at run time.
 [[nodiscard]] bool are_scopes(ngx_str_t &text) noexcept
 {
     if (ngx_http_script_variables_count(&text) != 0) {
@@ -336,7 +336,7 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     auto &conf = *static_cast<loc_conf *>(data);
     const auto args = arguments(cf).subspan(1);
 
-    // One complex value of all scopes, with spaces between, so that a request evaluates one, or none if it is constant.
+    // Join the scopes into one complex value, so that a request evaluates only one, or none if it is constant.
     std::size_t room = 0;
     for (const ngx_str_t &arg : args) {
         room += arg.len + 1;
@@ -385,7 +385,7 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     return conf_ok;
 }
 
-/// Whether a text that nginx could compile consists of variables, as $name or ${name}, and of nothing else.
+/// Whether a text that nginx could compile consists only of variables, as $name or ${name}.
 [[nodiscard]] bool is_of_variables(std::string_view text) noexcept
 {
     constexpr byte_set name_characters{"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_"};
@@ -462,7 +462,7 @@ char *set_require(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
 char *set_recheck(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
-    // A worker looks at 10,000 requests in some 20 ms.
+    // A worker rechecks 10,000 requests in about 20 ms.
     constexpr ngx_msec_t shortest = 100;
     constexpr ngx_msec_t a_day = ngx_msec_t{24} * 3600 * 1000;
 
@@ -480,7 +480,7 @@ char *set_recheck(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     }
     if (interval == NGX_ERROR || static_cast<ngx_msec_t>(interval) < shortest
         || static_cast<ngx_msec_t>(interval) > a_day) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid interval \"%V\": 0, or 100ms to 1d, are allowed", &text);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid interval \"%V\": must be 0, or 100ms to 1d", &text);
         return conf_error();
     }
 
@@ -506,11 +506,11 @@ char *set_zone(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
     if (name.len == 0 || view(name).find('=') != std::string_view::npos || size_text.len == 0 || size == NGX_ERROR) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                           "invalid zone \"%V\": it is given as name:size, like pat:10m, with a size in k or m", &text);
+                           "invalid zone \"%V\": must be name:size, such as pat:10m, with a size in k or m", &text);
         return conf_error();
     }
     if (static_cast<std::size_t>(size) < fewest_pages * ngx_pagesize) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "zone \"%V\" is too small: %uzk is the least", &text,
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "zone \"%V\" is too small: the minimum is %uzk", &text,
                            fewest_pages * ngx_pagesize / 1024);
         return conf_error();
     }
@@ -543,7 +543,7 @@ char *set_status(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
             format++;
         }
         if (format->name.len == 0) {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid format \"%V\": json, prometheus or html are allowed",
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid format \"%V\": must be json, prometheus or html",
                                &args[1]);
             return conf_error();
         }
@@ -636,7 +636,7 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
     ngx_conf_merge_value(conf.fail_open, prev.fail_open, 0);
 
     if (!conf.has_status) {
-        conf.status = prev.status;  // for an `if` in its location, which has the handler
+        conf.status = prev.status;  // an `if` in the location inherits the handler
     }
 
     if (conf.is_usage && (conf.store == nullptr || main_conf_of(cf).zone == nullptr)) {

@@ -2,7 +2,7 @@
 
 #include "nginx/pat_ngx.h"
 
-/// The directives, which docs/directives.md describes, and the configurations that they fill.
+/// The directives (docs/directives.md) and the configurations that they fill.
 namespace pat::ngx {
 
 extern ngx_command_t directives[];

@@ -8,12 +8,12 @@
 
 #include <algorithm>
 
-/// What nginx knows of the module, and its life from the configuration to the end of a worker.
+/// The module's definition, and its life cycle from configuration to the end of a worker.
 namespace pat::ngx {
 
 namespace {
 
-/// Whether the zone can tell the stores apart.
+/// Whether the zone, which knows stores by their paths, has room for the paths.
 [[nodiscard]] bool are_short_enough(ngx_conf_t *cf, const ngx_array_t &stores) noexcept
 {
     const auto confs = items<store_conf *>(stores);
@@ -24,7 +24,7 @@ namespace {
     }
     const store_conf &store = **too_long;
     ngx_log_error(NGX_LOG_EMERG, cf->log, 0,
-                  "auth_pat store \"%V\" in %V:%ui: with an auth_pat_zone, a path has at most %uz characters",
+                  "auth_pat store \"%V\" in %V:%ui: with auth_pat_zone, a path may have at most %uz characters",
                   &store.path, &store.location.file, store.location.line, max_zone_name_length);
     return false;
 }
@@ -52,7 +52,7 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
         || add_handler(NGX_HTTP_PRECONTENT_PHASE, handle_precontent) == nullptr) {
         return NGX_ERROR;
     }
-    // Of this phase, nginx calls the first first.
+    // nginx runs the handlers of this phase in order, and those of other phases in reverse.
     std::rotate(items<ngx_http_handler_pt>(core->phases[NGX_HTTP_LOG_PHASE].handlers).data(), log, log + 1);
     add_body_filter();
 
@@ -81,14 +81,13 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
     return attach_stores(cycle, *conf);
 }
 
-/// Runs in the master process, where there is nothing to do, and with `master_process off` on a reload.
+/// Runs in the master, where there is nothing to do, and on a reload with `master_process off`.
 ngx_int_t init_module(ngx_cycle_t *cycle) noexcept
 {
     return is_serving() ? attach(cycle) : NGX_OK;
 }
 
-/// Never fails: nginx would not start a worker again that did. Without memory the stores stay closed, and requests are
-/// refused.
+/// Never fails: nginx would not respawn the worker. If out of memory, the stores stay closed and requests are refused.
 ngx_int_t init_process(ngx_cycle_t *cycle) noexcept
 {
     if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) {

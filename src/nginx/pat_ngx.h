@@ -4,7 +4,7 @@
 #include <span>
 #include <string_view>
 
-// nginx's headers are C, and not written for -Wpedantic and the like.
+// nginx's headers are C, and not clean under these warnings.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpedantic"
 #pragma GCC diagnostic ignored "-Wextra"
@@ -13,7 +13,7 @@ extern "C" {
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_http.h>
-#include <v2/ngx_http_v2.h>  // which ngx_http.h leaves out where nginx is configured without it
+#include <v2/ngx_http_v2.h>  // ngx_http.h omits it if nginx is built without HTTP/2
 }
 #pragma GCC diagnostic pop
 
@@ -22,7 +22,7 @@ extern "C" ngx_module_t ngx_http_auth_pat_module;
 /// Bridges between nginx's types and ours.
 namespace pat::ngx {
 
-/// Nothing is logged as a connection's by a timer that has none.
+/// Stands in for the connection that nginx's debug log expects behind a timer.
 inline ngx_connection_t no_connection;
 
 /// Makes `event` a timer (or an event to post) that does not keep a worker from exiting.
@@ -47,8 +47,7 @@ inline void prepare_timer(ngx_event_t &event, ngx_event_handler_pt handler, ngx_
     return {text.size(), reinterpret_cast<u_char *>(const_cast<char *>(text.data()))};
 }
 
-/// The first request header after `after` (nullptr: of all) with this name, which is in lower case; nullptr if there is
-/// none.
+/// Finds the first request header after `after` (nullptr: from the start) with this lower-case name; nullptr if none.
 [[nodiscard]] inline const ngx_table_elt_t *find_header(const ngx_http_request_t *r, std::string_view name,
                                                         const ngx_table_elt_t *after = nullptr) noexcept
 {
@@ -64,7 +63,7 @@ inline void prepare_timer(ngx_event_t &event, ngx_event_handler_pt handler, ngx_
     return nullptr;
 }
 
-/// Uninitialised memory for `count` objects of a type that needs no destructor; nullptr if there is none.
+/// Allocates uninitialised memory for `count` objects without destructors; nullptr if out of memory.
 template <typename T>
 [[nodiscard]] inline T *allocate(ngx_pool_t *pool, std::size_t count = 1) noexcept
 {

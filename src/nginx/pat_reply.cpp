@@ -13,7 +13,7 @@ ngx_table_elt_t *push_header(ngx_http_request_t *r, std::string_view name, ngx_s
         return nullptr;
     }
 
-    *header = {};  // since 1.23 it links to the next header of the name
+    *header = {};  // since nginx 1.23, it links to the next header of the same name
     header->hash = 1;
     header->key = to_ngx(name);
     header->value = value;

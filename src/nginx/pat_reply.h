@@ -6,13 +6,13 @@
 #include <concepts>
 #include <cstdint>
 
-/// What the module answers by itself: headers, and the bodies of its content handlers.
+/// Response headers, and the responses of the module's content handlers.
 namespace pat::ngx {
 
-/// Adds a header to the response; nullptr if there is no memory.
+/// Adds a header to the response; nullptr if out of memory.
 [[nodiscard]] ngx_table_elt_t *push_header(ngx_http_request_t *r, std::string_view name, ngx_str_t value) noexcept;
 
-/// Collects the body of an answer in memory of the request, and sends it. Where memory runs out, send() tells.
+/// Collects the body of a response in the request's pool, and sends it. If memory runs out, send() reports it.
 class reply {
 public:
     explicit reply(ngx_http_request_t *r) noexcept : request_{r} {}
@@ -21,16 +21,16 @@ public:
     void write(const char *text) noexcept { write(std::string_view{text}); }
     void write(std::integral auto number) noexcept { write_number(static_cast<std::int64_t>(number)); }
 
-    /// Writes a JSON string (RFC 8259, section 7) with its quotes. It can stand in HTML, too: no `<` is left.
+    /// Writes a JSON string (RFC 8259, section 7) with its quotes. Escapes `<`, so that it is safe within HTML.
     void write_string(std::string_view text) noexcept;
 
     /// Writes the value of a label in Prometheus's exposition format, with its quotes.
     void write_label(std::string_view text) noexcept;
 
-    /// Writes the text of an address, and nothing for one of an unknown family.
+    /// Writes an address as text, or nothing if its family is unknown.
     void write_address(const address &peer) noexcept;
 
-    /// Writes several things one after the other.
+    /// Writes several parts in order.
     template <typename... Parts>
     void operator()(const Parts &...parts) noexcept
     {
@@ -40,10 +40,10 @@ public:
     /// Adds a header; its value must last as long as the request.
     void header(std::string_view name, std::string_view value) noexcept;
 
-    /// Has send() answer with 500: there was no memory for a part of it.
+    /// Has send() respond with 500 because memory ran out.
     void fail() noexcept { failed_ = true; }
 
-    /// Sends it with status 200, not to be kept in any cache. To be returned by a content handler.
+    /// Sends the response with status 200 and forbids caching it. A content handler returns the result.
     [[nodiscard]] ngx_int_t send(std::string_view content_type) noexcept;
 
 private:

@@ -11,11 +11,11 @@ namespace pat::ngx {
 
 namespace {
 
-/// A cursor from farther in the future is not one that a clock made which was wrong. It would stay for ever, as cursors
-/// only grow.
+/// A cursor from farther in the future is not the result of a wrong clock. Refuse it: cursors only grow, so it would
+/// stay.
 constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
 
-/// What a content handler begins with; NGX_OK if it is to answer.
+/// Checks the method and discards the body. Returns NGX_OK if the handler should respond.
 [[nodiscard]] ngx_int_t begin_answer(ngx_http_request_t *r) noexcept
 {
     if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD)) == 0) {
@@ -46,7 +46,7 @@ constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
     return conf.zone == nullptr || read_zone(*conf.zone, r->pool, figures.counted);
 }
 
-/// Whether an Accept header names a media type. Weights are not compared: neither browsers nor Prometheus need that.
+/// Whether an Accept header names a media type. Ignores weights, which neither browsers nor Prometheus need.
 [[nodiscard]] bool accepts(const ngx_http_request_t *r, std::string_view type) noexcept
 {
     const auto *header = find_header(r, "accept");
@@ -68,7 +68,7 @@ constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
     return accepts(r, "text/plain") ? status_format::prometheus : status_format::json;
 }
 
-/// Reads the argument "after" of the query, which is 0 if it is not there. False if it can't be a cursor.
+/// Reads the argument "after" of the query, 0 if absent. Returns false if it cannot be a cursor.
 [[nodiscard]] bool read_cursor(ngx_http_request_t *r, std::uint64_t &out) noexcept
 {
     ngx_str_t name = ngx_string("after");

@@ -7,10 +7,10 @@
 #include <span>
 #include <string_view>
 
-/// What `auth_pat_status` tells, and the three ways it is told.
+/// The figures of `auth_pat_status`, and the three formats that present them.
 namespace pat::ngx {
 
-/// A store and its condition at this moment.
+/// A store and its current condition.
 struct store_figures {
     std::string_view path;
     store::fault problem;
@@ -18,18 +18,18 @@ struct store_figures {
 };
 
 struct status_figures {
-    const zone_conf *zone;  ///< nullptr: there is none, and only the stores are known
+    const zone_conf *zone;  ///< nullptr: none, so only the stores are known
     zone_figures counted;
     std::span<store_figures> stores;
 };
 
-/// docs/directives.md, "auth_pat_status", names the members.
+/// Writes the JSON document that docs/directives.md describes under "auth_pat_status".
 void write_json(reply &body, const status_figures &figures) noexcept;
 
-/// Prometheus text exposition format, version 0.0.4.
+/// Writes the Prometheus text exposition format, version 0.0.4.
 void write_prometheus(reply &body, const status_figures &figures) noexcept;
 
-/// A page that shows the JSON document and refreshes it, with the headers that keep it from loading anything else.
+/// Writes a page that shows the JSON document and refreshes it, with headers that keep it from loading anything else.
 void write_page(reply &answer, ngx_pool_t *pool, const status_figures &figures) noexcept;
 
 }  // namespace pat::ngx

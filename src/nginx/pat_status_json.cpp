@@ -26,7 +26,7 @@ void write_counters(reply &body, const counters &counts) noexcept
     write_counts(body, "closed", counts.closed);
 }
 
-/// Writes a count of each slice up to the newest, the oldest first.
+/// Writes a count for each slice up to `newest`, oldest first.
 template <typename Count>
 void write_series(reply &body, const history &last, std::int64_t newest, const Count &count) noexcept
 {

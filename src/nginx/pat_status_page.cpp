@@ -4,7 +4,7 @@
 
 #include <openssl/sha.h>
 
-// The files of page/, as they are. The assembler finds them by the -I that config.make gives it.
+// Embed the files of page/. The assembler finds them through the -I that config.make sets.
 asm(R"(
     .macro embed name, file
     .globl \name, \name\()_end
@@ -50,7 +50,7 @@ namespace {
     return p;
 }
 
-/// Lets the page load, run and send nothing but what it is made of.
+/// Restricts the page to its own style and script, and to requests to its own server.
 void add_policy(reply &answer, ngx_pool_t *pool, std::string_view css, std::string_view js) noexcept
 {
     constexpr std::string_view start = "default-src 'none'; style-src ";
@@ -74,7 +74,7 @@ void add_policy(reply &answer, ngx_pool_t *pool, std::string_view css, std::stri
     answer.header("Referrer-Policy", "no-referrer");
 }
 
-/// Writes `html` up to and with `mark`, and takes that off it.
+/// Writes `html` through `mark`, and removes that part from it.
 void write_through(reply &answer, std::string_view &html, std::string_view mark) noexcept
 {
     const std::size_t length = html.find(mark) + mark.size();

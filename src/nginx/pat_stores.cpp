@@ -15,23 +15,23 @@ namespace {
 
 constexpr ngx_msec_t maintenance_interval = 1000;
 
-/// While nginx starts, other processes may be opening the same store.
+/// For nginx's start, when other processes may be opening the same store.
 constexpr unsigned open_wait_ms = 1000;
 
-/// A look need not wait for all of them.
+/// A check need not wait for all of them.
 constexpr unsigned look_wait_ms = 300;
 
-/// Of a process; one with more is not helped with its groups.
+/// A process in more groups gets no advice about groups.
 constexpr int max_groups = 256;
 
 struct store_slot {
     store_slot *next;
     ngx_uint_t references;
     store::reader reader;
-    store::fault logged;  ///< what was last written to the log about it
-    ngx_uint_t pause;     ///< seconds from one try to the next, of a store whose opening is held up
+    store::fault logged;  ///< the problem that was last logged
+    ngx_uint_t pause;     ///< seconds between tries, if opening the store stalls
     ngx_uint_t pausing;   ///< seconds until the next try
-    ngx_str_t path;       ///< behind the slot
+    ngx_str_t path;       ///< stored behind the slot
     std::size_t map_size;
 };
 
@@ -39,7 +39,7 @@ bool serving;
 store_slot *slots;
 ngx_event_t maintenance;
 
-/// The file that holds the store at a path; false if there is none.
+/// Identifies the data file of the store at a path; false if there is none.
 [[nodiscard]] bool identify(const ngx_str_t &path, store::file_identity &out) noexcept
 {
     store::file_path data;
@@ -62,7 +62,7 @@ ngx_event_t maintenance;
     return nullptr;
 }
 
-/// Whether somebody else than root and its owner can change which store a path leads to.
+/// Whether others than root and its owner can change which store a path leads to.
 [[nodiscard]] bool is_led_by_others(const ngx_str_t &path) noexcept
 {
     const auto *folder = reinterpret_cast<const char *>(path.data);
@@ -70,7 +70,7 @@ ngx_event_t maintenance;
     return stat(folder, &info) != 0 || store::check_way(folder, info.st_uid);
 }
 
-/// Closes another path to a store, by which somebody has taken it from the one whose it is.
+/// Frees the store of `slot` from a slot with another path, through which another user has claimed it.
 [[nodiscard]] bool take_back(const store_slot &slot) noexcept
 {
     store::file_identity data;
@@ -87,7 +87,7 @@ ngx_event_t maintenance;
     return false;
 }
 
-/// Whether this process has a group.
+/// Whether this process is in a group.
 [[nodiscard]] bool has_group(gid_t wanted) noexcept
 {
     gid_t groups[max_groups];
@@ -95,7 +95,7 @@ ngx_event_t maintenance;
     return getegid() == wanted || std::find(groups, groups + std::max(count, 0), wanted) != groups + std::max(count, 0);
 }
 
-/// Whether this process would have a group if it were started now.
+/// Whether this process would be in a group if it were started now.
 [[nodiscard]] bool user_has_group(gid_t wanted) noexcept
 {
     const passwd *user = getpwuid(geteuid());
@@ -107,7 +107,7 @@ ngx_event_t maintenance;
     return std::find(groups, groups + count, wanted) != groups + count;
 }
 
-/// Writes to the log what has changed about a store.
+/// Logs a change in the problem of a store.
 void report(store_slot &slot, const store::fault &problem, ngx_log_t *log) noexcept
 {
     if (problem == slot.logged) {
@@ -123,7 +123,7 @@ void report(store_slot &slot, const store::fault &problem, ngx_log_t *log) noexc
     }
 }
 
-/// Looks after one store: opens it, or sees that what is open is still right.
+/// Maintains one store: opens it, or checks what is open.
 void tend(store_slot &slot, unsigned wait_ms, ngx_log_t *log) noexcept
 {
     constexpr ngx_uint_t longest_pause = 16;
@@ -141,7 +141,7 @@ void tend(store_slot &slot, unsigned wait_ms, ngx_log_t *log) noexcept
             problem = open();
         }
 
-        // The worker stands still for that long, and may have other stores and sites.
+        // Opening blocked the worker, which may have other stores and sites, so retry less often.
         slot.pause = problem.kind == store::fault_kind::stalled ? ngx_min(2 * slot.pause + 1, longest_pause) : 0;
         slot.pausing = slot.pause;
     }
@@ -213,7 +213,7 @@ bool is_serving() noexcept
 
 ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
 {
-    // One wait for all: a worker that starts may have other sites to serve.
+    // All stores share one wait: a starting worker may have other sites to serve.
     ngx_time_update();
     const ngx_msec_t begun_at = ngx_current_msec;
 

@@ -56,14 +56,13 @@ namespace pat::ngx {
 
 namespace {
 
-/// For all stores together: nothing that a store's owner does keeps nginx from starting for longer.
+/// For all stores together: the owner of a store cannot delay nginx's start any longer.
 constexpr ngx_msec_t deadline_ms = 2500;
 
-/// How long children may take to end, once they are told to or have said all. One that the kernel does not let go is
-/// left to nginx, which waits for all of its children.
+/// How long children may take to exit after they have reported or were killed. nginx itself reaps any that take longer.
 constexpr ngx_msec_t end_ms = 200;
 
-/// Whom the workers run as: another user than this process's only if it is root and has workers.
+/// The user of the workers: differs from that of this process only if this is root and has workers.
 struct workers_user {
     const ngx_core_conf_t *conf;  ///< null: they run as this process does
     const char *name;
@@ -76,7 +75,7 @@ struct workers_user {
     return static_cast<ngx_msec_t>(time.tv_sec) * 1000 + static_cast<ngx_msec_t>(time.tv_nsec) / 1000000;
 }
 
-/// As ngx_worker_process_init() does it; returns errno.
+/// Changes the user as ngx_worker_process_init() does; returns 0 or errno.
 [[nodiscard]] int become(const workers_user &user) noexcept
 {
     const bool is_done = user.conf == nullptr
@@ -85,7 +84,7 @@ struct workers_user {
     return is_done ? 0 : errno;
 }
 
-/// A child process that looks at one store. It runs while others do, so that none has to wait for one that hangs.
+/// A child process that checks one store. All run at the same time, so that none waits for one that hangs.
 class trial {
 public:
     void begin(const store_use &use, const workers_user &user) noexcept
@@ -112,14 +111,14 @@ public:
         results_ = ends[0];
     }
 
-    /// Waits for the result until `deadline`, and ends the child.
+    /// Waits for the result until `deadline`, then ends the child.
     void finish(const store_use &use, ngx_msec_t deadline) noexcept
     {
         if (child_ < 0) {
             return;
         }
 
-        std::array<std::byte, sizeof(trial_result) + 1> bytes;  // one more, which is its end
+        std::array<std::byte, sizeof(trial_result) + 1> bytes;  // one more, to see the end
         std::size_t length = 0;
         bool has_ended = false;
         while (!has_ended && can_read(deadline)) {
@@ -132,7 +131,7 @@ public:
         }
         ::close(results_);
 
-        // The pipe ends with the process: without that it is still there, and its number is its own.
+        // The pipe closes when the child exits. Until then, the child exists and the pid is its own.
         if (!has_ended) {
             kill(child_, SIGKILL);
         }
@@ -144,7 +143,7 @@ public:
         }
     }
 
-    /// Waits until the child is gone.
+    /// Waits until the child has exited or `give_up` has come.
     void forget(ngx_msec_t give_up) const noexcept
     {
         while (child_ > 0 && waitpid(child_, nullptr, WNOHANG) == 0 && now_ms() < give_up) {
@@ -161,7 +160,7 @@ private:
     {
         constexpr int results = STDERR_FILENO + 1;
 
-        // Nothing of nginx is to be held by a process that may hang: sockets, logs, whoever reads our standard error.
+        // A process that may hang must not keep open what nginx has: sockets, logs, or a pipe that somebody reads.
         if (dup2(socket, results) < 0) {
             _exit(EXIT_FAILURE);
         }
@@ -171,8 +170,8 @@ private:
             dup2(nowhere, stream);
         }
 
-        // The master has signals blocked by which work on a store is bounded. What it does on others, this process must
-        // not: nginx would write to the log, whose number is that of a file of the store now.
+        // Unblock signals that the master blocks: they bound the work on a store. Reset its handlers: they would write
+        // to the log, whose descriptor now belongs to a file of the store.
         for (int number = 1; number < NSIG; number++) {
             (void) std::signal(number, SIG_DFL);
         }
@@ -189,7 +188,7 @@ private:
         _exit(::write(results, &found, sizeof(found)) == sizeof(found) ? EXIT_SUCCESS : EXIT_FAILURE);
     }
 
-    /// Who may write to lock.mdb may have taken over the process that this comes from.
+    /// Whether a result makes sense: whoever can write to lock.mdb may have taken over the process that sent it.
     [[nodiscard]] static bool is_sound(std::span<const std::byte> bytes, const store_use &use) noexcept
     {
         const auto is_flag = [&](std::size_t offset) { return std::to_integer<unsigned>(bytes[offset]) <= 1; };
@@ -220,7 +219,7 @@ private:
     bool has_died_ = false;
 };
 
-/// A user or a group of this host by name, or else by number.
+/// The name of a user or group of this host, or its number if it has none.
 class account_name {
 public:
     static account_name of_user(uid_t number) noexcept
@@ -235,7 +234,7 @@ public:
         return {known != nullptr ? known->gr_name : nullptr, number};
     }
 
-    /// The group that a user has, or one that none has whom the host knows.
+    /// The primary group of a user; nogroup if the host does not know the user.
     static account_name of_group_of(uid_t number) noexcept
     {
         constexpr gid_t no_group = 65534;
@@ -256,7 +255,7 @@ private:
     u_char text_[64];
 };
 
-/// What the workers' user may not do with a store, and the command that lets it.
+/// What the workers' user may not do with a store, and the command that permits it.
 class explanation {
 public:
     explanation(const store_use &use, const trial_result &found, const workers_user &user) noexcept
@@ -311,13 +310,13 @@ private:
         store::shell_command command;
         const char *remedy = command.text();
         if (found.has_stale_groups) {
-            remedy = "start nginx again, as it has the groups that its user had when it was started";
+            remedy = "restart nginx, which still has the groups that its user had when it was started";
         } else if (!is_above) {
             open_to_group(use, found, user, command);
         } else if (refused.user != 0) {
-            remedy = "its owner must let that user pass";
+            remedy = "its owner must let that user enter it";
         } else if (!found.is_led_by_root) {
-            remedy = "another user has led there, so see first whether nginx should go there";
+            remedy = "another user can redirect that path, so first see whether nginx should follow it";
         } else {
             open_folder(target.text(), found, user, command);
         }
@@ -333,7 +332,7 @@ private:
         return account_name::of_group(user.conf != nullptr ? user.conf->group : getegid());
     }
 
-    /// Of a folder above the store.
+    /// Makes the command for a folder above the store.
     static void open_folder(const char *folder, const trial_result &found, const workers_user &user,
                             store::shell_command &command) noexcept
     {
@@ -348,13 +347,13 @@ private:
         command.append_quoted(folder);
     }
 
-    /// Of the store. Root follows no link that lies in it: -R does not, and the rest its owner does, who gets nothing
-    /// of root's by that, neither a group nor a terminal.
+    /// Makes the command for the store. Root follows no link in it: -R does not, and the rest is run by the owner, who
+    /// gets neither a group nor a terminal of root's.
     static void open_to_group(const store_use &use, const trial_result &found, const workers_user &user,
                               store::shell_command &command) noexcept
     {
         const char *folder = path_of(use);
-        const bool is_roots = found.refused.user == 0;  // who would not open it any more
+        const bool is_roots = found.refused.user == 0;  // who opens no store that a group can write to
         const account_name owner = account_name::of_user(found.refused.user);
 
         if (is_roots || !found.has_group) {
@@ -382,7 +381,7 @@ private:
     u_char text_[6 * PATH_MAX] = {};
 };
 
-/// Tells what was found. Only a fault that no sidecar and no waiting will mend is an error.
+/// Logs what was found. Returns false for a fault that neither pat-sync nor time can fix.
 [[nodiscard]] bool report(const store_use &use, const trial &seen, const workers_user &user, ngx_log_t *log) noexcept
 {
     const ngx_str_t &path = use.store->path;
@@ -392,21 +391,20 @@ private:
     if (seen.is_late()) {
         ngx_log_error(
             NGX_LOG_WARN, log, 0,
-            "auth_pat store \"%V\": user \"%s\" could not look at it within %M ms: see who holds locks of its "
-            "files, used by \"auth_pat\" in %V:%ui",
+            "auth_pat store \"%V\": user \"%s\" could not check it within %M ms: see which process holds locks on "
+            "its files, used by \"auth_pat\" in %V:%ui",
             &path, user.name, deadline_ms, &location.file, location.line);
         return true;
     }
     if (seen.found().obstacle != 0) {
-        ngx_log_error(
-            NGX_LOG_WARN, log, seen.found().obstacle,
-            "auth_pat store \"%V\": no process of user \"%s\" could look at it, used by \"auth_pat\" in %V:%ui", &path,
-            user.name, &location.file, location.line);
+        ngx_log_error(NGX_LOG_WARN, log, seen.found().obstacle,
+                      "auth_pat store \"%V\": no process of user \"%s\" could check it, used by \"auth_pat\" in %V:%ui",
+                      &path, user.name, &location.file, location.line);
         return true;
     }
     if (seen.has_died()) {
         ngx_log_error(NGX_LOG_WARN, log, 0,
-                      "auth_pat store \"%V\": a process of user \"%s\" that looked at it has crashed: see whether its "
+                      "auth_pat store \"%V\": a process of user \"%s\" that checked it has crashed: see whether its "
                       "files are damaged, used by \"auth_pat\" in %V:%ui",
                       &path, user.name, &location.file, location.line);
         return true;
@@ -426,8 +424,8 @@ private:
     return !is_final;
 }
 
-/// Tells of two paths that lead to one store: LMDB must not have a file twice in a process. No error where others can
-/// lead one of them, who would stop nginx by that. Returns whether nginx may use the configuration.
+/// Logs paths that lead to the same store, as LMDB must not open a file twice in a process. Returns whether nginx may
+/// use the configuration: if others can redirect a path, this is only a warning, or they could stop nginx.
 [[nodiscard]] bool report_same(const ngx_array_t &uses, const trial *seen, ngx_log_t *log) noexcept
 {
     bool is_good = true;
@@ -443,7 +441,7 @@ private:
             is_good = is_good && is_by_others;
             const ngx_uint_t level = is_by_others ? NGX_LOG_WARN : NGX_LOG_EMERG;
             ngx_log_error(level, log, 0,
-                          "auth_pat store \"%V\" in %V:%ui is the one that is \"%V\" in %V:%ui: use one path for it",
+                          "auth_pat store \"%V\" in %V:%ui is the same as \"%V\" in %V:%ui: use one path for it",
                           &use.store->path, &use.store->location.file, use.store->location.line, &other.store->path,
                           &other.store->location.file, other.store->location.line);
         }
@@ -451,7 +449,7 @@ private:
     return is_good;
 }
 
-/// Looks at the stores that will be used; false if nginx must not use the configuration.
+/// Checks the stores that will be used. Returns false if nginx must not use the configuration.
 [[nodiscard]] bool look_at_all(ngx_cycle_t *cycle, const ngx_array_t &uses) noexcept
 {
     const auto *core = reinterpret_cast<const ngx_core_conf_t *>(ngx_get_conf(cycle->conf_ctx, ngx_core_module));
@@ -464,14 +462,15 @@ private:
         return false;
     }
 
-    // nginx's handler waits for any child. It must not take away what is waited for here.
+    // nginx's handler reaps any child. Keep it from reaping those that are waited for here.
     sigset_t children;
     sigset_t former;
     sigemptyset(&children);
     sigaddset(&children, SIGCHLD);
     sigprocmask(SIG_BLOCK, &children, &former);
 
-    // Who started nginx may ignore it. Then the kernel would not keep the number of a child that has ended.
+    // If SIGCHLD is ignored, which is inherited from whatever started nginx, the kernel frees the pid of a child that
+    // exits.
     struct sigaction action;
     const bool is_ignored = sigaction(SIGCHLD, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
     if (is_ignored) {

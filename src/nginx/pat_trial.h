@@ -2,9 +2,9 @@
 
 #include "nginx/pat_ngx.h"
 
-/// A look at the stores of a configuration before it is used. The master process does not open them, as others can
-/// touch them: children do that have become the user whom the workers run as, which shows what the workers would find.
+/// Checks the stores of a configuration before it is used. The master does not open them, as other users can touch
+/// them. Child processes do, as the user of the workers, and so find what the workers would find.
 ///
-/// That user is known only when the core module has its configuration, after that of `http`. So the look belongs to a
-/// core module of its own, which has no directives.
+/// That user is known only once the core module is configured, which is after `http`. The check therefore belongs to a
+/// separate core module, which has no directives.
 extern ngx_module_t ngx_auth_pat_module;

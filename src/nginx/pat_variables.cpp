@@ -18,7 +18,7 @@ enum class field : uintptr_t { status, id, subject, name, scope, expires, expire
 
 constexpr std::string_view dry_run_suffix = "_dry_run";
 
-/// A value; nothing where the variable is empty.
+/// A value; nothing if the variable is empty.
 using value = std::optional<std::string_view>;
 
 [[nodiscard]] ngx_int_t answer(ngx_http_variable_value_t *v, const value &text) noexcept
@@ -36,14 +36,14 @@ using value = std::optional<std::string_view>;
     return NGX_OK;
 }
 
-/// A text of a record; empty if it is not one that the writer lets in. Somebody who can write the store must not be
-/// able to write headers and lines of logs, too.
+/// Returns a text of a record, or nothing if the writer would not accept it: whoever can write the store must not be
+/// able to forge headers and log lines.
 [[nodiscard]] value checked(std::string_view text) noexcept
 {
     return has_control(text) ? std::nullopt : value{text};
 }
 
-/// Writes a number into memory of the request; empty if there is none.
+/// Writes a number into the request's pool; nothing if out of memory.
 [[nodiscard]] value number(ngx_http_request_t *r, std::int64_t n) noexcept
 {
     auto *digits = allocate<u_char>(r->pool, NGX_INT64_LEN);
@@ -54,8 +54,8 @@ using value = std::optional<std::string_view>;
     return view({static_cast<std::size_t>(end - digits), digits});
 }
 
-/// Identity is only for a token that let its request in: an expired or revoked one must not identify anybody to an
-/// upstream or a rate limit. Its id alone is told, for logs.
+/// Whether the token identifies the client, which only one that let its request in does: an expired or revoked one must
+/// not identify anybody to an upstream or a rate limit. Its id alone is available, for logs.
 [[nodiscard]] bool identifies(const access_decision &decision) noexcept
 {
     return !decision.state.is_off() && decision.has_record && decision.let_in;
@@ -134,7 +134,7 @@ ngx_int_t get_claim(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr
     return answer(v, claim ? checked(*claim) : std::nullopt);
 }
 
-/// How long ago the source of the location's store was reached, whether or not a token is looked at there.
+/// Seconds since the source of the location's store was last reached, even if the location validates no tokens.
 ngx_int_t get_store_age(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t) noexcept
 {
     const loc_conf &conf = loc_conf_of(r);
@@ -167,7 +167,7 @@ constexpr variable_entry variables[] = {
 
 ngx_int_t add_variables(ngx_conf_t *cf) noexcept
 {
-    // No configuration can name it.
+    // A name that no configuration can use.
     ngx_str_t unnamed = to_ngx("auth_pat progress");
     ngx_http_variable_t *slot = ngx_http_add_variable(cf, &unnamed, NGX_HTTP_VAR_NOHASH);
     if (slot == nullptr) {
@@ -185,7 +185,7 @@ ngx_int_t add_variables(ngx_conf_t *cf) noexcept
     for (const variable_entry &entry : variables) {
         ngx_str_t name = to_ngx(entry.name);
 
-        // Not cacheable, since a decision may change under way; computing it once is this module's own business.
+        // Not cacheable by nginx, as a decision may change. The module keeps the decision itself.
         ngx_http_variable_t *added = ngx_http_add_variable(cf, &name, entry.flags | NGX_HTTP_VAR_NOCACHEABLE);
         if (added == nullptr) {
             return NGX_ERROR;

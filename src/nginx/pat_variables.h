@@ -8,16 +8,16 @@ namespace pat::ngx {
 
 ngx_int_t add_variables(ngx_conf_t *cf) noexcept;
 
-/// Makes nginx forget the values of our variables that it has kept for this request, because the decision behind them
-/// is about to change.
+/// Invalidates the cached values of our variables for this request, because the decision behind them is about to
+/// change.
 void forget_variables(ngx_http_request_t *r) noexcept;
 
-/// How far nginx has come with a request. What an internal redirect must not wipe is kept among the variables.
+/// How far nginx has come with a request. Kept among the variables, which an internal redirect does not clear.
 enum class progress : unsigned {
-    unread,  ///< nginx could not make sense of it, if it has come further than the first phase
+    unread,  ///< nginx could not parse it, if this is after the post-read phase
     read,
     past_access,
-    answered,  ///< without the access phase, and is being logged
+    answered,  ///< without the access phase; is being logged
 };
 
 [[nodiscard]] inline ngx_http_variable_value_t &progress_slot(ngx_http_request_t *r) noexcept
@@ -35,14 +35,14 @@ inline void set_progress(ngx_http_request_t *r, progress reached) noexcept
     progress_slot(r).len = static_cast<unsigned>(reached);
 }
 
-/// Whether nginx could not make sense of the request, and has refused it without asking any phase. Its error page may
-/// be asked for like another request.
+/// Whether nginx could not parse the request, and refused it before any phase. Its error page may run through the
+/// phases.
 [[nodiscard]] inline bool is_unread(ngx_http_request_t *r) noexcept
 {
     return progress_of(r) == progress::unread;
 }
 
-/// Whether the variables tell nothing about who sent the request.
+/// Whether the variables do not tell who sent the request.
 [[nodiscard]] inline bool is_unnamed(ngx_http_request_t *r) noexcept
 {
     return is_unread(r) || progress_of(r) == progress::answered;

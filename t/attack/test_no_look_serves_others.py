@@ -169,7 +169,7 @@ def test_many_looks_are_no_longer_than_one(folder: Path, attacker: User, how: st
     assert done.returncode == 0, done
     assert len(re.findall(r"\[warn\]", done.stderr)) == len(stores)
     if how != HANGS:
-        assert 'no process of user "www-data" could look at it' in done.stderr
+        assert 'no process of user "www-data" could check it' in done.stderr
 
 
 def test_it_is_waited_for_where_nobody_waits_for_children(folder: Path, owned_store: Store) -> None:
@@ -230,4 +230,4 @@ def test_no_remedy_opens_what_another_has_led_to(folder: Path, attacker: User, i
     path = theirs / "store" / "api" if is_led else roots / "api"
     said = run(nginx_t(folder, path, user="www-data")).stderr
     assert 'may not enter' in said
-    assert ("another user has led there" in said, "chgrp" in said) == (is_led, not is_led), said
+    assert ("another user can redirect that path" in said, "chgrp" in said) == (is_led, not is_led), said
