@@ -304,7 +304,7 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
         send_to($server, "$names-1.example", '/t', 'GET', bearer('alice'));
         send_to($server, "$names-300.example", '/t', 'GET', bearer('alice'));
     }
-    like $server->log, qr/\[warn\].* auth_pat_zone "pat" has no room for \d+ more servers or stores, which are not counted apart/,
+    like $server->log, qr/\[warn\].* auth_pat_zone "pat" has no room for \d+ more servers or stores, which are not counted separately/,
         'a zone that has no room for new names says so';
     is sum(counted($server, 11)->{requests}), 11, 'but all is counted';
 

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t cidr_header_length = 2;
 
-/// Of an IPv4-mapped IPv6 address: ::ffff:0:0/96.
+/// The prefix of IPv4-mapped IPv6 addresses, ::ffff:0:0/96.
 constexpr unsigned mapped_prefix_bits = 96;
 
 constexpr std::size_t size_of(address_family family) noexcept
@@ -22,7 +22,7 @@ constexpr std::size_t size_of(address_family family) noexcept
     return family == address_family::v4 ? 4 : family == address_family::v6 ? 16 : 0;
 }
 
-/// The range in binary form at the start of `cidrs`.
+/// The range at the start of `cidrs`.
 struct cidr_view {
     address_family family;
     unsigned bits;
@@ -52,7 +52,7 @@ bool same_bits(std::span<const std::byte> a, std::span<const std::byte> b, unsig
     return rest == 0 || ((a[whole] ^ b[whole]) >> (8 - rest)) == std::byte{0};
 }
 
-/// inet_pton() wants a terminated string; false if `text` can't be an address.
+/// Null-terminates `text` for inet_pton(); false if it cannot be an address.
 template <std::size_t Size>
 bool terminate(std::string_view text, std::array<char, Size> &out) noexcept
 {

@@ -7,7 +7,7 @@
 #include <span>
 #include <string_view>
 
-/// Addresses and address ranges. Binary form of a range, as it stands in a record:
+/// Addresses and address ranges. Binary form of a range, as stored in a record:
 ///
 ///     +--------+---------------+------------------------------------------+
 ///     | family | prefix length | address, 4 or 16 bytes in network order  |
@@ -27,8 +27,8 @@ struct address {
     std::array<std::byte, 16> bytes{};
 };
 
-/// Makes an address of 4 or 16 bytes in network order. An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), which
-/// is how a dual-stack socket shows an IPv4 peer, becomes the IPv4 address.
+/// Makes an address of 4 or 16 bytes in network order. An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), by
+/// which a dual-stack socket shows an IPv4 peer, becomes the IPv4 address.
 [[nodiscard]] address make_address(std::span<const std::byte> network_order) noexcept;
 
 /// Reads an address as text (RFC 4291, section 2.2, or dotted quad).
@@ -55,15 +55,14 @@ enum class cidr_error : std::uint8_t {
 
 inline constexpr std::size_t max_cidr_text_length = 48;
 
-/// Writes the first range of `cidrs` as text (without a terminating zero) and returns what is left behind it. The
-/// ranges must satisfy `are_cidrs` and not be empty.
+/// Writes the first range of `cidrs` as text, and returns the rest. `cidrs` must satisfy `are_cidrs` and not be empty.
 std::span<const std::byte> format_cidr(std::span<const std::byte> cidrs, std::array<char, max_cidr_text_length> &text,
                                        std::size_t &text_length) noexcept;
 
-/// True if `cidrs` is a sequence of whole ranges in binary form.
+/// Whether `cidrs` is a sequence of whole ranges in binary form.
 [[nodiscard]] bool are_cidrs(std::span<const std::byte> cidrs) noexcept;
 
-/// True if one of `cidrs`, which must satisfy `are_cidrs`, holds `peer`.
+/// Whether one of `cidrs`, which must satisfy `are_cidrs`, contains `peer`.
 [[nodiscard]] bool in_cidrs(std::span<const std::byte> cidrs, const address &peer) noexcept;
 
 }  // namespace pat

@@ -14,7 +14,7 @@ namespace pat {
 
 static_assert(std::endian::native == std::endian::little, "a store has the byte order of LMDB's own files");
 
-/// Integers of the store, at any byte offset.
+/// Integers of the store, at any alignment.
 template <std::integral T>
 [[nodiscard]] inline T load_le(const std::byte *bytes) noexcept
 {
@@ -29,13 +29,13 @@ inline void store_le(std::byte *bytes, T value) noexcept
     std::memcpy(bytes, &value, sizeof value);
 }
 
-/// Eight bytes as a number that orders as they do.
+/// Loads eight bytes as a number that sorts as they do.
 [[nodiscard]] inline std::uint64_t load_be64(const std::byte *bytes) noexcept
 {
     return __builtin_bswap64(load_le<std::uint64_t>(bytes));
 }
 
-/// The order of LMDB's keys: by the bytes, then by the length. Most differ in their first eight bytes.
+/// Compares keys in LMDB's order: by bytes, then by length. Most differ in their first eight bytes.
 [[nodiscard]] inline int compare_keys(std::span<const std::byte> first, std::span<const std::byte> second) noexcept
 {
     if (first.size() >= sizeof(std::uint64_t) && second.size() >= sizeof(std::uint64_t)) {
@@ -60,7 +60,7 @@ inline void store_le(std::byte *bytes, T value) noexcept
     return {reinterpret_cast<const char *>(bytes.data()), bytes.size()};
 }
 
-/// The first `length` characters, and what follows them. (`substr` can throw, which needs libstdc++ at run time.)
+/// The first `length` characters, and the rest. (`substr` can throw, which needs libstdc++ at run time.)
 [[nodiscard]] constexpr std::string_view head(std::string_view text, std::size_t length) noexcept
 {
     text.remove_suffix(text.size() - length);
@@ -85,8 +85,8 @@ public:
 
     [[nodiscard]] constexpr bool has(char c) const noexcept { return has_[static_cast<unsigned char>(c)] != 0; }
 
-    /// True if every character of `text` is a member (so also for an empty text). It does not stop at the first that is
-    /// not: a token is short, and almost always right.
+    /// Whether every character of `text` is a member; true if it is empty. Does not stop at the first that is not: a
+    /// token is short, and almost always valid.
     [[nodiscard]] constexpr bool has_all(std::string_view text) const noexcept
     {
         unsigned result = 1;

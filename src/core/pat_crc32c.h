@@ -6,11 +6,11 @@
 
 namespace pat {
 
-/// CRC-32C (Castagnoli; RFC 9260, appendix A), the checksum of records: processors compute it by themselves, so that
-/// checking a record costs next to nothing. To go on behind other bytes, pass their CRC.
+/// CRC-32C (Castagnoli; RFC 9260, appendix A), the checksum of records: processors compute it in hardware, so that
+/// checking a record costs next to nothing. To continue after other bytes, pass their CRC.
 [[nodiscard]] std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t before = 0) noexcept;
 
-/// The same without the processor's help, for where it has none.
+/// The same in software, for processors that lack it.
 [[nodiscard]] std::uint32_t crc32c_by_table(std::span<const std::byte> bytes, std::uint32_t before = 0) noexcept;
 
 }  // namespace pat

@@ -1,5 +1,5 @@
-// The SHA256_* functions are deprecated in OpenSSL 3 in favour of EVP, which can't copy a state without allocating and
-// can't hash without going through a provider. They are what OpenSSL's own provider calls.
+// The SHA256_* functions are deprecated in OpenSSL 3 in favour of EVP, which cannot copy a state without allocating and
+// cannot hash without going through a provider. They are what OpenSSL's own provider calls.
 #define OPENSSL_SUPPRESS_DEPRECATED
 
 #include "core/pat_digest.h"

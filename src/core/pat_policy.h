@@ -9,24 +9,24 @@
 #include <span>
 #include <string_view>
 
-/// What is decided about a token: pure functions of a record, the facts of a request, and the time.
+/// The policy: pure functions of a record, the facts of a request, and the time.
 namespace pat {
 
 enum class access_verdict : std::uint8_t {
     ok,
     missing,    ///< no token was presented
-    malformed,  ///< what was presented can't be a token
+    malformed,  ///< what was presented cannot be a token
     unknown,    ///< the store does not hold it
     revoked,
     expired,
     not_yet_valid,
     address_denied,  ///< used from an address outside its cidrs
-    scope_denied,    ///< lacks a scope that is needed here
-    require_denied,  ///< something else that is required here does not hold
-    stale,           ///< it would be let in, but the store may have missed its revocation
-    store_error,     ///< nothing can be said about it: the store can't be read, or the record can't
-    preflight,       ///< none is needed: a CORS preflight
-    anonymous,       ///< none is needed: tokens are optional here
+    scope_denied,    ///< lacks a scope that is required here
+    require_denied,  ///< another requirement is not met
+    stale,           ///< would be let in, but the store may have missed its revocation
+    store_error,     ///< the store or the record cannot be read
+    preflight,       ///< a CORS preflight, which needs no token
+    anonymous,       ///< no token was presented, and none is required here
 };
 
 inline constexpr std::size_t verdict_count = static_cast<std::size_t>(access_verdict::anonymous) + 1;
@@ -34,34 +34,32 @@ inline constexpr std::size_t verdict_count = static_cast<std::size_t>(access_ver
 /// The name of a verdict in `$auth_pat_status` and in patctl's output.
 [[nodiscard]] std::string_view name(access_verdict verdict) noexcept;
 
-/// Whether a request is let in on a verdict.
+/// Whether a verdict lets the request in.
 [[nodiscard]] constexpr bool lets_in(access_verdict verdict) noexcept
 {
     return verdict == access_verdict::ok || verdict == access_verdict::preflight
            || verdict == access_verdict::anonymous;
 }
 
-/// How far a heartbeat may seem to be in the future, in seconds: the clocks of a host's processes are read at different
-/// moments.
+/// How far a heartbeat may seem to be in the future, in seconds: processes read the clock at different moments.
 inline constexpr std::int64_t heartbeat_tolerance = 5;
 
-/// Whether a store may have missed a revocation: its heartbeat is older than `max_age` seconds (0: no limit), is in the
-/// future, or there is none. All in Unix seconds.
+/// Whether a store may have missed a revocation: its heartbeat is older than `max_age` seconds (0: no limit), in the
+/// future, or absent. Times are in Unix seconds.
 [[nodiscard]] bool is_stale(std::int64_t heartbeat, std::int64_t max_age, std::int64_t now) noexcept;
 
-/// What one place asks of a token's scopes: all of `scopes` (separated by spaces), or any of them. With no scope in
-/// it, it asks for nothing.
+/// Requires all of `scopes` (separated by spaces) of a token, or any of them; nothing if there are none.
 struct scope_requirement {
     std::string_view scopes;
     bool any = false;
 };
 
-/// Takes the next scope off `scopes`, which are separated by spaces; empty when there is none left.
+/// Takes the next scope off `scopes`, which are separated by spaces; empty if none is left.
 [[nodiscard]] std::string_view take_scope(std::string_view &scopes) noexcept;
 
 [[nodiscard]] bool satisfies(std::string_view granted, const scope_requirement &required) noexcept;
 
-/// What counts about a request, besides its token.
+/// The facts about a request that the policy uses, besides its token.
 struct facts {
     address peer;
     std::span<const scope_requirement> required;  ///< all of them must hold
@@ -69,11 +67,11 @@ struct facts {
 };
 
 /// Decides about a token: revoked before expired before not-yet-valid before address before scope. `now` is in Unix
-/// seconds; a token is valid at `expires_at - 1` and expired at `expires_at`, valid at `not_before`. One whose subject
-/// is not sendable is revoked: an upstream would take it for somebody else's, or for nobody's.
+/// seconds; a token is valid at `expires_at - 1` and expired at `expires_at`, valid at `not_before`. A token whose
+/// subject is not sendable is revoked: an upstream would take the subject for another one, or for none.
 [[nodiscard]] access_verdict decide(const token_record &token, const facts &request, std::int64_t now) noexcept;
 
-/// The value of the claim with this name, if the token has it.
+/// Finds the value of the claim with this name, if the token has it.
 [[nodiscard]] std::optional<std::string_view> find_claim(const token_record &token, std::string_view name) noexcept;
 
 }  // namespace pat

@@ -21,7 +21,7 @@ constexpr byte_set base62_characters{base62};
 /// RFC 6750, section 2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
 constexpr byte_set b64token_characters{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~+/"};
 
-/// RFC 9110, section 5.6.2: what an auth-scheme is made of.
+/// RFC 9110, section 5.6.2: the characters of an auth-scheme.
 constexpr byte_set tchar{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~"};
 
 constexpr byte_set prefix_characters{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-."};
@@ -144,8 +144,8 @@ std::optional<issued_token> generate_token(std::string_view prefix, random_sourc
 
     const std::size_t end = prefix.size() + random_length;
 
-    // Bytes of 248 and more are thrown away, so that each character is equally likely. A round falls short with a
-    // probability of 2^-40, so a source that needs more than a few rounds isn't random.
+    // Discard bytes of 248 and more, so that each character is equally likely. A round falls short with a probability
+    // of 2^-40, so a source that needs more than a few rounds is not random.
     constexpr unsigned fair = 256 / radix * radix;
     constexpr int max_rounds = 4;
     std::array<std::byte, 2 * random_length> bytes;

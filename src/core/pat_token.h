@@ -6,7 +6,7 @@
 #include <span>
 #include <string_view>
 
-/// Tokens: reading one out of a request, recognising one of ours, making one.
+/// Tokens: parsing them from requests, recognising our form, generating them.
 ///
 /// The form we issue, 44 characters with the default prefix and 190 bits of entropy:
 ///
@@ -21,22 +21,22 @@ inline constexpr std::size_t max_prefix_length = 32;
 inline constexpr std::size_t random_length = 32;
 inline constexpr std::size_t checksum_length = 6;
 
-/// The store takes any b64token of these lengths: a platform may have a token format of its own.
+/// The store takes any b64token of these lengths: a platform may have its own token format.
 inline constexpr std::size_t min_token_length = 16;
 inline constexpr std::size_t max_token_length = 512;
 
-/// True if `text` is a `b64token` (RFC 6750, section 2.1) of 16 to 512 characters.
+/// Whether `text` is a `b64token` (RFC 6750, section 2.1) of 16 to 512 characters.
 [[nodiscard]] bool is_token(std::string_view text) noexcept;
 
-/// True if `text` may be a prefix: 1 to 32 letters, digits, `_`, `-` and `.`.
+/// Whether `text` can be a prefix: 1 to 32 letters, digits, `_`, `-` and `.`.
 [[nodiscard]] bool is_prefix(std::string_view text) noexcept;
 
-/// True if `text` has the form we issue, with this prefix and a right checksum.
+/// Whether `text` has the form we issue, with this prefix and a valid checksum.
 [[nodiscard]] bool is_issued_form(std::string_view text, std::string_view prefix) noexcept;
 
 enum class credential_kind : unsigned char {
-    none,       ///< nothing there, or a scheme that is not Bearer
-    malformed,  ///< Bearer, and not followed by exactly one token
+    none,       ///< nothing, or another scheme than Bearer
+    malformed,  ///< Bearer, but not followed by exactly one token
     bearer,
 };
 
@@ -45,12 +45,12 @@ struct credential {
     std::string_view token;  ///< part of the value that was parsed; empty unless `kind` is `bearer`
 };
 
-/// Parses the value of one Authorization header: `credentials` of RFC 9110, section 11.4, with the Bearer scheme of
-/// RFC 6750, section 2.1. The scheme is matched without regard to case, one or more spaces follow, blanks around the
-/// value are ignored.
+/// Parses the value of one Authorization header: `credentials` of RFC 9110, section 11.4, with the Bearer scheme of RFC
+/// 6750, section 2.1. Matches the scheme case-insensitively, takes one or more spaces after it, and ignores blanks
+/// around the value.
 [[nodiscard]] credential parse_authorization(std::string_view value) noexcept;
 
-/// Fills `out` with random bytes fit for keys; false if it can't.
+/// Fills `out` with random bytes fit for keys; false on failure.
 using random_source = bool (*)(void *context, std::span<std::byte> out) noexcept;
 
 struct issued_token {
@@ -60,8 +60,8 @@ struct issued_token {
     [[nodiscard]] std::string_view text() const noexcept { return {characters.data(), length}; }
 };
 
-/// Makes a token of the form we issue. Nothing if the prefix is not one, or if the random source fails (or gives so
-/// many bytes that rejection sampling refuses that it can't be random). The caller wipes the result after use.
+/// Generates a token of the form we issue. Returns nothing if the prefix is not valid, if the random source fails, or
+/// if rejection sampling refuses so many bytes that it cannot be random. The caller wipes the result after use.
 [[nodiscard]] std::optional<issued_token> generate_token(std::string_view prefix, random_source random,
                                                          void *context) noexcept;
 

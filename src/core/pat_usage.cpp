@@ -66,7 +66,7 @@ usage_table *usage_table::make(std::span<std::byte> memory, std::uint64_t first_
     }
     const std::size_t room = memory.size() - sizeof(usage_table);
 
-    // About one bucket for each entry, and an even number of them, which keeps the entries aligned.
+    // About one bucket for each entry, and an even number, which keeps the entries aligned.
     const std::size_t wanted = std::min(room / (sizeof(usage_entry) + sizeof(entry_index)), most);
     const std::size_t buckets = std::bit_floor(wanted);
     if (buckets < 2) {
@@ -119,7 +119,7 @@ void usage_table::remove(entry_list &list, entry_links member, entry_index index
     (around.after == none ? list.last : (entries()[around.after].*member).before) = around.before;
 }
 
-/// An entry that is in no list: a new one, or that of the token that was used least recently.
+/// Returns an entry that is in no list: a new one, or that of the least recently used token.
 usage_table::entry_index usage_table::make_room() noexcept
 {
     if (size_ < capacity_) {
@@ -177,7 +177,7 @@ void usage_table::add(const token_use &uses) noexcept
     }
 }
 
-/// The first entry from `index` on, in a list of those with uses to report, that is of this store.
+/// Finds the first entry of this store from `index` on, in a list of entries with uses to report.
 usage_table::entry_index usage_table::skip_others(std::uint32_t store, entry_index index) const noexcept
 {
     while (index != none && entries()[index].store != store) {
@@ -186,7 +186,7 @@ usage_table::entry_index usage_table::skip_others(std::uint32_t store, entry_ind
     return index;
 }
 
-/// Takes it that the uses in a report have arrived. What was used again goes behind those that have waited for longer.
+/// Confirms the uses in a report. Tokens that were used again go behind those that have waited longer.
 void usage_table::confirm(std::uint32_t store, std::uint64_t report) noexcept
 {
     for (entry_index index = skip_others(store, pending_of(store).first);
@@ -213,7 +213,7 @@ std::size_t usage_table::report(std::uint32_t store, std::uint64_t &cursor,
         return 0;
     }
 
-    // What was reported last stands in front.
+    // The last report is at the front of the list.
     std::uint64_t report = entries()[index].report;
     if (report != 0 && report <= cursor) {
         confirm(store, report);
@@ -221,10 +221,10 @@ std::size_t usage_table::report(std::uint32_t store, std::uint64_t &cursor,
         report = 0;
     }
 
-    // A report that is made again is the same, so that it can't be taken for another one.
+    // An unconfirmed report is repeated unchanged, so that its cursor never stands for other uses.
     const bool is_again = report != 0;
     if (!is_again) {
-        // Above what was given, so that it grows even where the clock that made the first cursor was put back.
+        // Greater than the given cursor, too, as the clock behind the first cursor may have been set back.
         report = std::max(cursor_, cursor) + 1;
     }
 

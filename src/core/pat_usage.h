@@ -10,35 +10,35 @@
 #include <string_view>
 #include <utility>
 
-/// Last use of tokens: when, from where, and how often. A worker counts uses in a batch of its own, and brings them
-/// now and then to a table that all workers share:
+/// Last use of tokens: when, from where, and how often. Each worker counts uses in a batch, and merges it from time to
+/// time into a table that all workers share:
 ///
 ///     request ─▶ use_batch (of a worker)  ─┐ merged
-///     request ─▶ use_batch (of a worker)  ─┴────────▶ usage_table ──▶ report(), for who keeps it for good
+///     request ─▶ use_batch (of a worker)  ─┴────────▶ usage_table ──▶ report(), for permanent storage
 ///
-/// Neither locks nor allocates. Both are bounded: a batch that is full loses uses, and a table forgets the token that
-/// was used least recently; each counts what is lost.
+/// Neither locks nor allocates. Both are bounded: a full batch loses uses, and a full table forgets the least recently
+/// used token. Both losses are counted.
 namespace pat {
 
-/// Uses of one token that are counted together.
+/// Uses of one token, counted together.
 struct token_use {
     std::string_view id;
-    std::uint32_t store = 0;  ///< which store the token is of, by the caller's numbers
+    std::uint32_t store = 0;  ///< the token's store, as the caller numbers them
     std::uint64_t count = 0;
     std::int64_t used_at = 0;  ///< of the last one, in Unix seconds
     address peer;              ///< of the last one
 };
 
-/// What a worker has seen since it was drained last: a hash table with open addressing.
+/// The uses that a worker has seen since the last drain: a hash table with open addressing.
 class use_batch {
 public:
     static constexpr std::size_t slot_count = 1024;
-    static constexpr std::size_t limit = slot_count / 4 * 3;  ///< beyond which searches would become long
+    static constexpr std::size_t limit = slot_count / 4 * 3;  ///< beyond it, searches would become slow
 
-    /// Counts one use. False if there is no room left for another token, and the use is lost.
+    /// Counts one use. Returns false if there is no room for another token, so that the use is lost.
     bool add(std::uint32_t store, std::string_view id, std::int64_t used_at, const address &peer) noexcept;
 
-    /// So full that it should be drained soon.
+    /// Whether it is so full that it should be drained soon.
     [[nodiscard]] bool is_filling() const noexcept { return used_count_ > limit / 2; }
     [[nodiscard]] bool is_empty() const noexcept { return used_count_ == 0; }
 
@@ -70,50 +70,50 @@ private:
     std::size_t used_count_ = 0;
 };
 
-/// The last use of as many tokens as fit into a piece of memory. It holds no pointers, so that the memory may lie at
-/// different addresses in different processes. The caller sees to it that one at a time uses it.
+/// The last use of as many tokens as fit into a block of memory. It holds no pointers, so the memory may lie at
+/// different addresses in different processes. The caller serialises access.
 ///
 ///     header │ buckets (heads of chains) │ entries
 ///                    └─▶ entry ─▶ entry       each is also in the list of all, by last use,
 ///                                             and, if it has uses to report, in the list of those
 class usage_table {
 public:
-    /// What the cursors of a table begin with that is made at a time, in Unix seconds: above those of any table that
-    /// was made before, as long as that gave out fewer than a million reports a second. JSON can say it exactly (RFC
-    /// 8259, section 6) until the year 2242.
+    /// The first cursor of a table that is made at `time`, in Unix seconds: greater than the cursors of any table made
+    /// before, as long as that gave out fewer than a million reports a second. Exact as a number in JSON (RFC 8259,
+    /// section 6) until the year 2242.
     [[nodiscard]] static constexpr std::uint64_t cursor_at(std::int64_t time) noexcept
     {
         return static_cast<std::uint64_t>(time) << 20;
     }
 
-    /// Makes a table in `memory`, which is aligned for any type. nullptr if not even one token would fit.
+    /// Makes a table in `memory`, which must be aligned for any type. Returns nullptr if not even one token would fit.
     static usage_table *make(std::span<std::byte> memory, std::uint64_t first_cursor) noexcept;
 
     void add(const token_use &uses) noexcept;
 
-    /// The most tokens that a report has.
+    /// The most tokens in a report.
     static constexpr std::size_t report_size = 1000;
 
-    /// Fills `out` with tokens of a store whose uses were not reported yet, those that wait for longest first, and
-    /// returns how many they are. `cursor` is the one that came with the report before, and confirms that; it becomes
-    /// the cursor of this report, and stays as it is if there is nothing to report. An older cursor does not confirm,
-    /// and gets the same report again, with what has come since left for the next one. The texts are those of the
-    /// table.
+    /// Fills `out` with tokens of a store that have unreported uses, those that have waited longest first, and returns
+    /// their number. `cursor` is that of the previous report, and confirms it; it becomes the cursor of this report, or
+    /// stays the same if there is nothing to report. An older cursor confirms nothing and gets the same report again,
+    /// without later uses. The texts point into the table.
     [[nodiscard]] std::size_t report(std::uint32_t store, std::uint64_t &cursor,
                                      std::span<token_use, report_size> out) noexcept;
 
-    /// How many tokens most_used() looks at, so that a large table does not hold its caller up.
+    /// How many tokens most_used() looks at, so that a large table does not delay its caller.
     static constexpr std::uint32_t recent_size = 10'000;
 
-    /// Fills `out` with those of the tokens used last that were used most since they are known, most used first.
+    /// Fills `out` with those of the most recently used tokens that have the most uses, most used first. Returns their
+    /// number.
     [[nodiscard]] std::size_t most_used(std::span<token_use> out) const noexcept;
 
     [[nodiscard]] std::uint32_t size() const noexcept { return size_; }
     [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
     [[nodiscard]] std::uint64_t cursor() const noexcept { return cursor_; }
 
-    /// Tokens that had to make room for others, and uses that were lost so before they were confirmed, or never
-    /// counted.
+    /// Tokens that were evicted to make room, and uses that were lost: unconfirmed uses of evicted tokens, and uses
+    /// that were never counted.
     [[nodiscard]] std::uint64_t evicted() const noexcept { return evicted_; }
     [[nodiscard]] std::uint64_t lost_uses() const noexcept { return lost_uses_; }
 
@@ -123,7 +123,7 @@ private:
     using entry_index = std::uint32_t;
     static constexpr entry_index none = ~entry_index{0};
 
-    /// Lists of tokens with uses to report: as a rule, each store has one of its own.
+    /// Lists of tokens with uses to report: usually one per store.
     static constexpr std::size_t pending_count = 16;
 
     struct links {
@@ -135,11 +135,11 @@ private:
         std::uint64_t total;      ///< uses
         std::uint64_t confirmed;  ///< of these, reported and confirmed
         std::uint64_t reported;   ///< of these, reported
-        std::uint64_t report;     ///< the cursor of the report that is not confirmed; 0 if it is in none
+        std::uint64_t report;     ///< the cursor of the unconfirmed report that has it; 0 if none
         std::int64_t used_at;
         address peer;
         std::uint8_t id_length;
-        bool is_pending;  ///< in the list of those with uses that are not confirmed
+        bool is_pending;  ///< in the list of those with unconfirmed uses
         std::uint32_t hash;
         std::uint32_t store;
         entry_index next;  ///< in the chain of its bucket

@@ -12,7 +12,7 @@ namespace pat::ngx {
 struct zone_name {
     zone_name *next;
     std::uint32_t number;         ///< no other name ever had it
-    std::uint64_t configuration;  ///< the newest one that has it
+    std::uint64_t configuration;  ///< the newest with this name
     counters counts;              ///< of a server
     std::size_t length;
     std::array<u_char, max_zone_name_length> name;  ///< of a server, or the path of a store
@@ -21,7 +21,7 @@ struct zone_name {
 namespace {
 
 constexpr ngx_msec_t merge_interval = 1000;
-constexpr ngx_msec_t retry_interval = 10;  ///< where somebody else had the lock
+constexpr ngx_msec_t retry_interval = 10;  ///< if another process had the lock
 
 }  // namespace
 
@@ -29,8 +29,8 @@ struct zone_contents {
     time_t since;
     zone_name *servers;
     zone_name *stores;
-    std::uint32_t names;           ///< that there ever were
-    std::uint64_t configurations;  ///< that there ever were
+    std::uint32_t names;           ///< added so far
+    std::uint64_t configurations;  ///< so far
     counters total;                ///< of the servers of all configurations
     history last;
     std::span<std::byte> usage_memory;
@@ -50,7 +50,7 @@ struct zone_worker {
 
 namespace {
 
-/// Of this process: the cycle that serves counts, and older ones no longer do.
+/// The counters of this process. Only the cycle that serves counts, older ones no longer do.
 zone_worker *attached;
 
 [[nodiscard]] ngx_slab_pool_t &slab_of(const zone_conf &zone) noexcept
@@ -63,15 +63,15 @@ zone_worker *attached;
     return usage_table::make(contents.usage_memory, usage_table::cursor_at(ngx_time()));
 }
 
-/// Holds the zone's lock, in order to change what it holds. nginx's master process frees the lock of a worker that
-/// died with it; what such a worker may have left half changed is made anew.
+/// Holds the zone's lock, in order to change the contents. nginx's master releases the lock of a worker that died with
+/// it; the usage table, which that worker may have left half changed, is then made anew.
 class zone_lock {
 public:
     explicit zone_lock(const zone_conf &zone) noexcept : zone_lock{zone, (ngx_shmtx_lock(&slab_of(zone).mutex), true)}
     {
     }
 
-    /// Does not wait, and may not get it.
+    /// Does not wait, and may fail to get the lock.
     static zone_lock try_to_get(const zone_conf &zone) noexcept
     {
         return zone_lock{zone, ngx_shmtx_trylock(&slab_of(zone).mutex) != 0};
@@ -102,7 +102,7 @@ private:
         }
         if (contents_->is_changing) {
             ngx_log_error(NGX_LOG_ERR, ngx_cycle->log, 0,
-                          "a worker ended while it changed auth_pat_zone \"%V\": last use of tokens starts anew",
+                          "a worker died while changing auth_pat_zone \"%V\": the last use of tokens is reset",
                           &zone.memory->shm.name);
             contents_->usage = make_usage_table(*contents_);
         }
@@ -115,7 +115,7 @@ private:
     bool is_held_;
 };
 
-/// Whether the zone has counters for a server, and not for another name in their place.
+/// Whether the zone still has counters for a server, rather than for another name in their place.
 [[nodiscard]] bool is_current(const server_entry &server) noexcept
 {
     return server.totals != nullptr && server.totals->number == server.number;
@@ -157,7 +157,7 @@ void add(history &sum, const counters &part) noexcept
     slice.fail_open += static_cast<std::uint32_t>(part.fail_open);
 }
 
-/// Adds what a worker has counted to the shared memory, whose lock is held, and starts counting from zero.
+/// Merges what a worker has counted into the shared memory, whose lock is held, and starts again from zero.
 void merge(zone_worker &worker) noexcept
 {
     zone_contents &contents = *worker.zone->contents;
@@ -178,7 +178,7 @@ void merge(zone_worker &worker) noexcept
     }
 
     worker.uses.drain([&](const token_use &uses) {
-        if (is_id(uses.id)) {  // as a record has one that patctl wrote
+        if (is_id(uses.id)) {  // as in any record that patctl wrote
             contents.usage->add(uses);
         }
     });
@@ -191,7 +191,7 @@ void merge(zone_worker &worker) noexcept
     return worker.has_counts || !worker.uses.is_empty() || worker.lost_uses != 0;
 }
 
-/// Merges if nobody has the lock: a worker does not wait for it.
+/// Merges if the lock is free: a worker does not wait for it.
 [[nodiscard]] bool try_merge(zone_worker &worker) noexcept
 {
     if (!has_something(worker)) {
@@ -220,7 +220,7 @@ void merge_by_timer(ngx_event_t *timer) noexcept
     ngx_add_timer(timer, try_merge(*worker) ? merge_interval : retry_interval);
 }
 
-/// Many tokens have been used since the last time, so that there may be no room for more until the timer is due.
+/// Merges early: many tokens have been used, and there may be no room for more before the timer fires.
 void merge_soon(ngx_event_t *event) noexcept
 {
     auto *worker = ngx_queue_data(event, zone_worker, soon);
@@ -230,7 +230,7 @@ void merge_soon(ngx_event_t *event) noexcept
     }
 }
 
-/// Ends the counting of a cycle, while its memory is there.
+/// Ends the counting of a cycle, whose memory must still be there.
 void end_counting() noexcept
 {
     if (attached == nullptr) {
@@ -248,7 +248,7 @@ void end_counting() noexcept
     attached = nullptr;
 }
 
-/// Ends it when the pool of the cycle is destroyed, unless a newer cycle has taken over.
+/// Ends the counting when the pool of its cycle is destroyed, unless a newer cycle has taken over.
 void detach(void *data) noexcept
 {
     if (data == attached) {
@@ -256,7 +256,7 @@ void detach(void *data) noexcept
     }
 }
 
-/// A name whose place may be taken: the oldest, if neither this configuration nor the one before has it.
+/// Finds a name whose place may be reused: the oldest that neither this configuration nor the previous one has.
 [[nodiscard]] zone_name *find_forgotten(zone_name *first, std::uint64_t configuration) noexcept
 {
     zone_name *oldest = nullptr;
@@ -289,7 +289,7 @@ void detach(void *data) noexcept
     }
 
     const zone_lock lock{zone};
-    entry->number = ++contents.names;  // what an old worker counts under another name is not taken for this one's
+    entry->number = ++contents.names;  // an old worker may still count for the previous name
     entry->configuration = contents.configurations;
     entry->counts = {};
     entry->length = name.size();
@@ -302,14 +302,14 @@ void detach(void *data) noexcept
 }
 
 /// Finds names in a list of the zone, or adds them, and passes each entry to `take` with the index of its name. Returns
-/// how many had no room. Only the master process changes the lists.
+/// how many did not fit. Only the master process changes the lists.
 template <typename Name, typename Take>
 [[nodiscard]] ngx_uint_t find_or_add(zone_conf &zone, zone_name *&first, ngx_uint_t count, const Name &name_of,
                                      const Take &take) noexcept
 {
     ngx_uint_t missing = 0;
 
-    for (const bool adds : {false, true}) {  // first those that are there, so that none of them makes room for another
+    for (const bool adds : {false, true}) {  // existing names first, so that none of them is replaced by a new one
         for (ngx_uint_t i = 0; i < count; i++) {
             const ngx_str_t &text = name_of(i);
             const std::string_view name = head(view(text), std::min(text.len, max_zone_name_length));
@@ -328,8 +328,8 @@ template <typename Name, typename Take>
     return missing;
 }
 
-/// Finds the servers and stores of this configuration in the zone, and adds those that are new. Returns how many have
-/// no room.
+/// Finds the servers and stores of this configuration in the zone, and adds those that are new. Returns how many did
+/// not fit.
 [[nodiscard]] ngx_uint_t find_or_add_all(zone_conf &zone) noexcept
 {
     const auto servers = items<server_entry>(zone.servers);
@@ -350,7 +350,7 @@ template <typename Name, typename Take>
                [&](ngx_uint_t i, zone_name &entry) { stores[i]->number = entry.number; });
 }
 
-/// Gives the usage table what is free, but for some pages for servers and stores of later configurations.
+/// Gives the usage table the free memory, except for some pages for servers and stores of later configurations.
 [[nodiscard]] bool add_usage_table(zone_conf &zone) noexcept
 {
     ngx_slab_pool_t &slab = slab_of(zone);
@@ -405,27 +405,28 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
     if (const ngx_uint_t missing = find_or_add_all(zone)) {
         ngx_log_error(
             NGX_LOG_WARN, memory->shm.log, 0,
-            "auth_pat_zone \"%V\" has no room for %ui more servers or stores, which are not counted apart; with "
-            "another size it starts anew",
+            "auth_pat_zone \"%V\" has no room for %ui more servers or stores, which are not counted separately; "
+            "changing its size resets it",
             &memory->shm.name, missing);
     }
     return NGX_OK;
 }
 
-/// Where the worker counts for this request, or nullptr.
+/// The state of this worker for the request's configuration; nullptr without a zone.
 [[nodiscard]] zone_worker *worker_of(const ngx_http_request_t *r) noexcept
 {
     const main_conf &main = main_conf_of(r);
     return main.zone == nullptr ? nullptr : main.zone->worker;
 }
 
-/// False for a request of a configuration that `master_process off` has reloaded: its zone may be gone.
+/// Whether the worker counts in the zone. Not so for a request of an older configuration after a reload with
+/// `master_process off`: its zone may be gone.
 [[nodiscard]] bool is_attached(const zone_conf &zone) noexcept
 {
     return zone.worker != nullptr && zone.worker->zone != nullptr;
 }
 
-/// Copies the ids, which are the table's.
+/// Copies the ids, which point into the table.
 [[nodiscard]] bool copy_ids(std::span<token_use> uses, ngx_pool_t *pool) noexcept
 {
     for (token_use &use : uses) {
