@@ -515,7 +515,7 @@ def test_it_says_that_nginx_is_gone_and_since_when_and_recovers(browser: Browser
     assert browser.text("#live").startswith("live, as of ")
 
     nginx.stop()
-    browser.wait_for_text("#silence", "nginx does not answer. What you see is of ")
+    browser.wait_for_text("#silence", "nginx does not answer. The figures below are from ")
     last = browser.text("#live").removeprefix("not live, as of ")
     assert f"is of {last}, " in browser.text("#silence")
     assert browser.run("return document.title").startswith("✕ no answer")
@@ -533,7 +533,7 @@ def test_it_says_that_nginx_is_gone_and_since_when_and_recovers(browser: Browser
 def test_it_says_that_nginx_answers_something_else(browser: Browser, nginx: Nginx, store: Store) -> None:
     browser.open(nginx)
     start_again(nginx, store, "deny all;")
-    browser.wait_for_text("#silence", "nginx answers 403. What you see is of ")
+    browser.wait_for_text("#silence", "nginx answers 403. The figures below are from ")
     start_again(nginx, store, "default_type text/html; return 200 'another page';")
     browser.wait_for_text("#silence", "nginx answers something else")
 

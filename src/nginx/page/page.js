@@ -8,7 +8,7 @@ const TIMEOUT = 10;
 const BUCKETS = 90;
 const BUCKETS_OF_A_MINUTE = 6;
 
-// What the age of a store says, in seconds: pat-sync writes a heartbeat every 5, or every 30 at most.
+// Limits for the age of a store, in seconds: pat-sync writes a heartbeat every 5, or every 30 at most.
 const OLD = 60;
 const AHEAD = -5;
 const NEARLY_FULL = 0.9;
@@ -35,7 +35,7 @@ const LET_IN = {
 const REASONS = Object.keys(REFUSED);
 const PASSES = Object.keys(LET_IN);
 
-let data;                    // what nginx answered last
+let data;                    // the last answer of nginx
 let clockAhead = -Infinity;  // how far its clock is ahead of this browser's, in seconds
 
 // Numbers and times in words
@@ -78,7 +78,7 @@ function span(seconds) {
     return whole < 172800 ? `${Math.floor(whole / 3600)} h` : `${Math.floor(whole / 86400)} days`;
 }
 
-// Elements. What did not change is left alone, so that a selection, the focus and what is scrolled stay.
+// Elements. Unchanged ones are not touched, so that selection, focus and scroll position stay.
 
 const find = id => document.getElementById(id);
 
@@ -107,8 +107,8 @@ function draw(name, attributes, ...children) {
     return element;
 }
 
-// Shows each item in an element of its own within `parent`. `create` makes [element, function to show an item in it];
-// that function outlives the call, so it must see nothing of one answer but the item.
+// Shows each item in its own element within `parent`. `create` returns [element, function that shows an item in it].
+// That function outlives the call, so it must use nothing of an answer but the item.
 const shown = new WeakMap();
 
 function show(parent, items, create) {
@@ -127,11 +127,11 @@ function show(parent, items, create) {
 function showHeads(table, names) {
     show(table.tHead.rows[0], names, () => {
         const head = make('th', { scope: 'col' });
-        return [head, name => set(head, name.replaceAll('_', '_\u200b'))];  // where it may be broken
+        return [head, name => set(head, name.replaceAll('_', '_\u200b'))];  // where a line may break
     });
 }
 
-// Numbers in the cells of a row, behind what it has already.
+// Shows numbers in the cells of a row, after the existing ones.
 function showNumbers(row, counts) {
     show(row, counts, () => {
         const cell = make('td');
@@ -139,7 +139,7 @@ function showNumbers(row, counts) {
     });
 }
 
-// A time, of which is told how long ago it is, again each second. null: there is none.
+// Shows how long ago `at` is, which tick() updates. null: no time.
 function showAge(element, at) {
     mark(element, { 'data-at': at, 'title': at === null ? null : calendar(at) });
 }
@@ -152,14 +152,14 @@ function tick() {
     }
 }
 
-// Sums. `counts` has a number for each status, a history 90 of them. What fail-open let in is not refused.
+// Sums. `counts` has a number for each status, a history 90 of them. Requests that fail-open let in are not refused.
 
 const sum = (names, count) => total(names.map(count)) - (names === REASONS ? count('fail_open') : 0);
 const pick = (counts, names) => sum(names, name => counts[name] ?? 0);
 const lately = (history, names, buckets = BUCKETS) => sum(names, name => total(history[name]?.slice(-buckets) ?? []));
 const lastMinute = (history, names) => lately(history, names, BUCKETS_OF_A_MINUTE);
 
-// How long that is, as its last ten seconds are not over yet.
+// The length of that minute, whose last ten seconds are not over yet.
 function secondsOfLastMinute() {
     const { interval, end } = data.history;
     return (BUCKETS_OF_A_MINUTE - 1) * interval + Math.min(interval, Math.max(1, data.time - (end - interval)));
@@ -171,11 +171,11 @@ function problemsOf(store) {
     if (!store.open) return [{ level: 'bad', text: store.problem || 'it can’t be read' }];
     return [
         [store.problem !== '', store.problem],
-        [store.state === 'resync', 'it is being filled anew from its source, and serves what it holds'],
+        [store.state === 'resync', 'a resync from its source is under way, and it serves what it holds'],
         [store.age > OLD, 'its source was last reached more than a minute ago'],
         [store.age < AHEAD, 'its heartbeat is in the future: are the clocks right?'],
         [store.used_bytes > NEARLY_FULL * store.map_bytes, 'its map is nearly full (map_size)'],
-        [store.readers > NEARLY_FULL * store.max_readers, 'nearly all places for readers are taken'],
+        [store.readers > NEARLY_FULL * store.max_readers, 'nearly all reader slots are taken'],
     ].filter(([holds]) => holds).map(([, text]) => ({ level: 'warn', text }));
 }
 
@@ -255,21 +255,21 @@ function showHeadline() {
     });
 }
 
-// The charts: refusals as stacked bars, hatched if let in nevertheless, and what was let in as a line on its own scale
+// The charts: refusals as stacked bars, hatched if let in nevertheless, and requests let in as a line on its own scale
 
 const MARGIN = 46;
 let pointedAt = null;  // the ten seconds that the pointer or the keyboard is at
 
 const timeOf = bucket => data.history.end - (BUCKETS - bucket) * data.history.interval;
 
-// The end of a scale that reaches to `most`.
+// The upper end of a scale that includes `most`.
 function limitOf(most) {
     const unit = 10 ** Math.floor(Math.log10(Math.max(1, most)));
     return [1, 1.2, 1.6, 2, 3, 4, 6, 8, 10].map(step => step * unit)
         .find(limit => limit >= most && Number.isInteger(limit));
 }
 
-// Bars on top of what is in `below` already. `edge` tells where a bucket begins.
+// Stacks bars on the sums in `below`, and adds to them. `edge` returns where a bucket begins.
 function stack(counts, below, edge, y, gap) {
     return counts.map((count, at) => {
         if (count === 0) return '';
@@ -312,7 +312,7 @@ function showCharts() {
     const { requests, dry_run: dry } = data.history;
     const width = find('charts').clientWidth;
     const edge = bucket => MARGIN + Math.round(bucket * (width - MARGIN) / BUCKETS);
-    // The gravest reasons are at the bottom: those that fail-open lets in.
+    // The most serious reasons, those that fail-open lets in, are at the bottom.
     const names = REASONS.toReversed();
     const bands = [
         { title: 'Refused, in 10 s', history: requests, names, height: 160, hatched: ['fail_open'] },
@@ -348,7 +348,7 @@ function showCharts() {
     showPointedAt(edge, width);
 }
 
-// What there is of each status, where `count` makes one number of a series.
+// A line for each status that occurred; `count` reduces a series to a number.
 function linesOf(count) {
     const { requests, dry_run: dry } = data.history;
     return [
@@ -358,7 +358,7 @@ function linesOf(count) {
     ].filter(({ count }) => count > 0);
 }
 
-// What was counted in the ten seconds that are pointed at, or in the last ones for those who only hear it.
+// Shows the counts of the ten seconds pointed at, or of the last ones for screen readers.
 function showPointedAt(edge, width) {
     const { requests } = data.history;
     const at = pointedAt ?? BUCKETS - 1;
@@ -552,7 +552,7 @@ function showStores() {
 
 function showAll(answer) {
     data = answer;
-    // nginx tells whole seconds: the answer that comes soonest after one is the best to go by.
+    // nginx sends whole seconds: the answer that arrives soonest after a full second is the most precise.
     const seen = data.time - Date.now() / 1000;
     if (seen > clockAhead || seen < clockAhead - 2) clockAhead = seen;
     const counted = data.zone !== null;
@@ -578,7 +578,7 @@ function showAll(answer) {
 
 // Asking nginx again
 
-// Tells why there is no answer; null: there is one.
+// Why there is no answer; null: there is one.
 let silence = null;
 
 function showSilence(why) {
@@ -589,8 +589,8 @@ function showSilence(why) {
     find('silence').hidden = why === null;
     if (why === null) return;
     document.title = `✕ no answer – ${location.host}`;
-    // The age changes each second, which nobody wants to hear.
-    find('silence').replaceChildren(`${why}. What you see is of ${clockWithZone(data.time)}, `,
+    // Hidden from screen readers, as it changes every second.
+    find('silence').replaceChildren(`${why}. The figures below are from ${clockWithZone(data.time)}, `,
         make('span', { 'data-at': data.time, 'aria-hidden': true }), '. nginx is asked again every few seconds.');
     tick();
 }
@@ -598,7 +598,7 @@ function showSilence(why) {
 const own = document.currentScript.textContent;
 
 async function fetchStatus() {
-    // location.href may hold a user and a password, with which fetch() does not ask.
+    // location.href may contain a user and a password, which fetch() rejects.
     const answer = await fetch(location.origin + location.pathname + location.search,
         { headers: { Accept: 'text/html' }, cache: 'no-store', signal: AbortSignal.timeout(1000 * TIMEOUT) })
         .catch(() => Promise.reject(new Error('nginx does not answer')));
@@ -606,7 +606,7 @@ async function fetchStatus() {
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
     const [element, script] = page.querySelectorAll('script');
     if (element?.id !== 'data') throw new Error('nginx answers something else');
-    // nginx has another version of the module now.
+    // nginx now runs another version of the module.
     if (script?.textContent !== own) location.reload();
     return JSON.parse(element.textContent);
 }
