@@ -146,31 +146,31 @@ class Applier:
         self.last_sequence = seq if epoch != self.epoch else max(seq, self.last_sequence)
         self.epoch = epoch
 
-    def end_snapshot(self, lines: bytes, cursor: str, at: float) -> None:
-        """`at` is a time before the snapshot was taken."""
-        self._write(lines, {"op": "snapshot_end", "cursor": cursor, "at": int(at)}, cursor)
+    def end_snapshot(self, lines: bytes, cursor: str, read_at: float) -> None:
+        """`read_at` is a time before the snapshot was taken."""
+        self._write(lines, {"op": "snapshot_end", "cursor": cursor, "at": int(read_at)}, cursor)
         self.cursor = cursor
         self.ready = True
 
-    def current(self, at: float | None, even_if_early: bool = False) -> None:
+    def current(self, read_at: float | None, even_if_early: bool = False) -> None:
         """All that the source had at this time was sent. A heartbeat follows if it is time for one.
 
         Without a time, all was sent that the source shows, and nobody knows how old that is. A snapshot that is held
         back keeps the store from having all.
         """
-        if at is None or self._held is not None:
+        if read_at is None or self._held is not None:
             self._caught_up(False)
             return
         with self._lock:
             last = self._pending.get(max(self._pending, default=0))
             if last is not None:
-                last.current_at = at
+                last.current_at = read_at
         if last is None:
-            self._metrics.succeeded(at)
+            self._metrics.succeeded(read_at)
 
         if even_if_early or time.monotonic() >= self._next_heartbeat:
             self._next_heartbeat = time.monotonic() + self._heartbeat_interval
-            self._write(b"", {"op": "heartbeat", "at": int(at)})
+            self._write(b"", {"op": "heartbeat", "at": int(read_at)})
         self._caught_up(True)
 
     def settle(self) -> None:
@@ -374,7 +374,7 @@ class Applier:
         self._metrics.set("pat_sync_disk_full", self._waiting_for_disk)
 
 
-def environment_of_patctl() -> dict[str, str]:
+def patctl_environment() -> dict[str, str]:
     """Without secrets."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PAT_SYNC_", "PG"))}
 
@@ -387,7 +387,7 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment_of_patctl(),
+            env=patctl_environment(),
             process_group=0,
         )
     except OSError as error:

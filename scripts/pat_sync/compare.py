@@ -59,17 +59,17 @@ def print_comparison(settings: Settings, source: Source) -> bool:
             problem = _wait_for(settings, snapshot.epoch, snapshot.position)
             if problem is None:
                 missing: list[Row] = []
-                for ours, theirs in _merge(_exported(settings), snapshot.rows()):
+                for in_store, in_source in _merge(_exported(settings), snapshot.rows()):
                     compared += 1
-                    if theirs is None:
-                        assert ours is not None
+                    if in_source is None:
+                        assert in_store is not None
                         # It may be newer than the snapshot, or be kept for a revocation on this host.
-                        if ours.seq <= snapshot.position and not ours.is_local:
-                            only_in_store.add(ours)
-                    elif ours is None:
-                        missing.append(theirs)
-                    elif ours.seq != theirs.seq and ours.seq <= snapshot.position and not ours.is_local:
-                        different.add(theirs)
+                        if in_store.seq <= snapshot.position and not in_store.is_local:
+                            only_in_store.add(in_store)
+                    elif in_store is None:
+                        missing.append(in_source)
+                    elif in_store.seq != in_source.seq and in_store.seq <= snapshot.position and not in_store.is_local:
+                        different.add(in_source)
             else:
                 problems.append(problem)
         if problem is None:
@@ -132,16 +132,16 @@ def _exported(settings: Settings) -> Iterator[Row]:
         raise _StoreFailed("the store can't be read as a whole: see patctl verify")
 
 
-def _merge(ours: Iterator[Row], theirs: Iterator[Row]) -> Iterator[tuple[Row | None, Row | None]]:
+def _merge(in_store: Iterator[Row], in_source: Iterator[Row]) -> Iterator[tuple[Row | None, Row | None]]:
     """Pairs of equal digests, and what has no counterpart, of two lists that are in their order."""
-    a, b = next(ours, None), next(theirs, None)
+    a, b = next(in_store, None), next(in_source, None)
     while a is not None or b is not None:
         if b is None or (a is not None and a.digest < b.digest):
             yield a, None
-            a = next(ours, None)
+            a = next(in_store, None)
         elif a is None or b.digest < a.digest:
             yield None, b
-            b = next(theirs, None)
+            b = next(in_source, None)
         else:
             yield a, b
-            a, b = next(ours, None), next(theirs, None)
+            a, b = next(in_store, None), next(in_source, None)

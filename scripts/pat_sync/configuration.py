@@ -20,7 +20,7 @@ import configargparse  # type: ignore[import]
 
 from pat_sync import log
 from pat_sync.errors import ConfigurationError, NotReady
-from pat_sync.sources import KINDS, enumerate_words, kind_of
+from pat_sync.sources import KINDS, enumerate_words, find_kind
 from pat_sync.sources.source import Kind
 from pat_sync.url import has_secret, is_exposed, is_loopback, redact, split
 
@@ -78,7 +78,7 @@ class Settings:
 
 def read(arguments: list[str]) -> Settings:
     """Ends the process with EXIT_USAGE if the options are wrong, and raises if a value can't be used."""
-    _refuse_secrets_of(arguments)
+    _refuse_secrets(arguments)
 
     options, file = _parse(arguments)
     if not options.source or not options.store:
@@ -88,7 +88,7 @@ def read(arguments: list[str]) -> Settings:
     for path in (options.ca_file, options.client_cert):
         if path is not None and os.path.isfile(path):
             require_trusted_file(path)
-    kind = kind_of(options.source)
+    kind = find_kind(options.source)
     kind.check(options.source, options.insecure_http)
     if options.usage_url is not None:
         _check_usage_url(options.usage_url, kind, options.insecure_http)
@@ -263,7 +263,7 @@ def _seconds(text: str) -> float:
     return number
 
 
-def _refuse_secrets_of(arguments: list[str]) -> None:
+def _refuse_secrets(arguments: list[str]) -> None:
     """Every user of the host can read a command line."""
     for argument in arguments:
         url = re.search(r"[a-z]+://.*", argument)
@@ -328,28 +328,28 @@ def _stat(path: Path) -> os.stat_result:
 
 def _require_trusted_folders(path: Path) -> None:
     """Who can rename a file, a folder on its way, or a link that leads there, can put another one in its place."""
-    at = Path("/")
+    place = Path("/")
     left = [*reversed(path.absolute().parts[1:])]
     links = 0
     while left:
-        _require_trusted_folder(path, at, is_last=len(left) == 1)
+        _require_trusted_folder(path, place, is_last=len(left) == 1)
         name = left.pop()
         if name == "..":
-            at = at.parent
+            place = place.parent
             continue
-        at = at / name
+        place = place / name
         try:
-            status = at.lstat()
+            status = place.lstat()
             if not stat.S_ISLNK(status.st_mode):
                 continue
-            target = Path(os.readlink(at))
+            target = Path(os.readlink(place))
         except OSError as error:
             raise NotReady(f'"{path}" can\'t be read: {error.strerror}') from None
-        _require_trusted_owner(path, at, status)
+        _require_trusted_owner(path, place, status)
         links += 1
         if links > _MOST_LINKS:
             raise NotReady(f'"{path}" can\'t be read: {os.strerror(errno.ELOOP)}')
-        at = Path("/") if target.is_absolute() else at.parent
+        place = Path("/") if target.is_absolute() else place.parent
         left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
 
 

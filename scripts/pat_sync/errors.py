@@ -51,5 +51,5 @@ def describe(error: BaseException) -> str:
 
 
 def describe_bug(error: BaseException) -> str:
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    return f'this is a bug: {type(error).__name__} at "{at.filename}", line {at.lineno}: {describe(error)}'
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f'this is a bug: {type(error).__name__} at "{frame.filename}", line {frame.lineno}: {describe(error)}'

@@ -18,7 +18,7 @@ from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.service import Service
-from pat_sync.sources import kind_of
+from pat_sync.sources import find_kind
 from pat_sync.status import print_status
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         settings = read(arguments)
         pulse = Pulse()
         metrics = Metrics()
-        source = kind_of(settings.source).make(settings, pulse, metrics)
+        source = find_kind(settings.source).make(settings, pulse, metrics)
         usage = _make_usage(settings, pulse, metrics)
         if settings.command == "status":
             return EXIT_OK if print_status(settings, source, usage) else EXIT_FAILED

@@ -54,9 +54,9 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def count(self, name: str, by: int = 1) -> None:
+    def count(self, name: str, number: int = 1) -> None:
         with self._lock:
-            self._counters[name] += by
+            self._counters[name] += number
 
     def set(self, name: str, value: float) -> None:
         self._gauges[name] = value
@@ -72,13 +72,13 @@ class Metrics(Collector):
     def set_lag_changes(self, changes: int) -> None:
         self._lag_changes = changes
 
-    def succeeded(self, at: float) -> None:
+    def succeeded(self, read_at: float) -> None:
         """The store has everything that the source had at this time."""
-        self._last_success = at
+        self._last_success = read_at
 
-    def reported_usage(self, at: float) -> None:
+    def reported_usage(self, read_at: float) -> None:
         """All use was reported that there was at this time."""
-        self._last_usage_success = at
+        self._last_usage_success = read_at
 
     def collect(self) -> Iterator[Metric]:
         for name, text in _COUNTERS.items():

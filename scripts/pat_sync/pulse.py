@@ -50,7 +50,7 @@ class Pulse:
         while True:
             self.beat()
             left = deadline - time.monotonic()
-            ready = [one for one, _ in poll.poll(1000 * max(0.0, min(left, _SLICE)))]
+            ready = [ready_fd for ready_fd, _ in poll.poll(1000 * max(0.0, min(left, _SLICE)))]
             if self._woken in ready:
                 os.read(self._woken, 4096)
             if ready or left <= 0:

@@ -15,8 +15,8 @@ def redact(url: str) -> str:
     scheme, mark, rest = url.partition("://")
     if not mark:
         return "***"
-    user, at, place = rest.partition("?")[0].rpartition("@")
-    return f"{scheme}://{user.partition(':')[0]}{at}{place}"
+    user, separator, place = rest.partition("?")[0].rpartition("@")
+    return f"{scheme}://{user.partition(':')[0]}{separator}{place}"
 
 
 def is_loopback(host: str) -> bool:

@@ -107,7 +107,7 @@ class Usage:
 
     def _report_batch(self) -> bool:
         """Whether there may be more."""
-        at = time.time()
+        read_at = time.time()
         batch = self._nginx.read(self._platform.last_batch())
         if batch.uses:
             self._platform.record(batch)
@@ -115,7 +115,7 @@ class Usage:
             self._metrics.count("pat_sync_usage_uses", sum(use["count"] for use in batch.uses))
         if len(batch.uses) >= _FULL:
             return True
-        self._metrics.reported_usage(at)
+        self._metrics.reported_usage(read_at)
         return False
 
 
@@ -140,7 +140,7 @@ class _Nginx:
         connect_timeout = min(self._timeout, web.LONGEST_CONNECT)
         self._patience.begin(connect_timeout + self._timeout)
         answer = self._session.get(
-            web.with_query(self._url, query),
+            web.add_query(self._url, query),
             stream=True,
             allow_redirects=False,
             timeout=(connect_timeout, self._timeout),
@@ -165,7 +165,7 @@ class _Platform:
         self._edge = settings.edge
         self._timeout = settings.query_timeout
         self._pulse = pulse
-        self._parameters = database.parameters_of(settings) | {"target_session_attrs": "read-write"}
+        self._parameters = database.connection_parameters(settings) | {"target_session_attrs": "read-write"}
         self._connection: database.Connection | None = None
         # The highest number that can be there by what was done here, also if it gets there late.
         self._highest: int | None = None
@@ -265,12 +265,12 @@ def _fields(number: int, text: bytes) -> dict[str, Any]:
 
 
 def _is_use(use: Use) -> bool:
-    at, count = use.get("at"), use.get("count")
+    used_at, count = use.get("at"), use.get("count")
     return (
         isinstance(use.get("id"), str)
         and isinstance(use.get("from"), str)
-        and type(at) is int
-        and at > 0
+        and type(used_at) is int
+        and used_at > 0
         and type(count) is int
         and 0 < count <= _MOST_USES
     )

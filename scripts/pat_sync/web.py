@@ -33,10 +33,10 @@ class Patience:
 
     def __init__(self, pulse: Pulse) -> None:
         self.pulse = pulse
-        self.until = 0.0
+        self.deadline = 0.0
 
     def begin(self, seconds: float) -> None:
-        self.until = time.monotonic() + seconds
+        self.deadline = time.monotonic() + seconds
 
 
 class Session(requests.Session):
@@ -62,7 +62,7 @@ class Session(requests.Session):
         """Redirects are for the caller to follow, who has also those in mind that are no URL."""
 
 
-def with_query(url: str, query: dict[str, str]) -> str:
+def add_query(url: str, query: dict[str, str]) -> str:
     """The URL with more parameters than it has."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(query=urlencode([*parse_qsl(parts.query), *query.items()])))
@@ -123,7 +123,7 @@ class _Stream(io.RawIOBase):
         try:
             while True:
                 self._patience.pulse.beat()
-                left = self._patience.until - time.monotonic()
+                left = self._patience.deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError
                 self._connection.settimeout(min(left, _SLICE))

@@ -271,7 +271,7 @@ def test_tls_is_verified_unless_the_url_says_otherwise(
     program = (
         "import sys; from pat_sync import log, configuration; from pat_sync.sources.postgresql import database;"
         "log.start();"
-        "print(database.parameters_of(configuration.read(sys.argv[1:])).get('sslmode'))"
+        "print(database.connection_parameters(configuration.read(sys.argv[1:])).get('sslmode'))"
     )
     done = subprocess.run(
         ["/usr/bin/python3", "-c", program, "--source", url, "--store", str(tmp_path)],

@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
-def kind_of(url: str) -> Kind:
+def find_kind(url: str) -> Kind:
     scheme, mark, _ = url.partition("://")
     if not mark or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
         # It may be anything, as a connection string with a password.

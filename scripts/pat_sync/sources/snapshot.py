@@ -31,8 +31,8 @@ class SnapshotSender:
             self._block.clear()
             self._size = 0
 
-    def end(self, cursor: str, at: float) -> None:
-        """`at` is a time before the snapshot was taken."""
-        self._applier.end_snapshot(b"".join(self._block), cursor, at)
+    def end(self, cursor: str, read_at: float) -> None:
+        """`read_at` is a time before the snapshot was taken."""
+        self._applier.end_snapshot(b"".join(self._block), cursor, read_at)
         self._metrics.set_snapshot("read", self._sent)
         log.info("the snapshot was read: %d tokens", self._sent)

@@ -133,7 +133,7 @@ class _Freshness:
         if echo is not None:
             echo = echo.strip()
         self._has_echo = self._has_echo or echo is not None
-        at = _time(answer.headers.get("Date", ""))
+        date = _time(answer.headers.get("Date", ""))
         if age.strip("0"):
             # Also with the right nonce, which something before the cache may add.
             self.doubt = f'its Age is "{age}", so a cache has answered'
@@ -145,13 +145,13 @@ class _Freshness:
                 self.doubt = f'its {_NONCE_FIELD} is "{echo}", and not the nonce of the request as it is'
             elif not self.is_proven:
                 self.doubt = f"its {_NONCE_FIELD} is that of another request, so a cache has answered"
-        elif at is None:
+        elif date is None:
             self.doubt = f"it has neither {_NONCE_FIELD} nor Date"
             return
-        elif at > self._newest:
+        elif date > self._newest:
             self.is_proven = self._newest > float("-inf")
-            self._newest, self._newest_seen_at = at, time.monotonic()
-        elif at < self._newest or time.monotonic() - self._newest_seen_at >= _DATE_SECONDS:
+            self._newest, self._newest_seen_at = date, time.monotonic()
+        elif date < self._newest or time.monotonic() - self._newest_seen_at >= _DATE_SECONDS:
             self.doubt = f'its Date, "{answer.headers["Date"]}", is not later than one before'
         self.seems_kept = self.doubt is not None
 
@@ -186,7 +186,7 @@ class FeedSource(Source):
         self._wanted = reason
 
     def probe(self, store: Store) -> Probe:
-        if not _is_of_a_feed(store.epoch, store.cursor):
+        if not _belongs_to_feed(store.epoch, store.cursor):
             return Probe("is not asked: what the store holds is not from a feed, and a snapshot is due", False)
         with web.failures(), closing(self._ask_changes(store.epoch, store.cursor, 0)) as answer:
             doubt = self._freshness.doubt
@@ -220,7 +220,7 @@ class FeedSource(Source):
                 wait = 0.0
                 continue
 
-            at = time.time()
+            read_at = time.time()
             asked = time.monotonic()
             cursor = applier.cursor
             passed.add(cursor)
@@ -236,7 +236,7 @@ class FeedSource(Source):
 
             self._hold()
             if is_all:
-                applier.current(at if self._freshness.is_proven else None, even_if_early=once)
+                applier.current(read_at if self._freshness.is_proven else None, even_if_early=once)
                 if once:
                     applier.settle()
                     self._end_once()
@@ -275,7 +275,7 @@ class FeedSource(Source):
     def _why_snapshot(self, applier: Applier) -> str | None:
         if not applier.epoch or not applier.cursor:
             return "the store is new"
-        if not _is_of_a_feed(applier.epoch, applier.cursor):
+        if not _belongs_to_feed(applier.epoch, applier.cursor):
             return "what the store holds is not from a feed"
         if not applier.ready:
             return "the last snapshot was interrupted"
@@ -340,7 +340,7 @@ class FeedSource(Source):
                 has_changes = has_changes or bool(changes)
                 changes.clear()
                 size = 0
-            elif _is_of(line, "put", "revoke", "delete"):
+            elif _may_be(line, "put", "revoke", "delete"):
                 if unnamed is None and not line.names_token():
                     unnamed = line.number
                 changes.append(line.text)
@@ -364,7 +364,7 @@ class FeedSource(Source):
 
     def _take_snapshot(self, applier: Applier, reason: str) -> None:
         log.info("taking a snapshot of the source: %s", reason)
-        at = time.time()
+        read_at = time.time()
         with closing(self._get({}, {}, self._timeout)) as answer:
             if answer.status_code != 200:
                 raise _refusal(answer)
@@ -384,7 +384,7 @@ class FeedSource(Source):
                 # Numbers of two epochs are not compared, so it could be older than what the store has.
                 raise SourceFailed(f"its snapshot has another epoch, and may be old: {self._freshness.doubt}")
             sender = SnapshotSender(applier, self._metrics, epoch, seq)
-            _send_snapshot(sender, lines, at if self._freshness.is_proven else _UNKNOWN)
+            _send_snapshot(sender, lines, read_at if self._freshness.is_proven else _UNKNOWN)
         self._wanted = None
         self._has_only_snapshot = True
 
@@ -395,7 +395,7 @@ class FeedSource(Source):
 
     def _get(self, query: dict[str, str], headers: dict[str, str], timeout: float) -> requests.Response:
         nonce = secrets.token_hex(16)
-        url = web.with_query(self._url, {**query, _NONCE: nonce})
+        url = web.add_query(self._url, {**query, _NONCE: nonce})
         connect_timeout = min(self._timeout, web.LONGEST_CONNECT)
         for _ in range(_MOST_REDIRECTS + 1):
             # The connection is made by then, which has a limit of its own.
@@ -420,7 +420,7 @@ class FeedSource(Source):
             if not is_same:
                 raise SourceFailed(f'it redirects to another server, "{redact(url)}"')
             if _NONCE not in parse_qs(urlsplit(url).query):
-                url = web.with_query(url, {_NONCE: nonce})
+                url = web.add_query(url, {_NONCE: nonce})
         raise SourceFailed(f"more than {_MOST_REDIRECTS} redirects")
 
     def _lines(self, answer: requests.Response) -> Iterator[_Line]:
@@ -454,20 +454,20 @@ class FeedSource(Source):
                 self._patience.begin(self._timeout)
             else:
                 # The time that patctl took is not the feed's.
-                self._patience.until += time.monotonic() - came_at
+                self._patience.deadline += time.monotonic() - came_at
         if rest:
             raise SourceFailed(f"the answer ends in the middle of line {number + 1}")
 
 
-def _send_snapshot(sender: SnapshotSender, lines: Iterator[_Line], at: float) -> None:
+def _send_snapshot(sender: SnapshotSender, lines: Iterator[_Line], read_at: float) -> None:
     for line in lines:
         if line.op == "snapshot_end":
             cursor = _text(line, "cursor", _LONGEST_CURSOR)
             for more in lines:
                 raise SourceFailed(f"line {more.number} of the answer comes after snapshot_end")
-            sender.end(cursor, at)
+            sender.end(cursor, read_at)
             return
-        if not _is_of(line, "put"):
+        if not _may_be(line, "put"):
             raise SourceFailed(f'line {line.number} of the answer: "{line.op}" has no place in a snapshot')
         sender.put(line.text)
     raise SourceFailed("the answer ends without snapshot_end")
@@ -501,7 +501,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _is_of(line: _Line, *ops: str) -> bool:
+def _may_be(line: _Line, *ops: str) -> bool:
     """Also for a line that says nothing about itself."""
     return line.op is None or line.op in ops
 
@@ -515,7 +515,7 @@ def _text(line: _Line, name: str, longest: int) -> str:
     return value
 
 
-def _is_of_a_feed(epoch: str, cursor: str) -> bool:
+def _belongs_to_feed(epoch: str, cursor: str) -> bool:
     """Whether the feed can have said so, and be asked with it."""
     return _PRINTABLE.fullmatch(epoch + cursor) is not None and '"' not in epoch
 

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pat_sync.applier import environment_of_patctl
+from pat_sync.applier import patctl_environment
 from pat_sync.errors import ApplierFailed
 from pat_sync.pulse import Pulse
 
@@ -35,7 +35,7 @@ class Check:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 bufsize=_BUFFER,
-                env=environment_of_patctl(),
+                env=patctl_environment(),
                 process_group=0,
             )
         except OSError as error:

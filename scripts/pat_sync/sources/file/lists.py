@@ -25,43 +25,43 @@ def parse_list(cell: str) -> list[str]:
 def _parse_array(text: str) -> list[str]:
     """By the rules of array_in() for one dimension: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO."""
     bounds = _BOUNDS.match(text)
-    at = bounds.end() if bounds else 0
-    if not text[at:].startswith("{"):
+    offset = bounds.end() if bounds else 0
+    if not text[offset:].startswith("{"):
         raise BadRecord(f'"{text}" is not an array: {_HINT}')
-    at = _skip_space(text, at + 1)
+    offset = _skip_space(text, offset + 1)
 
     elements: list[str] = []
-    if text[at : at + 1] == "}":
-        at += 1
+    if text[offset : offset + 1] == "}":
+        offset += 1
     else:
         while True:
-            element, at = _parse_element(text, at)
+            element, offset = _parse_element(text, offset)
             elements.append(element)
-            delimiter = text[at : at + 1]
-            at += 1
+            delimiter = text[offset : offset + 1]
+            offset += 1
             if delimiter == "}":
                 break
             if delimiter != ",":
                 raise BadRecord(f'"{text}" is an array that does not end, or has something after a quoted element')
-            at = _skip_space(text, at)
-    if at != len(text):
+            offset = _skip_space(text, offset)
+    if offset != len(text):
         raise BadRecord(f'"{text}" goes on behind the end of its array')
     if bounds and int(bounds[2]) - int(bounds[1]) + 1 != len(elements):
         raise BadRecord(f'"{text}" has not as many elements as its bounds say')
     return elements
 
 
-def _parse_element(text: str, at: int) -> tuple[str, int]:
-    """An element that begins at `at`, and where what delimits it is."""
-    if text[at : at + 1] == "{":
+def _parse_element(text: str, offset: int) -> tuple[str, int]:
+    """An element that begins at `offset`, and where what delimits it is."""
+    if text[offset : offset + 1] == "{":
         raise BadRecord(f'"{text}" is an array of arrays, where a list is wanted')
-    if text[at : at + 1] == '"':
-        found = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(text, at)
+    if text[offset : offset + 1] == '"':
+        found = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(text, offset)
         if found is None:
             raise BadRecord(f'"{text}" has a quotation mark that is not closed')
         return re.sub(r"(?s)\\(.)", r"\1", found[1]), _skip_space(text, found.end())
 
-    found = re.compile(r'(?:[^",{}\\]|\\.)*', re.DOTALL).match(text, at)
+    found = re.compile(r'(?:[^",{}\\]|\\.)*', re.DOTALL).match(text, offset)
     assert found is not None
     end = found.end()
     if text[end : end + 1] in ('"', "{"):
@@ -81,7 +81,7 @@ def _without_trailing_space(raw: str) -> str:
     return raw[: len(text) + backslashes % 2]
 
 
-def _skip_space(text: str, at: int) -> int:
-    while text[at : at + 1] and text[at] in _SPACE:
-        at += 1
-    return at
+def _skip_space(text: str, offset: int) -> int:
+    while text[offset : offset + 1] and text[offset] in _SPACE:
+        offset += 1
+    return offset

@@ -24,12 +24,12 @@ def parse_line(text: bytes) -> dict[str, Any]:
     return fields
 
 
-def digest_of(fields: dict[str, Any]) -> bytes | None:
+def find_digest(fields: dict[str, Any]) -> bytes | None:
     digest = fields.get("digest")
     return bytes.fromhex(digest) if isinstance(digest, str) and _DIGEST.fullmatch(digest) else None
 
 
-def to_put(fields: dict[str, Any]) -> bytes:
+def put_line(fields: dict[str, Any]) -> bytes:
     """The line for patctl, of fields that it found good.
 
     The file is the whole truth, and its numbers order nothing. What the host that it came from refuses, for whatever

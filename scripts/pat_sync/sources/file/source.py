@@ -24,7 +24,7 @@ from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.sources.file.check import Check
 from pat_sync.sources.file.lists import parse_list
-from pat_sync.sources.file.record import BadRecord, digest_of, parse_line, to_put
+from pat_sync.sources.file.record import BadRecord, find_digest, parse_line, put_line
 from pat_sync.sources.snapshot import SnapshotSender
 from pat_sync.sources.source import Probe, Source, Store
 
@@ -47,7 +47,7 @@ class _Version:
     changed_at: int
 
     @classmethod
-    def of(cls, file: BinaryIO) -> _Version:
+    def read(cls, file: BinaryIO) -> _Version:
         status = os.fstat(file.fileno())
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
@@ -99,20 +99,20 @@ class FileSource(Source):
         changes = 0
         while True:
             applier.check()
-            at = time.time()
+            read_at = time.time()
             with self._open() as file:
-                version = _Version.of(file)
+                version = _Version.read(file)
                 if version not in (self._good, self._bad) or self._wanted is not None:
                     self._pulse.sleep(self._settle)
-                    if _Version.of(file) != version or not self._is_still(version):
+                    if _Version.read(file) != version or not self._is_still(version):
                         changes += 1
                         if once and changes > _MOST_CHANGES:
                             raise SourceFailed(f'"{self._path}" is being written to: replace it by renaming')
                         continue
                     self._take(applier, file, version)
-                    at = min(at, time.time())
+                    read_at = min(read_at, time.time())
             if version == self._good:
-                applier.current(at, even_if_early=once)
+                applier.current(read_at, even_if_early=once)
                 if once:
                     applier.settle()
                     return
@@ -133,18 +133,18 @@ class FileSource(Source):
     def _is_still(self, version: _Version) -> bool:
         """Whether the path leads to this version."""
         with self._open() as file:
-            return _Version.of(file) == version
+            return _Version.read(file) == version
 
     def _take(self, applier: Applier, file: BinaryIO, version: _Version) -> None:
         """Brings the store to a version of the file that does not change any more."""
-        at = time.time()
+        read_at = time.time()
         try:
             content = self._check(file)
             if applier.ready and (applier.epoch, applier.cursor) == (self._epoch, _cursor(content)):
                 self._good = version
                 return
             log.info('taking a snapshot of "%s": %s', self._path, self._wanted or "the store has another version of it")
-            self._send(applier, file, content, version, at)
+            self._send(applier, file, content, version, read_at)
         except _BadFile as error:
             self._bad = version
             self._cause = str(error)
@@ -178,24 +178,24 @@ class FileSource(Source):
             if number % _BEAT_EVERY == 0:
                 self._pulse.beat()
             check.add(number, line)
-            digest = digest_of(fields)
+            digest = find_digest(fields)
             if digest is None:
                 continue
             if digest in seen:
                 raise _BadFile(f'line {number}: digest "{digest.hex()}" comes twice')
             seen.add(digest)
 
-    def _send(self, applier: Applier, file: BinaryIO, content: str, version: _Version, at: float) -> None:
+    def _send(self, applier: Applier, file: BinaryIO, content: str, version: _Version, read_at: float) -> None:
         sender = SnapshotSender(applier, self._metrics, self._epoch, 0)
         reader = _Reader(file)
         for _, fields, _ in self._records(reader):
             # Another version may have lines that are bad, which patctl would take for a reason to deny their tokens.
-            if _Version.of(file) != version:
+            if _Version.read(file) != version:
                 raise self._was_written_to()
-            sender.put(to_put(fields))
-        if reader.content() != content or _Version.of(file) != version:
+            sender.put(put_line(fields))
+        if reader.content() != content or _Version.read(file) != version:
             raise self._was_written_to()
-        sender.end(_cursor(content), at)
+        sender.end(_cursor(content), read_at)
 
     def _was_written_to(self) -> SourceFailed:
         return SourceFailed(f'"{self._path}" was written to while it was read: replace it by renaming')

@@ -161,7 +161,7 @@ def _with_private_key(parameters: dict[str, str]) -> Iterator[dict[str, str]]:
 
     It is made for each connection, as a key may be replaced.
     """
-    content = _key_of_others(parameters.get("sslkey", os.environ.get("PGSSLKEY", "")))
+    content = _read_exposed_key(parameters.get("sslkey", os.environ.get("PGSSLKEY", "")))
     if content is None:
         yield parameters
         return
@@ -172,7 +172,7 @@ def _with_private_key(parameters: dict[str, str]) -> Iterator[dict[str, str]]:
         yield parameters | {"sslkey": f"/proc/self/fd/{copy.fileno()}"}
 
 
-def _key_of_others(path: str) -> bytes | None:
+def _read_exposed_key(path: str) -> bytes | None:
     """What is in a key's file, if its group or others can do anything with it."""
     # Of one that can't be read, libpq says it.
     with suppress(OSError), open(path, "rb") as key:
@@ -194,7 +194,7 @@ def failures() -> Iterator[None]:
 
 
 @functools.cache
-def parameters_of(settings: Settings) -> dict[str, str]:
+def connection_parameters(settings: Settings) -> dict[str, str]:
     """What libpq is given; raises ConfigurationError. Who asks again does not have to be warned again."""
     try:
         given = {name: str(value) for name, value in conninfo_to_dict(settings.source).items()}

@@ -16,7 +16,7 @@ from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
-from pat_sync.sources.postgresql.database import Connection, NoAnswer, connect, failures, parameters_of
+from pat_sync.sources.postgresql.database import Connection, NoAnswer, connect, connection_parameters, failures
 from pat_sync.sources.source import Probe, Source, Store
 
 _LOOK = """
@@ -181,16 +181,16 @@ class _Freshness:
 
     def look(self, connection: Connection) -> None:
         """To be called before the look at the changes, which then has at least what was replayed."""
-        at = time.time()
+        read_at = time.time()
         replayed, received = connection.ask(_WAL)
         if self._awaited is None and self._received is not None and received > self._received:
             self._awaited = received, self._looked_at
         if self._awaited is not None and replayed >= self._awaited[0]:
             # A clock that was set back must not leave a time that is yet to come.
-            self.known_at = min(self._awaited[1], at)
+            self.known_at = min(self._awaited[1], read_at)
             self._awaited = None
         if self._awaited is None:
-            self._received, self._looked_at = received, at
+            self._received, self._looked_at = received, read_at
 
 
 class PostgresqlSource(Source):
@@ -200,9 +200,9 @@ class PostgresqlSource(Source):
         self._batch = settings.batch
         self._poll_interval = settings.poll_interval
         self._query_timeout = settings.query_timeout
-        self._parameters = parameters_of(settings)
+        self._parameters = connection_parameters(settings)
         self._may_listen_through_pooler = settings.pooler == "session"
-        self._has_told_of_pooler = False
+        self._has_logged_pooler = False
 
         # Why the next thing is a snapshot.
         self._wanted: str | None = None
@@ -300,8 +300,8 @@ class PostgresqlSource(Source):
     def _listen(self, connection: Connection) -> None:
         if not connection.is_pooled or self._may_listen_through_pooler:
             connection.listen("pat_changes")
-        elif not self._has_told_of_pooler:
-            self._has_told_of_pooler = True
+        elif not self._has_logged_pooler:
+            self._has_logged_pooler = True
             log.info(
                 "a pooler is on the way to the source, and NOTIFY may not come through: changes are looked for every"
                 " %g s; with a pooler in session mode, set --pooler session",
@@ -458,7 +458,7 @@ class PostgresqlSource(Source):
             if position is not None and position.seq >= look.horizon:
                 self._send_revocations(connection, applier, position.seq)
 
-        at = time.time()
+        read_at = time.time()
         with closing(self._connect_reader(connection)) as reader:
             start = _look(reader, None)
             if start.epoch != look.epoch:
@@ -490,7 +490,7 @@ class PostgresqlSource(Source):
 
         # How old a standby is, only looks at it tell.
         is_known = not (look.is_standby or start.is_standby or start.unnumbered or start.triggers)
-        applier.end_snapshot(b"", str(self._position), at if is_known else _UNKNOWN)
+        applier.end_snapshot(b"", str(self._position), read_at if is_known else _UNKNOWN)
         self._wanted = None
         log.info("the snapshot was read: %d tokens, up to change %d", sent, start.position)
 
