@@ -1,4 +1,4 @@
-"""pat-sync: moves changes from a source of tokens into `patctl apply`.
+"""pat-sync: passes changes of tokens from a source to `patctl apply`.
 
 main → configuration, status, engine; engine → applier (the child process) and one source (postgresql, feed, file).
 """

@@ -1,4 +1,4 @@
-"""The child process: `patctl apply`, the only program that writes the store. docs/apply.md has its protocol."""
+"""The child process `patctl apply`, which alone writes the store. Its protocol is described in docs/apply.md."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 
-# What may be on its way to the disk without an answer.
+# Limits for what is sent and not yet acknowledged.
 _MOST_PENDING = 64
 _MOST_PENDING_BYTES = 16 << 20
 
-# patctl waits for the lock of the store for 10 seconds.
+# Longer than the 10 seconds for which patctl waits for the lock of the store.
 _OPENING_SECONDS = 30.0
 
-# For how long it may say nothing while it owes an answer.
+# How long patctl may be silent while an answer is due.
 _SILENCE_SECONDS = 120.0
 
-# How long the end of its standard error may come after its own.
+# How long to read its standard error after patctl has ended.
 _LAST_WORDS_SECONDS = 1.0
 
 _PIPE_SIZE = 1 << 20
 
-# How often something that lasts is logged.
+# How often a lasting problem is logged.
 _REMIND_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Where the store was when patctl opened it."""
+    """The state of the store when patctl opened it."""
 
     state: str
     epoch: str
@@ -51,21 +51,21 @@ class Opened:
 
 @dataclass
 class _Pending:
-    """A line that an answer is owed for."""
+    """A line that patctl has yet to answer."""
 
     op: str
     size: int
     cursor: str = ""
-    # The store has all that the source had at this time, once the line is acknowledged.
+    # Once the line is acknowledged, the store has everything that the source had at this time.
     current_at: float | None = None
-    # Another snapshot has begun since, so that a rejection is what is expected.
+    # Another snapshot has begun since, so a rejection is expected.
     overtaken: bool = False
 
 
 class Applier:
-    """A running `patctl apply`. One thread sends; what it sent is in `epoch`, `cursor`, `ready`.
+    """A running `patctl apply`. Only one thread may send; `epoch`, `cursor` and `ready` reflect what was sent.
 
-    Every method may raise ApplierFailed, and Stopped.
+    Every method may raise ApplierFailed and Stopped.
     """
 
     def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics, caught_up: Callable[[bool], None]) -> None:
@@ -87,9 +87,9 @@ class Applier:
         self._held: str | None = None
         self._next_reminder = 0.0
         self._closing = False
-        # The last line of its standard error, which says why it ended.
+        # The last line of its standard error, logged as the cause of its end.
         self._last_words = ""
-        # Lines that could not be used, but for those that an answer was owed for.
+        # Number of rejected changes.
         self.rejected = 0
 
         self._process = _start(settings)
@@ -102,7 +102,7 @@ class Applier:
                 (self._read_errors, self._process.stderr),
             )
         ]
-        # The first one waits for the second, which may be soon.
+        # In reverse: the first thread joins the second, which must have been started by then.
         for thread in reversed(self._threads):
             thread.start()
 
@@ -115,17 +115,17 @@ class Applier:
         self.epoch = self.opened.epoch
         self.cursor = self.opened.cursor
         self.ready = self.opened.state == "ready"
-        # The highest number that the store has for certain, within its epoch.
+        # The highest number within the epoch that the store is known to have.
         self.last_sequence = self.opened.last_sequence
 
     # --- sending ---
 
     def send(self, lines: bytes) -> None:
-        """Whole lines, for which only `rejected` can be an answer."""
+        """Send whole lines, which patctl answers only if it rejects them."""
         self._write(lines)
 
     def commit(self, lines: bytes, cursor: str) -> None:
-        """Changes, and the commit that makes them durable together with the cursor."""
+        """Send changes, and the commit that makes them durable together with the cursor."""
         commit = {"op": "commit", "cursor": cursor}
         if self.cursor:
             commit["after"] = self.cursor
@@ -139,7 +139,7 @@ class Applier:
             for pending in self._pending.values():
                 pending.overtaken = pending.op in ("snapshot_begin", "snapshot_end")
         self._write(b"", {"op": "snapshot_begin", "epoch": epoch, "seq": seq})
-        # Nothing of a snapshot that is not wanted is sent.
+        # Send nothing until patctl has accepted the snapshot.
         while self._line in self._pending:
             self._pulse.wait(1)
             self.check()
@@ -147,16 +147,15 @@ class Applier:
         self.epoch = epoch
 
     def end_snapshot(self, lines: bytes, cursor: str, read_at: float) -> None:
-        """`read_at` is a time before the snapshot was taken."""
+        """`read_at` must not be later than the time of the snapshot."""
         self._write(lines, {"op": "snapshot_end", "cursor": cursor, "at": int(read_at)}, cursor)
         self.cursor = cursor
         self.ready = True
 
     def current(self, read_at: float | None, even_if_early: bool = False) -> None:
-        """All that the source had at this time was sent. A heartbeat follows if it is time for one.
+        """Note that everything that the source had at `read_at` was sent, and send a heartbeat if one is due.
 
-        Without a time, all was sent that the source shows, and nobody knows how old that is. A snapshot that is held
-        back keeps the store from having all.
+        None means that the age of the data is unknown. While a snapshot is held back, the store is not current either.
         """
         if read_at is None or self._held is not None:
             self._caught_up(False)
@@ -174,7 +173,7 @@ class Applier:
         self._caught_up(True)
 
     def settle(self) -> None:
-        """Waits until everything is durable."""
+        """Wait until everything is durable."""
         while self._pending:
             if self._held is not None:
                 raise SnapshotHeld(self._held)
@@ -182,14 +181,14 @@ class Applier:
             self.check()
 
     def check(self, is_blocked: bool = False) -> None:
-        """Raises if patctl has ended, is stuck, or has refused what everything later depends on."""
+        """Raise if patctl has ended, is stuck, or has rejected a commit or a snapshot."""
         if self._failure is not None:
             raise self._failure
         if (self._pending or is_blocked) and time.monotonic() - self._silent_from > _SILENCE_SECONDS:
             raise ApplierFailed(f"it has not answered for {_SILENCE_SECONDS:.0f} seconds")
 
     def close(self) -> None:
-        """The end of its input ends it; what takes longer is killed, which harms no store."""
+        """Close patctl's input, which ends it; kill it if that takes too long, which is safe for the store."""
         self._closing = True
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -204,7 +203,7 @@ class Applier:
             thread.join(1)
 
     def _write(self, lines: bytes, last: dict[str, Any] | None = None, cursor: str = "") -> None:
-        """Lines, and one that is answered, together."""
+        """Send lines, followed by one that patctl answers."""
         self._wait_for_room()
 
         data = lines if lines.endswith(b"\n") or not lines else lines + b"\n"
@@ -227,7 +226,7 @@ class Applier:
             except BlockingIOError:
                 self._pulse.wait(1, self._input, select.POLLOUT)
             except BrokenPipeError:
-                # Why it ended is known in a moment.
+                # check() will raise with the cause in a moment.
                 self._pulse.wait(1)
         self._pulse.beat()
 
@@ -254,7 +253,7 @@ class Applier:
                 self._take(json.loads(line))
         except Exception as error:
             self._fail(ApplierFailed(f"it gave an answer that can't be understood: {type(error).__name__}: {error}"))
-            # Nothing may fill the pipe up.
+            # Drain the pipe, so that patctl does not block.
             for _ in stream:
                 pass
         status = self._process.wait()
@@ -325,7 +324,7 @@ class Applier:
             pending = self._pending.pop(answer["line"], None)
             if pending is not None:
                 self._pending_bytes -= pending.size
-                # What is sent behind a snapshot is acknowledged before it.
+                # patctl answers later commits before the end of a snapshot.
                 waits = any(other.op == "snapshot_end" for other in self._pending.values())
                 self._metrics.set("pat_sync_unacknowledged_commits", len(self._pending))
 
@@ -375,13 +374,13 @@ class Applier:
 
 
 def patctl_environment() -> dict[str, str]:
-    """Without secrets."""
+    """The environment without secrets."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PAT_SYNC_", "PG"))}
 
 
 def _start(settings: Settings) -> subprocess.Popen[bytes]:
     try:
-        # In a group of its own, so that Ctrl-C in a terminal reaches pat-sync alone.
+        # In its own process group, so that Ctrl-C in a terminal reaches only pat-sync.
         process = subprocess.Popen(
             [settings.patctl, "apply", "--store", settings.store],
             stdin=subprocess.PIPE,
@@ -398,6 +397,6 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
     try:
         fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     except OSError:
-        # More than this user may have: the pipe stays as small as it is.
+        # Beyond this user's limit: keep the default size.
         pass
     return process

@@ -1,4 +1,4 @@
-"""How long to wait before the next try."""
+"""Delays between retries."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 
 _FIRST = 0.1
 
-# What worked for a shorter time than this has not recovered.
+# A success that lasts for less than this does not reset the delay.
 _STABLE = 1.0
 
 
 class Backoff:
-    """Full jitter: anything up to a ceiling that doubles with each failure."""
+    """Exponential backoff with full jitter: a random delay below a ceiling that doubles with each failure."""
 
     def __init__(self, longest: float = 10.0) -> None:
         self._longest = longest
@@ -21,7 +21,7 @@ class Backoff:
         self._recovered_at: float | None = None
 
     def failed(self) -> float:
-        """How many seconds to wait now."""
+        """Note a failure and return the seconds to wait."""
         now = time.monotonic()
         if self._recovered_at is not None and now - self._recovered_at >= _STABLE:
             self._failures = 0
@@ -32,7 +32,7 @@ class Backoff:
         return random.uniform(0, min(self._longest, _FIRST * 2.0 ** min(self._failures - 1, 16)))
 
     def succeeded(self) -> float | None:
-        """How many seconds it had failed for, if this is the first success after that."""
+        """Note a success. Return how many seconds the failure lasted if this is the first success since."""
         if self._failures == 0 or self._recovered_at is not None:
             return None
         self._recovered_at = time.monotonic()

@@ -1,7 +1,7 @@
-"""`pat-sync compare`: whether the store holds what the database holds, token by token.
+"""`pat-sync compare`: compares the store with the database, token by token.
 
-It finds what no edge can notice by following: a deletion that was made with triggers off, and a row that was put back
-together with its number. Within an epoch, a number stands for a token as it was then, so digests and numbers say it all.
+It finds changes that following the database misses: a deletion made with triggers off, and a row restored together with
+its number. Within an epoch a number identifies one state of a token, so comparing digests and numbers is enough.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pat_sync.sources.postgresql.source import Position, PostgresqlSource, Row
 from pat_sync.sources.source import Source
 from pat_sync.status import read_stats
 
-# For how long a store may be behind: what has just changed is on its way.
+# How long the store may lag: recent changes are still on their way.
 _PATIENCE = 10.0
 
-# So many tokens of each kind are named.
+# How many tokens of each kind are listed.
 _MOST_NAMED = 100
 
 
@@ -33,7 +33,7 @@ class _StoreFailed(Exception):
 
 @dataclass
 class _Difference:
-    """Tokens that are wrong in the same way."""
+    """Tokens that differ in the same way."""
 
     name: str
     count: int = 0
@@ -46,7 +46,7 @@ class _Difference:
 
 
 def print_comparison(settings: Settings, source: Source) -> bool:
-    """Whether they are equal."""
+    """Compare, print the result, and return whether store and source are equal."""
     if not isinstance(source, PostgresqlSource):
         raise ConfigurationError("only a source postgresql:// is compared: the others send all tokens by themselves")
     only_in_store = _Difference("only_in_store")
@@ -63,7 +63,7 @@ def print_comparison(settings: Settings, source: Source) -> bool:
                     compared += 1
                     if in_source is None:
                         assert in_store is not None
-                        # It may be newer than the snapshot, or be kept for a revocation on this host.
+                        # Expected if it is newer than the snapshot, or kept because it was revoked on this host.
                         if in_store.seq <= snapshot.position and not in_store.is_local:
                             only_in_store.add(in_store)
                     elif in_store is None:
@@ -73,7 +73,7 @@ def print_comparison(settings: Settings, source: Source) -> bool:
             else:
                 problems.append(problem)
         if problem is None:
-            # It may have been deleted since.
+            # Leave out what has been deleted since.
             for row in missing:
                 if source.has(row.digest):
                     only_in_source.add(row)
@@ -104,7 +104,7 @@ def print_comparison(settings: Settings, source: Source) -> bool:
 
 
 def _wait_for(settings: Settings, epoch: str, position: int) -> str | None:
-    """Until the store has what the snapshot has; what is wrong if it does not get there."""
+    """Wait until the store has caught up with the snapshot; return what is wrong if it does not."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         problems: list[str] = []
@@ -120,7 +120,7 @@ def _wait_for(settings: Settings, epoch: str, position: int) -> str | None:
 
 
 def _exported(settings: Settings) -> Iterator[Row]:
-    """What the store holds, in the order of digests."""
+    """The store's tokens, ordered by digest."""
     command = [str(settings.patctl), "export", "--store", str(settings.store)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as export:
         assert export.stdout is not None
@@ -133,7 +133,7 @@ def _exported(settings: Settings) -> Iterator[Row]:
 
 
 def _merge(in_store: Iterator[Row], in_source: Iterator[Row]) -> Iterator[tuple[Row | None, Row | None]]:
-    """Pairs of equal digests, and what has no counterpart, of two lists that are in their order."""
+    """Join two lists, ordered by digest; None where a digest is missing from one of them."""
     a, b = next(in_store, None), next(in_source, None)
     while a is not None or b is not None:
         if b is None or (a is not None and a.digest < b.digest):

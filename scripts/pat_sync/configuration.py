@@ -1,4 +1,4 @@
-"""Options, from the command line, the environment and a file; and what must not be in them."""
+"""Options from the command line, the environment and a file, and their validation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BROKEN = 3
 
-# On the way to a file, as many as the kernel follows.
+# How many symbolic links the kernel follows in a path.
 _MOST_LINKS = 40
 
 _DESCRIPTION = """\
@@ -72,12 +72,12 @@ class Settings:
 
     @property
     def source_name(self) -> str:
-        """The source as it may be shown: without password and parameters."""
+        """The source without password and parameters, fit for logs."""
         return redact(self.source)
 
 
 def read(arguments: list[str]) -> Settings:
-    """Ends the process with EXIT_USAGE if the options are wrong, and raises if a value can't be used."""
+    """Exit with EXIT_USAGE on wrong options; raise ConfigurationError on unusable values."""
     _refuse_secrets(arguments)
 
     options, file = _parse(arguments)
@@ -133,15 +133,15 @@ def read(arguments: list[str]) -> Settings:
 
 @dataclass(frozen=True)
 class _File:
-    """A configuration file, and what it says."""
+    """A configuration file and its content."""
 
     path: Path
     text: str
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, _File | None]:
-    """The options, and the one configuration file that they come from, if there is one."""
-    # The parser would add a file that is named to the default one. So the name is found first, and it is given the text.
+    """Parse the options, and return them with the configuration file, if there is one."""
+    # configargparse would read --config in addition to the default file: find the name first, then pass it the text.
     named, _ = _parser(None).parse_known_args(arguments, config_file_contents="")
     file = _find_file(named.config)
     parser = _parser(None if file is None else file.path)
@@ -149,7 +149,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, _File | None]:
 
 
 def _find_file(name: str | None) -> _File | None:
-    """The file that is named, which must be there, or else the default one."""
+    """The named file, which must exist, or else the default file, if it exists."""
     if name == "":
         raise ConfigurationError("--config names no file; --config /dev/null does without one")
     path = DEFAULT_FILE if name is None else Path(name)
@@ -174,7 +174,7 @@ class _FileParser(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
         self._path = path
 
     def parse(self, stream: Iterable[str]) -> dict[str, Any]:
-        """What two platforms have in one file, by mistake or in sections, would be mixed up: a name comes once."""
+        """Refuse repeated names: settings of two platforms in one file, as in sections, would be mixed up."""
         items: dict[str, Any] = {}
         for number, line in enumerate(stream, 1):
             place = f'"{self._path}", line {number}'
@@ -194,13 +194,13 @@ class _FileParser(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
 
 class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]
     def error(self, message: object) -> NoReturn:
-        """The message may quote a line of the configuration file."""
+        """Scrub the message, which may quote a line of the configuration file."""
         print(f"pat-sync: {log.scrub(str(message))}; see pat-sync --help", file=sys.stderr)
         sys.exit(EXIT_USAGE)
 
 
 class _Once(argparse.Action):
-    """An option that may be given once."""
+    """An option that may be given only once."""
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         if getattr(namespace, self.dest) is not None:
@@ -264,7 +264,7 @@ def _seconds(text: str) -> float:
 
 
 def _refuse_secrets(arguments: list[str]) -> None:
-    """Every user of the host can read a command line."""
+    """Refuse secrets on the command line, which every user of the host can read."""
     for argument in arguments:
         url = re.search(r"[a-z]+://.*", argument)
         if url and has_secret(url[0]):
@@ -291,7 +291,7 @@ def _check_usage_url(url: str, kind: Kind, insecure_http: bool) -> None:
 
 
 def _edge(name: str) -> str:
-    """As PostgreSQL takes it."""
+    """Check the name against the limits of pat.edge."""
     if not name.isprintable() or not 0 < len(name.encode()) <= 255:
         raise ConfigurationError("--edge: a name has 1 to 255 bytes, and printable characters only")
     return name
@@ -312,7 +312,7 @@ def _metrics_address(text: str | None, allow_remote: bool) -> tuple[str, int] | 
 
 
 def _require_trusted(path: Path, status: os.stat_result) -> None:
-    """Who can change it decides what tokens are valid, or what program is run."""
+    """Refuse files that others can change: they decide which tokens are valid, or which program runs."""
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError(f'"{path}": others can change it; chmod go-w "{path}"')
     if status.st_uid not in (0, os.geteuid()):
@@ -327,7 +327,7 @@ def _stat(path: Path) -> os.stat_result:
 
 
 def _require_trusted_folders(path: Path) -> None:
-    """Who can rename a file, a folder on its way, or a link that leads there, can put another one in its place."""
+    """Refuse paths in which others can rename the file, a folder or a symbolic link, and so replace the file."""
     place = Path("/")
     left = [*reversed(path.absolute().parts[1:])]
     links = 0
@@ -369,7 +369,7 @@ def _require_trusted_owner(path: Path, place: Path, status: os.stat_result) -> N
 
 
 def require_trusted_file(path: Path, is_key: bool = False) -> None:
-    """What TLS relies on. Others should not be able to read a key, either."""
+    """Check a file that TLS relies on; others should not be able to read a key."""
     status = _stat(path)
     _require_trusted(path, status)
     _require_trusted_folders(path)
@@ -378,7 +378,7 @@ def require_trusted_file(path: Path, is_key: bool = False) -> None:
 
 
 def _warn_if_readable(path: Path, status: os.stat_result, why: str = "") -> None:
-    """Orchestrators mount secrets like this, where nobody can change it, and where there are no other users."""
+    """Only warn: orchestrators mount secrets readable for all, in containers without other users."""
     if status.st_mode & stat.S_IROTH:
         log.log.warning(
             '"%s": %sothers can read it: chmod o= it, unless nobody else is on this host or in this container', path, why

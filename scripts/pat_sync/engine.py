@@ -1,4 +1,4 @@
-"""The loop: a source is followed, patctl is fed, and whatever fails is tried again."""
+"""The main loop: follows the source, feeds patctl, and retries failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pat_sync.pulse import Pulse
 from pat_sync.service import Service
 from pat_sync.sources.source import Source
 
-# With --once: a snapshot cures a rejection, and if it does not, nothing does.
+# With --once: retry a rejection with a snapshot, but only once.
 _MOST_REJECTIONS = 2
 
 
@@ -28,7 +28,7 @@ class Engine:
         self._rejections = 0
 
     def run(self) -> bool:
-        """Whether --once succeeded; without it, ends only by Stopped."""
+        """Return whether --once succeeded; without --once, run until Stopped is raised."""
         while True:
             try:
                 applier = Applier(self._settings, self._pulse, self._metrics, self._caught_up)
@@ -37,7 +37,7 @@ class Engine:
                 finally:
                     applier.close()
             except SourceFailed as error:
-                # With --once. patctl has ended by now, so this is the last line.
+                # Raised only with --once. Logged here, after patctl has ended, to be the last line.
                 log.error('source "%s" failed: %s', self._settings.source_name, error)
                 return False
             except ApplierFailed as error:

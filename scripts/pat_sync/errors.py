@@ -1,4 +1,4 @@
-"""What can go wrong, by what is done about it."""
+"""Exceptions, one for each way of handling a failure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class Stopped(Exception):
 
 
 class ConfigurationError(Exception):
-    """It can't work like this; the text says what to change."""
+    """The options do not work; the text says what to change."""
 
 
 class NotReady(ConfigurationError):
-    """What it needs is not there yet: it may be when it is started again."""
+    """A prerequisite is missing, and may be there at the next start."""
 
 
 class SourceFailed(Exception):
-    """The source can't be read now. It is tried again, after `retry_after` seconds if the source said so."""
+    """Reading the source failed. Retry, after `retry_after` seconds if the source said so."""
 
     def __init__(self, cause: str, retry_after: float | None = None) -> None:
         super().__init__(cause)
@@ -26,27 +26,27 @@ class SourceFailed(Exception):
 
 
 class UsageFailed(Exception):
-    """What was used can't be reported now. It is tried again, and nothing is lost."""
+    """Reporting last use failed. Retry; nothing is lost."""
 
 
 class ApplierFailed(Exception):
-    """`patctl apply` has ended, or does not do its part. It is started again, and begins at the store's cursor."""
+    """`patctl apply` ended or misbehaved. Start it again; it continues at the store's cursor."""
 
 
 class CommitRejected(ApplierFailed):
-    """Something is missing before a commit: only a snapshot helps."""
+    """Changes before a commit are missing. Take a snapshot."""
 
 
 class SnapshotRejected(ApplierFailed):
-    """A snapshot is older than the store, or can't be one."""
+    """A snapshot is older than the store, or invalid."""
 
 
 class SnapshotHeld(ApplierFailed):
-    """A snapshot would remove what only an operator may give away."""
+    """A snapshot would remove more tokens than allowed without an operator's consent."""
 
 
 def describe(error: BaseException) -> str:
-    """The text of an error on one line, or its kind if it has none."""
+    """The text of an error on one line, or its type if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Log lines: one each, `level: text`, on standard error, with systemd's priorities if that is the journal."""
+"""Logging to standard error as `level: text`, with systemd's priority prefix if that is the journal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("pat_sync")
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
-# A password in a URL, up to the last "@", since one that was not escaped may have an "@" itself; and in a parameter.
+# A password in a URL extends to the last "@", as an unescaped password may contain one.
 _USER_INFO = re.compile(r"(\w://[^:/?#@\s\"']*):[^\s\"']*@")
 _PARAMETER = re.compile(r"((?:password|passphrase|secret|token|api_?key|sig(?:nature)?)=)[^&\s\"']+", re.IGNORECASE)
 _BEARER = re.compile(r"(Bearer )[^\s\"']+", re.IGNORECASE)
@@ -20,13 +20,13 @@ _secrets: set[str] = set()
 
 
 def hide(secret: str) -> None:
-    """From now on, this text appears in no log line."""
+    """Mask this text in all log lines from now on."""
     if secret:
         _secrets.add(secret)
 
 
 def scrub(text: str) -> str:
-    """The text without anything that is or looks like a secret, and which can be encoded."""
+    """Mask everything that is or looks like a secret, and escape what cannot be encoded."""
     text = text.encode(errors="backslashreplace").decode()
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -47,17 +47,17 @@ class _Formatter(logging.Formatter):
 
 
 def _is_journal() -> bool:
-    """Whether standard error is the stream to the journal that systemd made."""
+    """Whether standard error is the journal stream that systemd opened."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     status = os.fstat(sys.stderr.fileno())
     return (device, inode) == (str(status.st_dev), str(status.st_ino))
 
 
 def start() -> None:
-    """Logs of libraries come out here, too, from warnings on."""
+    """Log to standard error, including warnings of libraries."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(_is_journal()))
     logging.getLogger().addHandler(handler)
-    # It warns of what it raises anyway.
+    # urllib3 logs warnings for errors that it also raises.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     log.setLevel(logging.INFO)

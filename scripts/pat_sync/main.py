@@ -1,4 +1,4 @@
-"""The command line: what is started, watched and ended."""
+"""The command line: starts the threads, watches them, and stops them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from pat_sync.status import print_status
 if TYPE_CHECKING:
     from pat_sync.usage import Usage
 
-# The worker never waits for longer than this without progress, except where nothing can interrupt it, as in a name
-# server that does not answer.
+# The worker reports progress more often than this, unless it hangs in a call that cannot be interrupted, such as a DNS
+# lookup.
 _STUCK_SECONDS = 90.0
 
 _TEXTFILE_INTERVAL = 5.0
 
-# What is left of a second to end in.
+# Stop within a second, including the time that the signal took.
 _LAST_SECONDS = 0.7
 
 
@@ -65,14 +65,14 @@ def _make_usage(settings: Settings, pulse: Pulse, metrics: Metrics) -> Usage | N
         return None
     from pat_sync.usage import Usage
 
-    # Where it has a thread of its own, that is not the one that is watched.
+    # Its own thread is not watched, so it gets its own pulse.
     return Usage(settings, settings.usage_url, pulse if settings.once else Pulse(), metrics)
 
 
 class _Main:
-    """One thread does the work. This one waits for it and for signals, and watches that it makes progress.
+    """Waits for signals and for the worker thread, and checks that the worker makes progress.
 
-    Another one reports use, if that is wanted. What becomes of it has no effect on the others.
+    A third thread reports last use if --usage-url is set. Its failures do not affect the others.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class _Main:
                 thread.join(max(0.0, end - time.monotonic()))
         self._write_textfile(is_last=True)
         if self._result is None:
-            # It was stopped, and so not done with what it was to do once.
+            # Stopped before --once was done.
             return EXIT_FAILED if self._settings.once else EXIT_OK
         return self._result
 

@@ -1,4 +1,4 @@
-"""What is counted, and how Prometheus gets it."""
+"""Metrics, and their export to Prometheus."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GAUGES = {
     "pat_sync_heartbeat_timestamp_seconds": "The heartbeat of the store.",
 }
 
-# Why the heartbeat can stand still although the source answers.
+# Reasons why the heartbeat can stand still although the source answers.
 _HOLDS = {
     "unnumbered": "changes that no edge gets",
     "triggers": "the triggers of the tables are not as they should be",
@@ -62,7 +62,7 @@ class Metrics(Collector):
         self._gauges[name] = value
 
     def hold(self, reason: str, is_held: bool) -> None:
-        """Whether the heartbeat stands still for one of the reasons of `_HOLDS`."""
+        """Set whether the heartbeat stands still for a reason in `_HOLDS`."""
         assert reason in _HOLDS
         self._holds[reason] = is_held
 
@@ -73,11 +73,11 @@ class Metrics(Collector):
         self._lag_changes = changes
 
     def succeeded(self, read_at: float) -> None:
-        """The store has everything that the source had at this time."""
+        """Note that the store has everything that the source had at this time."""
         self._last_success = read_at
 
     def reported_usage(self, read_at: float) -> None:
-        """All use was reported that there was at this time."""
+        """Note that all use up to this time is reported."""
         self._last_usage_success = read_at
 
     def collect(self) -> Iterator[Metric]:
@@ -102,7 +102,7 @@ class Metrics(Collector):
             snapshot.add_metric([stage], tokens)
         yield snapshot
 
-        # These are absent as long as nothing is known.
+        # The metrics below are absent until there is a value.
         lag_changes = GaugeMetricFamily(
             "pat_sync_lag_changes", "Changes that the source has and the store has not, where the source can tell."
         )
@@ -131,7 +131,7 @@ class Metrics(Collector):
         start_http_server(port, host, self._registry)
 
     def write(self, path: Path) -> None:
-        """For others to read, whatever the umask, and never half of it. What others put in its place is not written to."""
+        """Write atomically, readable for all whatever the umask, and never into a file that somebody else created."""
         new = path.with_name(f".{path.name}.new")
         new.unlink(missing_ok=True)
         with open(new, "xb") as file:

@@ -1,4 +1,4 @@
-"""How the thread that does the work is told to wake up and to stop, and how others see that it is not stuck."""
+"""Wakes and stops the worker thread, and tells other threads whether it is stuck."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 from pat_sync.errors import Stopped
 
-# No wait is longer, so that a stop is heard and `age` stays small.
+# The longest single wait, so that a stop is noticed and `age` stays small.
 _SLICE = 0.5
 
 
@@ -24,12 +24,12 @@ class Pulse:
         self.wake()
 
     def wake(self) -> None:
-        """Ends the wait that is going on, or else the next one."""
+        """End the current wait, or else the next one."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b"\0")
 
     def beat(self) -> None:
-        """To be called whenever there was progress."""
+        """Note progress. Raises Stopped if a stop was requested."""
         if self._stopping:
             raise Stopped
         self._beaten_at = time.monotonic()
@@ -40,7 +40,7 @@ class Pulse:
         return time.monotonic() - self._beaten_at
 
     def wait(self, seconds: float, fd: int | None = None, events: int = select.POLLIN) -> bool:
-        """Waits until there is something on `fd`, or somebody calls `wake`. True if `fd` is ready."""
+        """Wait for events on `fd` or a call of `wake`. Return whether `fd` is ready."""
         poll = select.poll()
         poll.register(self._woken, select.POLLIN)
         if fd is not None:
@@ -58,7 +58,7 @@ class Pulse:
                 return fd in ready
 
     def sleep(self, seconds: float) -> None:
-        """Waits for so long, whoever calls `wake`."""
+        """Wait for the whole time, regardless of `wake`."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             self.wait(left)

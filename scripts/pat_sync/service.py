@@ -1,11 +1,11 @@
-"""What the supervisor is told, if there is one: systemd, or whatever else listens on NOTIFY_SOCKET."""
+"""Notifications to the supervisor: systemd, or whatever listens on NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
 import os
 import time
 
-# mypy takes the folder scripts/systemd for it.
+# mypy mistakes the folder scripts/systemd for this package.
 from systemd import daemon  # type: ignore[attr-defined]
 
 from pat_sync.log import scrub
@@ -32,14 +32,14 @@ class Service:
         daemon.notify("STOPPING=1")
 
     def alive(self) -> None:
-        """To be called often, and only while there is progress."""
+        """Feed the watchdog. Call it often, and only while there is progress."""
         if self._interval is not None and time.monotonic() >= self._next_ping:
             self._next_ping = time.monotonic() + self._interval
             daemon.notify("WATCHDOG=1")
 
 
 def _watchdog_interval() -> float | None:
-    """A third of the time after which systemd's watchdog bites, if it watches this process."""
+    """A third of systemd's watchdog timeout, if this process has one."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")

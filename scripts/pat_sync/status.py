@@ -1,4 +1,4 @@
-"""`pat-sync status`: whether all is well, on one screen."""
+"""`pat-sync status`: the state of store, source and last use, on one screen."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from pat_sync.sources.source import Probe, Source, Store
 if TYPE_CHECKING:
     from pat_sync.usage import Usage
 
-# A map this full should be made larger before it is.
+# Warn when the map is this full.
 _MAP_FULL = 0.9
 
-# So many heartbeats may be missing.
+# How many heartbeats may be missing.
 _MISSING_HEARTBEATS = 3
 
-# For how long a store may be behind: what has just changed is on its way.
+# How long the store may lag: recent changes are still on their way.
 _PATIENCE = 2.0
 
-# What the store has for a heartbeat if only snapshots of unknown age were taken.
+# The store's heartbeat if it only had snapshots of unknown age.
 _UNKNOWN = 1
 
-# A heartbeat has whole seconds.
+# Tolerance for a heartbeat in the future, in seconds: a heartbeat has whole seconds.
 _AHEAD = 2
 
 
 def print_status(settings: Settings, source: Source, usage: Usage | None) -> bool:
-    """Whether all is well with the store."""
+    """Print the status and return whether there are no problems."""
     problems: list[str] = []
     report: dict[str, Any] = {"store": str(settings.store), "source": settings.source_name}
 
@@ -59,7 +59,7 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
             report["source_answers"] = False
             report["source_text"] = f"does not answer: {scrub(str(error))}"
             problems.append(f"the source can't be read: {scrub(str(error))}")
-        # What was on its way may have arrived meanwhile.
+        # Changes may have arrived in the meantime.
         stats = read_stats(settings, []) or stats
         for name in ("state", "epoch", "cursor", "heartbeat", "heartbeat_age", "used_size", "map_size"):
             report[name] = stats[name]
@@ -82,7 +82,7 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
 
 
 def _probe(settings: Settings, source: Source, stats: dict[str, Any], is_running: bool) -> Probe:
-    """Whether the store has what the source has, or soon has what it had."""
+    """Probe the source until the store has caught up with where the source was at first, for a limited time."""
     first = probe = source.probe(_store(stats))
     deadline = time.monotonic() + _PATIENCE + source.settles_for
     while is_running and not probe.is_current and time.monotonic() < deadline:
@@ -102,7 +102,7 @@ def _store(stats: dict[str, Any]) -> Store:
 
 
 def read_stats(settings: Settings, problems: list[str]) -> dict[str, Any] | None:
-    """What patctl says of the store."""
+    """Return the output of `patctl stats`, or add to `problems`."""
     done = subprocess.run(
         [settings.patctl, "stats", "--json", "--store", settings.store], capture_output=True, text=True, check=False
     )
@@ -114,7 +114,7 @@ def read_stats(settings: Settings, problems: list[str]) -> dict[str, Any] | None
 
 
 def _is_followed(store: Path) -> bool:
-    """`patctl apply` has a lock on the folder as long as it runs."""
+    """Whether `patctl apply` runs, which keeps a lock on the folder."""
     try:
         folder = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
@@ -141,7 +141,7 @@ def _judge_store(
         )
     age = stats["heartbeat_age"]
     if is_running and stats["state"] == "ready":
-        # What a standby received is known to be replayed some looks later.
+        # A standby's data is known to be replayed only some polls later.
         looks = _MISSING_HEARTBEATS * settings.poll_interval if is_standby else 0
         if age is None or age > _MISSING_HEARTBEATS * settings.heartbeat_interval + settings.query_timeout + looks:
             problems.append(

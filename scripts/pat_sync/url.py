@@ -1,4 +1,4 @@
-"""URLs as they are given: their parts, what of them may be shown, and whether what is asked there is protected."""
+"""Helpers for URLs in options: parsing, redaction, and whether the connection is protected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def redact(url: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Also for a name: only "localhost" is known to be one without asking."""
+    """Whether an address or a name is loopback; of names only "localhost", as others would have to be resolved."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -28,10 +28,10 @@ def is_loopback(host: str) -> bool:
 
 
 def split(url: str, name: str) -> SplitResult:
-    """Raises without the URL in the message."""
+    """Parse a URL; raise ConfigurationError without quoting the URL."""
     try:
         parts = urlsplit(url)
-        parts.port  # is checked when it is asked for
+        parts.port  # validated on access
     except ValueError:
         raise ConfigurationError(f"{name} is not a URL; special characters in it must be written as %XX") from None
     return parts
@@ -44,5 +44,5 @@ def has_secret(url: str) -> bool:
 
 
 def is_exposed(parts: SplitResult) -> bool:
-    """Whether who is on the way can read and change what is sent."""
+    """Whether others on the network can read and change the traffic."""
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")

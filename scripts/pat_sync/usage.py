@@ -1,11 +1,11 @@
-"""Last use of tokens: nginx tells what was used (auth_pat_usage), and PostgreSQL keeps it (pat.record_use).
+"""Last use of tokens: read from nginx (auth_pat_usage), stored in PostgreSQL (pat.record_use).
 
     nginx ──uses after batch n──▶ pat-sync ──batch n + x──▶ PostgreSQL
           ◀──────n─────────────            ◀──────n───────
 
-n is the number of the last batch that PostgreSQL has, which is asked for it each time: nothing is remembered here. nginx
-repeats a batch, with its number, until it is asked for what comes after it, and PostgreSQL takes a number once. So no use
-is lost or counted twice, whatever is lost on the way, killed, or late.
+n is the number of the last batch that PostgreSQL has. It is queried each time, so pat-sync keeps no state. nginx repeats
+a batch under the same number until asked for the next one, and PostgreSQL records each number once. So no use is lost
+or counted twice, whatever is lost on the way, killed, or late.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from pat_sync.pulse import Pulse
 from pat_sync.sources.postgresql import database
 from pat_sync.url import redact
 
-# What nginx gives at most at once: tokens, each with less than 200 bytes.
+# nginx's limit for one answer, in tokens of less than 200 bytes each.
 _FULL = 1000
 _LONGEST_ANSWER = 1 << 20
 
 _CONTENT_TYPE = "application/x-ndjson"
 
-# What pat.record_use() counts for one element; and what a token is not used more often, so that lists stay short.
+# pat.record_use()'s limit for one element; and a limit for one token, to keep the list of elements short.
 _MOST_COUNTED = 1_000_000
 _MOST_USES = 10_000_000_000
 
-# What PostgreSQL has room for.
+# The highest bigint.
 _HIGHEST_BATCH = (1 << 63) - 1
 
-# Nothing gets old or lost meanwhile, so it may take longer than the next look at the source.
+# Longer than the source's, as nothing is lost or goes stale in the meantime.
 _LONGEST_BACKOFF = 60.0
 
 Use = dict[str, Any]
@@ -56,7 +56,7 @@ class _Batch:
 
 
 class Usage:
-    """Raises Stopped, and is otherwise no concern of those who keep the store."""
+    """Reports last use. Raises only Stopped, so that it never disturbs the synchronization of the store."""
 
     def __init__(self, settings: Settings, url: str, pulse: Pulse, metrics: Metrics) -> None:
         self._interval = settings.usage_interval
@@ -67,7 +67,7 @@ class Usage:
         self._backoff = Backoff(_LONGEST_BACKOFF)
 
     def run(self) -> None:
-        """For ever."""
+        """Report until stopped."""
         while True:
             cause = self._report()
             if cause is None:
@@ -89,12 +89,12 @@ class Usage:
         self._pulse.stop()
 
     def probe(self) -> str:
-        """A line for the screen. It changes nothing: what is read here is repeated for who reports it."""
+        """A line for pat-sync status. Changes nothing: nginx repeats the batch for the running pat-sync."""
         waiting = len(self._nginx.read(self._platform.last_batch()).uses)
         return f"tokens whose use is to be reported: {'1000 or more' if waiting >= _FULL else waiting}"
 
     def _report(self) -> str | None:
-        """Reports all that there is, or returns why it can't."""
+        """Report everything that is pending; return the cause if that fails."""
         try:
             while self._report_batch():
                 pass
@@ -106,7 +106,7 @@ class Usage:
             return str(error) if isinstance(error, UsageFailed) else describe_bug(error)
 
     def _report_batch(self) -> bool:
-        """Whether there may be more."""
+        """Return whether there may be more."""
         read_at = time.time()
         batch = self._nginx.read(self._platform.last_batch())
         if batch.uses:
@@ -125,11 +125,11 @@ class _Nginx:
         self._timeout = settings.query_timeout
         self._patience = web.Patience(pulse)
         self._session = web.Session(self._patience, _CONTENT_TYPE, settings.ca_file)
-        # An nginx that is reloaded closes connections on which nothing is asked.
+        # nginx closes idle connections when it is reloaded.
         self._session.headers["Connection"] = "close"
 
     def read(self, after: int) -> _Batch:
-        """What was used after a batch, which nginx may forget then."""
+        """Read the uses after a batch, which allows nginx to forget that batch."""
         try:
             with web.failures():
                 return _parse(self._get({"after": str(after)}), after)
@@ -158,7 +158,7 @@ class _Nginx:
 
 
 class _Platform:
-    """The database that is the source. It is written to, so that of several servers it is the primary."""
+    """The source database, on its primary, as it is written to."""
 
     def __init__(self, settings: Settings, pulse: Pulse) -> None:
         self._name = settings.source_name
@@ -167,7 +167,7 @@ class _Platform:
         self._pulse = pulse
         self._parameters = database.connection_parameters(settings) | {"target_session_attrs": "read-write"}
         self._connection: database.Connection | None = None
-        # The highest number that can be there by what was done here, also if it gets there late.
+        # The highest batch that this process can have recorded, including one that arrives late.
         self._highest: int | None = None
 
     def last_batch(self) -> int:
@@ -186,7 +186,7 @@ class _Platform:
 
     @contextmanager
     def _connected(self) -> Iterator[database.Connection]:
-        """A connection, which is left at any failure: what it was asked may still be on its way there."""
+        """A connection, closed on any failure, as its last query may still be in flight."""
         try:
             with database.failures(), _help_with_schema():
                 if self._connection is None:
@@ -210,13 +210,13 @@ def _help_with_schema() -> Iterator[None]:
 
 
 def _help_with_standby(cause: str) -> str:
-    # What libpq says of the last server that it tried.
+    # libpq's message for the last server that it tried.
     if not cause.endswith("session is read-only"):
         return ""
     return "; only a primary keeps what was used: name it, too, as in postgresql://user@standby,primary/database"
 
 
-# --- what nginx answers ---
+# --- nginx's answer ---
 
 
 def _help_for(status: int) -> str:
@@ -277,6 +277,6 @@ def _is_use(use: Use) -> bool:
 
 
 def _parts(use: Use) -> Iterator[Use]:
-    """Elements that pat.record_use() counts in full."""
+    """Split a use into elements within pat.record_use()'s limit."""
     for done in range(0, use["count"], _MOST_COUNTED):
         yield use | {"count": min(use["count"] - done, _MOST_COUNTED)}

@@ -1,4 +1,4 @@
-"""HTTP as pat-sync speaks it: an answer, or a part of it, comes in time or not at all, and a stop is heard meanwhile."""
+"""HTTP with deadlines for whole answers, not just for single reads, and with waits that a stop interrupts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from requests.adapters import HTTPAdapter
 from pat_sync.errors import SourceFailed, describe
 from pat_sync.pulse import Pulse
 
-# Nothing can interrupt a connect.
+# Short, as a connect cannot be interrupted.
 LONGEST_CONNECT = 10.0
 
-# No wait for a part of an answer is longer, so that a stop is heard.
+# The longest wait in a single read, after which a stop is noticed.
 _SLICE = 0.5
 
 
 class Patience:
-    """Until when the answer, or the next part of it, must be there, however slowly it drips."""
+    """The deadline for an answer, or its next part, however slowly the bytes arrive."""
 
     def __init__(self, pulse: Pulse) -> None:
         self.pulse = pulse
@@ -44,9 +44,9 @@ class Session(requests.Session):
         super().__init__()
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter(patience))
-        # Neither proxies nor credentials (.netrc) nor certificates from the environment.
+        # Take no proxies, credentials (.netrc) or certificates from the environment.
         self.trust_env = False
-        # Not compressed: some bytes could become more than fits into memory. And from no cache that keeps to HTTP.
+        # Refuse compression, as a few bytes can expand beyond memory, and answers from caches.
         self.headers.update(
             {
                 "Accept": accept,
@@ -59,11 +59,11 @@ class Session(requests.Session):
             self.verify = str(ca_file)
 
     def get_redirect_target(self, *_: Any) -> None:
-        """Redirects are for the caller to follow, who has also those in mind that are no URL."""
+        """Leave redirects to the caller, who also handles invalid URLs in them."""
 
 
 def add_query(url: str, query: dict[str, str]) -> str:
-    """The URL with more parameters than it has."""
+    """Add parameters to a URL."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(query=urlencode([*parse_qsl(parts.query), *query.items()])))
 
@@ -77,7 +77,7 @@ def check_encoding(answer: requests.Response) -> None:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """What requests raises has the whole URL in its text; the first cause of it says enough."""
+    """Raise SourceFailed with the root cause alone, as the text of requests' exceptions contains the whole URL."""
     try:
         yield
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError) as error:
@@ -96,7 +96,7 @@ def failures() -> Iterator[None]:
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """Behind an error of the network or of HTTP there is nothing but how the libraries came to it."""
+    """The first error of the network or of HTTP in the chain; further causes are internal to the libraries."""
     while isinstance(error, requests.exceptions.RequestException) or not isinstance(
         error, (OSError, http.client.HTTPException)
     ):
@@ -108,7 +108,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 class _Stream(io.RawIOBase):
-    """What a server sends: each wait is cut into slices, and all of them end in time."""
+    """A server's answer, read in short waits until the deadline."""
 
     def __init__(self, patience: Patience, connection: socket.socket, stream: io.BufferedReader) -> None:
         self._patience = patience
@@ -135,7 +135,7 @@ class _Stream(io.RawIOBase):
             self._connection.settimeout(usual)
 
     def close(self) -> None:
-        # It keeps the socket open.
+        # The original stream holds a reference to the socket.
         self._stream.close()
         super().close()
 
@@ -147,14 +147,14 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Adapter(HTTPAdapter):
-    """Has the answers read by _Stream."""
+    """Reads answers through _Stream."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
         super().__init__()
 
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        # An answer that is shorter than its Content-Length is an error.
+        # Fail if an answer is shorter than its Content-Length.
         resp.enforce_content_length = True
         answer: requests.Response = super().build_response(req, resp)  # type: ignore[no-untyped-call]
         return answer

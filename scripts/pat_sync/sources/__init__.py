@@ -1,4 +1,4 @@
-"""The sources that there are. Another one is a module beside these, and a line here."""
+"""The registry of sources. To add a source, add a package beside these and a line in KINDS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS: tuple[Kind, ...] = (
 def find_kind(url: str) -> Kind:
     scheme, mark, _ = url.partition("://")
     if not mark or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        # It may be anything, as a connection string with a password.
+        # Do not quote it: it may be a connection string with a password.
         raise ConfigurationError(f"the source is not a URL, as {enumerate_words(kind.example for kind in KINDS)}")
     for kind in KINDS:
         if scheme in kind.schemes:

@@ -1,4 +1,4 @@
-"""How a snapshot that is read line by line gets to patctl."""
+"""Passes a snapshot, line by line, on to patctl."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pat_sync.applier import Applier
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 
-# Lines are passed on in blocks of about this many bytes.
+# The size of a block of lines, in bytes.
 _BLOCK = 1 << 19
 
 
 class SnapshotSender:
-    """Begins a snapshot. Without an end(), patctl keeps what the store had, and another one is due."""
+    """Sends a snapshot. Until end() is called, patctl keeps the store's previous content."""
 
     def __init__(self, applier: Applier, metrics: Metrics, epoch: str, seq: int) -> None:
         self._applier = applier
@@ -32,7 +32,7 @@ class SnapshotSender:
             self._size = 0
 
     def end(self, cursor: str, read_at: float) -> None:
-        """`read_at` is a time before the snapshot was taken."""
+        """`read_at` must not be later than the time of the snapshot."""
         self._applier.end_snapshot(b"".join(self._block), cursor, read_at)
         self._metrics.set_snapshot("read", self._sent)
         log.info("the snapshot was read: %d tokens", self._sent)

@@ -1,4 +1,4 @@
-"""What the command line, the engine and `pat-sync status` want from a source."""
+"""The interface of a source to the command line, the engine and `pat-sync status`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Store:
-    """Where a store is, as `patctl stats` tells."""
+    """The state of a store, from `patctl stats`."""
 
     state: str
     epoch: str
@@ -25,49 +25,49 @@ class Store:
 
 @dataclass(frozen=True)
 class Probe:
-    """How a source compares with a store: one line for the screen, and whether the store has all of it."""
+    """A source compared with a store: a line of text, and whether the store has everything."""
 
     text: str
     is_current: bool
-    # Where the source is, and where the store, if both are numbers that can be compared.
+    # The change numbers of source and store, if they are comparable.
     position: int | None = None
     reached: int | None = None
     is_standby: bool = False
-    # What is wrong with the source besides, so that the heartbeat stands still; each with what to do.
+    # Other problems of the source that stop the heartbeat, each with the remedy.
     problems: tuple[str, ...] = ()
 
 
 class Source(ABC):
-    # For how long it may leave a change alone, in seconds.
+    # How long the source may delay a change, in seconds.
     settles_for = 0.0
 
     @abstractmethod
     def follow(self, applier: Applier, once: bool) -> None:
-        """Sends what changes, for ever, or until the store is known to have everything. Raises SourceFailed."""
+        """Send changes until stopped; with `once`, until the store has everything. Raises SourceFailed."""
 
     @abstractmethod
     def want_snapshot(self, reason: str, is_too_old: bool) -> None:
-        """The next thing to send is a snapshot; patctl found the last one too old, or something missing."""
+        """Send a snapshot next, as patctl found the last one too old, or changes missing."""
 
     @abstractmethod
     def probe(self, store: Store) -> Probe:
-        """Raises SourceFailed if it can't be read."""
+        """Compare the source with a store. Raises SourceFailed."""
 
 
 class Kind(ABC):
-    """What a source says of itself while its library is not loaded, which those do without who use another source."""
+    """A type of source. Its library is loaded by make(), so that it is not needed for other sources."""
 
-    # Those of the URLs that it takes, the usual one first.
+    # URL schemes, the usual one first.
     schemes: tuple[str, ...]
-    # A URL, for people.
+    # An example URL for messages.
     example: str
-    # Whether it has a place for the last use of tokens (--usage-url).
+    # Whether it stores last use of tokens (--usage-url).
     keeps_usage = False
 
     @abstractmethod
     def check(self, url: str, insecure_http: bool) -> None:
-        """Raises ConfigurationError if there can be no source at this URL."""
+        """Check the URL. Raises ConfigurationError."""
 
     @abstractmethod
     def make(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> Source:
-        """Loads the library. Raises ConfigurationError."""
+        """Load the library and create the source. Raises ConfigurationError."""

@@ -1,4 +1,4 @@
-"""The source https://…, a feed."""
+"""The source https://…: a feed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The source https://…: a feed that answers with lines of patctl's protocol. docs/pat-sync.md has the contract."""
+"""The source https://…: a feed of lines in patctl's protocol. Its contract is in docs/pat-sync.md."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from pat_sync.sources.snapshot import SnapshotSender
 from pat_sync.sources.source import Probe, Source, Store
 from pat_sync.url import redact
 
-# What patctl takes, in bytes.
+# patctl's limits, in bytes.
 _LONGEST_LINE = 65536
 _LONGEST_EPOCH = 64
 _LONGEST_CURSOR = 256
 
-# What is sent to patctl ends with a commit, so the changes before one must fit into memory.
+# Changes are kept in memory until their commit.
 _MOST_BEFORE_COMMIT = 16 << 20
 
-# What is read of an answer at once.
+# The size of a read.
 _CHUNK = 1 << 16
 
-# The digest as patctl finds it in a line that it can't read as JSON, and denies its token.
+# patctl denies the token whose digest it finds like this in a line that is not valid JSON.
 _DIGEST = re.compile(rb'"digest"[ \t]*:[ \t]*"[0-9A-Fa-f]{64}')
 
-# Of what goes into a header and a URL.
+# Allowed in a header and a URL.
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
 _CONTENT_TYPES = ("application/jsonl", "application/x-ndjson")
 _CHARSETS = ("utf-8", "utf8", "us-ascii")
 
-# What goes on without end is not waited for: answers in a row without changes, snapshots with --once, bytes of nothing.
+# Limits against endless loops: answers in a row without changes, snapshots with --once, bytes of blank lines.
 _MOST_EMPTY = 100
 _MOST_SNAPSHOTS = 3
 _MOST_BLANK = 1 << 16
@@ -55,21 +55,20 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _LONGEST_RETRY_AFTER = 300.0
 
-# Longer, and proxies on the way give up.
+# Proxies may time out if this is longer.
 _LONGEST_WAIT = 30.0
 
-
-# What a request has in its query, so that no cache has an answer to it, and an answer in this header field.
+# The query parameter that makes each request unique, and the header field in which the feed returns its value.
 _NONCE = "nonce"
 _NONCE_FIELD = "Pat-Nonce"
 
-# A Date has whole seconds: for so long, the same one may come again.
+# How long the same Date may be repeated: a Date has whole seconds.
 _DATE_SECONDS = 2.0
 
-# A time that makes no heartbeat newer; to leave it out would mean "now".
+# A time that never advances the heartbeat; leaving it out would mean "now".
 _UNKNOWN = 1.0
 
-# How often something that lasts is logged.
+# How often a lasting problem is logged.
 _REMIND_SECONDS = 60.0
 
 
@@ -80,14 +79,14 @@ _NOT_FRESH = (
 
 
 class _NeedsSnapshot(Exception):
-    """The feed can't go on from the store's cursor; the text says why."""
+    """The feed does not continue from the store's cursor; the text says why."""
 
 
 @dataclass(frozen=True)
 class _Line:
     number: int
     text: bytes
-    # What it says, or nothing if it is no object of JSON: patctl denies its token if it finds a digest.
+    # Empty if the line is not a JSON object; patctl then denies its token if it finds a digest.
     fields: dict[str, Any]
 
     @property
@@ -95,12 +94,12 @@ class _Line:
         return self.fields.get("op")
 
     def names_token(self) -> bool:
-        """Whether patctl is certain to find out what token it is about, also if it can't read the line as JSON."""
+        """Whether patctl can identify the token, even if the line is not valid JSON."""
         found = _DIGEST.search(self.text)
         if found is None:
             return False
         if not self.fields:
-            # What is within another value says nothing about the line. A bracket in a string is taken for one, too.
+            # Ignore a digest in a nested value. A bracket in a string counts as nesting, which errs on the safe side.
             before = self.text[: found.start()].strip().removeprefix(b"{")
             return b"{" not in before and b"[" not in before
         digest = self.fields.get("digest")
@@ -108,17 +107,17 @@ class _Line:
 
 
 class _Freshness:
-    """Whether an answer is known to have been made for its request. A cache may answer, and not say so.
+    """Decides whether an answer was made for its request, as a cache may answer without saying so.
 
-    A feed that repeats the nonce of a request proves it. Of one that never does, an answer that no cache has marked
-    (Age) and that is younger by the feed's own clock than all before is taken for fresh.
+    A feed proves it by returning the request's nonce. If it never does, an answer counts as fresh if it has no Age and
+    its Date is later than those of all previous answers.
     """
 
     def __init__(self) -> None:
         self.is_proven = False
-        # What speaks against the last answer, if anything does. Neither this nor a proof: it is too early to tell.
+        # Why the last answer may not be fresh. None and not proven: it is too early to tell.
         self.doubt: str | None = None
-        # Whether it seems to be from a cache. A feed that says nothing of itself only leaves a doubt.
+        # Whether the last answer seems to come from a cache, as opposed to lacking both nonce and Date.
         self.seems_kept = False
         self._has_echo = False
         self._newest = float("-inf")
@@ -135,7 +134,7 @@ class _Freshness:
         self._has_echo = self._has_echo or echo is not None
         date = _time(answer.headers.get("Date", ""))
         if age.strip("0"):
-            # Also with the right nonce, which something before the cache may add.
+            # Even with the right nonce, which a proxy in front of the cache may add.
             self.doubt = f'its Age is "{age}", so a cache has answered'
         elif self._has_echo:
             self.is_proven = echo == nonce
@@ -165,9 +164,9 @@ class FeedSource(Source):
         self._poll_interval = settings.poll_interval
         self._timeout = settings.query_timeout
         self._wanted: str | None = None
-        # Nothing but a snapshot was received since the last failure to go on.
+        # The feed has not continued from its own snapshot yet.
         self._has_only_snapshot = False
-        # How many answers in a row had no changes, and did not say that there are no more.
+        # How many answers in a row had no changes and still promised more.
         self._empty = 0
         self._freshness = _Freshness()
         self._is_held = False
@@ -204,7 +203,7 @@ class FeedSource(Source):
         wait = 0.0
         snapshots = 0
         self._empty = 0
-        # The cursors since the store last had everything.
+        # The cursors seen since the store was last current.
         passed: set[str] = set()
         while True:
             applier.check()
@@ -248,12 +247,12 @@ class FeedSource(Source):
             if self._empty > _MOST_EMPTY:
                 raise SourceFailed(f"{_MOST_EMPTY} answers in a row have no changes, and say that there is more")
             if (applier.cursor == cursor and wait > 0) or self._empty > 0:
-                # A feed that does not wait is asked no more often than this.
+                # Do not poll more often than this a feed that answers without waiting.
                 self._pulse.sleep(self._poll_interval - (time.monotonic() - asked))
             wait = self._wait if is_all or applier.cursor == cursor else 0.0
 
     def _hold(self) -> None:
-        """Tells of an answer that is not known to be fresh, and of the first one that is."""
+        """Log an answer that is not known to be fresh, and the first one that is again."""
         doubt = self._freshness.doubt
         if doubt is not None:
             self._is_held = True
@@ -284,15 +283,15 @@ class FeedSource(Source):
     # --- changes ---
 
     def _read(self, applier: Applier, wait: float) -> bool:
-        """Sends what the feed has. True if it is known to be all."""
+        """Send the feed's changes. Return whether these are known to be all."""
         with closing(self._ask_changes(applier.epoch, applier.cursor, wait)) as answer:
             match answer.status_code:
                 case 200:
                     return self._pass_on(applier, answer)
                 case 204 | 304:
-                    # Has no body, and what was read to its end leaves the connection for the next request.
+                    # Read the empty body, so that the connection can be reused.
                     answer.content
-                    # A feed that does not look at If-Match may say it all the same.
+                    # A feed may ignore If-Match and still send its epoch.
                     if "ETag" in answer.headers and (epoch := _epoch(answer)) != applier.epoch:
                         raise _NeedsSnapshot(
                             f'the feed has another epoch than the store, "{applier.epoch}", if "{epoch}" is one: that is'
@@ -317,8 +316,8 @@ class FeedSource(Source):
 
         is_all: bool | None = None
         asked_with = applier.cursor
-        # Where the feed is. The store is behind that from the first line on that does not say which token it is about:
-        # such a line may revoke one. Where a snapshot lacks a token, it is removed.
+        # The feed's cursor. The store's cursor stops at the first line that does not identify its token, as it may be a
+        # revocation. The snapshot that follows removes the tokens that it lacks.
         cursor = asked_with
         unnamed: int | None = None
         changes: list[bytes] = []
@@ -398,7 +397,7 @@ class FeedSource(Source):
         url = web.add_query(self._url, {**query, _NONCE: nonce})
         connect_timeout = min(self._timeout, web.LONGEST_CONNECT)
         for _ in range(_MOST_REDIRECTS + 1):
-            # The connection is made by then, which has a limit of its own.
+            # Includes connecting, which has its own timeout.
             self._patience.begin(connect_timeout + timeout)
             answer = self._session.get(
                 url, headers=headers, stream=True, allow_redirects=False, timeout=(connect_timeout, timeout)
@@ -424,7 +423,7 @@ class FeedSource(Source):
         raise SourceFailed(f"more than {_MOST_REDIRECTS} redirects")
 
     def _lines(self, answer: requests.Response) -> Iterator[_Line]:
-        """Whole lines that are not blank."""
+        """Iterate over the lines that are not blank."""
         number = 0
         blank = 0
         rest = b""
@@ -453,7 +452,7 @@ class FeedSource(Source):
                 left = _CHUNK
                 self._patience.begin(self._timeout)
             else:
-                # The time that patctl took is not the feed's.
+                # Do not count the time that patctl took.
                 self._patience.deadline += time.monotonic() - came_at
         if rest:
             raise SourceFailed(f"the answer ends in the middle of line {number + 1}")
@@ -482,7 +481,7 @@ def _fields(text: bytes) -> dict[str, Any]:
 
 
 def _check_type(answer: requests.Response) -> None:
-    """Of what says nothing about itself, the lines tell."""
+    """Check the Content-Type, if there is one; without it, the lines are the test."""
     content_type, _, parameters = answer.headers.get("Content-Type", _CONTENT_TYPES[0]).partition(";")
     charset = re.search(r'charset\s*=\s*"?([^";\s]*)', parameters, re.IGNORECASE)
     if content_type.strip().lower() not in _CONTENT_TYPES:
@@ -494,7 +493,7 @@ def _check_type(answer: requests.Response) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Which of two fields counts, patctl may see differently: such a line says nothing, and is left to it."""
+    """Refuse duplicate names, of which patctl might use the other value: treat the line as not understood."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         raise ValueError
@@ -502,7 +501,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _may_be(line: _Line, *ops: str) -> bool:
-    """Also for a line that says nothing about itself."""
+    """Whether a line has one of these operations, or none that is readable."""
     return line.op is None or line.op in ops
 
 
@@ -516,7 +515,7 @@ def _text(line: _Line, name: str, longest: int) -> str:
 
 
 def _belongs_to_feed(epoch: str, cursor: str) -> bool:
-    """Whether the feed can have said so, and be asked with it."""
+    """Whether a feed can have given these, and can be queried with them."""
     return _PRINTABLE.fullmatch(epoch + cursor) is not None and '"' not in epoch
 
 
@@ -530,7 +529,7 @@ def _epoch(answer: requests.Response) -> str:
 
 
 def _time(date: str) -> float | None:
-    """What a date of HTTP says, if it is one."""
+    """Parse an HTTP date; None if it is invalid."""
     try:
         parts = email.utils.parsedate_tz(date)
         return None if parts is None else email.utils.mktime_tz(parts)

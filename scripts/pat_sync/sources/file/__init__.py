@@ -1,4 +1,4 @@
-"""The source file:///…."""
+"""The source file:///…: a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has patctl look at a file before anything of it is sent: it alone has the rules for records."""
+"""Validates a file with patctl, which alone has the rules for records, before anything is sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pat_sync.pulse import Pulse
 
 _BUFFER = 1 << 16
 
-# How long it may take to end when it has the whole file: little is left to do by then.
+# How long patctl may take after the end of the file, when little is left to do.
 _LAST_SECONDS = 60.0
 
 
@@ -24,11 +24,11 @@ class Check:
     def __init__(self, patctl: Path, pulse: Pulse) -> None:
         self._pulse = pulse
         self._written = 0
-        # The first line that is bad, with its number; or else the last that patctl said.
+        # patctl's message about the first bad line, with its number; and its last message.
         self._complaint: str | None = None
         self._last_words = ""
         try:
-            # In a group of its own, as the other patctl is.
+            # In its own process group, like `patctl apply`.
             self._process = subprocess.Popen(
                 [patctl, "import", "--dry-run", "-"],
                 stdin=subprocess.PIPE,
@@ -53,15 +53,15 @@ class Check:
         self._close_input()
 
     def add(self, number: int, line: bytes) -> None:
-        """A line of the file, with its end; those that are left out count."""
+        """Send a line of the file. Skipped lines are sent as empty ones, to keep patctl's line numbers right."""
         assert self._process.stdin is not None
-        # Why it ended, finish() says.
+        # finish() reports why patctl ended.
         with suppress(BrokenPipeError):
             self._process.stdin.write(b"\n" * (number - self._written - 1) + line)
         self._written = number
 
     def finish(self) -> str | None:
-        """What is wrong with the first line that is bad."""
+        """Return what is wrong with the first bad line, if there is one."""
         self._close_input()
         end = time.monotonic() + _LAST_SECONDS
         while self._thread.is_alive():
@@ -80,7 +80,7 @@ class Check:
             self._process.stdin.close()
 
     def _read_errors(self) -> None:
-        """To the end, so that nothing fills up, whatever the number of lines that are bad."""
+        """Read to the end, so that the pipe never fills up."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             text = line.decode(errors="replace").strip().removeprefix("patctl: ")

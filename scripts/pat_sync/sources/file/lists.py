@@ -1,4 +1,4 @@
-"""Lists in the cell of a table: separated by blanks, or an array as PostgreSQL writes it."""
+"""Lists in a CSV cell: separated by spaces, or in PostgreSQL's array syntax."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HINT = "separate the elements by blanks, or write an array of PostgreSQL, as {a
 
 
 def parse_list(cell: str) -> list[str]:
-    """The elements of a cell. Raises BadRecord for a list of another kind, which would become a single element."""
+    """Parse a cell. Raises BadRecord for other kinds of list, which would become a single element."""
     text = cell.strip(_SPACE)
     if text.startswith("{") or _BOUNDS.match(text):
         return _parse_array(text)
@@ -23,7 +23,7 @@ def parse_list(cell: str) -> list[str]:
 
 
 def _parse_array(text: str) -> list[str]:
-    """By the rules of array_in() for one dimension: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO."""
+    """Follow array_in() for one dimension: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO."""
     bounds = _BOUNDS.match(text)
     offset = bounds.end() if bounds else 0
     if not text[offset:].startswith("{"):
@@ -52,7 +52,7 @@ def _parse_array(text: str) -> list[str]:
 
 
 def _parse_element(text: str, offset: int) -> tuple[str, int]:
-    """An element that begins at `offset`, and where what delimits it is."""
+    """Parse the element at `offset`; return it with the offset of its delimiter."""
     if text[offset : offset + 1] == "{":
         raise BadRecord(f'"{text}" is an array of arrays, where a list is wanted')
     if text[offset : offset + 1] == '"':

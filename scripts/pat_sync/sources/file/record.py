@@ -1,4 +1,4 @@
-"""A token in a file, and as patctl is sent it. What a good one is, patctl says (check.py)."""
+"""Tokens as lines of a file, and as lines for patctl, which validates them (check.py)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class BadRecord(Exception):
-    """A line is not a token; the text says why."""
+    """A line is not a valid token; the text says why."""
 
 
 def parse_line(text: bytes) -> dict[str, Any]:
-    """The fields of a line of JSON, which are not checked yet."""
+    """Parse a line of JSON. The fields are not validated yet."""
     try:
         fields = json.loads(text.decode(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -30,10 +30,9 @@ def find_digest(fields: dict[str, Any]) -> bytes | None:
 
 
 def put_line(fields: dict[str, Any]) -> bytes:
-    """The line for patctl, of fields that it found good.
+    """Build the line for patctl from validated fields.
 
-    The file is the whole truth, and its numbers order nothing. What the host that it came from refuses, for whatever
-    reason, is refused here.
+    Numbers are dropped, as a file replaces the whole store. Tokens that the exporting host refused become revoked.
     """
     put: dict[str, Any] = {"op": "put", **fields}
     put.pop("seq", None)

@@ -1,5 +1,5 @@
-"""The source file:///…: JSON Lines as `patctl export` writes them, or CSV. The file is the whole truth, and each new
-version of it a snapshot."""
+"""The source file:///…: JSON Lines as written by `patctl export`, or CSV. Each new version of the file becomes a
+snapshot."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from pat_sync.sources.source import Probe, Source, Store
 _LONGEST_LINE = 65536
 _CHUNK = 1 << 19
 
-# A line that says so many lines were done, in the middle of a long file.
+# How many lines to check between two calls of Pulse.beat().
 _BEAT_EVERY = 1000
 
 
 @dataclass(frozen=True)
 class _Version:
-    """What changes when a file is written to or replaced."""
+    """Attributes that change when a file is written to or replaced."""
 
     device: int
     inode: int
     size: int
     modified_at: int
-    # Nobody can set this one back.
+    # Unlike mtime, ctime cannot be set back.
     changed_at: int
 
     @classmethod
@@ -52,12 +52,12 @@ class _Version:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-# How often, with --once, a file may change while it is waited for.
+# How often a file may change, with --once, before pat-sync gives up.
 _MOST_CHANGES = 10
 
 
 class _BadFile(Exception):
-    """This version of the file can't be used."""
+    """This version of the file is invalid."""
 
 
 class FileSource(Source):
@@ -74,7 +74,7 @@ class FileSource(Source):
         self.settles_for = settings.poll_interval + settings.settle
         self._wanted: str | None = None
 
-        # The version that the store has, and the one that was found bad.
+        # The version that the store has, and the one found to be invalid.
         self._good: _Version | None = None
         self._bad: _Version | None = None
         self._cause = ""
@@ -94,7 +94,7 @@ class FileSource(Source):
         return Probe("is there; the store has this version of it", True)
 
     def follow(self, applier: Applier, once: bool) -> None:
-        # What the store has is only known for the patctl that is running.
+        # The store may have changed since the previous patctl ended.
         self._good = None
         changes = 0
         while True:
@@ -131,12 +131,12 @@ class FileSource(Source):
             raise SourceFailed(f'"{self._path}" can\'t be read: {error.strerror}') from None
 
     def _is_still(self, version: _Version) -> bool:
-        """Whether the path leads to this version."""
+        """Whether the path still leads to this version."""
         with self._open() as file:
             return _Version.read(file) == version
 
     def _take(self, applier: Applier, file: BinaryIO, version: _Version) -> None:
-        """Brings the store to a version of the file that does not change any more."""
+        """Bring the store to a version of the file that has stopped changing."""
         read_at = time.time()
         try:
             content = self._check(file)
@@ -155,7 +155,7 @@ class FileSource(Source):
         self._wanted = None
 
     def _check(self, file: BinaryIO) -> str:
-        """The hash of the content, all of which is good."""
+        """Validate the whole file and return its hash. Raises _BadFile."""
         reader = _Reader(file)
         with Check(self._patctl, self._pulse) as check:
             found: _BadFile | None = None
@@ -163,7 +163,7 @@ class FileSource(Source):
                 self._look_at(reader, check)
             except _BadFile as error:
                 found = error
-            # Of lines before that one, too.
+            # patctl may have found an earlier bad line.
             complaint = check.finish()
         if complaint is not None:
             raise _BadFile(complaint)
@@ -172,7 +172,7 @@ class FileSource(Source):
         return reader.content()
 
     def _look_at(self, reader: _Reader, check: Check) -> None:
-        """What patctl does not look at: lines as they are in a file, and digests that come twice."""
+        """Send the lines to patctl, and check what it does not: the format of the file, and duplicate digests."""
         seen: set[bytes] = set()
         for number, fields, line in self._records(reader):
             if number % _BEAT_EVERY == 0:
@@ -189,7 +189,7 @@ class FileSource(Source):
         sender = SnapshotSender(applier, self._metrics, self._epoch, 0)
         reader = _Reader(file)
         for _, fields, _ in self._records(reader):
-            # Another version may have lines that are bad, which patctl would take for a reason to deny their tokens.
+            # Lines of another version are not validated, and patctl would deny the tokens of bad lines.
             if _Version.read(file) != version:
                 raise self._was_written_to()
             sender.put(put_line(fields))
@@ -206,12 +206,12 @@ def _cursor(content: str) -> str:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """A FIFO would wait for who writes to it."""
+    """Opening a FIFO would block until it has a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _Reader:
-    """The lines of a file from its start, whose content is hashed on the way."""
+    """Iterates over the lines of a file, and hashes the content."""
 
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
@@ -235,7 +235,7 @@ class _Reader:
         return self._hash.hexdigest()
 
 
-# --- formats: the number of a line, what it says, and the line of JSON that says it ---
+# --- formats: the number of a line, its fields, and the line as JSON ---
 
 _Record = tuple[int, dict[str, Any], bytes]
 
@@ -282,7 +282,7 @@ _COLUMNS = ("digest", "id", "subject", "name", "issued_at", "not_before", "expir
 
 
 def _from_cells(cells: dict[str, str]) -> dict[str, Any]:
-    """An empty cell is a field that is left out."""
+    """Convert a row to fields, without its empty cells."""
     fields: dict[str, Any] = {}
     claims: dict[str, str] = {}
     for name, cell in cells.items():

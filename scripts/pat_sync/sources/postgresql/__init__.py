@@ -1,4 +1,4 @@
-"""The source postgresql://, a database with schema pat."""
+"""The source postgresql://: a database with the schema pat."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Postgresql(Kind):
     keeps_usage = True
 
     def check(self, url: str, insecure_http: bool) -> None:
-        """Only libpq knows its URLs, so the source that is made checks it."""
+        """Left to PostgresqlSource, as only libpq can parse its URLs."""
 
     def make(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> Source:
         from pat_sync.sources.postgresql.source import PostgresqlSource

@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL: how they are made, and that nothing waits on them for longer than it may.
+"""Connections to PostgreSQL: parameters, TLS, and timeouts for every wait.
 
-A pooler may be on the way, as PgBouncer, that gives each transaction another server. So a connection leaves no state on
-the server behind it: no prepared statements, no settings but for a transaction, no LISTEN (unless the pooler's mode is
-known to be "session").
+A pooler such as PgBouncer may run each transaction on another server. So a connection must leave no state on the
+server: no prepared statements, no settings outside of a transaction, and no LISTEN unless the pooler is known to be in
+session mode.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pat_sync.url import is_loopback
 
 _SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
-# A dead network is noticed within ten seconds, also while nothing is asked.
+# Detect a dead network within ten seconds, even on an idle connection.
 _CONNECTION = {
     "application_name": "pat-sync",
     "connect_timeout": "5",
@@ -45,10 +45,10 @@ _CONNECTION = {
     "client_encoding": "UTF8",
 }
 
-# Parameters of a connection that name files, and where else libpq takes them from.
+# Connection parameters that name files, and their environment variables.
 _TLS_FILES = {"sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": "PGSSLKEY"}
 
-# What a pooler's message wants to be done about it.
+# Remedies, by a part of the pooler's error message.
 _POOLER_HELP = {
     "statement pooling mode": "a snapshot is read in one transaction: give this login pool_mode = transaction or session",
     "query_wait_timeout": "no server became free in the pooler: raise its pool_size",
@@ -59,20 +59,20 @@ T = TypeVar("T")
 
 
 class NoAnswer(psycopg.OperationalError):
-    """Nothing came within `query_timeout`."""
+    """No answer arrived within `query_timeout`."""
 
 
 class Connection(psycopg.Connection[TupleRow]):
-    """A connection that waits for no answer longer than `query_timeout`."""
+    """A connection that limits the wait for each answer to `query_timeout`."""
 
     pulse: Pulse
     query_timeout: float
-    # Whether a pooler is on the way.
+    # Whether the server is behind a pooler.
     is_pooled = False
     was_notified = False
     _listens_to: str | None = None
 
-    # Optional, as in the base.
+    # Optional[] as in the base class.
     def wait(self, gen: PQGen[T], timeout: Optional[float] = None) -> T:
         deadline = time.monotonic() + self.query_timeout
         try:
@@ -95,16 +95,16 @@ class Connection(psycopg.Connection[TupleRow]):
         return None
 
     def ask(self, query: str, parameters: Any = None) -> TupleRow:
-        """The one row that a query gives."""
+        """Run a query and return its single row."""
         row = self.ask_for_row(query, parameters)
         if row is None:
             raise SourceFailed("a query that gives one row gave none")
         return row
 
     def ask_for_row(self, query: str, parameters: Any = None) -> TupleRow | None:
-        """The first row that a query gives, in a transaction of its own if there is none."""
-        # A little earlier than the wait here ends, so that the server is done with the query, too. Both are one message,
-        # and so one transaction, after which the limit is gone.
+        """Run a query, in its own transaction if none is open, and return its first row."""
+        # Slightly less than the timeout here, so that the server cancels the query as well. Sent in one message, both
+        # statements share a transaction, so the setting does not outlive it.
         limit = f"SET LOCAL statement_timeout = {int(900 * self.query_timeout)}"
         cursor = self.execute(f"{limit}; {query}", parameters)
         cursor.nextset()
@@ -116,14 +116,14 @@ class Connection(psycopg.Connection[TupleRow]):
         self._listens_to = channel
 
     def close(self) -> None:
-        """Who gets the server next from a pooler does not listen."""
+        """UNLISTEN first, as a pooler hands the server to another client."""
         if self._listens_to is not None and self.is_pooled and self.info.transaction_status == TransactionStatus.IDLE:
             with suppress(psycopg.Error, Stopped):
                 self.execute(f"UNLISTEN {self._listens_to}")
         super().close()
 
     def wait_for_notification(self, seconds: float) -> bool:
-        """Also ends, with False, when the pulse is woken."""
+        """Wait for NOTIFY. Return False on timeout, and when the pulse is woken."""
         if not self.was_notified and self.pulse.wait(seconds, self.pgconn.socket):
             self.pgconn.consume_input()
             while self.pgconn.notifies() is not None:
@@ -134,7 +134,7 @@ class Connection(psycopg.Connection[TupleRow]):
 
 def connect(parameters: dict[str, str], pulse: Pulse, query_timeout: float) -> Connection:
     with _with_private_key(parameters) as usable:
-        # Parameters become a part of the query's text, as what is prepared stays on a server.
+        # ClientCursor interpolates parameters, as prepared statements would stay on the server.
         connection = Connection.connect(
             make_conninfo(**usable), autocommit=True, prepare_threshold=None, cursor_factory=psycopg.ClientCursor
         )
@@ -142,10 +142,10 @@ def connect(parameters: dict[str, str], pulse: Pulse, query_timeout: float) -> C
     connection.pulse = pulse
     connection.query_timeout = query_timeout
     try:
-        # A pooler makes the process id up that it gives to its clients.
+        # A pooler invents the process id that it reports to clients.
         (connection.is_pooled,) = connection.ask("SELECT pg_backend_pid() <> %s", (connection.info.backend_pid,))
         if connection.is_pooled:
-            # Where it gives each statement another server, this is refused.
+            # Refused by a pooler in statement mode.
             connection.execute("BEGIN")
             connection.execute("ROLLBACK")
     except BaseException:
@@ -157,9 +157,9 @@ def connect(parameters: dict[str, str], pulse: Pulse, query_timeout: float) -> C
 
 @contextmanager
 def _with_private_key(parameters: dict[str, str]) -> Iterator[dict[str, str]]:
-    """libpq refuses a key that others can read, as orchestrators mount it: it gets a copy, in memory, that only we can.
+    """Give libpq a private copy, in memory, of a key that others can read, as it refuses such a key.
 
-    It is made for each connection, as a key may be replaced.
+    Orchestrators mount keys like that. Copied for each connection, as a key may be replaced.
     """
     content = _read_exposed_key(parameters.get("sslkey", os.environ.get("PGSSLKEY", "")))
     if content is None:
@@ -173,8 +173,8 @@ def _with_private_key(parameters: dict[str, str]) -> Iterator[dict[str, str]]:
 
 
 def _read_exposed_key(path: str) -> bytes | None:
-    """What is in a key's file, if its group or others can do anything with it."""
-    # Of one that can't be read, libpq says it.
+    """Read a key to which its group or others have access."""
+    # libpq reports a key that cannot be read.
     with suppress(OSError), open(path, "rb") as key:
         if os.fstat(key.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             return key.read()
@@ -195,11 +195,11 @@ def failures() -> Iterator[None]:
 
 @functools.cache
 def connection_parameters(settings: Settings) -> dict[str, str]:
-    """What libpq is given; raises ConfigurationError. Who asks again does not have to be warned again."""
+    """The parameters for libpq. Raises ConfigurationError. Cached, so that warnings are logged once."""
     try:
         given = {name: str(value) for name, value in conninfo_to_dict(settings.source).items()}
     except psycopg.Error:
-        # The text may quote a part of a password.
+        # Do not chain the cause, which may quote a part of a password.
         raise ConfigurationError(
             "the source is not a URL that PostgreSQL understands; special characters in it must be written as %XX"
         ) from None
@@ -210,7 +210,7 @@ def connection_parameters(settings: Settings) -> dict[str, str]:
     parameters = {**_CONNECTION, **given}
     for name, variable in _TLS_FILES.items():
         path = given.get(name, os.environ.get(variable, ""))
-        # It may also be a word, as "system", or a key in an engine.
+        # The value may also be a keyword such as "system", or name a key in an engine.
         if os.path.isfile(path):
             require_trusted_file(Path(path), is_key=name == "sslkey")
     if settings.password is not None:
@@ -234,7 +234,7 @@ def connection_parameters(settings: Settings) -> dict[str, str]:
 
 
 def _is_local(given: dict[str, str]) -> bool:
-    """Whether the way to the server stays in this host. A service file may say anything."""
+    """Whether all connections stay on this host. Unknown, so False, if a service file is used."""
     if "service" in given or "PGSERVICE" in os.environ:
         return False
     hosts = given.get("hostaddr") or os.environ.get("PGHOSTADDR") or given.get("host") or os.environ.get("PGHOST") or ""

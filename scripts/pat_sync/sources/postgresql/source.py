@@ -1,4 +1,4 @@
-"""The source postgresql://: the functions of schema pat. NOTIFY only wakes up; the truth is read by cursor."""
+"""The source postgresql://: changes are read by cursor, through the functions of schema pat; NOTIFY only wakes pat-sync."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOOK = """
     FROM pat.source() AS s
 """
 
-# What a standby has replayed, and what it has received. The latter begins anew, lower, with each stream.
+# The WAL that a standby has replayed and received. The received position restarts lower with each new stream.
 _WAL = """
     SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint,
         pg_wal_lsn_diff(greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), '0/0')::bigint
@@ -43,20 +43,20 @@ _SNAPSHOT = r"""
     FROM pat.snapshot(%s::bytea, %s::integer)
 """
 
-# The same for a comparison: digests, numbers and ids.
+# A page for a comparison: digests, numbers and ids.
 _NUMBERS = """
     SELECT array_agg(digest ORDER BY digest), array_agg((change::json ->> 'seq')::bigint ORDER BY digest),
         array_agg(change::json ->> 'id' ORDER BY digest)
     FROM pat.snapshot(%s::bytea, %s::integer)
 """
 
-# Asked with the digest before, so that it is the first.
+# Starts at the preceding digest, so that the digest itself comes first.
 _IS_THERE = "SELECT count(*) FROM pat.snapshot(%s::bytea, 1) WHERE digest = %s::bytea"
 
-# The change with the highest number, unless it was a deletion that is forgotten.
+# The change with the highest number, unless its tombstone was dropped.
 _LAST_CHANGE = "SELECT left(encode(digest, 'hex'), 16) FROM pat.changes(greatest(%s::bigint - 1, %s::bigint), 1)"
 
-# What it returns once and not again has got its number in between, if there was room for all of it.
+# A digest that one call returns and the next does not has got its number, unless the list is at its limit.
 _NUMBER_FOUND = "SELECT pat.number_found()"
 _MOST_FOUND = 500
 
@@ -70,13 +70,13 @@ _TRIGGERS = (
     " pat-sync compare whether a deletion has escaped"
 )
 
-# A change that has no number for so long is a problem: others number it at their next look, or it is being changed again.
+# How long a change may lack a number: another edge may be numbering it, or it is being changed again.
 _UNNUMBERED_PATIENCE = 3.0
 
-# Where much was deleted and not vacuumed, a page of a snapshot takes long.
+# Factor for the timeout of a snapshot's page, which is slow if many deleted rows are not vacuumed yet.
 _SNAPSHOT_PATIENCE = 6
 
-# For how long a pooler may have no server for a second connection, while the first one has one.
+# How long to wait for a pooler to provide a server for the second connection.
 _POOLER_PATIENCE = 3.0
 
 _POOL_OF_ONE = (
@@ -84,16 +84,16 @@ _POOL_OF_ONE = (
     " through another; raise its pool_size to at least 2 for each pat-sync, and 3 with --usage-url"
 )
 
-# A time that makes no heartbeat newer; to leave it out would mean "now".
+# A time that never advances the heartbeat; leaving it out would mean "now".
 _UNKNOWN = 1.0
 
-# How often something that lasts is logged.
+# How often a lasting problem is logged.
 _REMIND_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far the changes were read; as a cursor "<number>:<start of the digest of that change>"."""
+    """The last change that was read. The cursor is "<number>:<start of its digest>"."""
 
     seq: int
     prefix: str
@@ -109,17 +109,17 @@ class Position:
 
 @dataclass(frozen=True)
 class Row:
-    """A token, as far as it is compared."""
+    """The part of a token that is compared."""
 
     digest: bytes
     seq: int
     id: str
-    # Revoked or denied on this host, whatever the source says.
+    # Revoked or denied on this host, regardless of the source.
     is_local: bool = False
 
 
 class Snapshot:
-    """What the source holds, as of one moment."""
+    """The content of the source at one moment."""
 
     def __init__(self, connection: Connection, batch: int) -> None:
         self._connection = connection
@@ -130,7 +130,7 @@ class Snapshot:
         self.position = look.position
 
     def rows(self) -> Iterator[Row]:
-        """In the order of digests."""
+        """Iterate over the tokens, ordered by digest."""
         after = b""
         while True:
             with failures():
@@ -146,7 +146,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class _Look:
-    """What pat.source() says."""
+    """The result of pat.source()."""
 
     epoch: str
     position: int
@@ -166,27 +166,27 @@ class _Page:
 
 
 class _Freshness:
-    """Up to when a standby has what its primary had, by the clock of this host, which alone can be relied upon.
+    """The time up to which a standby has its primary's changes, by this host's clock, the only one that is reliable.
 
-    What it received between two looks left the primary after the first of them, unless it was on its way for longer. So
-    once all of that is replayed, the standby has what the primary had at the time of the first look.
+    WAL received between two looks left the primary after the first look, or was in transit for longer. So once it is
+    replayed, the standby has everything that the primary had at the first look.
     """
 
     def __init__(self) -> None:
         self.known_at: float | None = None
         self._looked_at = 0.0
         self._received: int | None = None
-        # What is received and not yet replayed, and what will be known then.
+        # The received position that is not yet replayed, and the time that is known once it is.
         self._awaited: tuple[int, float] | None = None
 
     def look(self, connection: Connection) -> None:
-        """To be called before the look at the changes, which then has at least what was replayed."""
+        """Call this before reading changes, which then include at least what was replayed."""
         read_at = time.time()
         replayed, received = connection.ask(_WAL)
         if self._awaited is None and self._received is not None and received > self._received:
             self._awaited = received, self._looked_at
         if self._awaited is not None and replayed >= self._awaited[0]:
-            # A clock that was set back must not leave a time that is yet to come.
+            # If the clock was set back, the time must not lie in the future.
             self.known_at = min(self._awaited[1], read_at)
             self._awaited = None
         if self._awaited is None:
@@ -204,24 +204,24 @@ class PostgresqlSource(Source):
         self._may_listen_through_pooler = settings.pooler == "session"
         self._has_logged_pooler = False
 
-        # Why the next thing is a snapshot.
+        # Why to take a snapshot next.
         self._wanted: str | None = None
 
         self._position = Position(0, "")
         self._next_look = 0.0
-        # When it was looked at last. Only a look tells of changes without a number, and of triggers.
+        # The time of the last look at pat.source(), which alone reports missing numbers and wrong triggers.
         self._looked_at = 0.0
         self._lags = False
-        # Whether a change that was there before the last look is not known to have a number, and since when.
+        # Whether a change from before the last look may still lack a number, and since when.
         self._unnumbered = False
         self._unnumbered_since = 0.0
         self._has_more_unnumbered = False
-        # What keeps the heartbeat where it is, by its reason, and when it is to be logged again.
+        # Messages about why the heartbeat stands still, and when to log each again, by reason.
         self._held: dict[str, str] = {}
         self._next_reminder: dict[str, float] = {}
 
     def want_snapshot(self, reason: str, is_too_old: bool) -> None:
-        # That one was too old never means that the source went back: only a look at a primary can tell.
+        # is_too_old is ignored: only a look at the primary can tell whether the source went back.
         self._wanted = reason
 
     def probe(self, store: Store) -> Probe:
@@ -248,14 +248,14 @@ class PostgresqlSource(Source):
         return Probe(text, behind == 0, look.position, position.seq, look.is_standby, problems)
 
     def open_snapshot(self) -> Snapshot:
-        """For a comparison. Raises SourceFailed."""
+        """Open a snapshot for a comparison. Raises SourceFailed."""
         with failures():
             connection = self._connect()
             connection.query_timeout *= _SNAPSHOT_PATIENCE
             return Snapshot(connection, self._batch)
 
     def has(self, digest: bytes) -> bool:
-        """Whether there is such a token now. Raises SourceFailed."""
+        """Whether the token exists now. Raises SourceFailed."""
         before = (int.from_bytes(digest, "big") - 1).to_bytes(32, "big") if any(digest) else b""
         with failures(), closing(self._connect()) as connection:
             return bool(connection.ask(_IS_THERE, (before, digest))[0])
@@ -308,10 +308,10 @@ class PostgresqlSource(Source):
                 self._poll_interval,
             )
 
-    # --- where the source is ---
+    # --- the source's state ---
 
     def _look(self, connection: Connection, applier: Applier) -> _Look:
-        """Asks where the source is, and takes a snapshot if the changes do not continue what the store has."""
+        """Query the source's state, and take a snapshot if its changes do not continue the store."""
         has_snapshot = False
         while True:
             position = Position.parse(applier.cursor)
@@ -348,15 +348,15 @@ class PostgresqlSource(Source):
             self._take_snapshot(connection, applier, look, position if is_same else None, least, *wanted)
 
     def _number_found(self, connection: Connection, position: Position | None, look: _Look) -> _Look:
-        """Has the source number what was found without a number, and looks again."""
+        """Have the source number the changes that lack a number, and look again."""
         was_unnumbered, self._unnumbered = self._unnumbered, False
         self._has_more_unnumbered = False
         if look.unnumbered:
             found = _number_found(connection)
             again = _look(connection, position)
             left = _number_found(connection) if again.unnumbered else set()
-            # Others may have been added meanwhile. They count at the next look.
-            # If nothing is left by name, it is the sequence that is behind.
+            # Ignore changes added in the meantime until the next look.
+            # If no digest is left, the sequence is behind.
             self._unnumbered = (
                 found is None
                 or left is None
@@ -364,7 +364,7 @@ class PostgresqlSource(Source):
                 or not found.isdisjoint(left)
                 or (again.unnumbered and not left)
             )
-            # If none of these got its number, the others are given theirs at the usual pace.
+            # Look again at once, unless none of these got a number.
             self._has_more_unnumbered = found is not None and len(found) == _MOST_FOUND and left not in (None, found)
             look = again
         if self._unnumbered and not was_unnumbered:
@@ -372,7 +372,7 @@ class PostgresqlSource(Source):
         return look
 
     def _hold(self, reason: str, text: str | None) -> None:
-        """What keeps the heartbeat where it is for this reason, which is logged again and again; or that nothing does."""
+        """Set or clear a reason for the heartbeat to stand still, and log it repeatedly."""
         self._metrics.hold(reason, text is not None)
         if text is None:
             self._held.pop(reason, None)
@@ -385,7 +385,7 @@ class PostgresqlSource(Source):
     def _why_snapshot(
         self, look: _Look, applier: Applier, position: Position | None, held: int
     ) -> tuple[str, bool] | None:
-        """Why, and whether the numbers of the store must be forgotten."""
+        """Return why a snapshot is needed, and whether to discard the store's numbers."""
         if _base(applier.epoch) != look.epoch:
             return (f'the source has another epoch, "{look.epoch}"' if applier.epoch else "the store is new"), False
         if look.position < held:
@@ -411,13 +411,13 @@ class PostgresqlSource(Source):
     # --- changes ---
 
     def _read(self, connection: Connection, applier: Applier) -> None:
-        """Sends all changes that there are."""
+        """Send all changes."""
         revoked_up_to: int | None = None
         while True:
             connection.was_notified = False
             page = _changes(connection, self._position.seq, self._batch)
             if page.count == self._batch:
-                # A backlog: revocations do not wait for the rest of it.
+                # There is a backlog: send the revocations in it first.
                 revoked_up_to = self._send_revocations(
                     connection, applier, self._position.seq if revoked_up_to is None else revoked_up_to
                 )
@@ -428,7 +428,7 @@ class PostgresqlSource(Source):
                 return
 
     def _send_revocations(self, connection: Connection, applier: Applier, after: int) -> int:
-        """Those behind a number, without moving the cursor. Returns the number of the last one."""
+        """Send the revocations after a number, without moving the cursor. Return the number of the last one."""
         while True:
             page = _changes(connection, after, self._batch, only_revocations=True)
             if page.count > 0:
@@ -449,7 +449,7 @@ class PostgresqlSource(Source):
         reason: str,
         forgets_numbers: bool,
     ) -> None:
-        """`position` is where the store is, if the numbers mean the same there; `least` where the snapshot must be."""
+        """`position` is the store's, if its numbers are comparable; the snapshot must not be older than `least`."""
         log.info("taking a snapshot of the source: %s", reason)
         if forgets_numbers:
             epoch = _next_epoch(applier.epoch)
@@ -488,7 +488,7 @@ class PostgresqlSource(Source):
                 if count < self._batch:
                     break
 
-        # How old a standby is, only looks at it tell.
+        # The age of a standby's data is known only from _Freshness.
         is_known = not (look.is_standby or start.is_standby or start.unnumbered or start.triggers)
         applier.end_snapshot(b"", str(self._position), read_at if is_known else _UNKNOWN)
         self._wanted = None
@@ -498,7 +498,7 @@ class PostgresqlSource(Source):
         return connect(self._parameters, self._pulse, self._query_timeout)
 
     def _connect_reader(self, other: Connection) -> Connection:
-        """A connection that sees one state of the database, while the other one goes on."""
+        """Open a second connection with a fixed snapshot, while the other one reads changes."""
         patience = min(self._query_timeout, _POOLER_PATIENCE) if other.is_pooled else self._query_timeout
         usual, other.query_timeout = other.query_timeout, patience
         reader: Connection | None = None
@@ -530,24 +530,24 @@ def _look(connection: Connection, position: Position | None) -> _Look:
 
 
 def _number_found(connection: Connection) -> set[bytes] | None:
-    """What has no number, for which it is asked now; None if that failed, which must not keep changes from flowing."""
+    """Request numbers for changes without one, and return these; None on failure, which must not stop other changes."""
     try:
         return set(connection.ask(_NUMBER_FOUND)[0])
     except psycopg.Error as error:
-        # One of the server, after which the connection is good.
+        # Errors of the server leave the connection usable.
         if error.sqlstate is None or connection.closed:
             raise
         return None
 
 
 def _stays_unnumbered(connection: Connection) -> bool:
-    """Whether what has no number gets none although it is asked for, or the sequence stays behind."""
+    """Whether changes stay without a number although it is requested, or the sequence stays behind."""
     first = _number_found(connection)
     deadline = time.monotonic() + _UNNUMBERED_PATIENCE
     while True:
         left = _number_found(connection)
         if first is not None and left is not None and first.isdisjoint(left):
-            # If there was nothing by name, it is the sequence.
+            # Without any digests, the sequence is behind.
             if first or left or not _look(connection, None).unnumbered:
                 return False
         if time.monotonic() >= deadline:
@@ -574,7 +574,7 @@ def _pepper(key_id: str | None) -> str:
     return "no pepper" if key_id is None else f'the pepper of id "{key_id}"'
 
 
-# --- epochs: that of the source, and behind "#" how often it was found to have gone back ---
+# --- epochs: the source's epoch, followed by "#" and the number of times that the source went back ---
 
 
 def _base(epoch: str) -> str:
