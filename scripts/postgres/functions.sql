@@ -1,27 +1,27 @@
--- What edges, the platform and operators call.
+-- Functions for edges, the platform and operators.
 --
--- All of it runs as pat_owner, with a search path that its callers have no say in. Tokens and peppers belong into bound
--- parameters, never into the text of a statement, which PostgreSQL may log (log_statement, pg_stat_statements).
+-- They run as pat_owner with a fixed search path. Pass tokens and peppers as bound parameters, never in the text of a
+-- statement, which PostgreSQL may log (log_statement, pg_stat_statements).
 
 ---------------------------------------------------------------------------------------------------------------------
 -- For edges
 ---------------------------------------------------------------------------------------------------------------------
 
--- Where the source is. A number (seq) means something only within an epoch, which is
+-- The state of the source. A number (seq) is meaningful only within an epoch, which is
 --
 --     cluster - timeline - database - oid of pat.token - pat.history.epoch with pat.catch_ups
 --
--- so that another cluster, a standby that became the primary (and may lack the last commits), a copy of the database
--- and a restored dump are others. A standby has the epoch of its primary: it can't ask which timeline it follows
--- without more privileges, but the primary puts its timeline down with the first change that it makes, and what the
--- control file says is not newer than what is there to be read.
+-- so that another cluster, a promoted standby (which may lack the last commits), a copy of the database and a restored
+-- dump have other epochs. A standby has the epoch of its primary: it cannot query the timeline that it follows without
+-- more privileges, but the primary records its timeline with its first change, and the control file's timeline is never
+-- newer than the data that can be read.
 --
 -- position is the highest number in the caller's snapshot. An edge whose cursor is below horizon may have missed
--- deletions that are forgotten by now, and needs a snapshot.
+-- deletions whose tombstones were dropped, and needs a snapshot.
 --
--- unnumbered says that there are changes without a number, which no edge gets, or that the numbers which are given next
--- would be too low: pat.number_found() mends both. triggers names the triggers that are not as they must be, so that a
--- change may escape. As long as there is one or the other, no edge must claim to be up to date.
+-- unnumbered is true if there are changes without a number, which no edge receives, or if the next numbers would be too
+-- low: pat.number_found() repairs both. triggers lists the triggers that differ from pat.wanted_triggers(), so that
+-- changes may be missed. In both cases, edges must not claim to be up to date.
 DO $$
 BEGIN
     IF (SELECT pronargs = 0 AND cardinality(proallargtypes) < 7 FROM pg_proc
@@ -45,7 +45,7 @@ BEGIN
     SELECT * INTO STRICT history FROM pat.history;
     "position" := pat.position();
 
-    -- In this order, which is not the one in which pat.catch_up() sets them.
+    -- Read in this order, the reverse of that in pat.catch_up().
     unnumbered := pat.last_number() < "position";
     SELECT last_value INTO STRICT catch_ups FROM pat.catch_ups;
 
@@ -77,9 +77,9 @@ BEGIN
 END
 $$;
 
--- What has no number, up to 500 digests of it, which get one when this transaction commits, on a primary: until then
--- nothing is locked, nor after that. What another transaction is changing, or has prepared, is left out. So what is
--- returned by this call and not by the next one has got its number.
+-- Returns up to 500 digests of changes without a number. On a primary, these are numbered when this transaction
+-- commits, and nothing is locked until then, except those that another transaction is changing or has prepared. So a
+-- digest that this call returns and the next one does not has got its number.
 CREATE OR REPLACE FUNCTION pat.number_found()
 RETURNS bytea[] LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
@@ -87,7 +87,7 @@ AS $$
 DECLARE
     found bytea[];
 BEGIN
-    -- The limits inside are what lets it read no more than it returns.
+    -- The inner limits avoid reading more rows than are returned.
     found := ARRAY((SELECT digest FROM pat.token WHERE NOT is_numbered ORDER BY digest LIMIT 500)
                    UNION (SELECT digest FROM pat.tombstone WHERE seq IS NULL ORDER BY digest LIMIT 500)
                    ORDER BY digest LIMIT 500);
@@ -99,9 +99,8 @@ BEGIN
 END
 $$;
 
--- A line for "patctl apply" that says all about a token; NULL while it has no number. It has no SET, so that the
--- planner can put it into the queries below. An id, scopes and ranges have no characters that JSON would want escaped:
--- see pat.check_token().
+-- The "put" line of a token for "patctl apply"; NULL while the token has no number. Without SET, so that the planner
+-- can inline it. Ids, scopes and address ranges have no characters that JSON escapes: see pat.check_token().
 CREATE OR REPLACE FUNCTION pat.put_line(token pat.token)
 RETURNS text LANGUAGE sql STABLE
 AS $$
@@ -129,11 +128,10 @@ AS $$
     SELECT '{"op":"delete","seq":' || tombstone.seq || ',"digest":"' || encode(tombstone.digest, 'hex') || '"}'
 $$;
 
--- The changes after a number, in their order: each a line for "patctl apply". With only_revocations, those that take
--- access away for good: tokens that are revoked, and deletions.
+-- The changes after a number, in order, each as a line for "patctl apply". With only_revocations, only revoked tokens
+-- and deletions.
 --
--- A session makes one plan and keeps it, and the settings leave the planner nothing but the indexes: to plan again
--- would take longer than to read a few rows.
+-- The settings make each session keep one plan, which uses the indexes: planning takes longer than reading a few rows.
 CREATE OR REPLACE FUNCTION pat.changes(after bigint, "limit" integer, only_revocations boolean DEFAULT false)
 RETURNS TABLE (seq bigint, digest bytea, change text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
@@ -142,11 +140,11 @@ AS $$
 #variable_conflict use_column
 BEGIN
     IF (changes.after >= (SELECT horizon FROM pat.history)) IS NOT TRUE THEN
-        RAISE EXCEPTION 'some of the changes after % are forgotten', changes.after
-            USING ERRCODE = 'snapshot_too_old', HINT = 'Begin with pat.snapshot().';
+        RAISE EXCEPTION 'some changes after % are no longer available', changes.after
+            USING ERRCODE = 'snapshot_too_old', HINT = 'Start over with pat.snapshot().';
     END IF;
 
-    -- The limits inside are what lets the planner merge the two in order, and stop early.
+    -- The inner limits let the planner merge both in order, and stop early.
     IF changes.only_revocations THEN
         RETURN QUERY
             (SELECT token.seq, token.digest, pat.put_line(token) FROM pat.token
@@ -168,9 +166,8 @@ BEGIN
 END
 $$;
 
--- All tokens in the order of their digests, from the one after a digest on. The pages of one snapshot are to be read in
--- one REPEATABLE READ transaction, together with pat.source(). A token without a number is left out, so that an edge
--- denies it: see pat.source().
+-- All tokens after a digest, ordered by digest. Read all pages of a snapshot in one REPEATABLE READ transaction,
+-- together with pat.source(). Tokens without a number are left out, so that edges deny them: see pat.source().
 CREATE OR REPLACE FUNCTION pat.snapshot(after bytea DEFAULT '', "limit" integer DEFAULT NULL)
 RETURNS TABLE (digest bytea, change text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
@@ -185,11 +182,11 @@ BEGIN
 END
 $$;
 
--- Whether a change that an edge has seen, by its number and the first 8 or more hexadecimal digits of its digest, is
--- part of this history. It is not in a database that was put back in place from an older copy: there, its digest has no
--- change with that number or a later one, or another digest has that very number. This is a heuristic, because a change
--- is forgotten when its digest changes again: a copy is overlooked in which the digest, and whatever got the number,
--- were both changed past it. The sure way is to call pat.new_epoch() after a restore.
+-- Whether a change that an edge has, identified by its number and at least 8 hexadecimal digits of its digest, belongs
+-- to this history. After a restore from an older copy it does not: its digest has no change with that number or a later
+-- one, or another digest has that number. This is a heuristic, as only the last change of a digest is kept: it fails if
+-- both the digest and the one that was given its number have changed since the restore. To be sure, call
+-- pat.new_epoch() after a restore.
 CREATE OR REPLACE FUNCTION pat.continues(seq bigint, digest_prefix text)
 RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
@@ -205,13 +202,13 @@ BEGIN
         RETURN true;
     END IF;
     IF (continues.digest_prefix COLLATE "C" ~ '^[0-9A-Fa-f]{8,64}$') IS NOT TRUE THEN
-        RAISE EXCEPTION 'not the beginning of a digest'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'It has 8 to 64 hexadecimal digits.';
+        RAISE EXCEPTION 'digest_prefix is not the beginning of a digest'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It must have 8 to 64 hexadecimal digits.';
     END IF;
 
     lowest := decode(rpad(continues.digest_prefix, 64, '0'), 'hex');
     highest := decode(rpad(continues.digest_prefix, 64, 'f'), 'hex');
-    -- Materialized, or the planner would walk down all numbers to find the highest.
+    -- Materialized, as the planner would otherwise walk the index on seq to find the highest.
     WITH found AS MATERIALIZED (
         SELECT token.seq FROM pat.token WHERE token.digest BETWEEN lowest AND highest
         UNION ALL
@@ -225,7 +222,7 @@ BEGIN
 END
 $$;
 
--- The address that a text is, or NULL: nginx says "unix:" of a client on a local socket.
+-- Converts text to an address; NULL if it is none, such as nginx's "unix:" for a client on a local socket.
 CREATE OR REPLACE FUNCTION pat.to_address(text text)
 RETURNS inet LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
 AS $$
@@ -236,26 +233,26 @@ EXCEPTION WHEN invalid_text_representation THEN
 END
 $$;
 
--- Takes a report of an edge on what was used since its last one:
+-- Records a batch of uses since the edge's previous one:
 --
 --     [{"id": "pat_…", "at": 1798761600, "from": "203.0.113.7", "count": 3}, …]
 --
--- and returns how many tokens that was about. A batch whose number is not higher than the last of the edge was recorded
--- before and counts for nothing; each login has edges of its own. One element counts for 1 to 1,000,000 uses. Elements
--- that can't be are left out: with an id that is not known, with a time or a count that is none, or with a backslash,
--- which no id and no address has. uses is json because jsonb would refuse all for one string with a NUL in it.
+-- and returns the number of tokens in it. A batch whose number is not higher than the edge's last one was recorded
+-- before and is ignored; each login has its own edges. The count of an element is limited to 1 to 1,000,000. Invalid
+-- elements are ignored: unknown ids, invalid times or counts, and elements with a backslash, which no id or address
+-- contains. uses is json, as jsonb would refuse the whole batch for one string with a NUL.
 --
--- All that it locks, it locks when the transaction commits: an edge that does not end its transaction holds up nobody. A
--- login has at most 1,000 edges: a further one takes the place of the one that has reported nothing for longest.
+-- Locks are taken when the transaction commits, so that an edge with an open transaction blocks nobody. A login has at
+-- most 1,000 edges; a new one replaces the one that has not reported for longest.
 --
--- An edge that dies or loses its connection goes on from pat.last_batch(). That is safe if a number always means the same
--- uses: a report that is on its way, and comes late, is recorded once, by itself or by its repetition.
+-- An edge that crashes or loses its connection continues from pat.last_batch(). This is safe as long as a number always
+-- stands for the same uses: a late batch is recorded once, whether the original or its repetition arrives first.
 CREATE OR REPLACE FUNCTION pat.record_use(edge text, batch bigint, uses json)
 RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    -- What float8 has room for.
+    -- Fits into float8.
     number_form CONSTANT text COLLATE "C" := '^[0-9]{1,20}([.][0-9]{1,30})?([eE][+]?[0-9]{1,2})?$';
     ids text[];
     used_at timestamptz[];
@@ -265,7 +262,7 @@ BEGIN
     PERFORM pat.make_durable();
 
     IF record_use.batch IS NULL OR json_typeof(record_use.uses) IS DISTINCT FROM 'array' THEN
-        RAISE EXCEPTION 'a report of use has a number and a JSON array'
+        RAISE EXCEPTION 'batch must be a number, and uses a JSON array'
             USING ERRCODE = 'invalid_parameter_value',
                 HINT = 'For example [{"id": "pat_1", "at": 1798761600, "count": 3}].';
     END IF;
@@ -278,7 +275,8 @@ BEGIN
         RETURN 0;
     END IF;
 
-    -- A clock that is ahead doesn't count. Each CASE asks before it converts: in a WHERE, the order would be the planner's.
+    -- Times in the future are cut off. CASE guarantees that values are checked before they are converted; WHERE does
+    -- not.
     SELECT array_agg(id), array_agg(latest), array_agg(latest_from), array_agg(sum)
     INTO ids, used_at, used_from, times
     FROM (SELECT id, max(at) AS latest, (array_agg(address ORDER BY at DESC))[1] AS latest_from, sum(number)::bigint
@@ -302,7 +300,7 @@ BEGIN
 END
 $$;
 
--- The number of the last report of an edge of the caller's login that was recorded, 0 if there is none.
+-- The last batch recorded for an edge of the caller's login; 0 if there is none.
 CREATE OR REPLACE FUNCTION pat.last_batch(edge text)
 RETURNS bigint LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -313,11 +311,11 @@ END
 $$;
 
 ---------------------------------------------------------------------------------------------------------------------
--- Making tokens
+-- Creating tokens
 ---------------------------------------------------------------------------------------------------------------------
 
--- Characters of base62, from the random source of the core: it is what gen_random_uuid() is made of, but for bytes 6
--- and 8, which say that it is a UUID. Bytes of 248 and more are thrown away, so that each character is equally likely.
+-- Random base62 characters, from gen_random_uuid(), which is cryptographically random except for the version bits in
+-- bytes 6 and 8. Bytes from 248 on are discarded, so that all characters are equally likely.
 CREATE OR REPLACE FUNCTION pat.random_base62(length integer)
 RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -342,7 +340,7 @@ BEGIN
 END
 $$;
 
--- The checksum at the end of a token: CRC-32 as zlib has it, in 6 digits of base62.
+-- The checksum at the end of a token: zlib's CRC-32 as 6 base62 digits.
 CREATE OR REPLACE FUNCTION pat.checksum(of text)
 RETURNS text LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -391,18 +389,18 @@ RETURNS bytea LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_t
 AS $$
 BEGIN
     IF (octet_length(key_id_of.pepper) BETWEEN 32 AND 64) IS NOT TRUE THEN
-        RAISE EXCEPTION 'a pepper has 32 to 64 bytes'
+        RAISE EXCEPTION 'a pepper must have 32 to 64 bytes'
             USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'If it is written down in hexadecimal digits, decode(…, ''hex'') gives its bytes.';
+                HINT = 'To convert hexadecimal digits, use decode(…, ''hex'').';
     END IF;
     RETURN substr(sha256('nginx-auth-pat pepper'::bytea || key_id_of.pepper), 1, 8);
 END
 $$;
 
--- Makes a token and returns it with its id. This is the only time that it can be seen: the table has its digest alone.
--- With a digest, the caller has made the token, and NULL is returned for it. expires_at => NULL makes one that does not
--- expire; without any, it expires in 90 days (in hours, for how long a day is depends on the caller's TimeZone). An empty
--- list of cidrs means every address.
+-- Creates a token and returns it with its id. It cannot be shown again, as only its digest is stored. If the caller
+-- passes a digest, the caller has created the token, and NULL is returned instead. With expires_at => NULL, the token
+-- never expires; the default is 90 days (in hours, as the length of a day depends on TimeZone). Empty cidrs allow every
+-- address.
 CREATE OR REPLACE FUNCTION pat.issue(subject text, name text DEFAULT '', scopes text[] DEFAULT '{}',
     expires_at timestamptz DEFAULT now() + interval '2160 hours', cidrs text[] DEFAULT '{}',
     not_before timestamptz DEFAULT NULL, claims jsonb DEFAULT '{}', prefix text DEFAULT 'ropat_',
@@ -414,33 +412,33 @@ DECLARE
     wanted_key bytea;
 BEGIN
     IF issue.expires_at <= now() THEN
-        RAISE EXCEPTION 'the token would have expired already, at %', issue.expires_at
+        RAISE EXCEPTION 'the token would already be expired, at %', issue.expires_at
             USING ERRCODE = 'invalid_parameter_value', HINT = 'For a token that does not expire: expires_at => NULL.';
     END IF;
     IF issue.not_before >= issue.expires_at THEN
-        RAISE EXCEPTION 'the token would expire, at %, before it is valid', issue.expires_at
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'not_before must lie before expires_at.';
+        RAISE EXCEPTION 'the token would expire at %, before it becomes valid', issue.expires_at
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'not_before must be earlier than expires_at.';
     END IF;
     IF issue.prefix COLLATE "C" !~ '^[A-Za-z0-9_.-]{1,32}$' THEN
-        RAISE EXCEPTION 'a prefix has 1 to 32 letters, digits, _, - and .'
+        RAISE EXCEPTION 'a prefix must have 1 to 32 letters, digits, _, - or .'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'For example ropat_.';
     END IF;
 
-    -- pat.use_pepper() waits for this lock, so that no token is made with a pepper that has just been changed.
+    -- pat.use_pepper() waits for this lock, so that no token is created with an outdated pepper.
     LOCK TABLE pat.token IN ROW EXCLUSIVE MODE;
 
     IF issue.digest IS NULL OR issue.pepper IS NOT NULL THEN
         wanted_key := (SELECT key_id FROM pat.history);
         IF wanted_key IS NULL AND issue.pepper IS NOT NULL THEN
-            RAISE EXCEPTION 'the tokens of this database are made without a pepper'
-                USING ERRCODE = 'invalid_parameter_value', HINT = 'pat.use_pepper() introduces one.';
+            RAISE EXCEPTION 'the tokens of this database do not use a pepper'
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'To introduce one, call pat.use_pepper().';
         ELSIF wanted_key IS NOT NULL AND issue.pepper IS NULL THEN
-            RAISE EXCEPTION 'the tokens of this database are made with a pepper'
+            RAISE EXCEPTION 'the tokens of this database require a pepper'
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass it: pepper => ….';
         ELSIF issue.pepper IS NOT NULL AND pat.key_id_of(issue.pepper) <> wanted_key THEN
-            RAISE EXCEPTION 'this is not the pepper that the tokens of this database are made with'
+            RAISE EXCEPTION 'the tokens of this database use another pepper'
                 USING ERRCODE = 'invalid_parameter_value',
-                    HINT = format('The id of the right one is %s.', encode(wanted_key, 'hex'));
+                    HINT = format('Pass the one with the id %s.', encode(wanted_key, 'hex'));
         END IF;
     END IF;
 
@@ -459,8 +457,8 @@ BEGIN
 END
 $$;
 
--- Makes a token that is like another, with the same lifetime from now on. The old one stays valid for the overlap, but
--- not longer than it would have been.
+-- Creates a token like an existing one, with the same lifetime starting now. The old one stays valid for the overlap,
+-- but no longer than before.
 CREATE OR REPLACE FUNCTION pat.rotate(INOUT id text, overlap interval DEFAULT '24 hours', pepper bytea DEFAULT NULL,
     digest bytea DEFAULT NULL, prefix text DEFAULT 'ropat_', new_id text DEFAULT NULL, OUT token text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
@@ -470,11 +468,11 @@ DECLARE
     old pat.token;
 BEGIN
     IF rotate.overlap IS NULL OR rotate.overlap < interval '0' THEN
-        RAISE EXCEPTION 'an overlap can''t be negative'
+        RAISE EXCEPTION 'overlap must not be negative'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'interval ''0'' ends the old token at once.';
     END IF;
 
-    -- Before the row, as pat.revoke_subject() does, so that they don't wait for each other.
+    -- Lock the subject before the row, as pat.revoke_subject() does, to avoid deadlocks.
     PERFORM pat.lock_subject((SELECT token.subject FROM pat.token WHERE token.id = rotate.id), false);
     SELECT * INTO old FROM pat.token WHERE token.id = rotate.id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -482,21 +480,21 @@ BEGIN
             USING ERRCODE = 'no_data_found', HINT = 'The view pat.tokens lists the ids.';
     ELSIF old.revoked_at IS NOT NULL THEN
         RAISE EXCEPTION 'the token "%" is revoked', rotate.id
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Issue another one.';
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Issue a new one with pat.issue().';
     ELSIF old.replaced_by IS NOT NULL THEN
         RAISE EXCEPTION 'the token "%" was replaced by "%"', rotate.id, old.replaced_by
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Rotate that one.';
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Rotate the new one.';
     ELSIF old.expires_at <= now() THEN
         RAISE EXCEPTION 'the token "%" has expired', rotate.id
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Issue another one.';
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Issue a new one with pat.issue().';
     END IF;
 
     BEGIN
         PERFORM pat.check_new(old.subject, old.scopes, old.claims);
     EXCEPTION WHEN check_violation THEN
-        RAISE EXCEPTION 'the token "%" can''t be rotated, for another one like it is refused: %', rotate.id, SQLERRM
+        RAISE EXCEPTION 'the token "%" cannot be rotated, as a new token like it is invalid: %', rotate.id, SQLERRM
             USING ERRCODE = 'check_violation',
-                HINT = 'Issue another one in its place, without that: pat.issue(…); then end this one: pat.revoke(id).';
+                HINT = 'Issue a corrected one with pat.issue(…), then revoke this one with pat.revoke(id).';
     END;
     SELECT issued.id, issued.token INTO id, token
     FROM pat.issue(old.subject, old.name, old.scopes, now() + (old.expires_at - old.issued_at), old.cidrs::text[],
@@ -509,19 +507,20 @@ BEGIN
                WHERE token.digest = old.digest
                    AND (token.replaced_by = rotate.id
                         AND token.expires_at <= least(old.expires_at, now() + rotate.overlap)) IS NOT TRUE) THEN
-        RAISE EXCEPTION 'the token "%" is not rotated: something kept its row from being written', old.id
+        RAISE EXCEPTION 'the token "%" is not rotated: a trigger or rule on pat.token kept its row from being written',
+            old.id
             USING ERRCODE = 'triggered_action_exception',
-                HINT = 'Look for triggers and rules on pat.token that install.sql did not make: \d pat.token.';
+                HINT = 'Remove the triggers and rules on pat.token that are not from install.sql: see \d pat.token.';
     END IF;
 END
 $$;
 
 ---------------------------------------------------------------------------------------------------------------------
--- Ending tokens
+-- Revoking and deleting tokens
 ---------------------------------------------------------------------------------------------------------------------
 
--- True if this call has revoked the token, false if it was revoked before. That there is no such token is an error: a
--- wrong id must not pass for a revocation. So is what a trigger or a rule of somebody else does not let happen.
+-- Returns true if this call revoked the token, false if it was revoked before. An unknown id is an error, so that a
+-- typo does not look like a revocation; so is a revocation that a foreign trigger or rule prevents.
 CREATE OR REPLACE FUNCTION pat.revoke(id text)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -532,22 +531,23 @@ BEGIN
     UPDATE pat.token SET revoked_at = now() WHERE token.id = revoke.id AND token.revoked_at IS NULL;
     was_written := FOUND;
 
-    -- A trigger of somebody else may have removed the row that was written, which ends the token, too.
+    -- A foreign trigger may have deleted the row after the update, which ends the token as well.
     IF NOT was_written AND NOT EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id) THEN
         RAISE EXCEPTION 'there is no token with the id "%"', revoke.id
             USING ERRCODE = 'no_data_found', HINT = 'The view pat.tokens lists the ids.';
     ELSIF EXISTS (SELECT FROM pat.token WHERE token.id = revoke.id AND token.revoked_at IS NULL) THEN
-        RAISE EXCEPTION 'the token "%" is not revoked: something kept its row from being written', revoke.id
+        RAISE EXCEPTION 'the token "%" is not revoked: a trigger or rule on pat.token kept its row from being written',
+            revoke.id
             USING ERRCODE = 'triggered_action_exception',
-                HINT = 'Look for triggers and rules on pat.token that install.sql did not make: \d pat.token.';
+                HINT = 'Remove the triggers and rules on pat.token that are not from install.sql: see \d pat.token.';
     END IF;
     RETURN was_written;
 END
 $$;
 
--- Revokes all tokens of a subject, or those issued before a time, and returns how many it revoked. It waits for
--- transactions that make tokens of the subject, and then needs to see what they made, which only READ COMMITTED can. If
--- the same transaction changed other tokens of the subject before, a deadlock is possible: one of the two then fails.
+-- Revokes all tokens of a subject, or those issued before a time, and returns their number. It waits for transactions
+-- that create tokens of the subject and must see their result, which requires READ COMMITTED. If its transaction has
+-- changed tokens of the subject before, a deadlock is possible, and one of the transactions fails.
 CREATE OR REPLACE FUNCTION pat.revoke_subject(subject text, issued_before timestamptz DEFAULT NULL)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -556,14 +556,14 @@ DECLARE
     revoked bigint;
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-        RAISE EXCEPTION 'pat.revoke_subject() could miss a token in a transaction that is %',
+        RAISE EXCEPTION 'pat.revoke_subject() could miss tokens at isolation level %',
             upper(current_setting('transaction_isolation'))
             USING ERRCODE = 'feature_not_supported',
-                HINT = 'Begin the transaction with SET TRANSACTION ISOLATION LEVEL READ COMMITTED.';
+                HINT = 'Start the transaction with BEGIN ISOLATION LEVEL READ COMMITTED.';
     END IF;
     PERFORM pat.lock_subject(revoke_subject.subject, true);
 
-    -- Locked in one order, so that two calls never wait for each other.
+    -- Lock in a fixed order, to avoid deadlocks between two calls.
     WITH found AS MATERIALIZED (
         SELECT token.digest FROM pat.token
         WHERE token.subject = revoke_subject.subject AND token.revoked_at IS NULL
@@ -574,19 +574,19 @@ BEGIN
     IF EXISTS (SELECT FROM pat.token
                WHERE token.subject = revoke_subject.subject AND token.revoked_at IS NULL
                    AND (revoke_subject.issued_before IS NULL OR token.issued_at < revoke_subject.issued_before)) THEN
-        RAISE EXCEPTION 'tokens of "%" are not revoked: something kept their rows from being written',
+        RAISE EXCEPTION 'tokens of "%" are not revoked: a trigger or rule on pat.token kept their rows from being written',
             revoke_subject.subject
             USING ERRCODE = 'triggered_action_exception',
-                HINT = 'Look for triggers and rules on pat.token that install.sql did not make: \d pat.token.';
+                HINT = 'Remove the triggers and rules on pat.token that are not from install.sql: see \d pat.token.';
     END IF;
     RETURN revoked;
 END
 $$;
 
--- Deletes tokens that expired or were revoked before a time, and returns how many. The edges learn of it from
--- tombstones, which are dropped when they are older than keep_tombstones: an edge that was away for longer takes a
--- snapshot. It deletes no more than at_most, because other changes wait while a transaction numbers its own: call it
--- again, in another transaction, until it returns 0.
+-- Deletes tokens that expired or were revoked before a time, and returns their number. Edges learn of the deletions
+-- from tombstones, which are dropped after keep_tombstones: an edge that was away for longer takes a snapshot. At most
+-- at_most tokens are deleted, as other changes wait while a transaction numbers its own: repeat the call, in a new
+-- transaction, until it returns 0.
 CREATE OR REPLACE FUNCTION pat.purge(before timestamptz, keep_tombstones interval DEFAULT '30 days',
     at_most integer DEFAULT 1000)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
@@ -597,18 +597,18 @@ DECLARE
     dropped bigint;
 BEGIN
     IF purge.before IS NULL OR purge.before > now() THEN
-        RAISE EXCEPTION 'only tokens that ended in the past can be purged'
+        RAISE EXCEPTION 'before must be a time in the past'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'For example pat.purge(now() - interval ''90 days'').';
     END IF;
     IF purge.keep_tombstones IS NULL OR purge.keep_tombstones < interval '0' OR purge.at_most IS NULL THEN
         RAISE EXCEPTION 'keep_tombstones must be an interval of 0 or more, and at_most a number'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'They are 30 days and 1000 if they are left out.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The defaults are 30 days and 1000.';
     END IF;
 
     ids := ARRAY(SELECT token.id FROM pat.token
                  WHERE token.expires_at < purge.before OR token.revoked_at < purge.before
                  ORDER BY token.id LIMIT purge.at_most FOR UPDATE SKIP LOCKED);
-    -- In the order in which pat.record_use() locks them.
+    -- Lock in the same order as pat.add_use().
     PERFORM FROM pat.token_use WHERE token_use.id = ANY (ids) ORDER BY token_use.id FOR UPDATE;
     DELETE FROM pat.token WHERE token.id = ANY (ids);
 
@@ -625,9 +625,10 @@ $$;
 -- For operators
 ---------------------------------------------------------------------------------------------------------------------
 
--- Numbers all changes that have no number, made with triggers off or with pat.notify = off, and returns how many they
--- are. It waits for who is changing one of them. One that can't be written as it is, because it got around the rules, is
--- an error that names it, and then none gets a number from this call. A sequence that fell behind catches up.
+-- Numbers all changes without a number, made with triggers off or with pat.notify = off, and returns how many there
+-- were. It waits for transactions that are changing these rows. If a row violates the rules, which it evaded with
+-- triggers off, the call fails with an error that names it, and numbers nothing. A sequence that fell behind catches
+-- up.
 CREATE OR REPLACE FUNCTION pat.number_changes()
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -636,7 +637,7 @@ DECLARE
     tombstones bytea[];
     found bytea;
 BEGIN
-    -- The rows before the clock, as all who change a token do.
+    -- Lock the rows before the clock, like every transaction that changes tokens.
     tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered ORDER BY token.digest FOR NO KEY UPDATE);
     tombstones := ARRAY(SELECT tombstone.digest FROM pat.tombstone WHERE seq IS NULL
                         ORDER BY tombstone.digest FOR NO KEY UPDATE);
@@ -651,18 +652,18 @@ BEGIN
                 PERFORM pat.number_token(found);
             END LOOP;
         EXCEPTION WHEN check_violation THEN
-            RAISE EXCEPTION 'the token "%" gets no number: %',
+            RAISE EXCEPTION 'the token "%" cannot be numbered: %',
                 (SELECT token.id FROM pat.token WHERE token.digest = found), SQLERRM
                 USING ERRCODE = 'check_violation',
-                    HINT = 'Correct it with UPDATE pat.token, or DELETE it, and call this again.';
+                    HINT = 'Correct or delete its row in pat.token, then call pat.number_changes() again.';
         END;
     END IF;
     RETURN cardinality(tokens) + cardinality(tombstones);
 END
 $$;
 
--- Has every edge take a snapshot, and returns the new epoch: after the tables were put back in any way that
--- pat.source() can't notice, after deletions with triggers off, or if an edge is suspected to be wrong.
+-- Makes every edge take a snapshot, and returns the new epoch. Call it after a restore that pat.source() cannot notice,
+-- after deletions with triggers off, or if an edge may be wrong.
 CREATE OR REPLACE FUNCTION pat.new_epoch()
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -676,9 +677,9 @@ BEGIN
 END
 $$;
 
--- Makes digests depend on a pepper from now on, which must be the one of the edges' stores. pat.issue() and
--- pat.rotate() then want it, and it is stored nowhere. Returns the id of the key. Not possible once there are tokens,
--- whose digests would be of another kind.
+-- Introduces a pepper, the same as in the edges' stores, and returns its key id. From then on, pat.issue() and
+-- pat.rotate() require the pepper, which is not stored. Not possible once there are tokens, whose digests would not
+-- match.
 CREATE OR REPLACE FUNCTION pat.use_pepper(pepper bytea)
 RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -688,9 +689,9 @@ BEGIN
     LOCK TABLE pat.token IN SHARE ROW EXCLUSIVE MODE;
     IF (SELECT key_id FROM pat.history) IS DISTINCT FROM wanted THEN
         IF EXISTS (SELECT FROM pat.token) THEN
-            RAISE EXCEPTION 'there are tokens that were made with another pepper, or without one'
+            RAISE EXCEPTION 'there are tokens with another pepper, or without one'
                 USING ERRCODE = 'object_not_in_prerequisite_state',
-                    HINT = 'A pepper can''t be changed: delete the tokens, or use another database.';
+                    HINT = 'The pepper of existing tokens cannot be changed: delete the tokens, or use another database.';
         END IF;
         UPDATE pat.history SET key_id = wanted;
     END IF;
@@ -699,10 +700,10 @@ END
 $$;
 
 ---------------------------------------------------------------------------------------------------------------------
--- Who may call what
+-- Privileges
 ---------------------------------------------------------------------------------------------------------------------
 
--- Functions are PUBLIC's when they are made. All is one transaction, so nobody has seen them before this.
+-- New functions are executable by PUBLIC. install.sql is one transaction, so nobody could call them before this.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pat FROM PUBLIC;
 
 GRANT EXECUTE ON FUNCTION

@@ -1,18 +1,18 @@
--- Installs the schema pat, or brings it up to date:
+-- Installs or updates the schema pat:
 --
 --     psql -d DATABASE -f scripts/postgres/install.sql
 --
--- as a superuser, or as a role with CREATEROLE that may CREATE in the database. Running it again does no harm.
+-- as a superuser, or as a role with CREATEROLE and CREATE on the database. It is safe to run it again.
 --
--- Everything is in the schema pat, and nothing needs an extension: managed servers offer different ones, and pgcrypto
--- may live in any schema. What the core has is enough: sha256(), and gen_random_uuid() for random bytes.
+-- Everything is in the schema pat. Extensions are not used, as managed servers offer different ones and pgcrypto may be
+-- in any schema; the core's sha256() and gen_random_uuid(), for random bytes, are enough.
 
 \set ON_ERROR_STOP on
 
 BEGIN;
 
 SET LOCAL client_min_messages = warning;
--- Waiting longer for somebody's transaction would hold up everybody who comes after us.
+-- A longer wait for another transaction would block all later ones.
 SET LOCAL lock_timeout = '10s';
 
 \ir roles.sql

@@ -1,4 +1,4 @@
--- The roles, none of which can log in. Grant them to the logins of the platform and of pat-sync:
+-- Roles without login. Grant them to the logins of the platform and of pat-sync:
 --
 --     GRANT pat_platform TO shop;
 --     GRANT pat_edge TO edge_fra1;
@@ -16,7 +16,7 @@ BEGIN
             USING ERRCODE = 'feature_not_supported', HINT = 'The schema pat needs PostgreSQL 13 or newer.';
     END IF;
     IF current_setting('server_encoding') <> 'UTF8' THEN
-        RAISE EXCEPTION 'the encoding of database "%" is %, and the edges need UTF8',
+        RAISE EXCEPTION 'the encoding of database "%" is %, but the edges need UTF8',
             current_database(), current_setting('server_encoding')
             USING ERRCODE = 'feature_not_supported', HINT = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0';
     END IF;
@@ -27,7 +27,7 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- Only a member can make something that belongs to pat_owner. A superuser is everybody's.
+    -- Only members of pat_owner can create objects that it owns; a superuser counts as one.
     IF NOT pg_has_role('pat_owner', 'USAGE') THEN
         EXECUTE format('GRANT pat_owner TO %I', current_user);
     END IF;

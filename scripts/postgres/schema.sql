@@ -48,9 +48,9 @@ SET LOCAL ROLE pat_owner;
 REVOKE ALL ON SCHEMA pat FROM PUBLIC;
 GRANT USAGE ON SCHEMA pat TO pat_edge, pat_platform;
 
--- Says what is wrong with a token that an edge would reject: the rules are those of docs/store-format.md. One function
--- instead of a constraint for each rule, because it can give a hint, and because it is evaluated for every row that
--- gets its number. Its strings with a backslash are E'…', which standard_conforming_strings does not change.
+-- Raises an error for a token that an edge would reject, by the rules in docs/store-format.md. One function instead of
+-- a constraint for each rule, as it can give hints and is evaluated for every row that gets its number. Strings with a
+-- backslash are E'…', which does not depend on standard_conforming_strings.
 CREATE OR REPLACE FUNCTION pat.check_token(digest bytea, id text, subject text, name text, scopes text[], cidrs cidr[],
     issued_at timestamptz, not_before timestamptz, expires_at timestamptz, revoked_at timestamptz, claims jsonb)
 RETURNS boolean LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
@@ -64,49 +64,49 @@ DECLARE
     hint text;
 BEGIN
     IF octet_length(digest) <> 32 THEN
-        problem := 'a digest has 32 bytes';
+        problem := 'a digest must have 32 bytes';
         hint := 'It is SHA-256 of the token, or HMAC-SHA-256 with the pepper as the key.';
     ELSIF id COLLATE "C" !~ '^[A-Za-z0-9._:@-]{1,64}$' THEN
-        problem := 'an id has 1 to 64 letters, digits and any of ._:@-';
+        problem := 'an id must have 1 to 64 letters, digits and any of ._:@-';
     ELSIF octet_length(subject) NOT BETWEEN 1 AND 255 OR subject COLLATE "C" ~ control THEN
-        problem := 'a subject has 1 to 255 bytes, and no control characters';
+        problem := 'a subject must have 1 to 255 bytes, and no control characters';
     ELSIF octet_length(name) > 255 OR name COLLATE "C" ~ control THEN
-        problem := 'a name has at most 255 bytes, and no control characters';
+        problem := 'a name must have at most 255 bytes, and no control characters';
     ELSIF cardinality(scopes) > 0
         AND (array_ndims(scopes) <> 1
              OR scope_list !~ E'^[\\u0021\\u0023-\\u005b\\u005d-\\u007e]+( [\\u0021\\u0023-\\u005b\\u005d-\\u007e]+)*$'
              OR cardinality(string_to_array(scope_list, ' ')) <> cardinality(scopes)) THEN
-        problem := 'a scope has one or more printable ASCII characters, and no space, quotation mark or backslash';
-        hint := 'One element for each scope: ARRAY[''read'', ''write''].';
+        problem := 'a scope must have one or more printable ASCII characters, and no space, quotation mark or backslash';
+        hint := 'Use one element for each scope: ARRAY[''read'', ''write''].';
     ELSIF cardinality(cidrs) > 0 AND (array_ndims(cidrs) <> 1 OR array_position(cidrs, NULL) IS NOT NULL) THEN
-        problem := 'address ranges are a list without NULL';
+        problem := 'cidrs must be a one-dimensional array without NULL';
     ELSIF least(issued_at, not_before, expires_at, revoked_at) < '1970-01-01 00:00:01+00'
         OR greatest(issued_at, not_before, expires_at, revoked_at) > '9999-12-31 23:59:59+00' THEN
-        problem := 'a time is later than 1970-01-01 00:00:00 and at most in the year 9999, UTC';
-        hint := 'For no limit, make it NULL.';
+        problem := 'a time must be later than 1970-01-01 00:00:00, and not later than the year 9999, UTC';
+        hint := 'For no limit, set it to NULL.';
     ELSIF jsonb_typeof(claims) <> 'object' THEN
-        problem := 'claims are a JSON object';
+        problem := 'claims must be a JSON object';
         hint := 'For example {"plan": "pro"}.';
     END IF;
 
     IF problem IS NULL AND claims <> '{}' THEN
         FOR claim IN SELECT key, value, jsonb_typeof(value) AS type, value #>> '{}' AS text FROM jsonb_each(claims) LOOP
             IF claim.key COLLATE "C" !~ '^[a-z0-9_]{1,64}$' THEN
-                problem := 'the name of a claim has 1 to 64 lower-case letters, digits and _';
+                problem := 'the name of a claim must have 1 to 64 lower-case letters, digits and _';
             ELSIF claim.type <> 'string' OR claim.text COLLATE "C" ~ control THEN
-                problem := 'the value of a claim is a string without control characters';
+                problem := 'the value of a claim must be a string without control characters';
             END IF;
             length := length + 3 + octet_length(claim.key) + coalesce(octet_length(claim.text), 0);
         END LOOP;
     END IF;
 
     IF problem IS NULL AND cardinality(cidrs) > 0 THEN
-        -- The edges store an IPv4-mapped range as the IPv4 range it stands for.
+        -- Edges store an IPv4-mapped range as an IPv4 range.
         length := length + (SELECT sum(CASE WHEN family(range) = 4 OR range <<= '::ffff:0:0/96' THEN 6 ELSE 18 END)
                             FROM unnest(cidrs) AS range);
     END IF;
     IF problem IS NULL AND length > 4096 THEN
-        problem := format('a token takes at most 4096 bytes at the edges, and this one takes %s', length);
+        problem := format('a token can take at most 4096 bytes at the edges, and this one takes %s', length);
         hint := 'Shorten its claims, scopes or address ranges.';
     END IF;
 
@@ -119,9 +119,9 @@ BEGIN
 END
 $$;
 
--- Says what is wrong with a new token, or with what an old one is to become. It is no part of the constraint: a row that
--- was good once can always be revoked, deleted and numbered. INSERT … ON CONFLICT (digest) DO UPDATE may do that, too, and
--- comes with the row as it is.
+-- Raises an error for invalid values in a new token or in an update. Not a part of the constraint, so that a row that
+-- was valid once can always be revoked, deleted and numbered; also by INSERT … ON CONFLICT (digest) DO UPDATE, which
+-- passes the row unchanged.
 CREATE OR REPLACE FUNCTION pat.check_new(subject text, scopes text[], claims jsonb, digest bytea DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -135,15 +135,15 @@ BEGIN
     END IF;
     IF check_new.subject COLLATE "C" ~ '^ | $' THEN
         problem := format('the subject "%s" begins or ends with a blank', check_new.subject);
-        hint := 'Upstreams get it without the blank, as another subject: leave the blank out.';
+        hint := 'Remove the blank: upstreams would receive the subject without it, as another subject.';
     ELSIF bad IS NOT NULL THEN
         problem := format('the value of the claim "%s" begins or ends with a blank', bad);
-        hint := 'Upstreams get it without the blank: leave it out.';
+        hint := 'Remove the blank: upstreams would receive the value without it.';
     ELSE
         bad := (SELECT scope FROM unnest(scopes) AS scope WHERE scope COLLATE "C" ~ ',|^{|^[^{]*}$' LIMIT 1);
         IF bad IS NOT NULL THEN
             problem := format('the scope "%s" looks like a list of scopes', bad);
-            hint := format('One element for each scope: ARRAY[%s].', (
+            hint := format('Use one element for each scope: ARRAY[%s].', (
                 SELECT string_agg(quote_literal(part), ', ') FROM unnest(string_to_array(btrim(bad, '{}'), ',')) AS part));
         END IF;
     END IF;
@@ -158,8 +158,8 @@ BEGIN
 END
 $$;
 
--- A part of each hash that another database does not have, so that a row which is brought from there together with its
--- number and hash is found. Of the schema, and not of a table: a generated column can't look into one.
+-- A salt for the hashes, so that a row copied from another database together with its number and hash is detected. A
+-- function, as a generated column cannot read a table.
 DO $$
 BEGIN
     IF to_regprocedure('pat.salt()') IS NULL THEN
@@ -169,10 +169,10 @@ BEGIN
 END
 $$;
 
--- What the numbering knows a token by: SHA-256 of all that an edge gets, line by line, and of the number. Nothing in a
--- row has a control character. Each value is written in a way that no setting and no version changes: times as the
--- eight bytes of microseconds that PostgreSQL sends (in hex, "-" for NULL), addresses and JSON as their types print
--- them. To change this text means to number all tokens anew.
+-- The hash of a token at its numbering: SHA-256 of everything that an edge receives, one value per line, and of the
+-- number. No value contains a control character. The text depends on no setting and no version: times are the eight
+-- bytes of timestamptz_send() (in hex, "-" for NULL), addresses and JSON the output of their types. If this text
+-- changes, all tokens must be numbered again.
 CREATE OR REPLACE FUNCTION pat.content_hash(digest bytea, id text, subject text, name text, scopes text[],
     cidrs cidr[], issued_at timestamptz, not_before timestamptz, expires_at timestamptz, revoked_at timestamptz,
     claims jsonb, seq bigint)
@@ -193,34 +193,34 @@ $$;
 
 CREATE SEQUENCE IF NOT EXISTS pat.seq AS bigint NO CYCLE;
 
--- The highest number that was given. A sequence, so that SERIALIZABLE can see that pat.seq fell behind it: to read the
--- tables would count as a conflict with every other writer, and would show them as they were. What it does not see: a
--- restore that put this one back as well. The next look of an edge, or a change of another isolation level, finds that,
--- unless SERIALIZABLE has given all numbers until then that were given before.
+-- The highest number given. A sequence, so that SERIALIZABLE transactions notice if pat.seq fell behind it: reading the
+-- tables would conflict with every other writer, and show an old state. They do not notice a restore that set this
+-- sequence back as well. The next look of an edge, or a change at another isolation level, does, unless SERIALIZABLE
+-- transactions have given all the lost numbers again by then.
 CREATE SEQUENCE IF NOT EXISTS pat.highest AS bigint MINVALUE 0 START 0 NO CYCLE;
 
--- A part of the epoch: another one each time that pat.seq is found behind and set, 0 before that. A sequence, because
--- what is set in pat.seq stays when the transaction is rolled back, and so must the epoch that tells of it. By chance,
--- and not one after another: a restore, or a crash, may put an old one back.
+-- A part of the epoch: 0, then a new random value each time that pat.seq has fallen behind and is set. A sequence, as
+-- setting pat.seq survives a rollback, and so must the new epoch. Random instead of consecutive, as a restore or a
+-- crash may bring back an old value.
 CREATE SEQUENCE IF NOT EXISTS pat.catch_ups AS bigint MINVALUE 0 START 0 NO CYCLE;
 
--- The lock. It has no rows, so that nobody else has a reason to lock it.
+-- The lock. Empty, so that nobody else has a reason to lock it.
 CREATE TABLE IF NOT EXISTS pat.clock ();
 
--- Who makes a token holds the row of its subject FOR SHARE, and pat.revoke_subject() holds it FOR UPDATE: see
--- pat.lock_subject(). Rows, and not advisory locks, because only this schema can lock them. They are never updated, so
--- that REPEATABLE READ can wait for them.
+-- Locks for subjects: creating a token takes FOR SHARE, pat.revoke_subject() takes FOR UPDATE, see pat.lock_subject().
+-- Rows instead of advisory locks, as only this schema can lock them. They are never updated, so that REPEATABLE READ
+-- can wait for them.
 CREATE TABLE IF NOT EXISTS pat.subject_lock (bucket integer PRIMARY KEY);
 
 INSERT INTO pat.subject_lock SELECT generate_series(0, 255) ON CONFLICT DO NOTHING;
 
--- What belongs to the database as a whole: one row.
+-- The state of the database as a whole, in one row.
 CREATE TABLE IF NOT EXISTS pat.history (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    epoch    text NOT NULL,                           -- a part of the epoch that the edges see: see pat.source()
+    epoch    text NOT NULL,                           -- a part of the epoch for edges: see pat.source()
     timeline text NOT NULL,                           -- of PostgreSQL, as of the last change
-    horizon  bigint NOT NULL DEFAULT 0,               -- the highest number of a tombstone that was dropped
-    key_id   bytea CHECK (octet_length(key_id) = 8)   -- NULL: digests are made without a pepper
+    horizon  bigint NOT NULL DEFAULT 0,               -- the highest number of a dropped tombstone
+    key_id   bytea CHECK (octet_length(key_id) = 8)   -- NULL: digests without a pepper
 );
 
 CREATE TABLE IF NOT EXISTS pat.token (
@@ -229,16 +229,16 @@ CREATE TABLE IF NOT EXISTS pat.token (
     subject     text COLLATE "C" NOT NULL,
     name        text NOT NULL DEFAULT '',
     scopes      text[] NOT NULL DEFAULT '{}',
-    cidrs       cidr[] NOT NULL DEFAULT '{}',         -- empty: it may be used from every address
+    cidrs       cidr[] NOT NULL DEFAULT '{}',         -- empty: every address
     issued_at   timestamptz NOT NULL DEFAULT now(),
     not_before  timestamptz,
     expires_at  timestamptz,                          -- NULL: never
     revoked_at  timestamptz,
     claims      jsonb NOT NULL DEFAULT '{}',
-    replaced_by text COLLATE "C",                     -- the id that pat.rotate() gave; no matter of the edges
+    replaced_by text COLLATE "C",                     -- the id given by pat.rotate(); not sent to edges
     seq         bigint,                               -- NULL until the change has a number
-    numbered_hash   bytea,                            -- pat.content_hash() as of when it got the number
-    numbered_digest bytea,                            -- and its digest then: an edge may still have it under that
+    numbered_hash   bytea,                            -- pat.content_hash() when it got the number
+    numbered_digest bytea,                            -- its digest then, which edges may still have
     is_numbered boolean NOT NULL GENERATED ALWAYS AS (
         seq IS NOT NULL AND numbered_hash IS NOT DISTINCT FROM pat.content_hash(
             digest, id, subject, name, scopes, cidrs, issued_at, not_before, expires_at, revoked_at, claims, seq)) STORED,
@@ -246,9 +246,9 @@ CREATE TABLE IF NOT EXISTS pat.token (
                                                   expires_at, revoked_at, claims))
 );
 
--- Of an earlier version: what has a number is taken as it is, for nobody can tell what the numbering saw. It may have been
--- changed with triggers off since, as a revocation that no edge knows of. So each edge takes a snapshot. The table is
--- written anew, twice, and all who want to read or write it wait for that.
+-- Migration from a version without hashes. Rows with a number are taken as they are, though they may have been changed
+-- with triggers off since, perhaps by a revocation that no edge knows. So each edge takes a snapshot. The table is
+-- rewritten twice, and blocked for reading and writing during that time.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pat.token'::regclass AND attname = 'is_numbered') THEN
@@ -274,14 +274,14 @@ BEGIN
 END
 $$;
 
--- What was deleted, for edges that still have it.
+-- Deleted tokens, for edges that still have them.
 CREATE TABLE IF NOT EXISTS pat.tombstone (
     digest     bytea PRIMARY KEY,
     deleted_at timestamptz NOT NULL DEFAULT now(),
     seq        bigint
 );
 
--- A table of its own, so that recording use does not touch the token: no change for the edges, no lock in the way.
+-- Separate from pat.token, so that recording use neither changes the token for edges nor locks its row.
 CREATE TABLE IF NOT EXISTS pat.token_use (
     id             text COLLATE "C" PRIMARY KEY,
     last_used_at   timestamptz NOT NULL,
@@ -289,30 +289,30 @@ CREATE TABLE IF NOT EXISTS pat.token_use (
     uses           bigint NOT NULL
 ) WITH (fillfactor = 70);
 
--- A report of use on its way into the two tables around this one, until the end of its transaction: so no row of these
--- is locked for longer than a commit takes, however long an edge keeps its transaction open.
+-- A batch of uses until the end of its transaction, when it is added to pat.token_use and pat.edge: so their rows are
+-- locked only during the commit, however long an edge keeps its transaction open.
 CREATE TABLE IF NOT EXISTS pat.use_report (
     id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     login name NOT NULL,
     edge  text COLLATE "C" NOT NULL CHECK (octet_length(edge) BETWEEN 1 AND 255),
     batch bigint NOT NULL,
-    ids       text[] NOT NULL,          -- these four: one element for each token
+    ids       text[] NOT NULL,          -- these four arrays have one element per token
     used_at   timestamptz[] NOT NULL,
     used_from inet[] NOT NULL,
     times     bigint[] NOT NULL
 );
 
--- What edges want done at the end of their transactions, which is to number what was found.
+-- Requests of edges to number changes at the end of their transactions.
 CREATE TABLE IF NOT EXISTS pat.request (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
 
--- What is put off until the transaction commits, and one row without a key that stands for all of it. No transaction
--- leaves any behind: see pat.at_commit().
+-- Work postponed until the transaction commits, and one row without a key that triggers all of it. Empty after each
+-- transaction: see pat.at_commit().
 CREATE TABLE IF NOT EXISTS pat.early (relation text, key text);
 
--- Has no rows: see pat.is_early().
+-- Always empty: see pat.is_early().
 CREATE TABLE IF NOT EXISTS pat.probe (name text);
 
--- How far each edge has reported use, by the login that it uses: no other login has a say in that.
+-- The last batch of each edge. Keyed by login, so that other logins cannot interfere.
 CREATE TABLE IF NOT EXISTS pat.edge (
     login       name NOT NULL,
     name        text COLLATE "C" NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 255),
@@ -325,7 +325,7 @@ INSERT INTO pat.history (epoch, timeline)
 VALUES (left(replace(gen_random_uuid()::text, '-', ''), 12), left(pg_walfile_name(pg_current_wal_lsn()), 8))
 ON CONFLICT DO NOTHING;
 
--- The highest number that is visible in the caller's snapshot.
+-- The highest number visible in the caller's snapshot.
 CREATE OR REPLACE FUNCTION pat.position()
 RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -335,7 +335,7 @@ BEGIN
 END
 $$;
 
--- Of an earlier version.
+-- The signature in earlier versions.
 DROP FUNCTION IF EXISTS pat.catch_up();
 
 DO $$
@@ -346,8 +346,8 @@ BEGIN
 END
 $$;
 
--- Holds the subject until the end of the transaction: shared with others who make tokens of it, or alone. 256 rows are
--- for all subjects, so that now and then one waits for another.
+-- Locks the subject until the end of the transaction, shared or alone. All subjects share 256 rows, so different
+-- subjects sometimes wait for each other.
 CREATE OR REPLACE FUNCTION pat.lock_subject(subject text, alone boolean)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -362,9 +362,9 @@ BEGIN
 END
 $$;
 
--- A change begins: its row has no number until the end of the transaction. The numbering itself is an update, too.
--- What logical replication brings has the number that it has elsewhere, which is not for here, and was taken there: to
--- refuse a row of before would stop all that follows it.
+-- Removes the number of a changed row, which gets a new one at the end of the transaction; the numbering is an update,
+-- too. A row from logical replication has the publisher's number, which does not apply here. It is not checked, as
+-- refusing it would stop the replication.
 CREATE OR REPLACE FUNCTION pat.before_token()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -398,9 +398,9 @@ BEGIN
         PERFORM pat.lock_subject(NEW.subject, false);
     END IF;
     IF NEW.digest <> OLD.digest OR NEW.id <> OLD.id THEN
-        RAISE EXCEPTION 'the digest and the id of a token can''t be changed'
+        RAISE EXCEPTION 'the digest and the id of a token cannot be changed'
             USING ERRCODE = 'integrity_constraint_violation',
-                HINT = 'Issue another token, and revoke or delete this one.';
+                HINT = 'Issue a new token, and revoke or delete this one.';
     END IF;
     IF (NEW.subject, NEW.name, NEW.scopes, NEW.cidrs, NEW.issued_at, NEW.not_before, NEW.expires_at, NEW.revoked_at,
         NEW.claims)
@@ -438,8 +438,8 @@ BEGIN
 END
 $$;
 
--- Whether the triggers of this name fire because of SET CONSTRAINTS … IMMEDIATE, and not because the transaction commits.
--- What tells is another trigger of that name, which fires at once or not at all.
+-- Whether the triggers of this name fire because of SET CONSTRAINTS … IMMEDIATE instead of the commit. Tested with
+-- another trigger of that name, on pat.probe, which fires immediately or not at all.
 CREATE OR REPLACE FUNCTION pat.is_early(name text)
 RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
 AS $$
@@ -454,7 +454,7 @@ EXCEPTION
 END
 $$;
 
--- An edge must not act on what a crash can still undo.
+-- Overrides synchronous_commit = off: an edge must not act on changes that a crash can undo.
 CREATE OR REPLACE FUNCTION pat.make_durable()
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -465,7 +465,7 @@ BEGIN
 END
 $$;
 
--- The last number that was given.
+-- The last number given.
 CREATE OR REPLACE FUNCTION pat.last_number()
 RETURNS bigint LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -474,7 +474,7 @@ BEGIN
 END
 $$;
 
--- Only for who holds the clock.
+-- The caller must hold the lock on pat.clock.
 CREATE OR REPLACE FUNCTION pat.next_number()
 RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -483,9 +483,9 @@ BEGIN
 END
 $$;
 
--- Logical replication and partial restores leave the sequence behind. Numbers may have been given since that edges have
--- passed by already, so each takes a snapshot. The epoch is set first: who sees the sequence as it is now sees the new
--- epoch, too.
+-- Sets the sequence if it is behind, as after logical replication or a partial restore. Edges may already have passed
+-- the numbers given since, so each takes a snapshot. The epoch is set first, so that a session that sees the sequence
+-- also sees the new epoch.
 CREATE OR REPLACE FUNCTION pat.catch_up(reads_tables boolean)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -504,27 +504,27 @@ BEGIN
 END
 $$;
 
--- What is to be done once in a transaction before it numbers changes.
+-- Called in a transaction before it numbers changes.
 CREATE OR REPLACE FUNCTION pat.begin_numbering()
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
     timeline_now text;
 BEGIN
-    -- A transaction that gives numbers can't be prepared, for it would hold the clock until COMMIT PREPARED. PostgreSQL
-    -- refuses it because of the NOTIFY below; this is for the hint, where the statement can be told from its text.
+    -- A transaction that gives numbers must not be prepared, as it would hold the lock until COMMIT PREPARED.
+    -- PostgreSQL refuses that because of the NOTIFY below; this adds a hint if the statement is recognizable.
     IF current_query() ~* E'^(\\s|/\\*([^*]|\\*[^/])*\\*/|--[^\\n]*\\n)*prepare\\s+transaction\\s[^;]*;?\\s*$' THEN
-        RAISE EXCEPTION 'a transaction that has changed tokens can''t be prepared as long as it notifies the edges'
+        RAISE EXCEPTION 'a transaction that has changed tokens cannot be prepared while it notifies the edges'
             USING ERRCODE = 'feature_not_supported',
                 HINT = 'SET LOCAL pat.notify = off, or ALTER ROLE … SET pat.notify = off: the edges then find the'
-                    ' change when they look next, at most a second after COMMIT PREPARED.';
+                    ' change at their next look, at most a second after COMMIT PREPARED.';
     END IF;
 
     LOCK TABLE pat.clock IN EXCLUSIVE MODE;
 
     PERFORM pat.catch_up(reads_tables => current_setting('transaction_isolation') <> 'serializable');
 
-    -- The first change after a standby has become the primary: see pat.source().
+    -- Record the timeline with the first change after a promotion: see pat.source().
     timeline_now := left(pg_walfile_name(pg_current_wal_lsn()), 8);
     IF timeline_now <> (SELECT timeline FROM pat.history) THEN
         UPDATE pat.history SET timeline = timeline_now;
@@ -532,13 +532,13 @@ BEGIN
 
     PERFORM pat.make_durable();
 
-    -- Always the same payload: PostgreSQL sends it once for each transaction.
+    -- The payload is constant, so that PostgreSQL sends one notification per transaction.
     PERFORM pg_notify('pat_changes', '');
 END
 $$;
 
--- Gives the token a number if it needs one: a row that was changed twice has its number already, one that was deleted
--- again is not there. If its digest was changed, with triggers off, the edges are told to forget the old one.
+-- Gives the token a number, unless it has one already, as after two changes in a transaction, or was deleted again. If
+-- its digest was changed with triggers off, edges are told to delete the old one.
 CREATE OR REPLACE FUNCTION pat.number_token(digest bytea)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -573,10 +573,9 @@ BEGIN
 END
 $$;
 
--- Numbers some of what has no number. A row that can't be written as it is, because it got around the rules, is left for
--- pat.number_changes() to tell of. If there are such rows, a second turn begins at a place that chance chooses: so
--- however many come first in order, they keep nothing behind them from its number for good. A turn ends after some
--- failures, for the clock is held meanwhile.
+-- Numbers some of the changes without a number. A row that violates the rules, which it evaded with triggers off, is
+-- left for pat.number_changes() to report. If there are such rows, a second turn starts at a random digest, so that
+-- they cannot block the rows behind them for good. A turn ends after some failures, as pat.clock is locked meanwhile.
 CREATE OR REPLACE FUNCTION pat.number_some()
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp SET exit_on_error = off
 AS $$
@@ -591,15 +590,15 @@ BEGIN
     tombstones := ARRAY(SELECT tombstone.digest FROM pat.tombstone WHERE seq IS NULL
                         ORDER BY tombstone.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
     FOR turn IN 1..2 LOOP
-        -- The rows before the clock, as all who change a token do; in the second turn, too, nothing is waited for. What
-        -- somebody else is changing is left to them, or to the next look.
+        -- Lock the rows before the clock, like every transaction that changes tokens; the second turn does not wait
+        -- either. Skip rows that another transaction is changing.
         tokens := ARRAY(SELECT token.digest FROM pat.token WHERE NOT is_numbered AND token.digest >= start
                         ORDER BY token.digest LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED);
         IF turn = 1 THEN
             IF cardinality(tokens) + cardinality(tombstones) = 0 AND pat.last_number() >= pat.position() THEN
                 RETURN;
             END IF;
-            -- Whatever pat.notify is: its NOTIFY is what keeps an edge from preparing this transaction.
+            -- Ignore pat.notify: the NOTIFY prevents an edge from preparing this transaction.
             PERFORM pat.begin_numbering();
             PERFORM pat.catch_up(true);
             FOREACH digest IN ARRAY tombstones LOOP
@@ -613,7 +612,7 @@ BEGIN
                 PERFORM pat.number_token(digest);
             EXCEPTION WHEN OTHERS THEN
                 IF failures = 0 THEN
-                    RAISE WARNING 'the token with the digest % gets no number: %', encode(digest, 'hex'), SQLERRM;
+                    RAISE WARNING 'the token with the digest % cannot be numbered: %', encode(digest, 'hex'), SQLERRM;
                 END IF;
                 failures := failures + 1;
             END;
@@ -629,12 +628,12 @@ CREATE OR REPLACE FUNCTION pat.refuse_truncate()
 RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
 BEGIN
-    RAISE EXCEPTION 'pat.% can''t be truncated: the edges would not learn of it', TG_TABLE_NAME
+    RAISE EXCEPTION 'pat.% cannot be truncated, as the edges would not notice', TG_TABLE_NAME
         USING ERRCODE = 'feature_not_supported', HINT = 'Use DELETE FROM pat.token, or pat.purge().';
 END
 $$;
 
--- Adds a report of use to what is known.
+-- Adds a batch of uses to pat.token_use and pat.edge.
 CREATE OR REPLACE FUNCTION pat.add_use(report bigint)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -646,9 +645,9 @@ DECLARE
 BEGIN
     DELETE FROM pat.use_report WHERE id = add_use.report RETURNING * INTO STRICT new;
 
-    -- The edge forgets what it has reported, so a crash must not undo it.
+    -- A crash must not undo the batch, which nginx then discards.
     PERFORM pat.make_durable();
-    -- Nobody listens. It is so that nobody can prepare this transaction and keep the rows below locked.
+    -- Without listeners. Prevents PREPARE TRANSACTION, which would keep the rows below locked.
     PERFORM pg_notify('pat_use', '');
 
     INSERT INTO pat.edge AS known (login, name, batch, reported_at) VALUES (new.login, new.edge, new.batch, now())
@@ -664,7 +663,7 @@ BEGIN
             ORDER BY reported_at DESC, name <> new.edge, name OFFSET most_edges);
     END IF;
 
-    -- In the order of ids, so that two edges never wait for each other.
+    -- Ordered by id, to avoid deadlocks between edges.
     INSERT INTO pat.token_use AS known (id, last_used_at, last_used_from, uses)
         SELECT * FROM unnest(new.ids, new.used_at, new.used_from, new.times) AS used (id, at, used_from, times)
         WHERE EXISTS (SELECT FROM pat.token WHERE token.id = used.id)
@@ -677,8 +676,8 @@ BEGIN
 END
 $$;
 
--- What comes with the commit of a transaction that changed a row of this table. With pat.notify = off, a change gets no
--- number until it is found: that is for transactions that are to be prepared, which must not hold the clock.
+-- The work for a changed row when its transaction commits. With pat.notify = off, a change gets no number until an edge
+-- finds it: for prepared transactions, which must not lock pat.clock.
 CREATE OR REPLACE FUNCTION pat.finish(relation text, key text)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -701,16 +700,16 @@ BEGIN
 END
 $$;
 
--- Runs when the transaction commits, once for each row. If SET CONSTRAINTS has it run earlier, all is put off: who holds
--- pat.clock must be about to commit, and nobody must be able to change synchronous_commit after it.
+-- Runs at the commit, once for each row. If SET CONSTRAINTS fires it earlier, the work is postponed: pat.clock must
+-- only be locked right before the commit, and synchronous_commit must not be changed afterwards.
 CREATE OR REPLACE FUNCTION pat.at_commit()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 DECLARE
     key text;
 BEGIN
-    -- If this transaction gave the last number that there is, all is done that comes before. SERIALIZABLE does not look:
-    -- that would count as a conflict with every other writer.
+    -- If this transaction gave the last number, pat.begin_numbering() is done. SERIALIZABLE does not look, as reading
+    -- would conflict with every other writer.
     IF TG_TABLE_NAME = 'token' THEN
         IF current_setting('transaction_isolation') <> 'serializable' AND EXISTS (
             SELECT FROM pat.token
@@ -744,8 +743,8 @@ BEGIN
 END
 $$;
 
--- Runs once for all that was put off. It has another name, so that it can put itself off while those above keep seeing
--- what SET CONSTRAINTS has said to them.
+-- Runs once for all postponed work. Its name differs from at_commit, so that it can defer itself without changing the
+-- state of the other triggers, which they need to see.
 CREATE OR REPLACE FUNCTION pat.after_early()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
@@ -765,7 +764,7 @@ BEGIN
 END
 $$;
 
--- The triggers as they must be, in the words in which PostgreSQL tells them: pat.source() compares.
+-- The required triggers, as formatted by pg_get_triggerdef(), for comparison by pat.source().
 CREATE OR REPLACE FUNCTION pat.wanted_triggers()
 RETURNS TABLE (relation text, name text, definition text)
 LANGUAGE sql STABLE
@@ -800,7 +799,7 @@ AS $$
             ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.at_commit()')
 $$;
 
--- Those that are not as they must be. What PostgreSQL tells depends on the search path.
+-- The triggers that differ from the above. The output of pg_get_triggerdef() depends on the search path.
 CREATE OR REPLACE FUNCTION pat.wrong_triggers()
 RETURNS TABLE (relation text, name text, definition text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off
@@ -814,10 +813,10 @@ BEGIN
 END
 $$;
 
--- Only what is missing: looking at the table, even CREATE INDEX IF NOT EXISTS waits for all who write.
+-- Create only what is missing: even CREATE INDEX IF NOT EXISTS waits for all writers.
 --
--- The indexes on seq are partial, and not only because rows begin without a number: a column of a plain unique index is
--- part of a key, and an update of it waits for everybody who holds FOR KEY SHARE on the row.
+-- The indexes on seq are partial not only because new rows have no number: a column of a plain unique index counts as a
+-- key, and updating it waits for every FOR KEY SHARE lock on the row.
 DO $$
 DECLARE
     wanted record;
@@ -843,13 +842,13 @@ BEGIN
         EXECUTE format('ALTER TABLE pat.%I ENABLE ALWAYS TRIGGER %I', wanted.relation, wanted.name);
     END LOOP;
     IF EXISTS (SELECT FROM pat.wrong_triggers()) THEN
-        RAISE EXCEPTION 'this version of PostgreSQL tells triggers in other words than pat.wanted_triggers() knows'
+        RAISE EXCEPTION 'this version of PostgreSQL formats trigger definitions differently than pat.wanted_triggers()'
             USING ERRCODE = 'feature_not_supported', HINT = 'Please report it.';
     END IF;
 END
 $$;
 
--- Tokens of before pat.check_new(). They stay, and can be revoked, deleted and numbered.
+-- Warn of tokens that pat.check_new() would refuse. They stay, and can be revoked, deleted and numbered.
 DO $$
 DECLARE
     most_named CONSTANT integer := 100;
@@ -862,15 +861,15 @@ BEGIN
              OR (claims <> '{}' AND EXISTS (SELECT FROM jsonb_each_text(claims) WHERE value COLLATE "C" ~ '^ | $'))
          ) AS odd;
     IF found > 0 THEN
-        RAISE WARNING 'tokens: %, whose subject, or the value of a claim, begins or ends with a blank: %', found,
+        RAISE WARNING '% tokens have a subject or a claim that begins or ends with a blank: %', found,
             ids || CASE WHEN found > most_named THEN ', …' ELSE '' END
-            USING HINT = 'The edges refuse them, those with such a claim as soon as they get them again, with a snapshot at'
-                ' the latest. Issue others in their place, then revoke each of these: SELECT pat.revoke(id).';
+            USING HINT = 'Edges refuse them; those with such a claim as soon as they receive them again, at the latest with'
+                ' a snapshot. Issue replacements, then revoke each of these tokens: SELECT pat.revoke(id).';
     END IF;
 END
 $$;
 
--- For the platform's pages. Of a digest it shows nothing.
+-- For the platform's pages. Does not show digests.
 CREATE OR REPLACE VIEW pat.tokens AS
     SELECT token.id, subject, name, scopes, cidrs, claims, issued_at, not_before, expires_at, revoked_at, replaced_by,
            CASE WHEN revoked_at IS NOT NULL THEN 'revoked'

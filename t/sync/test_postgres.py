@@ -233,7 +233,7 @@ def test_a_role_that_may_create_roles_can_install() -> None:
 def test_a_database_of_another_encoding_is_refused(server: PostgreSQL) -> None:
     server.psql("CREATE DATABASE pat_latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
-        with pytest.raises(RuntimeError, match="LATIN1, and the edges need UTF8"):
+        with pytest.raises(RuntimeError, match="LATIN1, but the edges need UTF8"):
             server.install("pat_latin1")
     finally:
         server.psql("DROP DATABASE pat_latin1")
@@ -312,16 +312,16 @@ def test_peppers_of_every_length_give_the_hmac_of_rfc_2104(owner: Connection, le
 
 
 def test_another_pepper_is_refused(owner: Connection, shop: Connection) -> None:
-    with pytest.raises(errors.InvalidParameterValue, match="without a pepper"):
+    with pytest.raises(errors.InvalidParameterValue, match="do not use a pepper"):
         issue(shop, pepper=PEPPER)
     for bad in (bytes(31), bytes(65), None):
         with pytest.raises(errors.InvalidParameterValue, match="32 to 64 bytes"):
             owner.execute("SELECT pat.use_pepper(%s)", (bad,))
 
     owner.execute("SELECT pat.use_pepper(%s)", (PEPPER,))
-    with pytest.raises(errors.InvalidParameterValue, match="with a pepper"):
+    with pytest.raises(errors.InvalidParameterValue, match="require a pepper"):
         issue(shop)
-    with pytest.raises(errors.InvalidParameterValue, match="not the pepper"):
+    with pytest.raises(errors.InvalidParameterValue, match="use another pepper"):
         issue(shop, pepper=PEPPER[::-1])
     issue(shop, digest=bytes(32))
 
@@ -342,7 +342,7 @@ def test_a_token_is_not_made_while_a_pepper_is_being_introduced(
     database: Database, owner: Connection, shop: Connection
 ) -> None:
     def late() -> None:
-        with pytest.raises(errors.InvalidParameterValue, match="with a pepper"):
+        with pytest.raises(errors.InvalidParameterValue, match="require a pepper"):
             issue(shop)
 
     with database.connect(autocommit=False) as operator:
@@ -372,9 +372,9 @@ def test_ninety_days_unless_said_otherwise(shop: Connection) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"subject": ""}, "a subject has 1 to 255 bytes"),
-        ({"name": "a\nb"}, "a name has at most"),
-        ({"scopes": ["read write"]}, "a scope has"),
+        ({"subject": ""}, "a subject must have 1 to 255 bytes"),
+        ({"name": "a\nb"}, "a name must have at most"),
+        ({"scopes": ["read write"]}, "a scope must have"),
         ({"scopes": ["read:api,write:csv"]}, "looks like a list of scopes"),
         ({"scopes": ["{read:api", "write:csv}"]}, "looks like a list of scopes"),
         ({"scopes": ["a", "{read:api,write:csv}"]}, "looks like a list of scopes"),
@@ -383,12 +383,12 @@ def test_ninety_days_unless_said_otherwise(shop: Connection) -> None:
         ({"claims": Jsonb({"a": "", "plan": "pro "})}, 'claim "plan" begins or ends with a blank'),
         ({"cidrs": ["192.0.2.1/24"]}, "invalid cidr value"),
         ({"claims": Jsonb({"Plan": "pro"})}, "name of a claim"),
-        ({"id": "a b"}, "an id has"),
-        ({"prefix": "a b"}, "a prefix has"),
-        ({"digest": b"short"}, "a digest has 32 bytes"),
-        ({"expires_at": datetime(2020, 1, 1, tzinfo=timezone.utc)}, "would have expired already"),
-        ({"expires_at": "infinity"}, "at most in the year 9999"),
-        ({"not_before": datetime(9000, 1, 1, tzinfo=timezone.utc)}, "before it is valid"),
+        ({"id": "a b"}, "an id must have"),
+        ({"prefix": "a b"}, "a prefix must have"),
+        ({"digest": b"short"}, "a digest must have 32 bytes"),
+        ({"expires_at": datetime(2020, 1, 1, tzinfo=timezone.utc)}, "would already be expired"),
+        ({"expires_at": "infinity"}, "not later than the year 9999"),
+        ({"not_before": datetime(9000, 1, 1, tzinfo=timezone.utc)}, "before it becomes valid"),
     ],
 )
 def test_bad_values_are_refused_with_a_hint(shop: Connection, options: dict[str, Any], words: str) -> None:
@@ -604,10 +604,10 @@ def test_only_what_an_edge_needs_is_a_change(owner: Connection, edge: Connection
 def test_a_digest_and_an_id_stay_what_they_are(owner: Connection) -> None:
     issue(owner)
     for column, value in (("digest", bytes(32)), ("id", "x")):
-        with pytest.raises(errors.IntegrityConstraintViolation, match="can't be changed"):
+        with pytest.raises(errors.IntegrityConstraintViolation, match="cannot be changed"):
             owner.execute(f"UPDATE pat.token SET {column} = %s", (value,))
     for table in ("token", "tombstone"):
-        with pytest.raises(errors.FeatureNotSupported, match="can't be truncated"):
+        with pytest.raises(errors.FeatureNotSupported, match="cannot be truncated"):
             owner.execute(f"TRUNCATE pat.{table}")
 
 
@@ -969,7 +969,7 @@ def test_a_snapshot_that_could_miss_a_token_is_refused(
 ) -> None:
     with database.connect("shop", autocommit=False) as connection:
         connection.isolation_level = level
-        with pytest.raises(errors.FeatureNotSupported, match="could miss a token"):
+        with pytest.raises(errors.FeatureNotSupported, match="could miss tokens"):
             connection.execute("SELECT pat.revoke_subject('alice')")
 
 
@@ -1054,7 +1054,7 @@ def test_purging_leaves_tombstones_until_they_are_old(owner: Connection, edge: C
     assert one(owner, "SELECT pat.purge('2020-04-01', at_most => 1)") == 1
     assert source(edge).horizon == dropped < source(edge).position
     assert len(changes(edge, dropped)) == 1
-    with pytest.raises(psycopg.Error, match="forgotten") as caught:
+    with pytest.raises(psycopg.Error, match="no longer available") as caught:
         changes(edge, dropped - 1)
     assert caught.value.sqlstate == "72000"
 

@@ -64,7 +64,7 @@ def prepare_as(database: Database, name: str, *queries: str) -> None:
 def test_without_the_setting_there_is_a_hint(shop: Connection, statement: str) -> None:
     shop.execute("BEGIN")
     issue(shop)
-    with pytest.raises(errors.FeatureNotSupported, match="can't be prepared") as caught:
+    with pytest.raises(errors.FeatureNotSupported, match="cannot be prepared") as caught:
         shop.execute(statement)
     assert "pat.notify = off" in str(caught.value.diag.message_hint)
     assert one(shop, "SELECT count(*) FROM pat.tokens") == 0

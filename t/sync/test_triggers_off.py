@@ -230,7 +230,7 @@ def test_a_row_against_the_rules_keeps_no_other_from_its_number(owner: Connectio
     assert len(number_found(edge)) == 2
     assert number_found(edge) == [bytes([1] * 32)]
     assert [line["digest"] for line in lines(edge, 0)] == [bytes([2] * 32).hex()]
-    with pytest.raises(errors.CheckViolation, match=f'the token "{"01" * 32}" gets no number: a subject has'):
+    with pytest.raises(errors.CheckViolation, match=f'the token "{"01" * 32}" cannot be numbered: a subject must have'):
         owner.execute("SELECT pat.number_changes()")
 
 
@@ -251,7 +251,7 @@ def test_any_number_of_rows_against_the_rules_keeps_no_other_from_its_number(
     database.install()
     assert len(number_found(edge)) == 500
     # What it tells is bounded, too.
-    assert 1 <= len(notices) <= 2 and "gets no number: a subject has" in notices[0]
+    assert 1 <= len(notices) <= 2 and "cannot be numbered: a subject must have" in notices[0]
     wait_until(lambda: number_found(edge) and one(owner, "SELECT is_numbered FROM pat.token WHERE digest = %s",
                                                   bytes([255] * 32)), "the revocation's number")
     assert "revoked_at" in lines(edge, 1)[0]
@@ -602,7 +602,7 @@ def test_an_older_schema_is_brought_up_to_date(server: PostgreSQL, store: Store)
 
             # They can be revoked, deleted and numbered, and what else they have can be changed.
             for id in ("t0", "t1", "t2"):
-                with pytest.raises(errors.CheckViolation, match=f'the token "{id}" can.t be rotated') as refused:
+                with pytest.raises(errors.CheckViolation, match=f'the token "{id}" cannot be rotated') as refused:
                     owner.execute("SELECT pat.rotate(%s)", (id,))
                 assert "pat.issue" in str(refused.value.diag.message_hint)
             for id in ("t0", "t1", "t2", "t3"):
