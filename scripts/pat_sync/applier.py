@@ -252,13 +252,13 @@ class Applier:
             for line in stream:
                 self._take(json.loads(line))
         except Exception as error:
-            self._fail(ApplierFailed(f"it gave an answer that can't be understood: {type(error).__name__}: {error}"))
+            self._fail(ApplierFailed(f"cannot parse its answer: {type(error).__name__}: {error}"))
             # Drain the pipe, so that patctl does not block.
             for _ in stream:
                 pass
         status = self._process.wait()
         if status < 0:
-            self._fail(ApplierFailed(f"it ended by signal {-status}"))
+            self._fail(ApplierFailed(f"it was killed by signal {-status}"))
             return
         self._threads[1].join(_LAST_WORDS_SECONDS)
         said = f": {self._last_words}" if self._last_words else ""
@@ -344,7 +344,7 @@ class Applier:
             if pending.current_at is not None and not waits:
                 self._metrics.succeeded(pending.current_at)
         elif pending.overtaken:
-            log.info("the snapshot before was dropped for a newer one")
+            log.info("the previous snapshot was dropped for a newer one")
         elif pending.op == "commit":
             self._fail(CommitRejected(f'it rejected the commit of cursor "{pending.cursor}": {answer["cause"]}'))
         elif answer.get("held", False):
@@ -360,15 +360,15 @@ class Applier:
             self._next_reminder = time.monotonic() + _REMIND_SECONDS
             log.error("the snapshot is held back, and the heartbeat stands still: %s", cause)
         elif cause is None and self._held is not None:
-            log.info("the snapshot is not held back any more")
+            log.info("the snapshot is no longer held back")
         self._held = cause
         self._metrics.hold("removal", cause is not None)
 
     def _note_disk(self, cause: str | None) -> None:
         if cause is not None and not self._waiting_for_disk:
-            log.error("patctl waits, nothing is lost: %s; make room on the disk of the store", cause)
+            log.error("patctl is waiting, nothing is lost: %s; free space on the disk of the store", cause)
         elif cause is None and self._waiting_for_disk:
-            log.info("patctl goes on")
+            log.info("patctl has continued")
         self._waiting_for_disk = cause is not None
         self._metrics.set("pat_sync_disk_full", self._waiting_for_disk)
 
@@ -390,7 +390,7 @@ def _start(settings: Settings) -> subprocess.Popen[bytes]:
             process_group=0,
         )
     except OSError as error:
-        raise ApplierFailed(f'"{settings.patctl}" can\'t be run: {error.strerror}') from None
+        raise ApplierFailed(f'cannot run "{settings.patctl}": {error.strerror}') from None
 
     assert process.stdin is not None
     os.set_blocking(process.stdin.fileno(), False)

@@ -48,7 +48,7 @@ class _Difference:
 def print_comparison(settings: Settings, source: Source) -> bool:
     """Compare, print the result, and return whether store and source are equal."""
     if not isinstance(source, PostgresqlSource):
-        raise ConfigurationError("only a source postgresql:// is compared: the others send all tokens by themselves")
+        raise ConfigurationError("only a source postgresql:// can be compared: other sources send all tokens with each snapshot")
     only_in_store = _Difference("only_in_store")
     only_in_source = _Difference("only_in_source")
     different = _Difference("different")
@@ -78,13 +78,13 @@ def print_comparison(settings: Settings, source: Source) -> bool:
                 if source.has(row.digest):
                     only_in_source.add(row)
     except SourceFailed as error:
-        problems.append(f"the source can't be read: {scrub(str(error))}")
+        problems.append(f"cannot read the source: {scrub(str(error))}")
     except _StoreFailed as error:
         problems.append(str(error))
 
     differences = [only_in_store, only_in_source, different]
     if any(difference.count for difference in differences):
-        problems.append("they differ: SELECT pat.new_epoch() in the source has each edge take a snapshot, which repairs it")
+        problems.append("they differ: to repair all edges, run SELECT pat.new_epoch() in the source")
     if settings.as_json:
         named = {difference.name: difference.ids for difference in differences}
         print(json.dumps({"compared": compared, **named, "problems": problems}))
@@ -115,7 +115,7 @@ def _wait_for(settings: Settings, epoch: str, position: int) -> str | None:
         if stats["epoch"].partition("#")[0] == epoch and reached is not None and reached.seq >= position:
             return None
         if time.monotonic() >= deadline:
-            return "the store is behind its source, and can't be compared: see pat-sync status"
+            return "the store is behind its source, so they cannot be compared: see pat-sync status"
         time.sleep(0.2)
 
 
@@ -129,7 +129,7 @@ def _exported(settings: Settings) -> Iterator[Row]:
             is_local = "local_revoked_at" in record or "denied" in record
             yield Row(bytes.fromhex(record["digest"]), record.get("seq", 0), record["id"], is_local)
     if export.returncode != 0:
-        raise _StoreFailed("the store can't be read as a whole: see patctl verify")
+        raise _StoreFailed("cannot read the whole store: see patctl verify")
 
 
 def _merge(in_store: Iterator[Row], in_source: Iterator[Row]) -> Iterator[tuple[Row | None, Row | None]]:

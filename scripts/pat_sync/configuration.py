@@ -35,12 +35,13 @@ EXIT_BROKEN = 3
 _MOST_LINKS = 40
 
 _DESCRIPTION = """\
-Keeps the store of tokens that nginx reads equal to a source: a PostgreSQL database, an HTTP feed, or a file."""
+Keeps the token store that nginx reads in sync with a source: a PostgreSQL database, an HTTP feed, or a file."""
 
 _EPILOG = """\
-"pat-sync status" says whether all is well, "pat-sync compare" whether the store equals a database. Each option can also be a line "name = value" in the configuration file, or
-an environment variable, as PAT_SYNC_SOURCE. Exit status: 0 done or stopped, 1 failed (--once) or not well (status), 2
-wrong usage or configuration, 3 something that it needs is not there, or it is stuck. See docs/pat-sync.md."""
+"pat-sync status" reports problems; "pat-sync compare" compares the store with a database. Each option can also be set by
+a line "name = value" in the configuration file, or by an environment variable such as PAT_SYNC_SOURCE. Exit status: 0
+done or stopped; 1 failed (--once), or problems found (status, compare); 2 wrong usage or configuration; 3 a prerequisite
+is missing, or pat-sync hung. See docs/pat-sync.md."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def read(arguments: list[str]) -> Settings:
         require_trusted_file(options.client_key, is_key=True)
     for path in (options.ca_file, options.client_cert):
         if path is not None and not os.access(path, os.R_OK):
-            raise NotReady(f'"{path}" can\'t be read')
+            raise NotReady(f'cannot read "{path}"')
 
     return Settings(
         command=options.command,
@@ -151,7 +152,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, _File | None]:
 def _find_file(name: str | None) -> _File | None:
     """The named file, which must exist, or else the default file, if it exists."""
     if name == "":
-        raise ConfigurationError("--config names no file; --config /dev/null does without one")
+        raise ConfigurationError("--config is empty; to use no file, set --config /dev/null")
     path = DEFAULT_FILE if name is None else Path(name)
     try:
         with path.open(encoding="utf-8") as file:
@@ -165,7 +166,7 @@ def _find_file(name: str | None) -> _File | None:
     except OSError as error:
         if name is None and isinstance(error, FileNotFoundError):
             return None
-        raise NotReady(f'"{path}" can\'t be read: {error.strerror}') from None
+        raise NotReady(f'cannot read "{path}": {error.strerror}') from None
 
 
 class _FileParser(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
@@ -187,7 +188,7 @@ class _FileParser(configargparse.DefaultConfigFileParser):  # type: ignore[misc]
                 if name in items:
                     raise configargparse.ConfigFileParserException(f'{place}: "{name}" is given twice')
                 if name == "config":
-                    raise configargparse.ConfigFileParserException(f"{place}: one file counts, so it names no other")
+                    raise configargparse.ConfigFileParserException(f"{place}: \"config\" cannot be set in a configuration file")
                 items[name] = value
         return items
 
@@ -204,7 +205,7 @@ class _Once(argparse.Action):
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         if getattr(namespace, self.dest) is not None:
-            raise argparse.ArgumentError(self, "it is given twice, and one file counts")
+            raise argparse.ArgumentError(self, "it is given twice")
         setattr(namespace, self.dest, values)
 
 
@@ -220,32 +221,32 @@ def _parser(file: Path | None) -> _Parser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("command", nargs="?", choices=["run", "status", "compare"], default="run", help='what to do; "run" if left out')
-    add("--json", action="store_true", help='"status" and "compare" print one JSON object')
-    add("--config", action=_Once, metavar="FILE", help=f"the configuration file; {DEFAULT_FILE} if none is named")
+    add("command", nargs="?", choices=["run", "status", "compare"], default="run", help='"run" (the default) follows the source')
+    add("--json", action="store_true", help='print the result of "status" or "compare" as JSON')
+    add("--config", action=_Once, metavar="FILE", help=f"configuration file; {DEFAULT_FILE}")
     add("--source", metavar="URL", help=enumerate_words(kind.example for kind in KINDS))
     add("--store", type=Path, metavar="DIR", help="folder of the store")
-    add("--patctl", type=Path, metavar="FILE", help="the program patctl; beside pat-sync, or in PATH")
-    add("--once", action="store_true", help="end when the store has all that the source has")
-    add("--batch", type=_positive_int, default=5000, metavar="N", help="changes to read at once; %(default)s")
-    add("--poll-interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks; %(default)s")
-    add("--heartbeat-interval", type=_seconds, default=5.0, metavar="S", help="seconds; %(default)s")
-    add("--query-timeout", type=_seconds, default=10.0, metavar="S", help="for the source to answer; %(default)s")
-    add("--pooler", choices=["transaction", "session"], default="transaction", help="mode of a pooler; %(default)s")
-    add("--settle", type=_seconds, default=1.0, metavar="S", help="a file must be unchanged for it; %(default)s")
+    add("--patctl", type=Path, metavar="FILE", help="patctl program; beside pat-sync, or in PATH")
+    add("--once", action="store_true", help="exit once the store has everything that the source has")
+    add("--batch", type=_positive_int, default=5000, metavar="N", help="changes per query; %(default)s")
+    add("--poll-interval", type=_seconds, default=1.0, metavar="S", help="seconds between polls; %(default)s")
+    add("--heartbeat-interval", type=_seconds, default=5.0, metavar="S", help="seconds between heartbeats; %(default)s")
+    add("--query-timeout", type=_seconds, default=10.0, metavar="S", help="timeout of the source in seconds; %(default)s")
+    add("--pooler", choices=["transaction", "session"], default="transaction", help="pool mode of a pooler; %(default)s")
+    add("--settle", type=_seconds, default=1.0, metavar="S", help="seconds without a change before a file is read; %(default)s")
     add("--ca-file", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
-    add("--client-cert", type=Path, metavar="FILE", help="certificate to show to the source")
-    add("--client-key", type=Path, metavar="FILE", help="its key")
-    add("--password-file", type=Path, metavar="FILE", help="password for PostgreSQL, on the first line")
-    add("--token-file", type=Path, metavar="FILE", help="bearer token for the feed, on the first line")
-    add("--insecure-http", action="store_true", help="allow http:// to other hosts, readable and forgeable on the way")
-    add("--file-format", choices=["jsonl", "csv"], help="of a file:// source; by its extension")
-    add("--usage-url", metavar="URL", help="where nginx tells what tokens were used; PostgreSQL gets to know it")
-    add("--usage-interval", type=_seconds, default=10.0, metavar="S", help="how often it is asked; %(default)s")
-    add("--edge", default=socket.gethostname(), metavar="NAME", help="whose use it is; the host's name")
-    add("--metrics-listen", metavar="HOST:PORT", help="serve metrics for Prometheus there")
-    add("--metrics-allow-remote", action="store_true", help="allow --metrics-listen to be no loopback address")
-    add("--metrics-textfile", type=Path, metavar="FILE", help="write metrics to FILE, which should end in .prom")
+    add("--client-cert", type=Path, metavar="FILE", help="client certificate for the source")
+    add("--client-key", type=Path, metavar="FILE", help="key of the client certificate")
+    add("--password-file", type=Path, metavar="FILE", help="file with the PostgreSQL password on its first line")
+    add("--token-file", type=Path, metavar="FILE", help="file with the feed's bearer token on its first line")
+    add("--insecure-http", action="store_true", help="allow http:// to other hosts, without encryption or authentication")
+    add("--file-format", choices=["jsonl", "csv"], help="format of a file:// source; by its extension")
+    add("--usage-url", metavar="URL", help="nginx location with auth_pat_usage, to store last use in PostgreSQL")
+    add("--usage-interval", type=_seconds, default=10.0, metavar="S", help="seconds between queries of --usage-url; %(default)s")
+    add("--edge", default=socket.gethostname(), metavar="NAME", help="name under which last use is reported; the host's name")
+    add("--metrics-listen", metavar="HOST:PORT", help="serve metrics for Prometheus on this address")
+    add("--metrics-allow-remote", action="store_true", help="allow --metrics-listen on other addresses than loopback")
+    add("--metrics-textfile", type=Path, metavar="FILE", help="write metrics to FILE, whose name should end in .prom")
     return parser
 
 
@@ -269,7 +270,7 @@ def _refuse_secrets(arguments: list[str]) -> None:
         url = re.search(r"[a-z]+://.*", argument)
         if url and has_secret(url[0]):
             raise ConfigurationError(
-                "a password on the command line can be seen by every user: use --password-file or PGPASSFILE"
+                "a password on the command line is visible to every user: use --password-file or PGPASSFILE"
                 " (PostgreSQL), --token-file (feed), the configuration file, or the environment variable"
                 " PAT_SYNC_SOURCE"
             )
@@ -277,23 +278,23 @@ def _refuse_secrets(arguments: list[str]) -> None:
 
 def _check_usage_url(url: str, kind: Kind, insecure_http: bool) -> None:
     if not kind.keeps_usage:
-        raise ConfigurationError("--usage-url needs a source postgresql://, which keeps what was used")
+        raise ConfigurationError("--usage-url needs a source postgresql://, which stores last use")
     parts = split(url, "--usage-url")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError("--usage-url is not of the form http://127.0.0.1:PORT/usage")
     if has_secret(url):
-        raise ConfigurationError("--usage-url takes no credential: let its location allow the address of this host")
+        raise ConfigurationError("--usage-url must not contain a credential: allow this host's address in the location instead")
     if is_exposed(parts) and not insecure_http:
         raise ConfigurationError(
-            f'--usage-url: "{redact(url)}" is not encrypted: use https://, or --insecure-http if whoever is on the way'
-            " may read and change what was used"
+            f'--usage-url: "{redact(url)}" is not encrypted: use https://, or --insecure-http if others on the network'
+            " may read and change last use"
         )
 
 
 def _edge(name: str) -> str:
     """Check the name against the limits of pat.edge."""
     if not name.isprintable() or not 0 < len(name.encode()) <= 255:
-        raise ConfigurationError("--edge: a name has 1 to 255 bytes, and printable characters only")
+        raise ConfigurationError("--edge must have 1 to 255 bytes, and only printable characters")
     return name
 
 
@@ -306,7 +307,7 @@ def _metrics_address(text: str | None, allow_remote: bool) -> tuple[str, int] | 
         raise ConfigurationError(f'--metrics-listen: "{text}" is not of the form HOST:PORT')
     if not allow_remote and not is_loopback(host):
         raise ConfigurationError(
-            f'--metrics-listen: "{host}" is not a loopback address; with --metrics-allow-remote it is allowed'
+            f'--metrics-listen: "{host}" is not a loopback address; allow it with --metrics-allow-remote'
         )
     return host, int(port)
 
@@ -323,7 +324,7 @@ def _stat(path: Path) -> os.stat_result:
     try:
         return path.stat()
     except OSError as error:
-        raise NotReady(f'"{path}" can\'t be read: {error.strerror}') from None
+        raise NotReady(f'cannot read "{path}": {error.strerror}') from None
 
 
 def _require_trusted_folders(path: Path) -> None:
@@ -344,11 +345,11 @@ def _require_trusted_folders(path: Path) -> None:
                 continue
             target = Path(os.readlink(place))
         except OSError as error:
-            raise NotReady(f'"{path}" can\'t be read: {error.strerror}') from None
+            raise NotReady(f'cannot read "{path}": {error.strerror}') from None
         _require_trusted_owner(path, place, status)
         links += 1
         if links > _MOST_LINKS:
-            raise NotReady(f'"{path}" can\'t be read: {os.strerror(errno.ELOOP)}')
+            raise NotReady(f'cannot read "{path}": {os.strerror(errno.ELOOP)}')
         place = Path("/") if target.is_absolute() else place.parent
         left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
 
@@ -381,7 +382,7 @@ def _warn_if_readable(path: Path, status: os.stat_result, why: str = "") -> None
     """Only warn: orchestrators mount secrets readable for all, in containers without other users."""
     if status.st_mode & stat.S_IROTH:
         log.log.warning(
-            '"%s": %sothers can read it: chmod o= it, unless nobody else is on this host or in this container', path, why
+            '"%s": %sothers can read it: run chmod o= on it, unless this host or container has no other users', path, why
         )
 
 
@@ -397,9 +398,9 @@ def _read_secret(path: Path | None) -> str | None:
                 _warn_if_readable(path, status)
             lines = file.read().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise NotReady(f'"{path}" can\'t be read: {type(error).__name__}') from None
+        raise NotReady(f'cannot read "{path}": {type(error).__name__}') from None
     if not lines[0].strip():
-        raise NotReady(f'"{path}" has nothing on its first line')
+        raise NotReady(f'"{path}": the first line is empty')
     log.hide(lines[0].strip())
     return lines[0].strip()
 
@@ -407,7 +408,7 @@ def _read_secret(path: Path | None) -> str | None:
 def _read_token(path: Path | None) -> str | None:
     token = _read_secret(path)
     if token is not None and not re.fullmatch("[\x21-\x7e]+", token):
-        raise ConfigurationError(f'"{path}": a token has printable ASCII characters, and no blank')
+        raise ConfigurationError(f'"{path}": a token has only printable ASCII characters, and no spaces')
     return token
 
 
@@ -419,4 +420,4 @@ def _find_patctl(given: Path | None) -> Path:
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate
-    raise NotReady(f'"{given}" is no program' if given else "patctl was not found; --patctl says where it is")
+    raise NotReady(f'"{given}" is not a program' if given else "patctl was not found; set --patctl")

@@ -68,7 +68,7 @@ class Engine:
             try:
                 self._source.follow(applier, self._settings.once)
                 if applier.rejected > 0:
-                    log.warning("lines that were rejected: %d; each is named above", applier.rejected)
+                    log.warning("rejected lines: %d; each is logged above", applier.rejected)
                 return True
             except SourceFailed as error:
                 self._metrics.set("pat_sync_source_up", 0)
@@ -88,7 +88,7 @@ class Engine:
         self._service.status(
             "the store has everything"
             if has_everything
-            else "the store has all that the source shows; pat-sync status says how old that is"
+            else "the store has everything that the source shows; see pat-sync status for its age"
         )
         failed_for = self._source_backoff.succeeded()
         if failed_for is not None:

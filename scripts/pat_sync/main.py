@@ -106,7 +106,7 @@ class _Main:
 
         while self._result is None and self._stop_signal is None:
             if self._pulse.age > _STUCK_SECONDS:
-                log.error("no progress for %.0f s: ending, so that a supervisor starts it again", self._pulse.age)
+                log.error("no progress for %.0f s: exiting, so that the supervisor restarts pat-sync", self._pulse.age)
                 return EXIT_BROKEN
             self._service.alive()
             self._write_textfile()
@@ -156,4 +156,4 @@ class _Main:
         try:
             self._metrics.write(path)
         except OSError as error:
-            log.warning('metrics can\'t be written to "%s": %s', path, error.strerror)
+            log.warning('cannot write metrics to "%s": %s', path, error.strerror)

@@ -13,31 +13,31 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 _COUNTERS = {
-    "pat_sync_applied": "Changes that were written to the store.",
-    "pat_sync_older": "Changes that were not newer than what the store held.",
-    "pat_sync_rejected": "Lines of the source that patctl could not use.",
-    "pat_sync_commits": "Commits that became durable.",
-    "pat_sync_reconnects": "Times the source failed and was tried again.",
-    "pat_sync_patctl_restarts": "Times patctl ended and was started again.",
-    "pat_sync_snapshots": "Snapshots that became durable.",
-    "pat_sync_usage_batches": "Batches of use that PostgreSQL has taken.",
-    "pat_sync_usage_uses": "Uses of tokens in these.",
-    "pat_sync_usage_failures": "Times use could not be reported, and was kept.",
+    "pat_sync_applied": "Changes written to the store.",
+    "pat_sync_older": "Changes skipped because the store had the same version of the token or a newer one.",
+    "pat_sync_rejected": "Lines of the source that patctl rejected.",
+    "pat_sync_commits": "Commits that are durable in the store.",
+    "pat_sync_reconnects": "Retries after a failure of the source.",
+    "pat_sync_patctl_restarts": "Restarts of patctl apply after a failure.",
+    "pat_sync_snapshots": "Snapshots that are durable in the store.",
+    "pat_sync_usage_batches": "Batches of last use that PostgreSQL recorded.",
+    "pat_sync_usage_uses": "Uses of tokens that PostgreSQL recorded.",
+    "pat_sync_usage_failures": "Failed attempts to report last use; nothing is lost by these.",
 }
 
 _GAUGES = {
-    "pat_sync_source_up": "Whether the last look at the source succeeded.",
-    "pat_sync_disk_full": "Whether patctl waits for room on the disk.",
-    "pat_sync_unacknowledged_commits": "Commits that were sent and are not yet durable.",
-    "pat_sync_heartbeat_timestamp_seconds": "The heartbeat of the store.",
+    "pat_sync_source_up": "Whether the source answered last time.",
+    "pat_sync_disk_full": "Whether patctl is waiting for space on the disk of the store.",
+    "pat_sync_unacknowledged_commits": "Commits sent to patctl that are not durable yet.",
+    "pat_sync_heartbeat_timestamp_seconds": "Heartbeat of the store, as a Unix timestamp: it had everything that the source had at this time.",
 }
 
 # Reasons why the heartbeat can stand still although the source answers.
 _HOLDS = {
-    "unnumbered": "changes that no edge gets",
-    "triggers": "the triggers of the tables are not as they should be",
+    "unnumbered": "changes without a number, which no edge receives",
+    "triggers": "triggers of the source differ from install.sql",
     "unproven": "an answer that is not known to be fresh",
-    "removal": "a snapshot that would remove more than was agreed to",
+    "removal": "a snapshot that would remove too many tokens",
 }
 
 
@@ -88,7 +88,7 @@ class Metrics(Collector):
 
         held = GaugeMetricFamily(
             "pat_sync_heartbeat_held",
-            "Whether the heartbeat stands still for this reason, although the source answers.",
+            "Whether the heartbeat stands still for this reason although the source answers.",
             labels=["reason"],
         )
         for reason, is_held in self._holds.items():
@@ -104,16 +104,16 @@ class Metrics(Collector):
 
         # The metrics below are absent until there is a value.
         lag_changes = GaugeMetricFamily(
-            "pat_sync_lag_changes", "Changes that the source has and the store has not, where the source can tell."
+            "pat_sync_lag_changes", "Changes that the store lacks. Only for postgresql:// sources."
         )
         if self._lag_changes is not None:
             lag_changes.add_metric([], self._lag_changes)
         yield lag_changes
 
         last_success = GaugeMetricFamily(
-            "pat_sync_last_success_timestamp_seconds", "When the store last had everything that the source had."
+            "pat_sync_last_success_timestamp_seconds", "Unix timestamp at which the store last had everything that the source had."
         )
-        lag = GaugeMetricFamily("pat_sync_lag_seconds", "Seconds since the store had everything that the source had.")
+        lag = GaugeMetricFamily("pat_sync_lag_seconds", "Seconds since the store last had everything that the source had.")
         if self._last_success is not None:
             last_success.add_metric([], self._last_success)
             lag.add_metric([], max(0.0, time.time() - self._last_success))
@@ -121,7 +121,7 @@ class Metrics(Collector):
         yield lag
 
         usage = GaugeMetricFamily(
-            "pat_sync_usage_last_success_timestamp_seconds", "When all use that there was had last been reported."
+            "pat_sync_usage_last_success_timestamp_seconds", "Unix timestamp up to which all use of tokens is reported."
         )
         if self._last_usage_success is not None:
             usage.add_metric([], self._last_usage_success)

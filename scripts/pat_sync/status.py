@@ -43,7 +43,7 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
     stats = read_stats(settings, problems)
     report["running"] = is_running = _is_followed(settings.store)
     if not is_running:
-        problems.append("no pat-sync is running for this store: systemctl start pat-sync, and see its log")
+        problems.append("no pat-sync is running for this store: run systemctl start pat-sync, and see its log")
     if stats is not None:
         is_standby = False
         try:
@@ -58,7 +58,7 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
         except SourceFailed as error:
             report["source_answers"] = False
             report["source_text"] = f"does not answer: {scrub(str(error))}"
-            problems.append(f"the source can't be read: {scrub(str(error))}")
+            problems.append(f"cannot read the source: {scrub(str(error))}")
         # Changes may have arrived in the meantime.
         stats = read_stats(settings, []) or stats
         for name in ("state", "epoch", "cursor", "heartbeat", "heartbeat_age", "used_size", "map_size"):
@@ -70,7 +70,7 @@ def print_status(settings: Settings, source: Source, usage: Usage | None) -> boo
             report["usage"] = usage.probe()
             report["usage_answers"] = True
         except UsageFailed as error:
-            report["usage"] = f"can't be reported: {scrub(str(error))}"
+            report["usage"] = f"cannot be reported: {scrub(str(error))}"
             report["usage_answers"] = False
 
     report["problems"] = problems
@@ -92,7 +92,7 @@ def _probe(settings: Settings, source: Source, stats: dict[str, Any], is_running
             break
         probe = source.probe(_store(again))
         if probe.reached is not None and first.position is not None and probe.reached >= first.position:
-            text = "answers; the store has what it had a moment ago, and follows"
+            text = "answers; the store has what it had a moment ago, and keeps up"
             return replace(probe, text=text, is_current=True)
     return probe
 
@@ -107,7 +107,7 @@ def read_stats(settings: Settings, problems: list[str]) -> dict[str, Any] | None
         [settings.patctl, "stats", "--json", "--store", settings.store], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        problems.append(f"the store can't be read: {' '.join(done.stderr.split())}")
+        problems.append(f"cannot read the store: {' '.join(done.stderr.split())}")
         return None
     stats: dict[str, Any] = json.loads(done.stdout)
     return stats
@@ -137,7 +137,7 @@ def _judge_store(
     elif stats["state"] != "ready":
         problems.append(
             f'the store is "{stats["state"]}": '
-            + ("a snapshot is on its way" if is_running else "it needs a complete snapshot, which pat-sync takes")
+            + ("a snapshot is under way" if is_running else "it needs a complete snapshot: start pat-sync")
         )
     age = stats["heartbeat_age"]
     if is_running and stats["state"] == "ready":
@@ -145,27 +145,27 @@ def _judge_store(
         looks = _MISSING_HEARTBEATS * settings.poll_interval if is_standby else 0
         if age is None or age > _MISSING_HEARTBEATS * settings.heartbeat_interval + settings.query_timeout + looks:
             problems.append(
-                "the heartbeat is old: the source is a standby, and nothing has come to it from its primary since; is"
-                " the primary idle, or is the standby cut off from it?"
+                "the heartbeat is old: the source is a standby that has received nothing from its primary since; is the"
+                " primary idle, or is the standby cut off from it?"
                 if is_standby
-                else "the heartbeat is old: see the log of pat-sync for what keeps it from the source"
+                else "the heartbeat is old: the log of pat-sync has the cause"
             )
     if age is not None and age < -_AHEAD:
-        problems.append(f"the heartbeat is {-age} s in the future: the clock was wrong, or is wrong now")
+        problems.append(f"the heartbeat is {-age} s in the future: the clock is wrong, or was wrong then")
     if stats["used_size"] > _MAP_FULL * stats["map_size"]:
         problems.append("the map is nearly full: raise map_size for patctl and nginx")
 
 
 def _describe_held(held: dict[str, Any]) -> str:
-    command = 'if that is meant, run "patctl accept-snapshot"'
+    command = 'if that is intended, run "patctl accept-snapshot"'
     if held["first"]:
         return (
-            f"the store holds {held['tokens']} tokens that no source gave, and would become the source's with its first"
-            f" snapshot: {command}"
+            f"the store holds {held['tokens']} tokens that no source gave, and the first snapshot of the source would take it"
+            f" over: {command}"
         )
     return (
         f"the snapshot of the source is held back, as it has {held['received']} tokens and would remove"
-        f" {held['removed']} of {held['tokens']}; revocations go through, and the heartbeat stands still: {command}"
+        f" {held['removed']} of {held['tokens']}; revocations are applied, and the heartbeat stands still: {command}"
     )
 
 
@@ -195,4 +195,4 @@ def _print(report: dict[str, Any]) -> None:
     for problem in report["problems"]:
         print(f"wrong: {problem}")
     if not report["problems"]:
-        print("all is well" if report.get("usage_answers", True) else "all is well but for the usage")
+        print("all is well" if report.get("usage_answers", True) else "all is well, except for last use")

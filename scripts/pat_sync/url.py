@@ -33,7 +33,7 @@ def split(url: str, name: str) -> SplitResult:
         parts = urlsplit(url)
         parts.port  # validated on access
     except ValueError:
-        raise ConfigurationError(f"{name} is not a URL; special characters in it must be written as %XX") from None
+        raise ConfigurationError(f"{name} is not a URL; write special characters in it as %XX") from None
     return parts
 
 

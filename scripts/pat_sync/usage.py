@@ -74,16 +74,16 @@ class Usage:
                 seconds = self._interval
                 failed_for = self._backoff.succeeded()
                 if failed_for is not None:
-                    log.info("use is reported again after %.1f s", failed_for)
+                    log.info("last use is reported again after %.1f s", failed_for)
             else:
                 seconds = self._backoff.failed()
-                log.warning("use was not reported, trying again in %.1f s: %s", seconds, cause)
+                log.warning("last use was not reported, trying again in %.1f s: %s", seconds, cause)
             self._pulse.sleep(seconds)
 
     def run_once(self) -> None:
         cause = self._report()
         if cause is not None:
-            log.warning("use was not reported: %s", cause)
+            log.warning("last use was not reported: %s", cause)
 
     def stop(self) -> None:
         self._pulse.stop()
@@ -91,7 +91,7 @@ class Usage:
     def probe(self) -> str:
         """A line for pat-sync status. Changes nothing: nginx repeats the batch for the running pat-sync."""
         waiting = len(self._nginx.read(self._platform.last_batch()).uses)
-        return f"tokens whose use is to be reported: {'1000 or more' if waiting >= _FULL else waiting}"
+        return f"tokens with use to report: {'1000 or more' if waiting >= _FULL else waiting}"
 
     def _report(self) -> str | None:
         """Report everything that is pending; return the cause if that fails."""
@@ -147,11 +147,11 @@ class _Nginx:
         )
         with closing(answer):
             if answer.status_code != 200:
-                raise SourceFailed(f"it answers {answer.status_code} {answer.reason}{_help_for(answer.status_code)}")
+                raise SourceFailed(f"it answers {answer.status_code} {answer.reason}{_hint(answer.status_code)}")
             content_type = answer.headers.get("Content-Type", "")
             if content_type.partition(";")[0].strip() != _CONTENT_TYPE:
                 raise SourceFailed(
-                    f'it answers with "{content_type}" and not with {_CONTENT_TYPE}: has its location auth_pat_usage?'
+                    f'its Content-Type is "{content_type}", not {_CONTENT_TYPE}: does its location have auth_pat_usage?'
                 )
             web.check_encoding(answer)
             return _content(answer)
@@ -174,7 +174,7 @@ class _Platform:
         with self._connected() as connection:
             (batch,) = connection.ask("SELECT pat.last_batch(%s)", (self._edge,))
         if self._highest is not None and batch > self._highest:
-            log.warning('somebody else reports use as edge "%s", and use gets lost: give each an --edge', self._edge)
+            log.warning('another pat-sync reports last use as edge "%s", and uses get lost: give each its own --edge', self._edge)
         self._highest = max(batch, self._highest or 0)
         return int(batch)
 
@@ -206,26 +206,26 @@ def _help_with_schema() -> Iterator[None]:
     try:
         yield
     except psycopg.errors.UndefinedFunction as error:
-        raise SourceFailed(f"{error.diag.message_primary}: bring its schema up to date with install.sql") from None
+        raise SourceFailed(f"{error.diag.message_primary}: update its schema with install.sql") from None
 
 
 def _help_with_standby(cause: str) -> str:
     # libpq's message for the last server that it tried.
     if not cause.endswith("session is read-only"):
         return ""
-    return "; only a primary keeps what was used: name it, too, as in postgresql://user@standby,primary/database"
+    return "; only the primary stores last use: list it in the source too, as in postgresql://user@standby,primary/database"
 
 
 # --- nginx's answer ---
 
 
-def _help_for(status: int) -> str:
+def _hint(status: int) -> str:
     if status == 400:
-        return ": the last batch of this edge is no cursor of nginx; another --edge begins anew"
+        return ": nginx does not accept this edge's last batch as a cursor; start over with another --edge"
     if status in (401, 403):
-        return ": does its location allow the address of this host, and ask for no token?"
+        return ": does its location allow this host's address, and require no token?"
     if status == 404:
-        return ": is the URL right, and has its location auth_pat_usage?"
+        return ": is the URL right, and does its location have auth_pat_usage?"
     return ": nginx's error log may say why" if status >= 500 else ""
 
 
@@ -248,9 +248,9 @@ def _parse(content: bytes, after: int) -> _Batch:
         raise SourceFailed("its answer was cut off: the last line has no cursor")
     for line, use in enumerate(uses, 1):
         if not _is_use(use):
-            raise SourceFailed(f"line {line} of its answer is no use of a token, with id, at, from and count")
+            raise SourceFailed(f"line {line} of its answer does not have a valid id, at, from and count")
     if not after + (len(uses) > 0) <= number <= _HIGHEST_BATCH:
-        raise SourceFailed(f"it was asked for what comes after {after}, and its answer has the cursor {number}")
+        raise SourceFailed(f"asked for the batch after {after}, it answers with the cursor {number}")
     return _Batch(number, uses)
 
 
@@ -260,7 +260,7 @@ def _fields(number: int, text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict):
-        raise SourceFailed(f"line {number} of its answer is no JSON object")
+        raise SourceFailed(f"line {number} of its answer is not a JSON object")
     return fields
 
 

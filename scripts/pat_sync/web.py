@@ -72,7 +72,7 @@ def check_encoding(answer: requests.Response) -> None:
     encoding = answer.headers.get("Content-Encoding", "")
     if encoding.strip().lower() not in ("", "identity"):
         answer.close()
-        raise SourceFailed(f'its answer has the encoding "{encoding}", which was not asked for')
+        raise SourceFailed(f'its answer has the Content-Encoding "{encoding}", which was not requested')
 
 
 @contextmanager
@@ -85,13 +85,13 @@ def failures() -> Iterator[None]:
         if isinstance(first, http.client.IncompleteRead):
             raise SourceFailed("its answer was cut off") from None
         if type(first) is http.client.BadStatusLine:
-            raise SourceFailed("its answer does not begin as one of HTTP does: are the port and the scheme right?") from None
+            raise SourceFailed("its answer is not HTTP: are the port and the scheme right?") from None
         if isinstance(first, ssl.SSLCertVerificationError):
             raise SourceFailed(f"its certificate is not accepted: {first.verify_message}") from None
         if isinstance(error, requests.exceptions.SSLError):
             raise SourceFailed(f"TLS failed: {describe(first)}") from None
         if isinstance(error, requests.exceptions.Timeout) or isinstance(first, TimeoutError):
-            raise SourceFailed("it does not answer in time") from None
+            raise SourceFailed("it did not answer in time") from None
         raise SourceFailed(getattr(first, "strerror", None) or describe(first)) from None
 
 

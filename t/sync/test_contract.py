@@ -115,14 +115,14 @@ def round_and_round(handler: Handler) -> None:
 PAGE = "<!DOCTYPE html>\n<title>Sign in</title>\n"
 
 WRONG: dict[str, tuple[Fault, str]] = {
-    "an empty answer": (say(200), "its answer of status 200 is empty: if there is nothing, the status is 204"),
-    "blank lines": (say(200, "\n\r\n \n"), "its answer of status 200 is empty"),
+    "an empty answer": (say(200), "its answer with status 200 is empty: without changes, the status must be 204"),
+    "blank lines": (say(200, "\n\r\n \n"), "its answer with status 200 is empty"),
     "blank lines for ever": (blank, "more than 65536 bytes of blank lines"),
-    "a page": (say(200, PAGE, Content_Type="text/html; charset=utf-8"), 'it answers with "text/html" and not with'),
+    "a page": (say(200, PAGE, Content_Type="text/html; charset=utf-8"), 'its Content-Type is "text/html", not'),
     "a page that says nothing about itself": (say(200, PAGE), "the answer ends without a commit"),
-    "an array": (say(200, "[]\n", Content_Type="application/json"), 'it answers with "application/json" and not with'),
+    "an array": (say(200, "[]\n", Content_Type="application/json"), 'its Content-Type is "application/json", not'),
     "another charset": (
-        say(200, "x", Content_Type='application/jsonl; Charset="latin1"'), 'its answer is in "latin1" and not in UTF-8',
+        say(200, "x", Content_Type='application/jsonl; Charset="latin1"'), 'its answer is in "latin1", not in UTF-8',
     ),
     "no ETag": (without_etag, "the answer has no ETag with the epoch"),
     "a bare ETag": (bare_etag, "the answer has no ETag with the epoch in quotation marks"),
@@ -140,21 +140,21 @@ WRONG: dict[str, tuple[Fault, str]] = {
         say(200, text({"op": "commit", "cursor": "2", "after": 1})), "after is not a string of 1 to 256",
     ),
     "a more that is a string": (
-        say(200, text({"op": "commit", "cursor": "2", "more": "false"})), "more is neither true nor false",
+        say(200, text({"op": "commit", "cursor": "2", "more": "false"})), "more is not a boolean",
     ),
     "a cursor that leads nowhere": (
         say(200, text({"op": "commit", "cursor": "1", "more": True})),
-        'its answer leads nowhere: the cursor is still "1", and there is more',
+        'its answer makes no progress: the cursor is still "1", and there is more',
     ),
     "a cursor that leads nowhere, with changes": (
-        say(200, text({"op": "put", **token("b", seq=2)}, {"op": "commit", "cursor": "1"})), "its answer leads nowhere",
+        say(200, text({"op": "put", **token("b", seq=2)}, {"op": "commit", "cursor": "1"})), "its answer makes no progress",
     ),
-    "cursors that go round": (round_and_round, 'its cursors go round: "1" comes again, and there is still more'),
-    "cursors without an end": (on_and_on, "100 answers in a row have no changes, and say that there is more"),
+    "cursors that go round": (round_and_round, 'its cursors go round in circles: "1" is repeated, and there is still more'),
+    "cursors without an end": (on_and_on, "100 answers in a row have no changes, and promise more"),
     "redirects without an end": (redirect, "more than 5 redirects"),
     "a redirect to nowhere": (say(302), "more than 5 redirects"),
-    "no HTTP": (greet, "its answer does not begin as one of HTTP does"),
-    "gzip": (say(200, "x", Content_Encoding="gzip"), 'its answer has the encoding "gzip", which was not asked for'),
+    "no HTTP": (greet, "its answer is not HTTP"),
+    "gzip": (say(200, "x", Content_Encoding="gzip"), 'its answer has the Content-Encoding "gzip", which was not requested'),
     "a cursor that is always unknown": (say(410), "it answers 410 Gone"),
     **{
         str(status): (say(status), f"it answers {status}")
@@ -191,8 +191,8 @@ def test_a_wrong_answer_is_logged_and_the_next_right_one_taken(name: str, feed: 
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        (say(200), "the answer with a snapshot does not begin with snapshot_begin"),
-        (say(200, PAGE, Content_Type="text/html"), 'it answers with "text/html" and not with application/jsonl'),
+        (say(200), "the snapshot does not begin with snapshot_begin"),
+        (say(200, PAGE, Content_Type="text/html"), 'its Content-Type is "text/html", not application/jsonl'),
         (say(204), "it answers 204 No Content"),
         (say(304), "it answers 304 Not Modified"),
         (say(206), "it answers 206 Partial Content"),
@@ -228,7 +228,7 @@ def test_snapshots_that_do_not_help_end(feed: Feed, store: Store) -> None:
     always(feed, fault)
     done = take_once(feed, store)
     assert done.returncode == 1
-    assert 'the feed does not know the cursor "x" any more, and 3 snapshots did not help' in last_line(done)
+    assert 'the feed no longer knows the cursor "x", and 3 snapshots did not help' in last_line(done)
 
 
 def test_a_type_that_says_what_it_is(feed: Feed, store: Store) -> None:
@@ -247,14 +247,14 @@ def test_a_type_that_says_what_it_is(feed: Feed, store: Store) -> None:
 def test_the_last_line_of_a_file_says_why(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "tokens.jsonl"
     for content, cause in (
-        (None, "can't be read: No such file or directory"),
-        (text(token("a"), {"digest": "12"}), "is not used: line 2: "),
+        (None, f'cannot read "{path}": No such file or directory'),
+        (text(token("a"), {"digest": "12"}), f'"{path}" is not used: line 2: '),
     ):
         if content is not None:
             path.write_text(content)
         done = once("--source", f"file://{path}", "--store", store.folder, *FAST)
         assert done.returncode == 1
-        assert last_line(done).startswith(f'error: source "file://{path}" failed: "{path}" {cause}')
+        assert last_line(done).startswith(f'error: source "file://{path}" failed: {cause}')
 
 
 def test_a_file_that_is_always_written_to_ends(store: Store, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_a_hole_is_answered_with_a_snapshot(feed: Feed, store: Store) -> None:
     feed.faults.append(lambda handler: handler.lines(*hole))
     done = take_once(feed, store)
     assert done.returncode == 0
-    assert 'went on from "2", and the store is at "1"' in done.stderr
+    assert 'continues from "2", and the store is at "1"' in done.stderr
     assert "taking a snapshot" in done.stderr
     assert store.tokens() == {"a": "ok", "b": "ok", "c": "ok"}
 
@@ -180,7 +180,7 @@ def test_a_cursor_that_is_too_old_is_answered_with_a_snapshot(feed: Feed, store:
     feed.oldest = 2
     done = take_once(feed, store)
     assert done.returncode == 0
-    assert 'does not know the cursor "1" any more' in done.stderr
+    assert 'no longer knows the cursor "1"' in done.stderr
     assert store.tokens() == {"a": "ok", "b": "ok"}
 
 
@@ -227,7 +227,7 @@ def test_a_feed_that_hangs_is_left(feed: Feed, store: Store) -> None:
     feed.put("a")
     feed.faults.append(feed.hang)
     with follow(feed, store) as sync:
-        sync.wait_for_line("does not answer in time")
+        sync.wait_for_line("did not answer in time")
         wait_for_tokens(store, a="ok")
 
 
@@ -243,7 +243,7 @@ def test_a_feed_that_hangs_in_the_middle_is_left(feed: Feed, store: Store) -> No
 
     feed.faults.append(half)
     with follow(feed, store) as sync:
-        sync.wait_for_line("does not answer in time")
+        sync.wait_for_line("did not answer in time")
         wait_for_tokens(store, a="ok")
 
 
@@ -298,7 +298,7 @@ def test_a_feed_that_drips_is_left(
         feed.faults.append(fault)
         done = take_once(feed, store, "--ca-file", authority.ca)
         assert done.returncode == 1
-        assert "it does not answer in time" in done.stderr
+        assert "it did not answer in time" in done.stderr
         assert take_once(feed, store, "--ca-file", authority.ca).returncode == 0
 
 
@@ -367,7 +367,7 @@ def test_what_an_answer_says_never_breaks_the_log(feed: Feed, store: Store, tmp_
         supervisor.bind(str(tmp_path / "notify"))
         arguments = ("--source", feed.url, "--store", store.folder, *FAST)
         with PatSync(*arguments, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as sync:
-            sync.wait_for_line("has no place among changes")
+            sync.wait_for_line("is not allowed among changes")
             sync.wait_for_line("is back after")
 
 
@@ -376,7 +376,7 @@ def test_a_redirect_to_what_is_no_url(feed: Feed, store: Store, to: str) -> None
     feed.faults.append(lambda handler: handler.answer(302, Location=to))
     done = take_once(feed, store)
     assert done.returncode == 1
-    assert "it redirects to something that is no URL" in done.stderr
+    assert "it redirects to an invalid URL" in done.stderr
 
 
 @pytest.mark.parametrize("seq", [-1, 2**63, 1.5, "1", True, None])
@@ -400,7 +400,7 @@ def test_a_compressed_answer_is_refused(feed: Feed, store: Store) -> None:
     feed.faults.append(compressed)
     done = take_once(feed, store)
     assert done.returncode == 1
-    assert 'its answer has the encoding "gzip", which was not asked for' in done.stderr
+    assert 'its answer has the Content-Encoding "gzip", which was not requested' in done.stderr
     assert feed.requests[0][1]["accept-encoding"] == "identity"
 
 
@@ -493,7 +493,7 @@ def test_a_line_that_names_no_token_loses_no_revocation(feed: Feed, store: Store
     feed.faults.append(lambda handler: handler.lines(line, {"op": "commit", "cursor": "3", "more": False}))
     done = take_once(feed, store)
     assert done.returncode == 0
-    assert "taking a snapshot of the source: line 1 of the answer does not say which token it is about" in done.stderr
+    assert "taking a snapshot of the source: line 1 of the answer does not identify its token" in done.stderr
     assert store.tokens() == {"a": "revoked", "b": "ok"}
     # If it comes again after the snapshot, that is an error, and no circle.
     feed.faults.extend([lambda handler: handler.lines(line, {"op": "commit", "cursor": "9", "more": False}),
@@ -521,7 +521,7 @@ def test_what_comes_with_a_line_that_names_no_token_waits_for_no_snapshot(feed: 
         wait_for_tokens(store, a="revoked", b="revoked", c="ok", d="revoked")
         before = store.stats()
         assert before["cursor"] == "5"
-        sync.wait_for_line("taking a snapshot of the source: line 4 of the answer does not say which token it is about", 2)
+        sync.wait_for_line("taking a snapshot of the source: line 4 of the answer does not identify its token", 2)
         assert store.stats()["heartbeat"] == before["heartbeat"]
         feed.faults.clear()
         wait_for_tokens(store, a="revoked", b="revoked", c="revoked", d="revoked")
@@ -560,8 +560,8 @@ def test_an_etag_that_is_not_the_epoch_is_named(feed: Feed, store: Store, status
     done = take_once(feed, store)
     assert done.returncode == 1
     assert (
-        'the feed has another epoch than the store, "one", if "d41d8cd9" is one: that is the ETag of an answer of status'
-        f" {status}, and something may add one of its own, and a snapshot did not help"
+        'the feed has another epoch than the store, "one", if "d41d8cd9" is its epoch: this is the ETag of an answer'
+        f" with status {status}, to which a proxy may have added it, and a snapshot did not help"
     ) in done.stderr.splitlines()[-1]
 
 
@@ -573,7 +573,7 @@ def test_a_line_of_another_kind_among_changes(feed: Feed, store: Store, op: str)
     feed.faults.append(lambda handler: handler.lines(wrong, {"op": "commit", "cursor": "9"}))
     done = take_once(feed, store)
     assert done.returncode == 1
-    assert f'"{op}" has no place among changes' in done.stderr
+    assert f'"{op}" is not allowed among changes' in done.stderr
     assert store.stats()["cursor"] == "1"
 
 
@@ -582,7 +582,7 @@ def test_a_commit_inside_a_snapshot_is_refused(feed: Feed, store: Store) -> None
     feed.faults.append(lambda handler: handler.lines(begin, {"op": "commit", "cursor": "9"}))
     done = take_once(feed, store)
     assert done.returncode == 1
-    assert '"commit" has no place in a snapshot' in done.stderr
+    assert '"commit" is not allowed in a snapshot' in done.stderr
 
 
 def test_a_line_without_end_does_not_fill_the_memory(feed: Feed, store: Store) -> None:
@@ -674,7 +674,7 @@ def test_the_credential_is_sent_and_never_shown(feed: Feed, store: Store, tmp_pa
     feed.faults.append(lambda handler: handler.lines(begin, {"op": "s3cr3t-bearer"}))
     done = take_once(feed, store, "--token-file", secret)
     assert done.returncode == 1
-    assert '"***" has no place in a snapshot' in done.stderr
+    assert '"***" is not allowed in a snapshot' in done.stderr
     assert "s3cr3t" not in done.stderr
     assert take_once(feed, store, "--token-file", secret).returncode == 0
 
@@ -693,7 +693,7 @@ def test_patctl_is_killed_again_and_again(feed: Feed, store: Store) -> None:
         for number in range(1, 6):
             os.kill(sync.child(), 9)
             feed.put(f"t{number}")
-            sync.wait_for_line("warning: patctl failed, trying again in .*: it ended by signal 9", number)
+            sync.wait_for_line("warning: patctl failed, trying again in .*: it was killed by signal 9", number)
         wait_for_tokens(store, **{f"t{number}": "ok" for number in range(6)})
 
 

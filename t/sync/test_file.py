@@ -101,13 +101,13 @@ def test_an_export_of_another_store_is_taken(path: Path, store: Store, tmp_path:
         (lines(token("a"), token("b"))[:-9], "line 2 has no end"),
         (lines(token("a")) + "nonsense\n", "line 2: not JSON"),
         (lines(token("a")) + "[]\n", "line 2: not a JSON object"),
-        (lines(token("a"), token("b"), token("a")), f'line 3: digest "{digest("a")}" comes twice'),
+        (lines(token("a"), token("b"), token("a")), f'line 3: digest "{digest("a")}" occurs twice'),
         (lines({"digest": digest("a"), "id": "a"}), 'line 1: no field "subject"'),
         (lines(token("a", colour="red")), 'line 1: unknown field "colour"'),
         (lines(token("a"))[:-2] + ',"id":"b"}\n', "a field is given twice"),
         (lines(token("a") | {"digest": "12"}), "line 1: digest: a digest has 64"),
         (lines(token("c") | {"id": "a b"}, token("a"), token("a")), "line 1: the id must be"),
-        (lines(token("a"), token("a"), token("c") | {"id": "a b"}), f'line 2: digest "{digest("a")}" comes twice'),
+        (lines(token("a"), token("a"), token("c") | {"id": "a b"}), f'line 2: digest "{digest("a")}" occurs twice'),
         (lines(token("a") | {"id": "a b"}), "line 1: the id must be 1 to 64 letters, digits, or any of "),
         (lines(token("a") | {"subject": "x" * 256}), "line 1: the subject must be 1 to 255 bytes"),
         (lines(token("a") | {"subject": "victim "}), "line 1: the subject begins or ends with a blank"),
@@ -199,7 +199,7 @@ def test_a_bad_file_is_told_once_and_a_good_one_is_taken_again(path: Path, store
     with follow(path, store) as sync:
         wait_for_tokens(store, a="ok")
         replace(path, lines(token("b"))[:-1])
-        sync.wait_for_line("is not used, and the tokens of before stay")
+        sync.wait_for_line("is not used, and the previous tokens stay")
         commits = store.stats()["commit"]
         replace(path, lines(token("c")) + "x\n")
         sync.wait_for_line("line 2: not JSON")
@@ -246,7 +246,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(path: Path, store: Store) ->
     os.mkfifo(path)
     done = once("--source", f"file://{path}", "--store", store.folder)
     assert done.returncode == 1
-    assert f'"{path}" is no regular file' in done.stderr.splitlines()[-1]
+    assert f'"{path}" is not a regular file' in done.stderr.splitlines()[-1]
 
 
 def test_a_missing_file_is_waited_for(path: Path, store: Store) -> None:
@@ -254,7 +254,7 @@ def test_a_missing_file_is_waited_for(path: Path, store: Store) -> None:
     with follow(path, store) as sync:
         wait_for_tokens(store, a="ok")
         path.unlink()
-        sync.wait_for_line("can't be read: No such file or directory")
+        sync.wait_for_line(f'cannot read "{path}": No such file or directory')
         commits = store.stats()["commit"]
         sync.wait_for_line("trying again", 3)
         assert store.stats()["commit"] == commits
@@ -318,7 +318,7 @@ def test_csv_with_arrays_of_postgresql(store: Store, tmp_path: Path) -> None:
     ("text", "cause"),
     [
         ("digest,id,user\n", 'line 1: unknown column "user"'),
-        ("digest,id,subject,id\n", "line 1: a column comes twice"),
+        ("digest,id,subject,id\n", "line 1: a column occurs twice"),
         ("digest,id,subject\n" + digest("a") + ",a\n", "line 2: 2 cells, where the header has 3"),
         ("digest,id,subject\n" + digest("a") + ",a,\n", 'line 2: no field "subject"'),
         ("digest,id,subject\n" + digest("a") + ",a,s", "line 2 has no end"),

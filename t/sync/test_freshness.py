@@ -18,7 +18,7 @@ from store import Store
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.2", "--query-timeout", "5")
 HELD = 'pat_sync_heartbeat_held{reason="unproven"}'
-STANDS_STILL = "error: the heartbeat stands still: what the feed answers is not known to be fresh: "
+STANDS_STILL = "error: the heartbeat stands still: the feed's answer is not known to be fresh: "
 
 
 class Cache(Nginx):
@@ -106,14 +106,14 @@ def test_a_cache_that_knows_no_query_moves_no_heartbeat(key: str, store: Store, 
             assert heartbeat(store) <= revoked_at
             if key == "$uri":
                 # It has the snapshot for everything.
-                sync.wait_for_line('warning: .*"snapshot_begin" has no place among changes')
+                sync.wait_for_line('warning: .*"snapshot_begin" is not allowed among changes')
             else:
-                cause = "its Pat-Nonce is that of another request, so a cache has answered"
+                cause = "its Pat-Nonce belongs to another request, so it comes from a cache"
                 sync.wait_for_line(STANDS_STILL + cause)
                 assert f"{HELD} 1.0" in scrape(port)
                 shown = status(cache.feed_url, store)
                 assert shown.returncode == 1
-                assert f"wrong: the heartbeat stands still: what the feed answers is not known to be fresh: {cause}" in (
+                assert f"wrong: the heartbeat stands still: the feed's answer is not known to be fresh: {cause}" in (
                     shown.stdout
                 )
 
@@ -131,7 +131,7 @@ def test_a_snapshot_of_a_cache_moves_no_heartbeat(store: Store, tmp_path: Path) 
             assert heartbeat(store) <= 1
         done = once("--source", cache.feed_url, "--store", store.folder)
         assert done.returncode == 1
-        assert "is that of another request, so a cache has answered" in done.stderr.splitlines()[-1]
+        assert "belongs to another request, so it comes from a cache" in done.stderr.splitlines()[-1]
 
 
 # --- feeds that do not send the nonce back ---
@@ -158,13 +158,13 @@ def test_the_first_answer_proves_nothing(feed: Feed, store: Store) -> None:
     assert once("--source", feed.url, "--store", store.folder, *FAST).returncode == 0
     done = once("--source", feed.url, "--store", store.folder, *FAST)
     assert done.returncode == 0
-    assert "info: no heartbeat yet: of a feed without Pat-Nonce, only the next answer can be known" in done.stderr
+    assert "info: no heartbeat yet: without Pat-Nonce, only the feed's next answer can be known" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("date", "cause"),
     [
-        (email.utils.formatdate(0, usegmt=True), 'its Date, "Thu, 01 Jan 1970 00:00:00 GMT", is not later than one before'),
+        (email.utils.formatdate(0, usegmt=True), 'its Date, "Thu, 01 Jan 1970 00:00:00 GMT", is not later than that of an earlier answer'),
         ("tomorrow", "it has neither Pat-Nonce nor Date"),
         ("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", "it has neither Pat-Nonce nor Date"),
         ("", "it has neither Pat-Nonce nor Date"),
@@ -189,7 +189,7 @@ def test_a_date_that_does_not_move_moves_no_heartbeat(date: str, cause: str, fee
 
         feed.date = None
         wait_for_heartbeat(store)
-        sync.wait_for_line("info: what the feed answers is fresh again")
+        sync.wait_for_line("info: the feed's answers are fresh again")
         wait_until(lambda: f"{HELD} 0.0" in scrape(port), "that nothing holds the heartbeat")
 
 
@@ -198,7 +198,7 @@ def test_an_answer_with_an_age_moves_no_heartbeat(age: str, feed: Feed, store: S
     with follow(feed.url, store) as sync:
         wait_for_heartbeat(store)
         feed.faults.extend([lambda handler: handler.answer(204, Age=age)] * 10_000)
-        sync.wait_for_line(f'{STANDS_STILL}its Age is "{age}", so a cache has answered')
+        sync.wait_for_line(f'{STANDS_STILL}its Age is "{age}", so it comes from a cache')
         before = heartbeat(store)
         held_at = time.time()
         wait_until(lambda: time.time() > held_at + 1.5, "more answers")
@@ -230,7 +230,7 @@ def test_the_nonce_is_sent_back_as_it_is(form: str, is_good: bool, feed: Feed, s
         if is_good:
             wait_for_heartbeat(store)
         else:
-            sync.wait_for_line(f'{STANDS_STILL}its Pat-Nonce is ".*", and not the nonce of the request as it is')
+            sync.wait_for_line(f'{STANDS_STILL}its Pat-Nonce is ".*", not the unchanged nonce of the request')
 
 
 def test_a_feed_that_has_sent_the_nonce_back_must_go_on(feed: Feed, store: Store) -> None:
@@ -239,7 +239,7 @@ def test_a_feed_that_has_sent_the_nonce_back_must_go_on(feed: Feed, store: Store
     with follow(feed.url, store) as sync:
         wait_for_heartbeat(store)
         feed.echoes = False
-        sync.wait_for_line(f"{STANDS_STILL}it has no Pat-Nonce, and answers before had one")
+        sync.wait_for_line(f"{STANDS_STILL}it has no Pat-Nonce, unlike earlier answers")
         feed.echoes = True
         wait_for_heartbeat(store)
 
@@ -260,7 +260,7 @@ def test_an_age_speaks_against_the_nonce(feed: Feed, store: Store) -> None:
     feed.faults.append(lambda handler: handler.answer(204, Age="58"))
     done = once("--source", feed.url, "--store", store.folder)
     assert done.returncode == 1
-    assert 'its Age is "58", so a cache has answered' in done.stderr.splitlines()[-1]
+    assert 'its Age is "58", so it comes from a cache' in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("sign", ["Age", "Pat_Nonce"])

@@ -237,10 +237,10 @@ def test_use_waits_in_nginx_while_the_platform_is_away(edge: Edge) -> None:
 @pytest.mark.parametrize(
     ("path", "cause"),
     [
-        ("/denied", "it answers 403 Forbidden: does its location allow the address of this host, and ask for no token?"),
-        ("/guarded", "it answers 401 Unauthorized: does its location allow the address of this host"),
-        ("/nowhere", "it answers 404 Not Found: is the URL right, and has its location auth_pat_usage?"),
-        ("/page", 'it answers with "image/gif" and not with application/x-ndjson: has its location auth_pat_usage?'),
+        ("/denied", "it answers 403 Forbidden: does its location allow this host's address, and require no token?"),
+        ("/guarded", "it answers 401 Unauthorized: does its location allow this host's address"),
+        ("/nowhere", "it answers 404 Not Found: is the URL right, and does its location have auth_pat_usage?"),
+        ("/page", 'its Content-Type is "image/gif", not application/x-ndjson: does its location have auth_pat_usage?'),
     ],
 )
 def test_a_location_that_tells_nothing_is_told(path: str, cause: str, edge: Edge) -> None:
@@ -253,5 +253,5 @@ def test_a_cursor_that_nginx_can_not_have_given_is_told(edge: Edge) -> None:
     with edge.database.connect("edge") as login:
         login.execute("SELECT pat.record_use('e1', %s, '[]')", (1 << 60,))
     done = once(*edge.arguments())
-    assert "it answers 400 Bad Request: the last batch of this edge is no cursor of nginx" in done.stderr
+    assert "it answers 400 Bad Request: nginx does not accept this edge's last batch as a cursor" in done.stderr
     assert "use was not reported" not in once(*edge.arguments("--edge", "e2")).stderr

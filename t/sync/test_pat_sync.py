@@ -88,11 +88,11 @@ def test_wrong_options_are_told_with_status_2(arguments: list[str], cause: str) 
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (["--ca-file", "/nowhere"], '"/nowhere" can\'t be read'),
-        (["--token-file", "/nowhere"], '"/nowhere" can\'t be read'),
-        (["--client-cert", "/nowhere", "--client-key", "/nowhere"], '"/nowhere" can\'t be read'),
-        (["--patctl", "/nowhere"], '"/nowhere" is no program'),
-        (["--config", "/nowhere"], '"/nowhere" can\'t be read'),
+        (["--ca-file", "/nowhere"], 'cannot read "/nowhere"'),
+        (["--token-file", "/nowhere"], 'cannot read "/nowhere"'),
+        (["--client-cert", "/nowhere", "--client-key", "/nowhere"], 'cannot read "/nowhere"'),
+        (["--patctl", "/nowhere"], '"/nowhere" is not a program'),
+        (["--config", "/nowhere"], 'cannot read "/nowhere"'),
     ],
 )
 def test_what_may_be_there_later_is_told_with_status_3(arguments: list[str], cause: str) -> None:
@@ -358,7 +358,7 @@ def test_what_the_supervisor_is_told(feed: Feed, store: Store, tmp_path: Path) -
 
             # A source that hangs is no reason to be killed.
             feed.faults.append(feed.hang)
-            receive("STATUS=the source failed: it does not answer in time")
+            receive("STATUS=the source failed: it did not answer in time")
             messages.clear()
             receive("WATCHDOG=1")
 
@@ -412,10 +412,10 @@ def test_a_disk_that_is_full_is_told_and_waited_for(feed: Feed, tmp_path: Path) 
     os.mkfifo(tmp_path / "room")
     arguments = ("--patctl", fake, "--source", feed.url, "--store", tmp_path, *FAST)
     with PatSync(*arguments, "--metrics-listen", f"127.0.0.1:{port}") as sync:
-        sync.wait_for_line("error: patctl waits, nothing is lost: No space left on device; make room")
+        sync.wait_for_line("error: patctl is waiting, nothing is lost: No space left on device; free space")
         assert "pat_sync_disk_full 1.0" in scrape(port)
         (tmp_path / "room").write_text("")
-        sync.wait_for_line("info: patctl goes on")
+        sync.wait_for_line("info: patctl has continued")
         wait_until(lambda: "pat_sync_disk_full 0.0" in scrape(port), "room on the disk")
         assert "pat_sync_commits_total 1.0" in scrape(port)
 
@@ -444,7 +444,7 @@ def test_metrics_are_served_and_say_what_happened(feed: Feed, store: Store) -> N
 
         # A feed that fails is late, and more so with time.
         feed.faults.extend([feed.hang] * 100)
-        sync.wait_for_line("does not answer in time")
+        sync.wait_for_line("did not answer in time")
         late = value(scrape(port), "pat_sync_lag_seconds")
         wait_until(lambda: value(scrape(port), "pat_sync_lag_seconds") > late + 1, "a longer lag")
         assert value(scrape(port), "pat_sync_source_up") == 0
@@ -507,16 +507,16 @@ def test_status_when_nothing_is_well(feed: Feed, store: Store, tmp_path: Path) -
     feed.put("b")
     done = status(feed, store)
     assert done.returncode == 1
-    assert "it has changes that the store has not" in done.stdout
+    assert "it has changes that the store lacks" in done.stdout
     assert "wrong: the store is behind its source" in done.stdout
 
     feed.faults.append(lambda handler: handler.answer(500))
     done = status(feed, store)
-    assert "wrong: the source can't be read: it answers 500" in done.stdout
+    assert "wrong: cannot read the source: it answers 500" in done.stdout
 
     done = run("status", "--source", feed.url, "--store", tmp_path / "nowhere")
     assert done.returncode == 1
-    assert "wrong: the store can't be read" in done.stdout
+    assert "wrong: cannot read the store" in done.stdout
 
 
 def test_status_tells_of_an_old_heartbeat(feed: Feed, store: Store) -> None:
@@ -569,7 +569,7 @@ def test_once_tells_how_many_lines_were_rejected(feed: Feed, store: Store) -> No
     )
     done = once("--source", feed.url, "--store", store.folder)
     assert done.returncode == 0
-    assert "warning: lines that were rejected: 1" in done.stderr.splitlines()[-1]
+    assert "warning: rejected lines: 1" in done.stderr.splitlines()[-1]
 
 
 # --- the unit ---

@@ -13,7 +13,7 @@ from store import Store
 from usage_server import UsageServer
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "5")
-TOLD = "info: a pooler is on the way to the source"
+TOLD = "info: the source is behind a pooler"
 
 
 def issue(connection: Connection) -> tuple[str, str]:
@@ -158,4 +158,4 @@ def test_an_option_that_a_pooler_refuses_is_told(database: Database, store: Stor
     with PgBouncer(database.server, "transaction") as pooler:
         done = once("--source", f"{pooler.url(database)}?options=-cwork_mem%3D4MB", "--store", store.folder)
         assert done.returncode == 1
-        assert "unsupported startup parameter: options: take it out of the source" in done.stderr.splitlines()[-1]
+        assert "unsupported startup parameter: options: remove it from the source" in done.stderr.splitlines()[-1]

@@ -60,7 +60,7 @@ def test_an_empty_feed_of_another_epoch_removes_nothing_until_it_is_accepted(fee
 
         store.patctl("accept-snapshot")
         wait_until(lambda: store.tokens() == {"a": "revoked", "c": "ok"}, "the removal")
-        sync.wait_for_line("the snapshot is not held back any more")
+        sync.wait_for_line("the snapshot is no longer held back")
         wait_until(lambda: f"{HELD} 0.0" in scrape(port), "the end of the alarm")
         wait_until(lambda: store.stats()["heartbeat"] >= heartbeat and store.stats()["state"] == "ready", "a heartbeat")
 

@@ -15,7 +15,7 @@ from sidecar import PAT_SYNC, environment, once
 from store import Store
 
 SECRET = "s3cr3t-w0rd"
-READABLE = "others can read it: chmod o= it, unless nobody else is on this host or in this container"
+READABLE = "others can read it: run chmod o= on it, unless this host or container has no other users"
 
 Arguments = Callable[[Path], list[str]]
 
@@ -131,7 +131,7 @@ def test_a_token_that_no_header_has_is_refused(content: str, folder: Path, store
     path.chmod(0o600)
     done = once("--store", store.folder, *KINDS["token"][1](path))
     assert done.returncode == 2
-    assert f'"{path}": a token has printable ASCII characters' in done.stderr
+    assert f'"{path}": a token has only printable ASCII characters' in done.stderr
     assert content.strip() not in done.stderr
 
 

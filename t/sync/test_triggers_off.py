@@ -355,7 +355,7 @@ def test_a_revocation_with_triggers_off_reaches_the_edge(database: Database, own
         wait_until(lambda: store.verdict(token) == "revoked", "the revocation")
 
         # The triggers are on, and not always.
-        sync.wait_for_line("error: triggers of the source are not as they must be.*at_commit on pat.token.*install.sql")
+        sync.wait_for_line("error: triggers of the source differ from install.sql.*at_commit on pat.token.*install.sql")
         assert value(scrape(port), held) == 1
         heartbeat = store.stats()["heartbeat"]
         other_id, _ = issue(owner)
@@ -407,7 +407,7 @@ def test_the_supervisor_is_not_told_that_all_is_there(database: Database, owner:
             receive("STATUS=the store has everything")
             with triggers_off(owner):
                 pass
-            receive("STATUS=the store has all that the source shows; pat-sync status says how old that is")
+            receive("STATUS=the store has everything that the source shows; see pat-sync status for its age")
             told.clear()
             database.install()
             receive("STATUS=the store has everything")
@@ -437,7 +437,7 @@ def test_a_comparison_finds_what_left_no_trace(database: Database, owner: Connec
         done = pat_sync("compare", *source_options)
         assert done.returncode == 1
         assert f"only in store: {ids[1]}\n" in done.stdout and f"different: {ids[2]}\n" in done.stdout
-        assert "wrong: they differ: SELECT pat.new_epoch()" in done.stdout
+        assert "wrong: they differ: to repair all edges, run SELECT pat.new_epoch()" in done.stdout
         report = json.loads(pat_sync("compare", "--json", *source_options).stdout)
         assert (report["only_in_store"], report["only_in_source"], report["different"]) == ([ids[1]], [], [ids[2]])
 
@@ -473,7 +473,7 @@ def test_a_truncation_with_triggers_off_is_followed_or_found(
 
 def test_only_a_database_is_compared(store: Store) -> None:
     done = pat_sync("compare", "--source", "file:///nowhere", "--store", store.folder)
-    assert done.returncode == 2 and "only a source postgresql:// is compared" in done.stderr
+    assert done.returncode == 2 and "only a source postgresql:// can be compared" in done.stderr
 
 
 # --- what others make on the table ---
@@ -570,7 +570,7 @@ def test_the_status_tells_of_a_sequence_that_stays_behind(database: Database, ow
         owner.execute("ALTER ROLE edge RESET ALL")
     # It asks, too.
     done = pat_sync("status", *options)
-    assert "behind the numbers" not in done.stdout
+    assert "pat.seq is behind" not in done.stdout
     assert not source(owner).unnumbered
 
 

@@ -152,9 +152,9 @@ def test_an_answer_that_does_not_arrive_is_asked_for_again(
                 nginx.use("a", 2)
                 nginx.use("b")
                 nginx.faults.append(getattr(nginx, fault))
-                sync.wait_for_line("warning: use was not reported, trying again in", number + 1)
+                sync.wait_for_line("warning: last use was not reported, trying again in", number + 1)
             wait_until_counted(owner, nginx)
-            sync.wait_for_line("info: use is reported again after")
+            sync.wait_for_line("info: last use is reported again after")
 
 
 def test_a_report_that_arrives_late_is_counted_once(database: Database, store: Store, nginx: UsageServer) -> None:
@@ -313,34 +313,34 @@ Fault = Callable[[Handler, str], None]
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        (UsageServer.say(401, ""), "it answers 401 Unauthorized: does its location allow the address of this host"),
-        (UsageServer.say(403, ""), "it answers 403 Forbidden: does its location allow the address of this host"),
-        (UsageServer.say(404, ""), "it answers 404 Not Found: is the URL right, and has its location auth_pat_usage?"),
+        (UsageServer.say(401, ""), "it answers 401 Unauthorized: does its location allow this host's address"),
+        (UsageServer.say(403, ""), "it answers 403 Forbidden: does its location allow this host's address"),
+        (UsageServer.say(404, ""), "it answers 404 Not Found: is the URL right, and does its location have auth_pat_usage?"),
         (UsageServer.say(500, ""), "it answers 500 Internal Server Error: nginx's error log may say why"),
         (UsageServer.say(301, "", Location="/x"), "it answers 301 Moved Permanently"),
         (UsageServer.say(204, ""), "it answers 204 No Content"),
-        (UsageServer.say(200, USE + CURSOR, Content_Type="text/html"), 'it answers with "text/html" and not with'),
-        (UsageServer.say(200, USE + CURSOR, Content_Encoding="gzip"), 'the encoding "gzip", which was not asked for'),
+        (UsageServer.say(200, USE + CURSOR, Content_Type="text/html"), 'its Content-Type is "text/html", not'),
+        (UsageServer.say(200, USE + CURSOR, Content_Encoding="gzip"), 'the Content-Encoding "gzip", which was not requested'),
         (UsageServer.say(200, ""), "its answer was cut off: the last line has no end"),
         (UsageServer.say(200, USE), "its answer was cut off: the last line has no cursor"),
         (UsageServer.say(200, USE + CURSOR[:-1]), "its answer was cut off: the last line has no end"),
-        (UsageServer.say(200, USE + CURSOR + "\n"), "line 3 of its answer is no JSON object"),
-        (UsageServer.say(200, "<html>\n" + CURSOR), "line 1 of its answer is no JSON object"),
-        (UsageServer.say(200, "[" * 100000 + "\n" + CURSOR), "line 1 of its answer is no JSON object"),
-        (UsageServer.say(200, USE + "[]\n" + CURSOR), "line 2 of its answer is no JSON object"),
-        (UsageServer.say(200, CURSOR + CURSOR), "line 1 of its answer is no use of a token"),
-        (UsageServer.say(200, USE.replace('"a"', "1") + CURSOR), "line 1 of its answer is no use"),
-        (UsageServer.say(200, USE.replace("3}", "0}") + CURSOR), "line 1 of its answer is no use"),
-        (UsageServer.say(200, USE.replace("3}", "true}") + CURSOR), "line 1 of its answer is no use"),
-        (UsageServer.say(200, USE.replace("3}", "10000000001}") + CURSOR), "line 1 of its answer is no use"),
-        (UsageServer.say(200, USE.replace("1700000000", "1.5") + CURSOR), "line 1 of its answer is no use"),
-        (UsageServer.say(200, USE.replace('"203.0.113.7"', "null") + CURSOR), "line 1 of its answer is no use"),
+        (UsageServer.say(200, USE + CURSOR + "\n"), "line 3 of its answer is not a JSON object"),
+        (UsageServer.say(200, "<html>\n" + CURSOR), "line 1 of its answer is not a JSON object"),
+        (UsageServer.say(200, "[" * 100000 + "\n" + CURSOR), "line 1 of its answer is not a JSON object"),
+        (UsageServer.say(200, USE + "[]\n" + CURSOR), "line 2 of its answer is not a JSON object"),
+        (UsageServer.say(200, CURSOR + CURSOR), "line 1 of its answer does not have a valid id"),
+        (UsageServer.say(200, USE.replace('"a"', "1") + CURSOR), "line 1 of its answer does not have a valid id"),
+        (UsageServer.say(200, USE.replace("3}", "0}") + CURSOR), "line 1 of its answer does not have a valid id"),
+        (UsageServer.say(200, USE.replace("3}", "true}") + CURSOR), "line 1 of its answer does not have a valid id"),
+        (UsageServer.say(200, USE.replace("3}", "10000000001}") + CURSOR), "line 1 of its answer does not have a valid id"),
+        (UsageServer.say(200, USE.replace("1700000000", "1.5") + CURSOR), "line 1 of its answer does not have a valid id"),
+        (UsageServer.say(200, USE.replace('"203.0.113.7"', "null") + CURSOR), "line 1 of its answer does not have a valid id"),
         (UsageServer.say(200, USE + '{"cursor":"9"}\n'), "the last line has no cursor"),
-        (UsageServer.say(200, USE + '{"cursor":0}\n'), "what comes after 0, and its answer has the cursor 0"),
-        (UsageServer.say(200, '{"cursor":-1}\n'), "what comes after 0, and its answer has the cursor -1"),
-        (UsageServer.say(200, USE + f'{{"cursor":{1 << 63}}}\n'), "its answer has the cursor 9223372036854775808"),
+        (UsageServer.say(200, USE + '{"cursor":0}\n'), "the batch after 0, it answers with the cursor 0"),
+        (UsageServer.say(200, '{"cursor":-1}\n'), "the batch after 0, it answers with the cursor -1"),
+        (UsageServer.say(200, USE + f'{{"cursor":{1 << 63}}}\n'), "it answers with the cursor 9223372036854775808"),
         (UsageServer.say(200, "x" * (2 << 20)), "its answer is longer than 1 MB"),
-        (None, "it does not answer in time"),
+        (None, "it did not answer in time"),
     ],
 )
 def test_a_bad_answer_is_told_and_nothing_is_recorded(
@@ -350,7 +350,7 @@ def test_a_bad_answer_is_told_and_nothing_is_recorded(
     with database.connect() as owner:
         make_tokens(owner, "a")
         done = once(*arguments(database.url("edge"), store, nginx))
-        assert f'warning: use was not reported: nginx at "{nginx.url}": ' in done.stderr.splitlines()[-1]
+        assert f'warning: last use was not reported: nginx at "{nginx.url}": ' in done.stderr.splitlines()[-1]
         assert cause in done.stderr.splitlines()[-1]
         assert owner.execute("SELECT FROM pat.edge").fetchall() == []
 
@@ -367,13 +367,13 @@ def test_an_answer_that_drips_is_given_up(database: Database, store: Store, ngin
 
     nginx.faults.append(drip)
     done = once(*arguments(database.url("edge"), store, nginx))
-    assert "it does not answer in time" in done.stderr
+    assert "it did not answer in time" in done.stderr
 
 
 def test_numbers_with_thousands_of_digits_are_no_bug(database: Database, store: Store, nginx: UsageServer) -> None:
     nginx.faults.append(UsageServer.say(200, '{"cursor":' + "9" * 5000 + "}\n"))
     done = once(*arguments(database.url("edge"), store, nginx))
-    assert "line 1 of its answer is no JSON object" in done.stderr
+    assert "line 1 of its answer is not a JSON object" in done.stderr
 
 
 # --- what does not suffer ---
@@ -393,8 +393,8 @@ def test_use_that_can_not_be_reported_delays_no_revocation(
             sync.wait_for_line("use was not reported")
             done = status(database, store, nginx)
             assert done.returncode == 0
-            assert f'usage      can\'t be reported: nginx at "{nginx.url}": it does not answer in time' in done.stdout
-            assert done.stdout.splitlines()[-1] == "all is well but for the usage"
+            assert f'usage      cannot be reported: nginx at "{nginx.url}": it did not answer in time' in done.stdout
+            assert done.stdout.splitlines()[-1] == "all is well, except for last use"
 
             wait_until(lambda: len(nginx.requests) > 1, "a request that hangs")
             started = time.monotonic()
@@ -419,7 +419,7 @@ def test_status_tells_what_waits_and_changes_nothing(database: Database, store: 
             nginx.use("b")
             for _ in range(2):
                 done = status(database, store, nginx)
-                assert "usage      tokens whose use is to be reported: 2" in done.stdout
+                assert "usage      tokens with use to report: 2" in done.stdout
                 assert done.stdout.splitlines()[-1] == "all is well"
                 nginx.use("a")
             assert json.loads(status(database, store, nginx, "--json").stdout)["usage_answers"] is True
@@ -450,7 +450,7 @@ def test_a_schema_of_before_is_told_and_followed(database: Database, store: Stor
         owner.execute("DROP FUNCTION pat.last_batch(text)")
         nginx.use("a")
         with follow(database, store, nginx) as sync:
-            sync.wait_for_line("use was not reported.*last_batch.* does not exist: bring its schema up to date with inst")
+            sync.wait_for_line("use was not reported.*last_batch.* does not exist: update its schema with inst")
             wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
             database.install()
             wait_until_counted(owner, nginx)
@@ -462,13 +462,13 @@ def test_two_edges_of_one_name_are_told(database: Database, store: Store, nginx:
         with follow(database, store, nginx) as sync:
             nginx.use("a")
             wait_until_counted(owner, nginx)
-            assert not sync.find("somebody else")
+            assert not sync.find("another pat-sync reports")
             with database.connect("edge") as edge:
                 edge.execute("SELECT pat.record_use('e1', 100, '[]')")
-            sync.wait_for_line('warning: somebody else reports use as edge "e1", and use gets lost: give each an --edge')
+            sync.wait_for_line('warning: another pat-sync reports last use as edge "e1", and uses get lost: give each its own --edge')
             nginx.use("a")
             wait_until_counted(owner, nginx)
-            assert len(sync.find("somebody else")) == 1
+            assert len(sync.find("another pat-sync reports")) == 1
 
 
 def test_metrics_say_what_was_reported(database: Database, store: Store, nginx: UsageServer) -> None:
@@ -560,7 +560,7 @@ def test_use_goes_to_the_primary(store: Store, nginx: UsageServer) -> None:
                 wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
                 line = sync.wait_for_line("use was not reported", 2)[-1]
                 assert f'source "postgresql://edge@{hosts[0]}{url}": ' in line
-                assert "only a primary keeps what was used: name it, too, as in postgresql://user@standby,prim" in line
+                assert "only the primary stores last use: list it in the source too, as in postgresql://user@standby,prim" in line
                 assert not sync.find('source "[^"]*" failed')
             assert nginx.requests == []
             with PatSync(*arguments(f"postgresql://edge@{','.join(hosts)}{url}", store, nginx)) as sync:
@@ -584,10 +584,10 @@ def test_use_goes_to_the_primary(store: Store, nginx: UsageServer) -> None:
         ("postgresql://h/", ["--usage-url", "http://127.0.0.1:x/usage"], "--usage-url is not a URL"),
         ("postgresql://h/", ["--usage-url", "http://h.example/usage"], '--usage-url: "http://h.example/usage" is not enc'),
         ("postgresql://h/", ["--usage-interval", "0"], "--usage-interval"),
-        ("postgresql://h/", ["--edge", ""], "--edge: a name has 1 to 255 bytes"),
-        ("postgresql://h/", ["--edge", "ä" * 128], "--edge: a name has 1 to 255 bytes"),
-        ("postgresql://h/", ["--edge", "a\tb"], "printable characters only"),
-        ("postgresql://h/", ["--edge", "\udcff"], "printable characters only"),
+        ("postgresql://h/", ["--edge", ""], "--edge must have 1 to 255 bytes"),
+        ("postgresql://h/", ["--edge", "ä" * 128], "--edge must have 1 to 255 bytes"),
+        ("postgresql://h/", ["--edge", "a\tb"], "only printable characters"),
+        ("postgresql://h/", ["--edge", "\udcff"], "only printable characters"),
     ],
 )
 def test_wrong_options_are_told(source: str, arguments: list[str], cause: str) -> None:
@@ -601,7 +601,7 @@ def test_wrong_options_are_told(source: str, arguments: list[str], cause: str) -
 def test_a_usage_url_with_a_credential_is_refused(url: str) -> None:
     done = once("--source", "postgresql://h/", "--store", "/x", env={"PAT_SYNC_USAGE_URL": url})
     assert done.returncode == 2
-    assert "--usage-url takes no credential" in done.stderr
+    assert "--usage-url must not contain a credential" in done.stderr
     assert "s3cr3t" not in done.stderr
 
 

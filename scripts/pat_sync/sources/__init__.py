@@ -22,7 +22,7 @@ def find_kind(url: str) -> Kind:
     scheme, mark, _ = url.partition("://")
     if not mark or not re.fullmatch("[A-Za-z][A-Za-z0-9+.-]*", scheme):
         # Do not quote it: it may be a connection string with a password.
-        raise ConfigurationError(f"the source is not a URL, as {enumerate_words(kind.example for kind in KINDS)}")
+        raise ConfigurationError(f"the source is not a URL like {enumerate_words(kind.example for kind in KINDS)}")
     for kind in KINDS:
         if scheme in kind.schemes:
             return kind

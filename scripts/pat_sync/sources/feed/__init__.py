@@ -23,11 +23,11 @@ class Feed(Kind):
         if parts.hostname is None:
             raise ConfigurationError("the source has no host")
         if parts.username is not None:
-            raise ConfigurationError("a feed's credential does not go into its URL: use --token-file")
+            raise ConfigurationError("the URL of a feed must not contain a credential: use --token-file")
         if is_exposed(parts) and not insecure_http:
             raise ConfigurationError(
-                f'"{redact(url)}" is not encrypted: use https://, or --insecure-http if whoever is on the way may read'
-                " and change what tokens are valid"
+                f'"{redact(url)}" is not encrypted: use https://, or --insecure-http if others on the network may read'
+                " and change which tokens are valid"
             )
 
     def make(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> Source:

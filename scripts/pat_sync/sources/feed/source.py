@@ -73,8 +73,8 @@ _REMIND_SECONDS = 60.0
 
 
 _NOT_FRESH = (
-    "the heartbeat stands still: what the feed answers is not known to be fresh: {};"
-    " have no cache on the way, and the feed send the nonce of the request back"
+    "the heartbeat stands still: the feed's answer is not known to be fresh: {};"
+    " remove any cache in front of the feed, and have it return the nonce of the request"
 )
 
 
@@ -135,15 +135,15 @@ class _Freshness:
         date = _time(answer.headers.get("Date", ""))
         if age.strip("0"):
             # Even with the right nonce, which a proxy in front of the cache may add.
-            self.doubt = f'its Age is "{age}", so a cache has answered'
+            self.doubt = f'its Age is "{age}", so it comes from a cache'
         elif self._has_echo:
             self.is_proven = echo == nonce
             if echo is None:
-                self.doubt = f"it has no {_NONCE_FIELD}, and answers before had one"
+                self.doubt = f"it has no {_NONCE_FIELD}, unlike earlier answers"
             elif not re.fullmatch("[0-9a-f]{32}", echo):
-                self.doubt = f'its {_NONCE_FIELD} is "{echo}", and not the nonce of the request as it is'
+                self.doubt = f'its {_NONCE_FIELD} is "{echo}", not the unchanged nonce of the request'
             elif not self.is_proven:
-                self.doubt = f"its {_NONCE_FIELD} is that of another request, so a cache has answered"
+                self.doubt = f"its {_NONCE_FIELD} belongs to another request, so it comes from a cache"
         elif date is None:
             self.doubt = f"it has neither {_NONCE_FIELD} nor Date"
             return
@@ -151,7 +151,7 @@ class _Freshness:
             self.is_proven = self._newest > float("-inf")
             self._newest, self._newest_seen_at = date, time.monotonic()
         elif date < self._newest or time.monotonic() - self._newest_seen_at >= _DATE_SECONDS:
-            self.doubt = f'its Date, "{answer.headers["Date"]}", is not later than one before'
+            self.doubt = f'its Date, "{answer.headers["Date"]}", is not later than that of an earlier answer'
         self.seems_kept = self.doubt is not None
 
 
@@ -181,12 +181,12 @@ class FeedSource(Source):
 
     def want_snapshot(self, reason: str, is_too_old: bool) -> None:
         if is_too_old:
-            log.error("the feed's snapshot is older than the store: when its history goes back, its epoch must change")
+            log.error("the feed's snapshot is older than the store: a feed whose history goes back must change its epoch")
         self._wanted = reason
 
     def probe(self, store: Store) -> Probe:
         if not _belongs_to_feed(store.epoch, store.cursor):
-            return Probe("is not asked: what the store holds is not from a feed, and a snapshot is due", False)
+            return Probe("is not queried: the store does not come from a feed, and a snapshot is due", False)
         with web.failures(), closing(self._ask_changes(store.epoch, store.cursor, 0)) as answer:
             doubt = self._freshness.doubt
             problems = () if doubt is None else (_NOT_FRESH.format(doubt),)
@@ -194,7 +194,7 @@ class FeedSource(Source):
                 case 204 | 304 if "ETag" not in answer.headers or _epoch(answer) == store.epoch:
                     return Probe("answers; the store has everything", True, problems=problems)
                 case 200 if _epoch(answer) == store.epoch:
-                    return Probe("answers; it has changes that the store has not", False, problems=problems)
+                    return Probe("answers; it has changes that the store lacks", False, problems=problems)
                 case 200 | 204 | 304 | 410 | 412:
                     return Probe("answers; it does not continue what the store holds, and a snapshot is due", False)
             raise _refusal(answer)
@@ -243,9 +243,9 @@ class FeedSource(Source):
             if is_all:
                 passed.clear()
             elif applier.cursor in passed:
-                raise SourceFailed(f'its cursors go round: "{applier.cursor}" comes again, and there is still more')
+                raise SourceFailed(f'its cursors go round in circles: "{applier.cursor}" is repeated, and there is still more')
             if self._empty > _MOST_EMPTY:
-                raise SourceFailed(f"{_MOST_EMPTY} answers in a row have no changes, and say that there is more")
+                raise SourceFailed(f"{_MOST_EMPTY} answers in a row have no changes, and promise more")
             if (applier.cursor == cursor and wait > 0) or self._empty > 0:
                 # Do not poll more often than this a feed that answers without waiting.
                 self._pulse.sleep(self._poll_interval - (time.monotonic() - asked))
@@ -262,20 +262,20 @@ class FeedSource(Source):
         elif self._freshness.is_proven and self._is_held:
             self._is_held = False
             self._next_reminder = 0.0
-            log.info("what the feed answers is fresh again")
+            log.info("the feed's answers are fresh again")
         self._metrics.hold("unproven", self._is_held)
 
     def _end_once(self) -> None:
         if self._freshness.doubt is not None:
             raise SourceFailed(_NOT_FRESH.format(self._freshness.doubt))
         if not self._freshness.is_proven:
-            log.info("no heartbeat yet: of a feed without %s, only the next answer can be known to be fresh", _NONCE_FIELD)
+            log.info("no heartbeat yet: without %s, only the feed's next answer can be known to be fresh", _NONCE_FIELD)
 
     def _why_snapshot(self, applier: Applier) -> str | None:
         if not applier.epoch or not applier.cursor:
             return "the store is new"
         if not _belongs_to_feed(applier.epoch, applier.cursor):
-            return "what the store holds is not from a feed"
+            return "the store does not come from a feed"
         if not applier.ready:
             return "the last snapshot was interrupted"
         return self._wanted
@@ -294,18 +294,18 @@ class FeedSource(Source):
                     # A feed may ignore If-Match and still send its epoch.
                     if "ETag" in answer.headers and (epoch := _epoch(answer)) != applier.epoch:
                         raise _NeedsSnapshot(
-                            f'the feed has another epoch than the store, "{applier.epoch}", if "{epoch}" is one: that is'
-                            f" the ETag of an answer of status {answer.status_code}, and something may add one of its own"
+                            f'the feed has another epoch than the store, "{applier.epoch}", if "{epoch}" is its epoch: this'
+                            f" is the ETag of an answer with status {answer.status_code}, to which a proxy may have added it"
                         )
                     return True
                 case 410:
-                    raise _NeedsSnapshot(f'the feed does not know the cursor "{applier.cursor}" any more')
+                    raise _NeedsSnapshot(f'the feed no longer knows the cursor "{applier.cursor}"')
                 case 412:
                     raise _NeedsSnapshot(
                         f'the feed has another epoch than the store, "{applier.epoch}"'
                         if answer.headers.get("ETag") != f'"{applier.epoch}"'
-                        else f'the feed answers 412 and has the epoch of the store, "{applier.epoch}": does If-Match reach'
-                        " it, or does a proxy that caches take it out?"
+                        else f'the feed answers 412 and has the epoch of the store, "{applier.epoch}": does a caching'
+                        " proxy remove If-Match?"
                     )
             raise _refusal(answer)
 
@@ -329,11 +329,11 @@ class FeedSource(Source):
             if line.op == "commit":
                 after = _text(line, "after", _LONGEST_CURSOR) if "after" in line.fields else cursor
                 if after != cursor:
-                    raise _NeedsSnapshot(f'the feed went on from "{after}", and the store is at "{cursor}"')
+                    raise _NeedsSnapshot(f'the feed continues from "{after}", and the store is at "{cursor}"')
                 cursor = _text(line, "cursor", _LONGEST_CURSOR)
                 more = line.fields.get("more", True)
                 if not isinstance(more, bool):
-                    raise SourceFailed(f"line {line.number} of the answer: more is neither true nor false")
+                    raise SourceFailed(f"line {line.number} of the answer: more is not a boolean")
                 applier.commit(b"".join(changes), cursor if unnamed is None else applier.cursor)
                 is_all = not more
                 has_changes = has_changes or bool(changes)
@@ -347,15 +347,15 @@ class FeedSource(Source):
                 if size > _MOST_BEFORE_COMMIT:
                     raise SourceFailed(f"more than {_MOST_BEFORE_COMMIT >> 20} MB of changes come without a commit")
             else:
-                raise SourceFailed(f'line {line.number} of the answer: "{line.op}" has no place among changes')
+                raise SourceFailed(f'line {line.number} of the answer: "{line.op}" is not allowed among changes')
         if is_empty:
-            raise SourceFailed("its answer of status 200 is empty: if there is nothing, the status is 204")
+            raise SourceFailed("its answer with status 200 is empty: without changes, the status must be 204")
         if changes or is_all is None:
             raise SourceFailed("the answer ends without a commit")
         if unnamed is not None:
-            raise _NeedsSnapshot(f"line {unnamed} of the answer does not say which token it is about")
+            raise _NeedsSnapshot(f"line {unnamed} of the answer does not identify its token")
         if cursor == asked_with and not is_all:
-            raise SourceFailed(f'its answer leads nowhere: the cursor is still "{asked_with}", and there is more')
+            raise SourceFailed(f'its answer makes no progress: the cursor is still "{asked_with}", and there is more')
         self._empty = 0 if has_changes or is_all else self._empty + 1
         return is_all
 
@@ -370,10 +370,10 @@ class FeedSource(Source):
             lines = self._lines(answer)
             first = next(lines, None)
             if first is None or first.op != "snapshot_begin":
-                raise SourceFailed("the answer with a snapshot does not begin with snapshot_begin")
+                raise SourceFailed("the snapshot does not begin with snapshot_begin")
             epoch = _text(first, "epoch", _LONGEST_EPOCH)
             if epoch != _epoch(answer):
-                raise SourceFailed(f'the snapshot is of epoch "{epoch}", and its ETag says "{_epoch(answer)}"')
+                raise SourceFailed(f'the snapshot has the epoch "{epoch}", and the ETag "{_epoch(answer)}"')
             seq = first.fields.get("seq")
             if type(seq) is not int or not 0 <= seq < 1 << 63:
                 raise SourceFailed("snapshot_begin has no seq from 0 to 9223372036854775807")
@@ -415,7 +415,7 @@ class FeedSource(Source):
                 url = urljoin(url, answer.headers.get("Location", ""))
                 is_same = _origin(url) == _origin(self._url)
             except ValueError:
-                raise SourceFailed("it redirects to something that is no URL") from None
+                raise SourceFailed("it redirects to an invalid URL") from None
             if not is_same:
                 raise SourceFailed(f'it redirects to another server, "{redact(url)}"')
             if _NONCE not in parse_qs(urlsplit(url).query):
@@ -467,7 +467,7 @@ def _send_snapshot(sender: SnapshotSender, lines: Iterator[_Line], read_at: floa
             sender.end(cursor, read_at)
             return
         if not _may_be(line, "put"):
-            raise SourceFailed(f'line {line.number} of the answer: "{line.op}" has no place in a snapshot')
+            raise SourceFailed(f'line {line.number} of the answer: "{line.op}" is not allowed in a snapshot')
         sender.put(line.text)
     raise SourceFailed("the answer ends without snapshot_end")
 
@@ -486,10 +486,10 @@ def _check_type(answer: requests.Response) -> None:
     charset = re.search(r'charset\s*=\s*"?([^";\s]*)', parameters, re.IGNORECASE)
     if content_type.strip().lower() not in _CONTENT_TYPES:
         answer.close()
-        raise SourceFailed(f'it answers with "{content_type.strip()}" and not with {_CONTENT_TYPES[0]}: is the URL right?')
+        raise SourceFailed(f'its Content-Type is "{content_type.strip()}", not {_CONTENT_TYPES[0]}: is the URL right?')
     if charset is not None and charset[1].lower() not in _CHARSETS:
         answer.close()
-        raise SourceFailed(f'its answer is in "{charset[1]}" and not in UTF-8')
+        raise SourceFailed(f'its answer is in "{charset[1]}", not in UTF-8')
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -524,7 +524,7 @@ def _epoch(answer: requests.Response) -> str:
     if len(tag) < 3 or tag[0] != '"' or tag[-1] != '"':
         raise SourceFailed("the answer has no ETag with the epoch in quotation marks")
     if not _PRINTABLE.fullmatch(tag) or '"' in tag[1:-1]:
-        raise SourceFailed("the ETag of the answer has other characters than printable ASCII, or a quotation mark in it")
+        raise SourceFailed("the ETag of the answer has a quotation mark in it, or a character that is not printable ASCII")
     return tag[1:-1]
 
 

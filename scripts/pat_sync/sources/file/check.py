@@ -39,7 +39,7 @@ class Check:
                 process_group=0,
             )
         except OSError as error:
-            raise ApplierFailed(f'"{patctl}" can\'t be run: {error.strerror}') from None
+            raise ApplierFailed(f'cannot run "{patctl}": {error.strerror}') from None
         self._thread = threading.Thread(target=self._read_errors, daemon=True)
         self._thread.start()
 

@@ -9,7 +9,7 @@ from pat_sync.sources.file.record import BadRecord
 _SPACE = " \t\n\r\v\f"
 _BOUNDS = re.compile(r"\[([+-]?\d{1,10}):([+-]?\d{1,10})\]\s*=\s*", re.ASCII)
 
-_HINT = "separate the elements by blanks, or write an array of PostgreSQL, as {a,b}"
+_HINT = "separate the elements by spaces, or write a PostgreSQL array such as {a,b}"
 
 
 def parse_list(cell: str) -> list[str]:
@@ -47,31 +47,31 @@ def _parse_array(text: str) -> list[str]:
     if offset != len(text):
         raise BadRecord(f'"{text}" goes on behind the end of its array')
     if bounds and int(bounds[2]) - int(bounds[1]) + 1 != len(elements):
-        raise BadRecord(f'"{text}" has not as many elements as its bounds say')
+        raise BadRecord(f'"{text}" has a different number of elements than its bounds say')
     return elements
 
 
 def _parse_element(text: str, offset: int) -> tuple[str, int]:
     """Parse the element at `offset`; return it with the offset of its delimiter."""
     if text[offset : offset + 1] == "{":
-        raise BadRecord(f'"{text}" is an array of arrays, where a list is wanted')
+        raise BadRecord(f'"{text}" is an array of arrays, where a list is expected')
     if text[offset : offset + 1] == '"':
         found = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(text, offset)
         if found is None:
-            raise BadRecord(f'"{text}" has a quotation mark that is not closed')
+            raise BadRecord(f'"{text}" has an unclosed quotation mark')
         return re.sub(r"(?s)\\(.)", r"\1", found[1]), _skip_space(text, found.end())
 
     found = re.compile(r'(?:[^",{}\\]|\\.)*', re.DOTALL).match(text, offset)
     assert found is not None
     end = found.end()
     if text[end : end + 1] in ('"', "{"):
-        raise BadRecord(f'"{text}" has a quotation mark or a brace within an element that is not quoted')
+        raise BadRecord(f'"{text}" has a quotation mark or a brace in an unquoted element')
     # Space at the end counts if a backslash protects it.
     raw = _without_trailing_space(found[0])
     if not raw:
-        raise BadRecord(f'"{text}" has an element that is empty')
+        raise BadRecord(f'"{text}" has an empty element')
     if raw.lower() == "null":
-        raise BadRecord(f'"{text}" has a NULL in it')
+        raise BadRecord(f'"{text}" contains a NULL')
     return re.sub(r"(?s)\\(.)", r"\1", raw), end
 
 

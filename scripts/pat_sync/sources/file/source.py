@@ -88,10 +88,10 @@ class FileSource(Source):
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         if store.epoch != self._epoch:
-            return Probe("is there; the store does not come from this file", False)
+            return Probe("exists; the store does not come from this file", False)
         if store.cursor != _cursor(digest.hexdigest()):
-            return Probe("is there; the store has another version of it", False)
-        return Probe("is there; the store has this version of it", True)
+            return Probe("exists; the store has another version of it", False)
+        return Probe("exists; the store has this version of it", True)
 
     def follow(self, applier: Applier, once: bool) -> None:
         # The store may have changed since the previous patctl ended.
@@ -125,10 +125,10 @@ class FileSource(Source):
         try:
             with open(self._path, "rb", opener=_open_at_once) as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise SourceFailed(f'"{self._path}" is no regular file')
+                    raise SourceFailed(f'"{self._path}" is not a regular file')
                 yield file
         except OSError as error:
-            raise SourceFailed(f'"{self._path}" can\'t be read: {error.strerror}') from None
+            raise SourceFailed(f'cannot read "{self._path}": {error.strerror}') from None
 
     def _is_still(self, version: _Version) -> bool:
         """Whether the path still leads to this version."""
@@ -148,7 +148,7 @@ class FileSource(Source):
         except _BadFile as error:
             self._bad = version
             self._cause = str(error)
-            log.error('"%s" is not used, and the tokens of before stay: %s', self._path, error)
+            log.error('"%s" is not used, and the previous tokens stay: %s', self._path, error)
             return
         self._good = version
         self._bad = None
@@ -182,7 +182,7 @@ class FileSource(Source):
             if digest is None:
                 continue
             if digest in seen:
-                raise _BadFile(f'line {number}: digest "{digest.hex()}" comes twice')
+                raise _BadFile(f'line {number}: digest "{digest.hex()}" occurs twice')
             seen.add(digest)
 
     def _send(self, applier: Applier, file: BinaryIO, content: str, version: _Version, read_at: float) -> None:
@@ -257,7 +257,7 @@ def _csv_records(reader: _Reader) -> Iterator[_Record]:
         if header is None:
             return
         if len(set(header)) < len(header):
-            raise _BadFile("line 1: a column comes twice")
+            raise _BadFile("line 1: a column occurs twice")
         for name in header:
             if not name.startswith("claim.") and name not in _COLUMNS:
                 raise _BadFile(f'line 1: unknown column "{name}"')

@@ -51,8 +51,8 @@ _TLS_FILES = {"sslrootcert": "PGSSLROOTCERT", "sslcert": "PGSSLCERT", "sslkey": 
 # Remedies, by a part of the pooler's error message.
 _POOLER_HELP = {
     "statement pooling mode": "a snapshot is read in one transaction: give this login pool_mode = transaction or session",
-    "query_wait_timeout": "no server became free in the pooler: raise its pool_size",
-    "unsupported startup parameter": "take it out of the source and of PGOPTIONS, or let the pooler ignore it",
+    "query_wait_timeout": "the pooler had no free server: raise its pool_size",
+    "unsupported startup parameter": "remove it from the source and from PGOPTIONS, or add it to the pooler's ignore_startup_parameters",
 }
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class Connection(psycopg.Connection[TupleRow]):
         """Run a query and return its single row."""
         row = self.ask_for_row(query, parameters)
         if row is None:
-            raise SourceFailed("a query that gives one row gave none")
+            raise SourceFailed("a query returned no row")
         return row
 
     def ask_for_row(self, query: str, parameters: Any = None) -> TupleRow | None:
@@ -201,7 +201,7 @@ def connection_parameters(settings: Settings) -> dict[str, str]:
     except psycopg.Error:
         # Do not chain the cause, which may quote a part of a password.
         raise ConfigurationError(
-            "the source is not a URL that PostgreSQL understands; special characters in it must be written as %XX"
+            "the source is not a URL that PostgreSQL understands; write special characters in it as %XX"
         ) from None
 
     if not re.fullmatch("[0-9,]*", given.get("port", "")):
@@ -227,7 +227,7 @@ def connection_parameters(settings: Settings) -> dict[str, str]:
         if mode is None:
             parameters["sslmode"] = "verify-full"
         elif mode != "verify-full":
-            log.warning('sslmode is "%s": who is on the way can pass for the source; use verify-full', mode)
+            log.warning('sslmode is "%s", which lets others on the network impersonate the source; use verify-full', mode)
         if "sslrootcert" not in parameters and "PGSSLROOTCERT" not in os.environ and _SYSTEM_CERTIFICATES.exists():
             parameters["sslrootcert"] = str(_SYSTEM_CERTIFICATES)
     return parameters

@@ -61,13 +61,12 @@ _NUMBER_FOUND = "SELECT pat.number_found()"
 _MOST_FOUND = 500
 
 _UNNUMBERED = (
-    "the source has changes without a number, made with triggers off or with pat.notify = off, which no edge gets, or"
-    " its sequence pat.seq is behind the numbers that were given: call pat.number_changes(); if that waits, see"
-    " pg_prepared_xacts"
+    "the source has changes without a number, made with triggers off or with pat.notify = off, which no edge receives, or"
+    " its sequence pat.seq is behind: call pat.number_changes(); if that waits, see pg_prepared_xacts"
 )
 _TRIGGERS = (
-    "triggers of the source are not as they must be, so that a change may escape: {}; run install.sql, then see with"
-    " pat-sync compare whether a deletion has escaped"
+    "triggers of the source differ from install.sql, so changes may be missed: {}; run install.sql, then pat-sync compare"
+    " to find missed deletions"
 )
 
 # How long a change may lack a number: another edge may be numbering it, or it is being changed again.
@@ -80,8 +79,8 @@ _SNAPSHOT_PATIENCE = 6
 _POOLER_PATIENCE = 3.0
 
 _POOL_OF_ONE = (
-    "the pooler has no second server for this login: a snapshot is read through one connection while changes are read"
-    " through another; raise its pool_size to at least 2 for each pat-sync, and 3 with --usage-url"
+    "the pooler has no second server for this login, and a snapshot needs two connections: raise its pool_size to at least"
+    " 2 for each pat-sync, or 3 with --usage-url"
 )
 
 # A time that never advances the heartbeat; leaving it out would mean "now".
@@ -281,7 +280,7 @@ class PostgresqlSource(Source):
                         raise SourceFailed("it was a standby and is the primary now")
                     must_read = not self._lags and (must_read or look.position != self._position.seq)
                     if once and self._lags:
-                        raise SourceFailed(f"it is a standby at change {look.position}, before the store: it lags")
+                        raise SourceFailed(f"it is a standby that lags: it is at change {look.position}, behind the store")
                 has_read = must_read
                 if must_read:
                     self._read(connection, applier)
@@ -303,8 +302,8 @@ class PostgresqlSource(Source):
         elif not self._has_logged_pooler:
             self._has_logged_pooler = True
             log.info(
-                "a pooler is on the way to the source, and NOTIFY may not come through: changes are looked for every"
-                " %g s; with a pooler in session mode, set --pooler session",
+                "the source is behind a pooler, which may not pass NOTIFY on: changes are polled every %g s; if the pooler is"
+                " in session mode, set --pooler session",
                 self._poll_interval,
             )
 
@@ -328,7 +327,7 @@ class PostgresqlSource(Source):
             is_same = _base(applier.epoch) == look.epoch
             lags = is_same and look.is_standby and look.position < held
             if lags and not self._lags:
-                log.warning("the source is a standby at change %d, before the store's %d: waiting", look.position, held)
+                log.warning("the source is a standby at change %d, behind the store's %d: waiting", look.position, held)
             self._lags = lags
             stays = self._unnumbered and time.monotonic() >= self._unnumbered_since + _UNNUMBERED_PATIENCE
             self._hold("unnumbered", _UNNUMBERED if stays else None)
@@ -389,13 +388,13 @@ class PostgresqlSource(Source):
         if _base(applier.epoch) != look.epoch:
             return (f'the source has another epoch, "{look.epoch}"' if applier.epoch else "the store is new"), False
         if look.position < held:
-            return f"the source went back to change {look.position}, before the store's {held}", True
+            return f"the source went back to change {look.position}, behind the store's {held}", True
         if not look.continues:
             reason = f'the source has another history than the store, whose cursor is "{applier.cursor}"'
             if look.is_standby:
                 raise SourceFailed(
-                    f"{reason}; as it is a standby, this is not believed: if the primary's history did go back, call"
-                    " pat.new_epoch() there"
+                    f"{reason}; a standby is not trusted in this: if the primary's history did go back, call pat.new_epoch()"
+                    " there"
                 )
             return reason, True
         if self._wanted is not None:
@@ -403,7 +402,7 @@ class PostgresqlSource(Source):
         if not applier.ready:
             return "the last snapshot was interrupted", False
         if position is None:
-            return f'the cursor "{applier.cursor}" of the store is not one of a database', False
+            return f'the cursor "{applier.cursor}" of the store is not from a database', False
         if position.seq < look.horizon:
             return f"deletions up to change {look.horizon} are forgotten, and the store is at {position.seq}", False
         return None
@@ -462,11 +461,11 @@ class PostgresqlSource(Source):
         with closing(self._connect_reader(connection)) as reader:
             start = _look(reader, None)
             if start.epoch != look.epoch:
-                raise SourceFailed("its epoch changed while a snapshot was begun")
+                raise SourceFailed("its epoch changed at the start of a snapshot")
             if start.position < least:
                 raise SourceFailed(
-                    f"a second connection finds it at change {start.position}, before {least}: it leads to another"
-                    " server, which lags"
+                    f"a second connection finds it at change {start.position}, behind {least}: it leads to another server,"
+                    " which lags"
                 )
             last = reader.ask_for_row(_LAST_CHANGE, (start.position, start.horizon))
             self._position = Position(start.position, last[0] if last is not None else "")
@@ -526,7 +525,7 @@ def _look(connection: Connection, position: Position | None) -> _Look:
     try:
         return _Look(*connection.ask(_LOOK, {"seq": position.seq, "prefix": position.prefix}))
     except psycopg.errors.UndefinedColumn:
-        raise SourceFailed("its schema pat is of an older version: run install.sql there") from None
+        raise SourceFailed("its schema pat has an older version: run install.sql there") from None
 
 
 def _number_found(connection: Connection) -> set[bytes] | None:
@@ -565,13 +564,13 @@ def _changes(connection: Connection, after: int, limit: int, only_revocations: b
 def _check_key(look: _Look, key_id: str | None) -> None:
     if look.key_id != key_id:
         raise SourceFailed(
-            f"digests are made with {_pepper(look.key_id)} there, and with {_pepper(key_id)} in the store:"
-            " make the store again with the right pepper, or call pat.use_pepper()"
+            f"digests are made with {_pepper(look.key_id)} there, and with {_pepper(key_id)} in the store: create the"
+            " store again with the right pepper, or call pat.use_pepper()"
         )
 
 
 def _pepper(key_id: str | None) -> str:
-    return "no pepper" if key_id is None else f'the pepper of id "{key_id}"'
+    return "no pepper" if key_id is None else f'the pepper with id "{key_id}"'
 
 
 # --- epochs: the source's epoch, followed by "#" and the number of times that the source went back ---
