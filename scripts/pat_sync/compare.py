@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pat_sync.configuration import Settings
 from pat_sync.errors import ConfigurationError, SourceFailed
 from pat_sync.log import scrub
-from pat_sync.sources.postgresql.source import Position, PostgresqlSource, Row
+from pat_sync.sources.postgresql.queries import Position, Row
+from pat_sync.sources.postgresql.source import PostgresqlSource
 from pat_sync.sources.source import Source
 from pat_sync.status import read_stats
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
 import re
 import secrets
@@ -22,6 +21,7 @@ from pat_sync.errors import SourceFailed
 from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
+from pat_sync.sources.feed.freshness import NONCE_FIELD, Freshness, parse_date
 from pat_sync.sources.snapshot import SnapshotSender
 from pat_sync.sources.source import Probe, Source, Store
 from pat_sync.url import redact
@@ -58,19 +58,14 @@ _LONGEST_RETRY_AFTER = 300.0
 # Proxies may time out if this is longer.
 _LONGEST_WAIT = 30.0
 
-# The query parameter that makes each request unique, and the header field in which the feed returns its value.
+# The query parameter that makes each request unique. The feed returns its value in the header field NONCE_FIELD.
 _NONCE = "nonce"
-_NONCE_FIELD = "Pat-Nonce"
-
-# How long the same Date may be repeated: a Date has whole seconds.
-_DATE_SECONDS = 2.0
 
 # A time that never advances the heartbeat; leaving it out would mean "now".
 _UNKNOWN = 1.0
 
 # How often a lasting problem is logged.
 _REMIND_SECONDS = 60.0
-
 
 _NOT_FRESH = (
     "the heartbeat stands still: the feed's answer is not known to be fresh: {};"
@@ -106,55 +101,6 @@ class _Line:
         return isinstance(digest, str) and re.fullmatch("[0-9A-Fa-f]{64}", digest) is not None
 
 
-class _Freshness:
-    """Decides whether an answer was made for its request, as a cache may answer without saying so.
-
-    A feed proves it by returning the request's nonce. If it never does, an answer counts as fresh if it has no Age and
-    its Date is later than those of all previous answers.
-    """
-
-    def __init__(self) -> None:
-        self.is_proven = False
-        # Why the last answer may not be fresh. None and not proven: it is too early to tell.
-        self.doubt: str | None = None
-        # Whether the last answer seems to come from a cache, as opposed to lacking both nonce and Date.
-        self.seems_kept = False
-        self._has_echo = False
-        self._newest = float("-inf")
-        self._newest_seen_at = 0.0
-
-    def judge(self, answer: requests.Response, nonce: str) -> None:
-        self.is_proven = False
-        self.doubt = None
-        self.seems_kept = False
-        age = answer.headers.get("Age", "0").strip()
-        echo = answer.headers.get(_NONCE_FIELD)
-        if echo is not None:
-            echo = echo.strip()
-        self._has_echo = self._has_echo or echo is not None
-        date = _time(answer.headers.get("Date", ""))
-        if age.strip("0"):
-            # Even with the right nonce, which a proxy in front of the cache may add.
-            self.doubt = f'its Age is "{age}", so it comes from a cache'
-        elif self._has_echo:
-            self.is_proven = echo == nonce
-            if echo is None:
-                self.doubt = f"it has no {_NONCE_FIELD}, unlike earlier answers"
-            elif not re.fullmatch("[0-9a-f]{32}", echo):
-                self.doubt = f'its {_NONCE_FIELD} is "{echo}", not the unchanged nonce of the request'
-            elif not self.is_proven:
-                self.doubt = f"its {_NONCE_FIELD} belongs to another request, so it comes from a cache"
-        elif date is None:
-            self.doubt = f"it has neither {_NONCE_FIELD} nor Date"
-            return
-        elif date > self._newest:
-            self.is_proven = self._newest > float("-inf")
-            self._newest, self._newest_seen_at = date, time.monotonic()
-        elif date < self._newest or time.monotonic() - self._newest_seen_at >= _DATE_SECONDS:
-            self.doubt = f'its Date, "{answer.headers["Date"]}", is not later than that of an earlier answer'
-        self.seems_kept = self.doubt is not None
-
-
 class FeedSource(Source):
     def __init__(self, settings: Settings, pulse: Pulse, metrics: Metrics) -> None:
         self._url = settings.source
@@ -168,7 +114,7 @@ class FeedSource(Source):
         self._has_only_snapshot = False
         # How many answers in a row had no changes and still promised more.
         self._empty = 0
-        self._freshness = _Freshness()
+        self._freshness = Freshness()
         self._is_held = False
         self._next_reminder = 0.0
 
@@ -269,7 +215,7 @@ class FeedSource(Source):
         if self._freshness.doubt is not None:
             raise SourceFailed(_NOT_FRESH.format(self._freshness.doubt))
         if not self._freshness.is_proven:
-            log.info("no heartbeat yet: without %s, only the feed's next answer can be known to be fresh", _NONCE_FIELD)
+            log.info("no heartbeat yet: without %s, only the feed's next answer can be known to be fresh", NONCE_FIELD)
 
     def _why_snapshot(self, applier: Applier) -> str | None:
         if not applier.epoch or not applier.cursor:
@@ -528,15 +474,6 @@ def _epoch(answer: requests.Response) -> str:
     return tag[1:-1]
 
 
-def _time(date: str) -> float | None:
-    """Parse an HTTP date; None if it is invalid."""
-    try:
-        parts = email.utils.parsedate_tz(date)
-        return None if parts is None else email.utils.mktime_tz(parts)
-    except (ValueError, OverflowError):
-        return None
-
-
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
@@ -553,7 +490,7 @@ def _refusal(answer: requests.Response) -> SourceFailed:
     if answer.status_code in (429, 503) and wait:
         if re.fullmatch("[0-9]+", wait):
             seconds = float(wait)
-        elif (date := _time(wait)) is not None:
+        elif (date := parse_date(wait)) is not None:
             seconds = max(0.0, date - time.time())
     return SourceFailed(
         f"it answers {answer.status_code} {answer.reason}{help_text}",

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-
-import psycopg
 
 from pat_sync.applier import Applier
 from pat_sync.configuration import Settings
@@ -17,48 +13,20 @@ from pat_sync.log import log
 from pat_sync.metrics import Metrics
 from pat_sync.pulse import Pulse
 from pat_sync.sources.postgresql.database import Connection, NoAnswer, connect, connection_parameters, failures
+from pat_sync.sources.postgresql.freshness import Freshness
+from pat_sync.sources.postgresql.queries import (
+    IS_THERE,
+    LAST_CHANGE,
+    MOST_FOUND,
+    SNAPSHOT,
+    Look,
+    Position,
+    Snapshot,
+    look_at_source,
+    read_changes,
+    request_numbers,
+)
 from pat_sync.sources.source import Probe, Source, Store
-
-_LOOK = """
-    SELECT s.epoch, s."position", s.horizon, s.key_id, s.is_standby, s.unnumbered, s.triggers,
-        CASE WHEN s."position" >= %(seq)s::bigint AND %(prefix)s::text <> ''
-            THEN pat.continues(%(seq)s::bigint, %(prefix)s::text) ELSE true END
-    FROM pat.source() AS s
-"""
-
-# The WAL that a standby has replayed and received. The received position restarts lower with each new stream.
-_WAL = """
-    SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint,
-        pg_wal_lsn_diff(greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), '0/0')::bigint
-"""
-
-_CHANGES = r"""
-    SELECT count(*), max(seq), string_agg(change, E'\n' ORDER BY seq),
-        left(encode((array_agg(digest ORDER BY seq))[count(*)], 'hex'), 16)
-    FROM pat.changes(%s::bigint, %s::integer, %s::boolean)
-"""
-
-_SNAPSHOT = r"""
-    SELECT count(*), string_agg(change, E'\n' ORDER BY digest), (array_agg(digest ORDER BY digest))[count(*)]
-    FROM pat.snapshot(%s::bytea, %s::integer)
-"""
-
-# A page for a comparison: digests, numbers and ids.
-_NUMBERS = """
-    SELECT array_agg(digest ORDER BY digest), array_agg((change::json ->> 'seq')::bigint ORDER BY digest),
-        array_agg(change::json ->> 'id' ORDER BY digest)
-    FROM pat.snapshot(%s::bytea, %s::integer)
-"""
-
-# Starts at the preceding digest, so that the digest itself comes first.
-_IS_THERE = "SELECT count(*) FROM pat.snapshot(%s::bytea, 1) WHERE digest = %s::bytea"
-
-# The change with the highest number, unless its tombstone was dropped.
-_LAST_CHANGE = "SELECT left(encode(digest, 'hex'), 16) FROM pat.changes(greatest(%s::bigint - 1, %s::bigint), 1)"
-
-# A digest that one call returns and the next does not has got its number, unless the list is at its limit.
-_NUMBER_FOUND = "SELECT pat.number_found()"
-_MOST_FOUND = 500
 
 _UNNUMBERED = (
     "the source has changes without a number, made with triggers off or with pat.notify = off, which no edge receives, or"
@@ -88,108 +56,6 @@ _UNKNOWN = 1.0
 
 # How often a lasting problem is logged.
 _REMIND_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Position:
-    """The last change that was read. The cursor is "<number>:<start of its digest>"."""
-
-    seq: int
-    prefix: str
-
-    def __str__(self) -> str:
-        return f"{self.seq}:{self.prefix}"
-
-    @classmethod
-    def parse(cls, cursor: str) -> Position | None:
-        found = re.fullmatch(r"([0-9]{1,18}):([0-9a-f]{0,16})", cursor)
-        return cls(int(found[1]), found[2]) if found else None
-
-
-@dataclass(frozen=True)
-class Row:
-    """The part of a token that is compared."""
-
-    digest: bytes
-    seq: int
-    id: str
-    # Revoked or denied on this host, regardless of the source.
-    is_local: bool = False
-
-
-class Snapshot:
-    """The content of the source at one moment."""
-
-    def __init__(self, connection: Connection, batch: int) -> None:
-        self._connection = connection
-        self._batch = batch
-        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        look = _look(connection, None)
-        self.epoch = look.epoch
-        self.position = look.position
-
-    def rows(self) -> Iterator[Row]:
-        """Iterate over the tokens, ordered by digest."""
-        after = b""
-        while True:
-            with failures():
-                digests, numbers, ids = self._connection.ask(_NUMBERS, (after, self._batch))
-            if digests is None:
-                return
-            yield from map(Row, digests, numbers, ids)
-            after = digests[-1]
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-@dataclass(frozen=True)
-class _Look:
-    """The result of pat.source()."""
-
-    epoch: str
-    position: int
-    horizon: int
-    key_id: str | None
-    is_standby: bool
-    unnumbered: bool
-    triggers: str | None
-    continues: bool
-
-
-@dataclass(frozen=True)
-class _Page:
-    count: int
-    lines: bytes
-    end: Position
-
-
-class _Freshness:
-    """The time up to which a standby has its primary's changes, by this host's clock, the only one that is reliable.
-
-    WAL received between two looks left the primary after the first look, or was in transit for longer. So once it is
-    replayed, the standby has everything that the primary had at the first look.
-    """
-
-    def __init__(self) -> None:
-        self.known_at: float | None = None
-        self._looked_at = 0.0
-        self._received: int | None = None
-        # The received position that is not yet replayed, and the time that is known once it is.
-        self._awaited: tuple[int, float] | None = None
-
-    def look(self, connection: Connection) -> None:
-        """Call this before reading changes, which then include at least what was replayed."""
-        read_at = time.time()
-        replayed, received = connection.ask(_WAL)
-        if self._awaited is None and self._received is not None and received > self._received:
-            self._awaited = received, self._looked_at
-        if self._awaited is not None and replayed >= self._awaited[0]:
-            # If the clock was set back, the time must not lie in the future.
-            self.known_at = min(self._awaited[1], read_at)
-            self._awaited = None
-        if self._awaited is None:
-            self._received, self._looked_at = received, read_at
 
 
 class PostgresqlSource(Source):
@@ -226,7 +92,7 @@ class PostgresqlSource(Source):
     def probe(self, store: Store) -> Probe:
         with failures(), closing(self._connect()) as connection:
             position = Position.parse(store.cursor)
-            look = _look(connection, position)
+            look = look_at_source(connection, position)
             stays_unnumbered = look.unnumbered and _stays_unnumbered(connection)
         _check_key(look, store.key_id)
         problems: tuple[str, ...] = ()
@@ -257,12 +123,12 @@ class PostgresqlSource(Source):
         """Whether the token exists now. Raises SourceFailed."""
         before = (int.from_bytes(digest, "big") - 1).to_bytes(32, "big") if any(digest) else b""
         with failures(), closing(self._connect()) as connection:
-            return bool(connection.ask(_IS_THERE, (before, digest))[0])
+            return bool(connection.ask(IS_THERE, (before, digest))[0])
 
     def follow(self, applier: Applier, once: bool) -> None:
         with failures(), closing(self._connect()) as connection:
             is_standby = bool(connection.ask("SELECT pg_is_in_recovery()")[0])
-            freshness = _Freshness() if is_standby else None
+            freshness = Freshness() if is_standby else None
             if not is_standby:
                 self._listen(connection)
             self._next_look = 0.0
@@ -309,13 +175,13 @@ class PostgresqlSource(Source):
 
     # --- the source's state ---
 
-    def _look(self, connection: Connection, applier: Applier) -> _Look:
+    def _look(self, connection: Connection, applier: Applier) -> Look:
         """Query the source's state, and take a snapshot if its changes do not continue the store."""
         has_snapshot = False
         while True:
             position = Position.parse(applier.cursor)
             self._looked_at = time.time()
-            look = self._number_found(connection, position, _look(connection, position))
+            look = self._number_found(connection, position, look_at_source(connection, position))
             self._next_look = time.monotonic() + (0 if self._has_more_unnumbered else self._poll_interval)
             _check_key(look, applier.opened.key_id)
 
@@ -346,25 +212,25 @@ class PostgresqlSource(Source):
             least = max(look.position, held if is_same and not wanted[1] else 0)
             self._take_snapshot(connection, applier, look, position if is_same else None, least, *wanted)
 
-    def _number_found(self, connection: Connection, position: Position | None, look: _Look) -> _Look:
+    def _number_found(self, connection: Connection, position: Position | None, look: Look) -> Look:
         """Have the source number the changes that lack a number, and look again."""
         was_unnumbered, self._unnumbered = self._unnumbered, False
         self._has_more_unnumbered = False
         if look.unnumbered:
-            found = _number_found(connection)
-            again = _look(connection, position)
-            left = _number_found(connection) if again.unnumbered else set()
+            found = request_numbers(connection)
+            again = look_at_source(connection, position)
+            left = request_numbers(connection) if again.unnumbered else set()
             # Ignore changes added in the meantime until the next look.
             # If no digest is left, the sequence is behind.
             self._unnumbered = (
                 found is None
                 or left is None
-                or len(found) == _MOST_FOUND
+                or len(found) == MOST_FOUND
                 or not found.isdisjoint(left)
                 or (again.unnumbered and not left)
             )
             # Look again at once, unless none of these got a number.
-            self._has_more_unnumbered = found is not None and len(found) == _MOST_FOUND and left not in (None, found)
+            self._has_more_unnumbered = found is not None and len(found) == MOST_FOUND and left not in (None, found)
             look = again
         if self._unnumbered and not was_unnumbered:
             self._unnumbered_since = time.monotonic()
@@ -382,7 +248,7 @@ class PostgresqlSource(Source):
                 log.error("%s", text)
 
     def _why_snapshot(
-        self, look: _Look, applier: Applier, position: Position | None, held: int
+        self, look: Look, applier: Applier, position: Position | None, held: int
     ) -> tuple[str, bool] | None:
         """Return why a snapshot is needed, and whether to discard the store's numbers."""
         if _base(applier.epoch) != look.epoch:
@@ -414,7 +280,7 @@ class PostgresqlSource(Source):
         revoked_up_to: int | None = None
         while True:
             connection.was_notified = False
-            page = _changes(connection, self._position.seq, self._batch)
+            page = read_changes(connection, self._position.seq, self._batch)
             if page.count == self._batch:
                 # There is a backlog: send the revocations in it first.
                 revoked_up_to = self._send_revocations(
@@ -429,7 +295,7 @@ class PostgresqlSource(Source):
     def _send_revocations(self, connection: Connection, applier: Applier, after: int) -> int:
         """Send the revocations after a number, without moving the cursor. Return the number of the last one."""
         while True:
-            page = _changes(connection, after, self._batch, only_revocations=True)
+            page = read_changes(connection, after, self._batch, only_revocations=True)
             if page.count > 0:
                 after = page.end.seq
                 applier.commit(page.lines, applier.cursor)
@@ -442,7 +308,7 @@ class PostgresqlSource(Source):
         self,
         connection: Connection,
         applier: Applier,
-        look: _Look,
+        look: Look,
         position: Position | None,
         least: int,
         reason: str,
@@ -459,7 +325,7 @@ class PostgresqlSource(Source):
 
         read_at = time.time()
         with closing(self._connect_reader(connection)) as reader:
-            start = _look(reader, None)
+            start = look_at_source(reader, None)
             if start.epoch != look.epoch:
                 raise SourceFailed("its epoch changed at the start of a snapshot")
             if start.position < least:
@@ -467,7 +333,7 @@ class PostgresqlSource(Source):
                     f"a second connection finds it at change {start.position}, behind {least}: it leads to another server,"
                     " which lags"
                 )
-            last = reader.ask_for_row(_LAST_CHANGE, (start.position, start.horizon))
+            last = reader.ask_for_row(LAST_CHANGE, (start.position, start.horizon))
             self._position = Position(start.position, last[0] if last is not None else "")
 
             applier.begin_snapshot(epoch, start.position)
@@ -475,7 +341,7 @@ class PostgresqlSource(Source):
             sent = 0
             after = b""
             while True:
-                count, lines, end = reader.ask(_SNAPSHOT, (after, self._batch))
+                count, lines, end = reader.ask(SNAPSHOT, (after, self._batch))
                 if count > 0:
                     applier.send(lines.encode())
                     sent += count
@@ -487,7 +353,7 @@ class PostgresqlSource(Source):
                 if count < self._batch:
                     break
 
-        # The age of a standby's data is known only from _Freshness.
+        # The age of a standby's data is known only from Freshness.
         is_known = not (look.is_standby or start.is_standby or start.unnumbered or start.triggers)
         applier.end_snapshot(b"", str(self._position), read_at if is_known else _UNKNOWN)
         self._wanted = None
@@ -517,51 +383,22 @@ class PostgresqlSource(Source):
         return reader
 
 
-# --- queries ---
-
-
-def _look(connection: Connection, position: Position | None) -> _Look:
-    position = position or Position(0, "")
-    try:
-        return _Look(*connection.ask(_LOOK, {"seq": position.seq, "prefix": position.prefix}))
-    except psycopg.errors.UndefinedColumn:
-        raise SourceFailed("its schema pat has an older version: run install.sql there") from None
-
-
-def _number_found(connection: Connection) -> set[bytes] | None:
-    """Request numbers for changes without one, and return these; None on failure, which must not stop other changes."""
-    try:
-        return set(connection.ask(_NUMBER_FOUND)[0])
-    except psycopg.Error as error:
-        # Errors of the server leave the connection usable.
-        if error.sqlstate is None or connection.closed:
-            raise
-        return None
-
-
 def _stays_unnumbered(connection: Connection) -> bool:
     """Whether changes stay without a number although it is requested, or the sequence stays behind."""
-    first = _number_found(connection)
+    first = request_numbers(connection)
     deadline = time.monotonic() + _UNNUMBERED_PATIENCE
     while True:
-        left = _number_found(connection)
+        left = request_numbers(connection)
         if first is not None and left is not None and first.isdisjoint(left):
             # Without any digests, the sequence is behind.
-            if first or left or not _look(connection, None).unnumbered:
+            if first or left or not look_at_source(connection, None).unnumbered:
                 return False
         if time.monotonic() >= deadline:
             return True
         time.sleep(0.1)
 
 
-def _changes(connection: Connection, after: int, limit: int, only_revocations: bool = False) -> _Page:
-    count, seq, lines, prefix = connection.ask(_CHANGES, (after, limit, only_revocations))
-    if count == 0:
-        return _Page(0, b"", Position(after, ""))
-    return _Page(count, lines.encode(), Position(seq, prefix))
-
-
-def _check_key(look: _Look, key_id: str | None) -> None:
+def _check_key(look: Look, key_id: str | None) -> None:
     if look.key_id != key_id:
         raise SourceFailed(
             f"digests are made with {_pepper(look.key_id)} there, and with {_pepper(key_id)} in the store: create the"
