@@ -15,7 +15,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgreSQL]:
-    """For tests that leave the server itself alone; others make their own."""
+    """Shared by tests that do not change the server itself; others create their own."""
     with PostgreSQL(fsync=False) as made:
         made.start()
         prepare(made)

@@ -48,7 +48,7 @@ def _run(*arguments: str | Path) -> None:
 
 
 class Feed:
-    """Cursors are the numbers of changes, as text. A fault takes the next request instead, and is given its handler."""
+    """Cursors are change numbers as text. A fault replaces the answer to the next request; it is passed the handler."""
 
     def __init__(self, authority: Authority | None = None, protocol: str = "HTTP/1.0", echoes: bool = True) -> None:
         self.echoes = echoes
@@ -103,7 +103,7 @@ class Feed:
         return change
 
     def tokens(self) -> list[Line]:
-        """As they are now."""
+        """The tokens as they are now."""
         now: dict[str, Line] = {}
         for change in self.changes:
             if change["op"] == "put":
@@ -118,7 +118,7 @@ class Feed:
         self._ending.wait(DEADLINE)
 
     def goes_on(self) -> bool:
-        """Whether there is more to send after a moment."""
+        """Wait a moment, and return whether there is more to send."""
         return not self._ending.wait(0.1)
 
 

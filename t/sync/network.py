@@ -1,4 +1,4 @@
-"""A network between a client and a server, which can be cut and can go dead."""
+"""A network between a client and a server that can be cut or go silent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PART = 65536
 
 
 class Network:
-    """Passes connections to a port of its own on to a port of 127.0.0.1."""
+    """Forwards connections from its own port to a port on 127.0.0.1."""
 
     def __init__(self, to_port: int) -> None:
         self._to = ("127.0.0.1", to_port)
@@ -42,18 +42,18 @@ class Network:
             one.close()
 
     def cut(self) -> None:
-        """Ends all connections; new ones are possible at once."""
+        """Close all connections; new ones are possible at once."""
         with self._lock:
             self._close_all()
         self._wake()
 
     def go_down(self) -> None:
-        """Ends all connections, and new ones, until restore()."""
+        """Close all connections, and refuse new ones until restore()."""
         self._is_down = True
         self.cut()
 
     def go_dead(self) -> None:
-        """Passes nothing on, without a word to either side, until restore()."""
+        """Silently forward nothing until restore()."""
         self._is_dead = True
         self._wake()
 

@@ -1,4 +1,4 @@
-"""A real PgBouncer in a temporary folder, before a PostgreSQL."""
+"""A real PgBouncer in a temporary folder, in front of a PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") or
 
 
 class PgBouncer:
-    """It gives a login and database at most `size` servers. What a client leaves behind on one, the next one gets."""
+    """Has at most `size` servers per login and database. The next client of a server sees state that was left on it."""
 
     def __init__(self, server: PostgreSQL, mode: str, size: int = 4) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="pat-pb-", dir="/tmp"))
@@ -89,7 +89,7 @@ class PgBouncer:
         return f"postgresql://{role}@127.0.0.1:{self.port}/{database.name}"
 
     def states(self, database: Database, servers: int, role: str = "edge") -> set[tuple[Any, ...]]:
-        """What so many clients find on as many servers, which they have at the same time."""
+        """The session state that this many clients find on as many servers, held at the same time."""
         clients = [self.connect(role, database.name, prepare_threshold=None) for _ in range(servers)]
         try:
             # Each is in a transaction from here on.

@@ -1,4 +1,4 @@
-"""One configuration counts: the file that is named, or else the default one; and what pat-sync takes from a host."""
+"""Only one configuration file is used, the named one or else the default; and pat-sync ignores the rest of the host."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def feed() -> Iterator[Feed]:
 
 
 class Host:
-    """A host whose default configuration file is of a first platform."""
+    """A host whose default configuration file belongs to another platform."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -145,7 +145,7 @@ def test_a_configuration_that_may_mean_another_one_is_refused(
 
 @needs_a_namespace
 def test_a_default_file_that_can_not_be_read_is_told(host: Host, tmp_path: Path) -> None:
-    """It is not passed over: who runs it then would have another configuration than is thought."""
+    """It is an error: otherwise pat-sync would silently run with another configuration."""
     unreadable = 'chmod 600 /etc/nginx-auth-pat/pat-sync.conf && exec setpriv --reuid=nobody --clear-groups "$@"'
     done = host.run("sh", "-c", unreadable, "sh", PAT_SYNC, "--once", "--source", "https://x/", "--store", tmp_path)
     assert done.returncode == 3
@@ -172,7 +172,7 @@ def test_credentials_and_ways_of_the_environment_are_not_used(feed: Feed, store:
 
 
 def poison(host: Host) -> dict[str, str]:
-    """A host where whatever reads its configuration fails; and what a shell of its administrator has."""
+    """A host where reading its configuration fails, and the environment of its administrator's shell."""
     host.default.write_text("colour = red\n")
     return {
         "PGHOST": "/nowhere", "PGSERVICE": "nowhere", "PGOPTIONS": "-c nonsense=1", "PGSSLMODE": "nonsense",
@@ -183,7 +183,7 @@ def poison(host: Host) -> dict[str, str]:
 
 @needs_a_namespace
 def test_a_host_that_is_poisoned_is_noticed(host: Host, tmp_path: Path) -> None:
-    """So that the tests below can fail."""
+    """Proves that the tests below can fail."""
     poison(host)
     done = host.run(PAT_SYNC, "--once", "--source", "https://x/", "--store", tmp_path)
     assert done.returncode == 2

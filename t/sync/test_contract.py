@@ -1,4 +1,4 @@
-"""An answer against the contract is an error that is told, and --once ends, with a last line that says why."""
+"""An answer that violates the contract is logged as an error, and --once ends with the cause as its last line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def always(feed: Feed, fault: Fault) -> None:
-    """Every request gets it from now on."""
+    """Answer every request with this fault from now on."""
 
     def again(handler: Handler) -> None:
         feed.faults.append(again)
@@ -90,7 +90,7 @@ def bare_etag(handler: Handler) -> None:
 
 
 def greet(handler: Handler) -> None:
-    """As a server of another protocol."""
+    """Like a server of another protocol."""
     handler.wfile.write(b"SSH-2.0-x\r\n")
 
 
@@ -106,7 +106,7 @@ def on_and_on(handler: Handler) -> None:
 
 
 def round_and_round(handler: Handler) -> None:
-    """With changes, so that each answer looks like progress."""
+    """Each answer has changes, so that it looks like progress."""
     after = "after=2" in handler.path
     change = {"op": "put", **token("b", seq=2)}
     handler.lines(change, {"op": "commit", "cursor": "1" if after else "2", "more": True})
@@ -213,7 +213,7 @@ def test_a_wrong_answer_to_a_request_for_a_snapshot(fault: Fault, cause: str, fe
 
 
 def test_snapshots_that_do_not_help_end(feed: Feed, store: Store) -> None:
-    """Each is followed by a change, so that it seemed to help."""
+    """A change follows each snapshot, so that it seems to have helped."""
     number = iter(range(2, 1000))
 
     def fault(handler: Handler) -> None:

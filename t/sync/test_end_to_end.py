@@ -166,7 +166,7 @@ def _advance_further(connection: Connection) -> None:
 def test_a_database_that_was_put_back_to_an_older_state(
     store: Store, log: Path, advance: Callable[[Connection], None]
 ) -> None:
-    """Its numbers go on from an earlier one, and mean something else from there."""
+    """The database continues from an older copy, so the same numbers get another meaning."""
     with PostgreSQL() as server:
         server.start()
         server.install("postgres")

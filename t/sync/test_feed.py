@@ -79,7 +79,7 @@ def test_nothing_is_asked_again_that_the_store_has(feed: Feed, store: Store) -> 
 
 
 def test_the_heartbeat_is_the_time_before_the_request(feed: Feed, store: Store) -> None:
-    """An answer that is held back for a while says nothing about what came up meanwhile."""
+    """A delayed answer does not cover changes made in the meantime."""
     feed.put("a")
     with follow(feed, store, "--query-timeout", "20"):
         wait_until(lambda: store.stats()["heartbeat"], "a heartbeat")
@@ -262,7 +262,7 @@ def test_a_connection_is_used_again(store: Store, authority: Authority, is_encry
 
 
 def drip(handler: Handler) -> None:
-    """Something all the time, and never the end."""
+    """The answer keeps coming, but never ends."""
     handler.wfile.write(b"x: ")
     while handler.feed.goes_on():
         handler.wfile.write(b"y")
@@ -530,7 +530,7 @@ def test_what_comes_with_a_line_that_names_no_token_waits_for_no_snapshot(feed: 
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_epoch_counts_where_there_is_nothing_new_too(feed: Feed, store: Store, status: int) -> None:
-    """Of a feed that does not look at If-Match, whose history is another one since."""
+    """The feed ignores If-Match, and its history has changed since."""
     feed.put("a")
     feed.put("b")
     assert take_once(feed, store).returncode == 0
@@ -544,7 +544,7 @@ def test_an_epoch_counts_where_there_is_nothing_new_too(feed: Feed, store: Store
 
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_etag_that_is_not_the_epoch_is_named(feed: Feed, store: Store, status: int) -> None:
-    """Frameworks add one by themselves."""
+    """Frameworks add an ETag on their own."""
     feed.put("a")
     assert take_once(feed, store).returncode == 0
 

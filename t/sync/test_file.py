@@ -1,4 +1,4 @@
-"""The source file://: the file is the whole truth, and a bad one changes nothing."""
+"""The source file://: the file replaces the whole store, and an invalid file changes nothing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_file_that_the_store_has_is_not_sent_again(path: Path, store: Store) -
 
 
 def test_an_export_of_another_store_is_taken(path: Path, store: Store, tmp_path: Path) -> None:
-    """What that host refuses is refused here, and nothing of it is lost."""
+    """Tokens refused on the exporting host are refused here, and their records are complete."""
     other = Store(tmp_path / "other")
     fields: dict[str, Any] = {
         "name": "ü \"x\"", "scopes": ["r", "w:x"], "cidrs": ["192.0.2.0/24", "2001:db8::/32", "::ffff:192.0.2.7"],
@@ -143,7 +143,7 @@ def test_a_file_that_is_wrong_is_refused_as_a_whole(path: Path, store: Store, te
 
 
 def test_what_is_refused_here_patctl_would_refuse_too(path: Path, store: Store, tmp_path: Path) -> None:
-    """The rules of both are the same: what patctl imports is taken, as the edges of what it refuses are not."""
+    """pat-sync accepts and refuses the same records as patctl import."""
     edges: list[Line] = [
         token("a", expires_at=253402300799),
         token("b", expires_at=253402300800),

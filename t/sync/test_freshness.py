@@ -1,4 +1,4 @@
-"""A heartbeat says that the feed has answered, and not a cache."""
+"""A heartbeat proves that the feed has answered, not a cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STANDS_STILL = "error: the heartbeat stands still: the feed's answer is not know
 
 
 class Cache(Nginx):
-    """One that keeps answers for a minute, whatever they or the requests say."""
+    """A cache that keeps answers for a minute, regardless of Cache-Control."""
 
     def __init__(self, feed: Feed, key: str, folder: Path) -> None:
         http = """
@@ -48,7 +48,7 @@ class Cache(Nginx):
         return f"{self.url}/feed"
 
     def hits(self) -> int:
-        """How often it has answered itself."""
+        """How many requests the cache has answered."""
         return "\n".join(self.access_log()).count("HIT")
 
 
@@ -72,7 +72,7 @@ def wait_for_heartbeat(store: Store) -> None:
 
 @pytest.mark.parametrize("echoes", [True, False])
 def test_a_cache_has_no_answer_to_a_request(echoes: bool, store: Store, tmp_path: Path) -> None:
-    """As long as it goes by the query."""
+    """For a cache whose key includes the query."""
     with Feed(echoes=echoes) as feed, Cache(feed, "$request_uri", tmp_path / "cache") as cache:
         feed.put("a")
         with follow(cache.feed_url, store):
@@ -154,7 +154,7 @@ def test_a_clock_that_is_wrong_stops_nothing(offset: int, feed: Feed, store: Sto
 
 
 def test_the_first_answer_proves_nothing(feed: Feed, store: Store) -> None:
-    """Which is no failure: it may be as fresh as it looks."""
+    """This is not a failure: the answer may be fresh."""
     assert once("--source", feed.url, "--store", store.folder, *FAST).returncode == 0
     done = once("--source", feed.url, "--store", store.folder, *FAST)
     assert done.returncode == 0
@@ -220,7 +220,7 @@ def test_an_age_of_nothing_is_none(feed: Feed, store: Store) -> None:
 
 @pytest.mark.parametrize(("form", "is_good"), [(" {} \t", True), ("{}, {}", False), ("x{}", False)])
 def test_the_nonce_is_sent_back_as_it_is(form: str, is_good: bool, feed: Feed, store: Store) -> None:
-    """Blanks around it are not part of a header. Two of it are one value, to whoever reads it."""
+    """Spaces around a value are not part of it. Two header fields of one name read as a single value."""
     def answer(handler: Handler) -> None:
         nonce = parse_qs(urlsplit(handler.path).query)["nonce"][0]
         handler.answer(204, Pat_Nonce=form.format(nonce, nonce))
@@ -234,7 +234,7 @@ def test_the_nonce_is_sent_back_as_it_is(form: str, is_good: bool, feed: Feed, s
 
 
 def test_a_feed_that_has_sent_the_nonce_back_must_go_on(feed: Feed, store: Store) -> None:
-    """A cache may have answers of the time before it did."""
+    """A cache may hold answers from before the feed sent nonces."""
     feed.echoes = True
     with follow(feed.url, store) as sync:
         wait_for_heartbeat(store)
@@ -254,7 +254,7 @@ def test_a_redirect_keeps_the_nonce(feed: Feed, store: Store) -> None:
 
 
 def test_an_age_speaks_against_the_nonce(feed: Feed, store: Store) -> None:
-    """What is before a cache may add it to what was kept."""
+    """A proxy in front of the cache may add the nonce to a cached answer."""
     feed.echoes = True
     assert once("--source", feed.url, "--store", store.folder).returncode == 0
     feed.faults.append(lambda handler: handler.answer(204, Age="58"))
@@ -265,7 +265,7 @@ def test_an_age_speaks_against_the_nonce(feed: Feed, store: Store) -> None:
 
 @pytest.mark.parametrize("sign", ["Age", "Pat_Nonce"])
 def test_a_snapshot_of_a_cache_brings_no_other_epoch(sign: str, feed: Feed, store: Store) -> None:
-    """It may be of the time before this one, and have tokens that were revoked since."""
+    """The snapshot may be from an earlier epoch, with tokens that were revoked since."""
 
     def kept(handler: Handler) -> None:
         handler.answer(200, '{"op":"snapshot_begin","epoch":"two","seq":9}\n{"op":"snapshot_end","cursor":"9"}\n',
@@ -284,7 +284,7 @@ def test_a_snapshot_of_a_cache_brings_no_other_epoch(sign: str, feed: Feed, stor
 
 
 def test_a_feed_that_says_nothing_of_itself_can_have_another_epoch(feed: Feed, store: Store) -> None:
-    """So that its revocations go on to arrive, without a heartbeat."""
+    """Its revocations still arrive, without a heartbeat."""
     feed.date = lambda: ""
     feed.put("a")
     for epoch in ("one", "two"):

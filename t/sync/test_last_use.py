@@ -1,4 +1,4 @@
-"""From a request to nginx to what the platform shows: with the module, pat-sync and PostgreSQL as they are built here."""
+"""From a request to nginx to the platform's view, with the real module, pat-sync and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ HTTP = """
 
 
 class Site(Nginx):
-    """A server with tokens, and one as docs/pat-sync.md has it, which tells what was used."""
+    """A server that requires tokens, and the one from docs/pat-sync.md that reports last use."""
 
     def __init__(self, folder: Path, store: Path) -> None:
         super().__init__(folder, HTTP, workers=2, STORE=store)
 
     def replace_workers(self) -> None:
-        """Reloads, and waits until the old workers are gone."""
+        """Reload, and wait until the old workers are gone."""
         before = self.reload()
         wait_until(lambda: not set(before) & set(self.workers()), "the old workers end")
 
     def get(self, token: str, address: str = "127.0.0.1") -> int:
-        """The status of a request with a connection of its own."""
+        """The status of a request on a new connection."""
         with closing(
             http.client.HTTPConnection("127.0.0.1", self.port, DEADLINE, source_address=(address, 0))
         ) as client:
@@ -82,7 +82,7 @@ class Site(Nginx):
 
 
 class Edge:
-    """All of it, with tokens that clients have, and what they have used."""
+    """The whole chain, with the clients' tokens and a record of their use."""
 
     def __init__(self, database: Database, store: Store, nginx: Site, owner: Connection) -> None:
         self.database = database
@@ -131,7 +131,7 @@ def edge(database: Database, store: Store, tmp_path: Path) -> Iterator[Edge]:
 
 @contextmanager
 def clients(edge: Edge, tokens: list[tuple[str, str]], count: int = 3) -> Iterator[None]:
-    """They use the tokens for as long as it lasts."""
+    """Clients that use the tokens until the end of the context."""
     ending = threading.Event()
     failures: list[BaseException] = []
 
@@ -222,7 +222,7 @@ def test_counts_go_on_after_a_restart_of_nginx(edge: Edge) -> None:
 
 
 def test_use_waits_in_nginx_while_the_platform_is_away(edge: Edge) -> None:
-    """More of it than goes into one batch."""
+    """More uses than fit into one batch."""
     tokens = edge.issue(1100)
     assert once(*edge.arguments()).returncode == 0
     for id, token in tokens:

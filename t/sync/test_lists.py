@@ -1,4 +1,4 @@
-"""Lists in the cells of a table."""
+"""Lists in CSV cells."""
 
 from __future__ import annotations
 

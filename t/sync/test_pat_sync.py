@@ -96,7 +96,7 @@ def test_wrong_options_are_told_with_status_2(arguments: list[str], cause: str) 
     ],
 )
 def test_what_may_be_there_later_is_told_with_status_3(arguments: list[str], cause: str) -> None:
-    """With which the unit starts it again."""
+    """systemd restarts the unit after status 3."""
     done = run("--source", "https://x/", "--store", "/x", *arguments)
     assert done.returncode == 3
     assert cause in done.stderr
@@ -120,7 +120,7 @@ def test_every_metric_is_in_the_documentation_and_alerts_name_no_other(feed: Fee
 
 
 def test_every_log_line_is_in_the_documentation() -> None:
-    """By its first words, up to the first thing that differs."""
+    """Compares the first words, up to the first placeholder."""
     documentation = " ".join((ROOT / "docs" / "pat-sync.md").read_text().split())
     calls = re.compile(r"log\.(?:info|warning|error|critical)\(\s*\\?[\"'](.+?)[\"'],?\s*(?:\n|,|\))")
     found = 0
@@ -267,7 +267,7 @@ def test_patctl_gets_none_of_the_secrets(feed: Feed, store: Store) -> None:
 def test_tls_is_verified_unless_the_url_says_otherwise(
     url: str, env: dict[str, str], sslmode: str | None, tmp_path: Path
 ) -> None:
-    """Asked of the function, since no server for all of these can be had."""
+    """Calls the function directly, as no server supports all of these."""
     program = (
         "import sys; from pat_sync import log, configuration; from pat_sync.sources.postgresql import database;"
         "log.start();"
@@ -391,7 +391,7 @@ def test_the_journal_gets_priorities(feed: Feed, store: Store, tmp_path: Path) -
 
 
 def test_a_disk_that_is_full_is_told_and_waited_for(feed: Feed, tmp_path: Path) -> None:
-    """patctl is one that says so."""
+    """Uses a fake patctl that reports it."""
     port = free_port()
     fake = tmp_path / "patctl"
     fake.write_text(
@@ -452,7 +452,7 @@ def test_metrics_are_served_and_say_what_happened(feed: Feed, store: Store) -> N
 
 
 def test_metrics_are_as_prometheus_wants_them(feed: Feed, store: Store, tmp_path: Path) -> None:
-    """What `promtool check metrics` checks: help and type for each, units and "_total" in the names."""
+    """Checks what `promtool check metrics` does: HELP and TYPE, units, and "_total" in names."""
     textfile = tmp_path / "pat.prom"
     assert once("--source", feed.url, "--store", store.folder, "--metrics-textfile", textfile).returncode == 0
     text = textfile.read_text()
@@ -545,7 +545,7 @@ def test_status_does_not_call_it_well_while_the_store_is_behind(feed: Feed, stor
 
 
 def test_status_tells_of_a_heartbeat_in_the_future(feed: Feed, store: Store, tmp_path: Path) -> None:
-    """patctl is one that says so."""
+    """Uses a fake patctl that reports it."""
     fake = tmp_path / "patctl"
     fake.write_text(
         f'#!/bin/sh\n{PATCTL} "$@" | sed -E \'s/("heartbeat_age":)[0-9-]+/\\1-3600/\'\n'
@@ -576,7 +576,7 @@ def test_once_tells_how_many_lines_were_rejected(feed: Feed, store: Store) -> No
 
 
 def unit(tmp_path: Path) -> Path:
-    """The unit, with the program where it is here."""
+    """The unit, with the path of the program adapted to this checkout."""
     text = (ROOT / "scripts" / "systemd" / "pat-sync.service").read_text()
     copy = tmp_path / "pat-sync.service"
     copy.write_text(text.replace("/usr/bin/pat-sync", PAT_SYNC))
@@ -604,7 +604,7 @@ def test_the_unit_exposes_little(tmp_path: Path) -> None:
 
 
 def test_it_works_without_memory_that_can_be_written_and_executed(feed: Feed, store: Store) -> None:
-    """As MemoryDenyWriteExecute has it; by prctl, where the kernel knows that (PR_SET_MDWE)."""
+    """Like MemoryDenyWriteExecute; by prctl if the kernel supports PR_SET_MDWE."""
     program = (
         "import ctypes, os, sys\n"
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(77)\n"

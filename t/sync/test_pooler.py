@@ -1,4 +1,4 @@
-"""A pooler on the way to PostgreSQL, which gives each transaction, or each session, a server that others had before."""
+"""A pooler in front of PostgreSQL, which gives each transaction or session a server that others used before."""
 
 from __future__ import annotations
 

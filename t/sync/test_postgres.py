@@ -1,4 +1,4 @@
-"""The schema pat in a real PostgreSQL, and what the patctl of this build says to its tokens."""
+"""The schema pat in a real PostgreSQL, and its tokens in the patctl of this build."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Source(NamedTuple):
 
 
 def one(connection: Connection, query: str, *arguments: Any) -> Any:
-    """The first value of the only row."""
+    """Run a query and return the first value of its only row."""
     (row,) = connection.execute(query, arguments).fetchall()
     return row[0]
 
@@ -90,7 +90,7 @@ def snapshot(connection: Connection) -> State:
 
 
 def follow(connection: Connection, state: State, after: int, limit: int = 7) -> int:
-    """Takes what is new, page by page, as an edge does, and returns the new cursor."""
+    """Read new changes page by page, as an edge does, and return the new cursor."""
     while page := changes(connection, after, limit):
         assert len(page) <= limit
         for seq, digest, line in page:
@@ -117,7 +117,7 @@ def insert(connection: Connection, digest: bytes = bytes(32), **columns: Any) ->
 
 @contextmanager
 def workers(jobs: Sequence[Callable[[], None]]) -> Iterator[list[threading.Thread]]:
-    """Threads that are joined at the end; what one of them raises is raised here."""
+    """Threads that are joined at the end; their exceptions are raised here."""
     problems: list[BaseException] = []
 
     def run(job: Callable[[], None]) -> None:
@@ -155,7 +155,7 @@ class Store:
                               timeout=60)
 
     def apply(self, lines: list[str]) -> list[dict[str, Any]]:
-        """Applies changes; what was rejected."""
+        """Apply changes, and return the rejections."""
         commit = json.dumps({"op": "commit", "cursor": "1"})
         done = self.run("apply", input="".join(f"{line}\n" for line in [*lines, commit]))
         assert done.returncode == 0, done.stderr
@@ -569,7 +569,7 @@ def test_a_change_that_was_taken_back_is_none(database: Database, owner: Connect
 
 @pytest.mark.parametrize("names", ["ALL", "pat.at_commit"])
 def test_nobody_gets_a_number_before_the_commit(database: Database, edge: Connection, names: str) -> None:
-    """And so nobody holds the clock while a transaction is open."""
+    """Numbering is postponed, so that no open transaction holds the clock."""
     with database.connect(autocommit=False) as connection, database.connect("shop") as shop:
         connection.execute(f"SET CONSTRAINTS {names} IMMEDIATE")
         token_id, _ = issue(connection)
@@ -643,7 +643,7 @@ def test_listeners_are_woken_once_after_the_commit(database: Database, shop: Con
 
 
 def at_the_end(owner: Connection) -> list[str]:
-    """From now on, the synchronous_commit that each transaction ends with, which a trigger tells that fires last."""
+    """Collects the synchronous_commit at the end of each transaction, reported by a trigger that fires last."""
     owner.execute("CREATE TABLE public.last (); CREATE FUNCTION public.tell() RETURNS trigger LANGUAGE plpgsql AS"
                   " $$ BEGIN RAISE NOTICE '%', current_setting('synchronous_commit'); RETURN NULL; END $$;"
                   " CREATE CONSTRAINT TRIGGER tell AFTER INSERT ON public.last DEFERRABLE INITIALLY DEFERRED"
@@ -1266,7 +1266,7 @@ def test_functions_do_not_look_where_their_caller_wants(owner: Connection, edge:
 
 
 def claims_of(length: int) -> dict[str, str]:
-    """Claims that take so many bytes of a record."""
+    """Claims that take this many bytes of a record."""
     return {"a": "x" * (length - 4)}
 
 

@@ -1,4 +1,4 @@
-"""Two-phase commit: a transaction that stays prepared holds up no other revocation, and nothing of it gets lost."""
+"""Two-phase commit: a prepared transaction does not delay other revocations, and none of its changes is lost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def database(prepared_server: PostgreSQL) -> Iterator[Database]:
 
 @pytest.fixture
 def shop(database: Database) -> Iterator[Connection]:
-    """With a timeout: nothing here waits for a transaction that is prepared."""
+    """Connects with a timeout, as nothing here may wait for a prepared transaction."""
     with database.connect("shop", options="-c statement_timeout=20s") as connection:
         yield connection
 
@@ -141,7 +141,7 @@ def test_deletions_can_be_prepared(database: Database, edge: Connection) -> None
 
 
 def test_numbering_does_not_wait_for_what_is_prepared(database: Database, shop: Connection, edge: Connection) -> None:
-    """It is told meanwhile, for what was committed before is not numbered either."""
+    """The status reports it, as changes committed before are not numbered either."""
     with database.connect("shop", options=OFF) as quiet:
         token_id, _ = issue(quiet)
         other_id, _ = issue(quiet)
@@ -168,7 +168,7 @@ def test_an_edge_can_not_prepare_what_would_hold_others_up(database: Database, s
 def test_an_edge_that_follows_many_such_changes_has_fresh_heartbeats(
     database: Database, store: Store
 ) -> None:
-    """With each look there is something new without a number: that is no trouble."""
+    """Each look finds new changes without a number, which is not a problem."""
     options = ("--source", database.url("edge"), "--store", store.folder)
     with PatSync(*options, "--poll-interval", "0.2", "--heartbeat-interval", "0.2") as sync, \
             database.connect("shop", options=OFF) as quiet:

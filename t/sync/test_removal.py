@@ -1,4 +1,4 @@
-"""Snapshots that would remove what only an operator may give away."""
+"""Snapshots that would remove more tokens than allowed without an operator's consent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets: who else can read them is told, and who else can write them, or replace them, stops pat-sync."""
+"""Secrets: if others can read them, pat-sync warns; if others can change or replace them, it does not start."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_secret_that_others_can_replace_is_refused(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_link_to_a_secret_is_looked_at_too(kind: str, folder: Path, store: Store, tmp_path: Path) -> None:
-    """Kubernetes has one, in a folder that is sticky."""
+    """Like Kubernetes, in a sticky folder."""
     links = tmp_path / "links"
     links.mkdir()
     path = links / kind
@@ -102,7 +102,7 @@ def test_a_link_to_a_secret_is_looked_at_too(kind: str, folder: Path, store: Sto
 def test_a_link_between_two_others_is_looked_at_too(
     kind: str, is_of_folder: bool, folder: Path, store: Store, tmp_path: Path
 ) -> None:
-    """first/link -> between/link -> secrets: who can write to the folder in the middle says where it leads."""
+    """first/link -> between/link -> secrets: others who can write to the middle folder control the target."""
     path = write(folder, kind, 0o600)
     for name in ("first", "between"):
         (tmp_path / name).mkdir()
@@ -141,7 +141,7 @@ def test_a_token_that_no_header_has_is_refused(content: str, folder: Path, store
 def test_a_folder_on_the_way_belongs_to_nobody_else(
     kind: str, levels: int, folder: Path, store: Store, tmp_path: Path
 ) -> None:
-    """They could rename what is in it."""
+    """Others could rename the files in it."""
     place = folder / "a" / "b"
     place.mkdir(parents=True)
     path = write(place, kind, 0o600)
@@ -217,7 +217,7 @@ def test_what_tls_relies_on_is_for_nobody_else_to_replace(
     reason="NOT TESTED: only root can mount",
 )
 def test_a_secret_on_a_mount_that_is_read_only(store: Store, tmp_path: Path) -> None:
-    """As of Docker and Kubernetes."""
+    """Like those of Docker and Kubernetes."""
     secrets = tmp_path / "run"
     secrets.mkdir()
     mount = 'mount -t tmpfs -o mode=755 tmpfs "$1" && echo x > "$1/token" && chmod 444 "$1/token"'
@@ -237,7 +237,7 @@ def test_a_secret_on_a_mount_that_is_read_only(store: Store, tmp_path: Path) -> 
 def test_postgresql_gets_a_key_that_others_can_read(
     mode: int, authority: Authority, folder: Path, store: Store
 ) -> None:
-    """Which libpq itself refuses."""
+    """libpq itself refuses such a key."""
     key = Path(shutil.copy(authority.key, folder / "key"))
     key.chmod(mode)
     with PostgreSQL(fsync=False) as server:

@@ -1,4 +1,4 @@
-"""What a caller can set decides nothing: neither what the functions do, nor whether an edge learns of it."""
+"""A caller's settings change neither the results of the functions nor what edges learn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HOSTILE["all"] = {name: value for group in HOSTILE.values() for name, value in g
 
 
 def run_all(shop: Connection, edge: Connection, owner: Connection) -> list[Any]:
-    """Every function, and what it says, but for what is random or a time of day."""
+    """Calls every function, and returns the results without random values and times."""
     said: list[Any] = []
     shop.execute("SELECT pat.issue('ann', %s, ARRAY['a:b', 'c'], cidrs => ARRAY['192.0.2.0/24', '2001:db8::1'],"
                  " claims => %s, id => 't1')", ("na\\me", '{"plan": "pro", "a": ""}'))
@@ -143,7 +143,7 @@ def test_a_sequence_that_fell_behind_catches_up_whatever_is_set(database: Databa
 def test_a_number_below_the_cursor_of_an_edge_loses_no_revocation(
     database: Database, store: Store, level: str, edge_level: str
 ) -> None:
-    """The sequence fell behind, as by a partial restore."""
+    """The sequence fell behind, as after a partial restore."""
     options = ("--source", database.url("edge"), "--store", store.folder)
     with database.connect("shop") as shop, database.connect() as owner:
         first, second = issue(shop)[0], issue(shop)[0]
@@ -172,7 +172,7 @@ PUT_SEQUENCES_BACK = (
 def test_a_sequence_that_caught_up_loses_no_revocation_if_the_transaction_is_rolled_back(
     database: Database, store: Store
 ) -> None:
-    """What is set in a sequence stays, unlike all else."""
+    """Setting a sequence survives a rollback, unlike everything else."""
     options = ("--source", database.url("edge"), "--store", store.folder)
     with database.connect("shop") as shop, database.connect() as owner:
         a, b, c = (issue(shop)[0] for _ in range(3))
@@ -214,7 +214,7 @@ def test_a_sequence_that_fell_behind_is_not_overtaken_before_anyone_looks(
 
 
 def test_each_time_that_the_sequence_fell_behind_is_another_epoch(database: Database) -> None:
-    """Also after a restore, or a crash, that put back how often that was."""
+    """Even after a restore or a crash that reset pat.catch_ups."""
     with database.connect("shop") as shop, database.connect() as owner:
         for _ in range(3):
             issue(shop)

@@ -22,7 +22,7 @@ WRITE = "SELECT pg_logical_emit_message(true, 'pat', '')"
 
 
 class Alternating(Network):
-    """Passes connections on to two ports in turn."""
+    """Forwards connections to two ports in turn."""
 
     def __init__(self, first: int, second: int) -> None:
         self._targets = (("127.0.0.1", second), ("127.0.0.1", first))
@@ -36,7 +36,7 @@ class Alternating(Network):
 
 
 class Cluster(SimpleNamespace):
-    """A primary, two standbys of it, and one that follows the first of these."""
+    """A primary, two standbys, and a third one that follows the first standby."""
 
     primary: PostgreSQL
     standby: PostgreSQL
@@ -213,7 +213,7 @@ def test_the_heartbeat_of_a_standby_follows_what_it_receives(cluster: Cluster, s
 
 
 def test_changes_without_a_number_are_told(database: Database, store: Store) -> None:
-    """By an edge that can't have them numbered, as on a standby."""
+    """The edge cannot have them numbered, as on a standby."""
     port = free_port()
     held = 'pat_sync_heartbeat_held{reason="unnumbered"}'
     source = f"{database.url('edge')}?options=-c%20default_transaction_read_only%3Don"

@@ -1,4 +1,4 @@
-"""What is changed while triggers are off, or in another way behind their back, gets its number all the same."""
+"""Changes made with triggers off, or otherwise bypassing them, are numbered all the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def edge(database: Database) -> Iterator[Connection]:
 
 @contextmanager
 def triggers_off(connection: Connection) -> Iterator[None]:
-    """As pg_restore --disable-triggers has them: what was ALWAYS is plain afterwards."""
+    """Like pg_restore --disable-triggers, which turns ENABLE ALWAYS triggers into plain ones."""
     for table in TABLES:
         connection.execute(f"ALTER TABLE pat.{table} DISABLE TRIGGER ALL")
     yield
@@ -87,7 +87,7 @@ def test_an_update_is_found(owner: Connection, edge: Connection, change: str) ->
 
 
 def test_a_session_that_is_a_replica_hides_nothing(owner: Connection, edge: Connection) -> None:
-    """ENABLE TRIGGER ALL made them plain, and the session's role then leaves them out."""
+    """ENABLE TRIGGER ALL made them plain, so session_replication_role = replica skips them."""
     insert(owner)
     with triggers_off(owner):
         pass
@@ -164,7 +164,7 @@ def test_rows_of_another_database_are_found_with_their_numbers(server: PostgreSQ
 
 
 def test_what_is_found_does_not_depend_on_settings(owner: Connection, edge: Connection) -> None:
-    """A row that nobody changed stays numbered, whoever writes it again."""
+    """Writing a row without changing it keeps its number."""
     insert(owner, name="ä", scopes=["a"], cidrs=["192.0.2.0/24", "2001:db8::/32"], not_before="2020-01-01 00:00:00.000001",
            expires_at="2999-12-31 23:59:59.999999", claims='{"b": "ä\\"", "a": "1"}')
     with triggers_off(owner):
@@ -237,7 +237,7 @@ def test_a_row_against_the_rules_keeps_no_other_from_its_number(owner: Connectio
 def test_any_number_of_rows_against_the_rules_keeps_no_other_from_its_number(
     database: Database, owner: Connection, edge: Connection, store: Store
 ) -> None:
-    """They come first in order, and are more than what one look takes."""
+    """They come first in order, and exceed the limit of a look."""
     notices: list[str] = []
     edge.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
     insert(owner, bytes([255] * 32))
@@ -374,7 +374,7 @@ def test_a_revocation_with_triggers_off_reaches_the_edge(database: Database, own
 
 
 def test_a_heartbeat_is_no_newer_than_the_last_look(database: Database, owner: Connection, store: Store) -> None:
-    """Changes come by NOTIFY, too, and those do not tell of what has no number."""
+    """Changes also arrive through NOTIFY, which does not report missing numbers."""
     token_id, _ = issue(owner)
     options = ("--source", database.url("edge"), "--store", store.folder)
     with PatSync(*options, "--poll-interval", "600", "--heartbeat-interval", "0.1"):
@@ -578,7 +578,7 @@ def test_the_status_tells_of_a_sequence_that_stays_behind(database: Database, ow
 
 
 def test_an_older_schema_is_brought_up_to_date(server: PostgreSQL, store: Store) -> None:
-    """With tokens in it that would be refused today, and one that was changed with triggers off."""
+    """It has tokens that would be refused now, and one that was changed with triggers off."""
     old = (Path(__file__).parent / "schema_before_hashes.sql").read_text()
     with new_database(server, "pat_old", template=None) as database:
         database.psql(old)
@@ -621,7 +621,7 @@ def test_an_older_schema_is_brought_up_to_date(server: PostgreSQL, store: Store)
 
 
 def test_what_was_changed_with_triggers_off_before_an_update_reaches_the_edges(server: PostgreSQL, store: Store) -> None:
-    """The row has its number, and nothing tells that the numbering has not seen it as it is."""
+    """The row has a number, and nothing shows that it changed since the numbering."""
     old = (Path(__file__).parent / "schema_before_hashes.sql").read_text()
     with new_database(server, "pat_old_change", template=None) as database:
         database.psql(old)

@@ -55,7 +55,7 @@ def last_batch(connection: Connection, edge: str = "e1") -> int:
 
 
 def wait_until_counted(connection: Connection, nginx: UsageServer) -> None:
-    """And a little longer, so that what is counted twice would be seen."""
+    """Wait a little longer, so that double counting would be noticed."""
     wait_until(lambda: sum(uses(connection).values()) >= sum(nginx.used.values()), "the uses are counted")
     asked = len(nginx.requests)
     wait_until(lambda: len(nginx.requests) >= asked + 3 and nginx.is_reported, "nothing more is to be reported")
@@ -158,7 +158,7 @@ def test_an_answer_that_does_not_arrive_is_asked_for_again(
 
 
 def test_a_report_that_arrives_late_is_counted_once(database: Database, store: Store, nginx: UsageServer) -> None:
-    """pat-sync has given its connection up, and reports again, while the server still works on the first report."""
+    """pat-sync has closed its connection and reports again while the server still works on the first report."""
     with Network(database.server.port) as network, database.connect() as owner:
         make_tokens(owner, "a")
         nginx.use("a", 3)
@@ -178,7 +178,7 @@ def test_a_report_that_arrives_late_is_counted_once(database: Database, store: S
 
 
 def reports(connection: Connection) -> int:
-    """How many are being recorded now."""
+    """How many reports are being recorded now."""
     rows = connection.execute(
         "SELECT FROM pg_stat_activity WHERE state = 'active' AND query ~ 'pat.record_use' AND pid <> pg_backend_pid()"
         " AND datname = current_database()"
@@ -275,7 +275,7 @@ def test_a_platform_that_crashes(store: Store, nginx: UsageServer) -> None:
 
 
 def test_an_nginx_that_starts_anew(database: Database, store: Store, nginx: UsageServer) -> None:
-    """Its cursors begin at a later time, or at an earlier one if its clock was put back."""
+    """Its cursors start at a later time, or at an earlier one if its clock was set back."""
     with database.connect() as owner:
         make_tokens(owner, "a")
         with follow(database, store, nginx) as sync:

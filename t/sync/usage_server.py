@@ -1,4 +1,4 @@
-"""What nginx answers where auth_pat_usage is, with faults."""
+"""A server that answers like nginx with auth_pat_usage, with faults."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Line = dict[str, Any]
 
 
 class UsageServer:
-    """A batch is repeated, with its cursor, until a request confirms it. A fault takes the next request instead, and is
-    given its handler and the right answer."""
+    """Repeats a batch, with its cursor, until a request confirms it. A fault replaces the next answer; it is passed the
+    handler and the right answer."""
 
     def __init__(self) -> None:
         self.faults: list[Callable[[Handler, str], None]] = []
@@ -51,7 +51,7 @@ class UsageServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """From now on connections are refused. What it knows is kept."""
+        """Refuse connections from now on, and keep the state."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -65,7 +65,7 @@ class UsageServer:
 
     @property
     def is_reported(self) -> bool:
-        """Whether nothing waits, and nothing was reported that is not confirmed."""
+        """Whether no use is waiting and every report is confirmed."""
         with self._lock:
             return not self._waiting and not self._batch
 
