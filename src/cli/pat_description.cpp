@@ -26,15 +26,12 @@ void open(const command_context &context, store::snapshot &out)
 void write_json(const command_context &context, const token_digest &digest, const token_record &token,
                 output_stream &output)
 {
-    output.text() += R"({"status":)";
-    write_string(name(status_of(token, context.now)), output.text());
+    json_object json;
+    json.text("status", name(status_of(token, context.now)));
     if (const char *cause = cause_of(token); *cause != '\0') {
-        write_name("cause", output.text());
-        write_string(cause, output.text());
+        json.text("cause", cause);
     }
-    write_fields(digest, token, output.text());
-    output.text() += '}';
-    output.end_line();
+    output.add_line(add_fields(digest, token, json).line());
 }
 
 std::string show_time(std::int64_t time, std::int64_t now)

@@ -124,14 +124,6 @@ token_digest read_token_field(std::string_view name, const element &value, recor
     return (*hasher)(token);
 }
 
-void write_time(std::string_view name, std::int64_t time, std::string &out)
-{
-    if (time != 0) {
-        write_name(name, out);
-        out += std::to_string(time);
-    }
-}
-
 }  // namespace
 
 json_parser::json_parser()
@@ -271,109 +263,92 @@ token_digest read_local_revocation(const simdjson::dom::object &object, early_re
     return *digest;
 }
 
-void write_name(std::string_view name, std::string &out)
+json_object &json_object::text(std::string_view name, std::string_view value)
 {
-    if (!out.empty() && out.back() != '{') {
-        out += ',';
-    }
-    out += '"';
-    out += name;
-    out += "\":";
+    write_name(name);
+    write_string(value);
+    return *this;
 }
 
-void write_properties(const token_record &record, std::string &out)
+json_object &json_object::raw(std::string_view name, std::string_view value)
 {
-    const auto write_list = [&](std::string_view name, const auto &for_each) {
-        write_name(name, out);
-        char separator = '[';
-        for_each(record, [&](std::string_view text) {
-            out += separator;
-            write_string(text, out);
-            separator = ',';
-        });
-        out += ']';
-    };
-
-    write_name("id", out);
-    write_string(record.id, out);
-    write_name("subject", out);
-    write_string(record.subject, out);
-    if (!record.name.empty()) {
-        write_name("name", out);
-        write_string(record.name, out);
-    }
-    if (!record.scopes.empty()) {
-        write_list("scopes", [](const token_record &source, const auto &visit) { for_each_scope(source, visit); });
-    }
-    if (!record.cidrs.empty()) {
-        write_list("cidrs", [](const token_record &source, const auto &visit) { for_each_cidr(source, visit); });
-    }
-    write_time("issued_at", record.issued_at, out);
-    write_time("not_before", record.not_before, out);
-    write_time("expires_at", record.expires_at, out);
-    write_time("revoked_at", record.revoked_at, out);
-    write_time("local_revoked_at", record.local_revoked_at, out);
-    if (record.denied) {
-        write_name("denied", out);
-        out += "true";
-    }
-    if (!record.claims.empty()) {
-        write_name("claims", out);
-        out += '{';
-        for_each_claim(record, [&](const token_claim &claim) {
-            write_name(claim.name, out);
-            write_string(claim.value, out);
-        });
-        out += '}';
-    }
-    if (record.sequence != 0) {
-        write_name("seq", out);
-        out += std::to_string(record.sequence);
-    }
+    write_name(name);
+    json_ += value;
+    return *this;
 }
 
-void write_fields(const token_digest &digest, const token_record &record, std::string &out)
+void json_object::write_name(std::string_view name)
 {
-    write_name("digest", out);
-    write_string(to_hex(digest), out);
-    write_properties(record, out);
-}
-
-void write_early_fields(const token_digest &digest, const early_revocation &revocation, std::string &out)
-{
-    write_name("digest", out);
-    write_string(to_hex(digest), out);
-    write_time("local_revoked_at", revocation.local_revoked_at, out);
-    if (revocation.denied) {
-        write_name("denied", out);
-        out += "true";
+    if (json_.size() > 1) {
+        json_ += ',';
     }
+    json_ += '"';
+    json_ += name;
+    json_ += "\":";
 }
 
-void write_record(const token_digest &digest, const token_record &record, std::string &out)
+void json_object::write_string(std::string_view value)
 {
-    out += '{';
-    write_fields(digest, record, out);
-    out += '}';
-}
-
-void write_string(std::string_view text, std::string &out)
-{
-    out += '"';
-    while (!text.empty()) {
-        const char32_t character = take_character(text);
+    json_ += '"';
+    while (!value.empty()) {
+        const char32_t character = take_character(value);
         if (character == '"' || character == '\\') {
-            out += '\\';
-            out += static_cast<char>(character);
+            json_ += '\\';
+            json_ += static_cast<char>(character);
         } else if (character < 0x20 || (character >= 0x7f && character < 0xa0)) {
             char escaped[7];
             std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(character) & 0xffff);
-            out += escaped;
+            json_ += escaped;
         } else {
-            append_character(character, out);
+            append_character(character, json_);
         }
     }
-    out += '"';
+    json_ += '"';
+}
+
+json_object &add_properties(const token_record &record, json_object &out)
+{
+    out.text("id", record.id).text("subject", record.subject);
+    if (!record.name.empty()) {
+        out.text("name", record.name);
+    }
+    if (!record.scopes.empty()) {
+        out.list("scopes", [&](const auto &visit) { for_each_scope(record, visit); });
+    }
+    if (!record.cidrs.empty()) {
+        out.list("cidrs", [&](const auto &visit) { for_each_cidr(record, visit); });
+    }
+    out.time("issued_at", record.issued_at)
+        .time("not_before", record.not_before)
+        .time("expires_at", record.expires_at)
+        .time("revoked_at", record.revoked_at)
+        .time("local_revoked_at", record.local_revoked_at);
+    if (record.denied) {
+        out.truth("denied", true);
+    }
+    if (!record.claims.empty()) {
+        json_object claims;
+        for_each_claim(record, [&](const token_claim &claim) { claims.text(claim.name, claim.value); });
+        out.object("claims", std::move(claims));
+    }
+    if (record.sequence != 0) {
+        out.number("seq", record.sequence);
+    }
+    return out;
+}
+
+json_object &add_fields(const token_digest &digest, const token_record &record, json_object &out)
+{
+    return add_properties(record, out.text("digest", to_hex(digest)));
+}
+
+json_object &add_early_fields(const token_digest &digest, const early_revocation &revocation, json_object &out)
+{
+    out.text("digest", to_hex(digest)).time("local_revoked_at", revocation.local_revoked_at);
+    if (revocation.denied) {
+        out.truth("denied", true);
+    }
+    return out;
 }
 
 const char *word_for(digest_scheme scheme) noexcept

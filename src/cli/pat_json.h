@@ -8,11 +8,13 @@
 #include "cli/pat_draft.h"
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include <simdjson.h>
 
@@ -53,7 +55,7 @@ enum class record_form : unsigned char {
 token_digest read_record(const simdjson::dom::object &object, record_form form, const token_hasher *hasher,
                          record_draft &out);
 
-/// What an export of local revocations says of a token: the same fields as write_early_fields(), the "key_id"
+/// What an export of local revocations says of a token: the same fields as add_early_fields(), the "key_id"
 /// of the store's pepper, which is empty if there is none, and an "id" for people. Throws bad_value as read_record()
 /// does.
 token_digest read_local_revocation(const simdjson::dom::object &object, early_revocation &out, std::string &key_id);
@@ -63,24 +65,74 @@ token_digest read_local_revocation(const simdjson::dom::object &object, early_re
 [[nodiscard]] std::int64_t read_time(const simdjson::dom::element &value);
 [[nodiscard]] std::uint64_t read_sequence(const simdjson::dom::element &value);
 
-/// Appends to a text, in the one form that read_record() gives back byte for byte: fields in a fixed order, those
+/// Writes an object, field by field: `json_object{}.text("id", id).number("seq", 7).line()`.
+class json_object {
+public:
+    /// Writes into `memory`, whose capacity is kept.
+    explicit json_object(std::string memory = {}) : json_{std::move(memory)}
+    {
+        json_.reserve(most_records);
+        json_ = '{';
+    }
+
+    /// Control characters of Unicode are escaped; what is not UTF-8 becomes U+FFFD.
+    json_object &text(std::string_view name, std::string_view value);
+    json_object &truth(std::string_view name, bool value) { return raw(name, value ? "true" : "false"); }
+    json_object &null(std::string_view name) { return raw(name, "null"); }
+    json_object &object(std::string_view name, json_object &&value) { return raw(name, value.end()); }
+
+    template <std::integral Number>
+    requires(!std::same_as<Number, bool>) json_object &number(std::string_view name, Number value)
+    {
+        return raw(name, std::to_string(value));
+    }
+
+    /// Unix seconds; left out if 0.
+    json_object &time(std::string_view name, std::int64_t time) { return time != 0 ? number(name, time) : *this; }
+
+    /// An array of the strings for which `for_each` calls its argument.
+    template <typename ForEach>
+    json_object &list(std::string_view name, const ForEach &for_each)
+    {
+        write_name(name);
+        char separator = '[';
+        for_each([&](std::string_view item) {
+            json_ += separator;
+            write_string(item);
+            separator = ',';
+        });
+        json_ += ']';
+        return *this;
+    }
+
+    /// Ends the object, to which nothing can be added afterwards, and the line.
+    [[nodiscard]] std::string line() { return end() + '\n'; }
+
+private:
+    json_object &raw(std::string_view name, std::string_view value);
+    void write_name(std::string_view name);
+    void write_string(std::string_view value);
+
+    [[nodiscard]] std::string &&end()
+    {
+        json_ += '}';
+        return std::move(json_);
+    }
+
+    static constexpr std::size_t most_records = 512;  ///< bytes, so that few objects are moved as they grow
+
+    std::string json_;
+};
+
+/// Adds the fields of a record in the one form that read_record() gives back byte for byte: in a fixed order, those
 /// without a value left out.
-void write_record(const token_digest &digest, const token_record &record, std::string &out);
+json_object &add_fields(const token_digest &digest, const token_record &record, json_object &out);
 
-/// What write_record() writes, without the braces.
-void write_fields(const token_digest &digest, const token_record &record, std::string &out);
+/// Adds those that say what the token may do and when: all but the digest.
+json_object &add_properties(const token_record &record, json_object &out);
 
-/// Those of its fields that say what the token may do and when.
-void write_properties(const token_record &record, std::string &out);
-
-/// The same fields of an early revocation.
-void write_early_fields(const token_digest &digest, const early_revocation &revocation, std::string &out);
-
-/// The name of a field, with a comma before it unless it is the first of its object.
-void write_name(std::string_view name, std::string &out);
-
-/// A string with its quotes. Control characters of Unicode are escaped, what is not UTF-8 becomes U+FFFD.
-void write_string(std::string_view text, std::string &out);
+/// Adds the same fields of an early revocation.
+json_object &add_early_fields(const token_digest &digest, const early_revocation &revocation, json_object &out);
 
 /// Words that stand for values of the meta record.
 [[nodiscard]] const char *word_for(digest_scheme scheme) noexcept;

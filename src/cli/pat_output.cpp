@@ -29,9 +29,9 @@ void write_out(std::string_view text)
     }
 }
 
-void output_stream::end_line()
+void output_stream::add_line(std::string_view line)
 {
-    text_ += '\n';
+    text_ += line;
     if (text_.size() >= buffer_size) {
         finish();
     }

@@ -18,7 +18,10 @@ public:
     /// To append to; every line ends with end_line().
     [[nodiscard]] std::string &text() noexcept { return text_; }
 
-    void end_line();
+    void end_line() { add_line("\n"); }
+
+    /// Adds a line with its end.
+    void add_line(std::string_view line);
     void finish();
 
 private:

@@ -89,37 +89,11 @@ public:
     using bad_value::bad_value;
 };
 
-/// A line of the answer, field by field.
-class answer {
-public:
-    explicit answer(std::string_view kind) { text("answer", kind); }
-
-    answer &text(std::string_view name, std::string_view value)
-    {
-        write_name(name, json_);
-        write_string(value, json_);
-        return *this;
-    }
-
-    answer &number(std::string_view name, std::uint64_t value)
-    {
-        write_name(name, json_);
-        json_ += std::to_string(value);
-        return *this;
-    }
-
-    answer &truth(std::string_view name, bool value)
-    {
-        write_name(name, json_);
-        json_ += value ? "true" : "false";
-        return *this;
-    }
-
-    [[nodiscard]] std::string line() const { return json_ + "}\n"; }
-
-private:
-    std::string json_ = "{";
-};
+/// A line of the answer.
+json_object answer(std::string_view kind)
+{
+    return std::move(json_object{}.text("answer", kind));
+}
 
 /// A commit or a heartbeat, to be answered once it is durable.
 struct pending_request {
@@ -277,7 +251,7 @@ private:
     /// Its token is denied, as the line may have been a revocation.
     void reject(std::uint64_t number, const std::string &cause, const line_hint &hint, bool is_held = false)
     {
-        answer rejected{"rejected"};
+        json_object rejected = answer("rejected");
         rejected.number("line", number).text("cause", cause);
         if (is_held) {
             rejected.truth("held", true);
@@ -361,7 +335,7 @@ private:
             cursor_.clear();
         }
         answers_ +=
-            answer{"snapshot_begun"}.number("line", number).text("epoch", epoch_).number("seq", sequence).line();
+            answer("snapshot_begun").number("line", number).text("epoch", epoch_).number("seq", sequence).line();
     }
 
     /// A store that holds tokens which no source gave becomes a source's only by a word of the operator.
@@ -478,7 +452,7 @@ private:
         }
         next_reminder_ = now() + held_reminder_seconds;
         const resync::removal &would = merging_->would_do();
-        answers_ += answer{"snapshot_held"}
+        answers_ += answer("snapshot_held")
                         .text("cause", held_cause())
                         .number("removed", would.removed)
                         .number("tokens", would.tokens)
@@ -527,7 +501,7 @@ private:
         }
         if (!merging_->is_done()) {
             answers_ +=
-                answer{"snapshot_progress"}.number("done", merging_->merged()).number("of", done.received).line();
+                answer("snapshot_progress").number("done", merging_->merged()).number("of", done.received).line();
             return;
         }
 
@@ -541,7 +515,7 @@ private:
             keep(info);
             return transaction.release();
         });
-        answers_ += answer{"snapshot_committed"}
+        answers_ += answer("snapshot_committed")
                         .number("line", merging_line_)
                         .text("cursor", cursor_)
                         .number("received", done.received)
@@ -650,14 +624,11 @@ private:
         for (const pending_request &request : requests_) {
             if (request.kind == message_kind::heartbeat) {
                 const std::int64_t time = state_ == store_state::resync ? 0 : request.time;
-                answers_ += answer{"heartbeat"}
-                                .number("line", request.line)
-                                .number("at", static_cast<std::uint64_t>(time))
-                                .line();
+                answers_ += answer("heartbeat").number("line", request.line).number("at", time).line();
                 continue;
             }
             count_up_to(request.changes);
-            answers_ += answer{"committed"}
+            answers_ += answer("committed")
                             .number("line", request.line)
                             .text("cursor", request.cursor)
                             .number("applied", applied_)
@@ -684,8 +655,7 @@ private:
 
             const std::string cause = describe(context_.folder(), problem);
             complain(cause);
-            answers_ +=
-                answer{"waiting"}.text("cause", cause).number("milliseconds", static_cast<unsigned>(wait)).line();
+            answers_ += answer("waiting").text("cause", cause).number("milliseconds", wait).line();
             flush();
 
             // If nobody is there to tell, what is not durable will be sent again.
@@ -716,12 +686,12 @@ private:
             keep(info);
             cursor_ = info.cursor;
 
-            answer opened{"opened"};
+            json_object opened = answer("opened");
             opened.text("state", name(info.state))
                 .text("epoch", info.epoch)
                 .text("cursor", info.cursor)
                 .number("last_sequence", info.last_sequence)
-                .number("heartbeat", static_cast<std::uint64_t>(info.heartbeat))
+                .number("heartbeat", info.heartbeat)
                 .number("tokens", info.tokens)
                 .text("scheme", word_for(info.scheme));
             if (has_pepper) {

@@ -1,6 +1,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_json.h"
 #include "cli/pat_output.h"
 
 #include <algorithm>
@@ -50,8 +51,11 @@ exit_status accept_snapshot(const command_context &context)
         return exit_status::no;
     }
     if (context.json) {
-        write_out("{\"first\":" + std::string{held.is_first ? "true" : "false"} + ",\"removed\":"
-                  + std::to_string(held.removed) + ",\"tokens\":" + std::to_string(held.tokens) + "}\n");
+        write_out(json_object{}
+                      .truth("first", held.is_first)
+                      .number("removed", held.removed)
+                      .number("tokens", held.tokens)
+                      .line());
     }
     complain(held.is_first ? "accepted: the next snapshot of a source takes the store over, and of its "
                                  + std::to_string(held.tokens) + " tokens those stay that the source has"

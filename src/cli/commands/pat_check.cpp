@@ -97,20 +97,20 @@ exit_status check(const command_context &context, const check_options &options)
 
     output_stream output;
     if (context.json) {
-        output.text() += R"({"status":)";
-        write_string(name(result.says), output.text());
+        json_object json;
+        json.text("status", name(result.says));
         if (!result.token.id.empty()) {
-            write_properties(result.token, output.text());
+            add_properties(result.token, json);
         }
-        output.text() += '}';
+        output.add_line(json.line());
     } else {
         output.text() += name(result.says);
         if (!result.token.id.empty()) {
             output.text() += "\nid       " + printable(result.token.id);
             output.text() += "\nsubject  " + printable(result.token.subject);
         }
+        output.end_line();
     }
-    output.end_line();
     output.finish();
 
     require(context.folder(), result.problem);

@@ -26,18 +26,15 @@ exit_status export_local_revocations(const command_context &context)
     const std::string key_id = key_id_of(snapshot.info());
     output_stream output;
     const auto write = [&](const token_digest &digest, std::string_view id, const early_revocation &held) {
-        output.text() += '{';
-        write_early_fields(digest, held, output.text());
+        json_object json;
+        add_early_fields(digest, held, json);
         if (!id.empty()) {
-            write_name("id", output.text());
-            write_string(id, output.text());
+            json.text("id", id);
         }
         if (!key_id.empty()) {
-            write_name("key_id", output.text());
-            write_string(key_id, output.text());
+            json.text("key_id", key_id);
         }
-        output.text() += '}';
-        output.end_line();
+        output.add_line(json.line());
     };
     const std::uint64_t damaged = walk(
         context, snapshot,
@@ -64,8 +61,8 @@ exit_status export_records(const command_context &context)
 
     output_stream output;
     const std::uint64_t damaged = walk(context, snapshot, [&](const token_digest &digest, const token_record &token) {
-        write_record(digest, token, output.text());
-        output.end_line();
+        json_object json;
+        output.add_line(add_fields(digest, token, json).line());
         return true;
     });
     output.finish();

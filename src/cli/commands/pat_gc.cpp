@@ -2,6 +2,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_json.h"
 #include "cli/pat_output.h"
 #include "cli/pat_time.h"
 #include "cli/pat_walk.h"
@@ -145,8 +146,7 @@ exit_status collect_garbage(const command_context &context, const gc_options &op
     const std::uint64_t count = options.dry_run ? count_garbage(context, cutoff) : remove_garbage(context, cutoff);
     const char *verb = options.dry_run ? "would remove " : "removed ";
 
-    write_out(context.json ? "{\"removed\":" + std::to_string(options.dry_run ? 0 : count)
-                                 + ",\"found\":" + std::to_string(count) + "}\n"
+    write_out(context.json ? json_object{}.number("removed", options.dry_run ? 0 : count).number("found", count).line()
                            : verb + std::to_string(count) + (count == 1 ? " token\n" : " tokens\n"));
     return exit_status::yes;
 }

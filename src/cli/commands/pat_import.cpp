@@ -249,9 +249,13 @@ exit_status import_records(const command_context &context, const import_options 
         complain("warning: the store has a source: what it does not know goes with its next snapshot");
     }
     if (context.json) {
-        write_out("{\"imported\":" + std::to_string(records.size()) + ",\"new\":" + std::to_string(result.added)
-                  + ",\"replaced\":" + std::to_string(result.replaced) + ",\"duplicates\":" + std::to_string(duplicates)
-                  + ",\"refused\":" + std::to_string(refused) + "}\n");
+        write_out(json_object{}
+                      .number("imported", records.size())
+                      .number("new", result.added)
+                      .number("replaced", result.replaced)
+                      .number("duplicates", duplicates)
+                      .number("refused", refused)
+                      .line());
     }
     complain(
         "imported " + std::to_string(records.size()) + " records, " + std::to_string(result.added) + " of them new"
@@ -336,8 +340,11 @@ exit_status import_local_revocations(const command_context &context, const impor
     }));
 
     if (context.json) {
-        write_out("{\"imported\":" + std::to_string(revocations.size()) + ",\"early\":" + std::to_string(early)
-                  + ",\"refused\":" + std::to_string(refused) + "}\n");
+        write_out(json_object{}
+                      .number("imported", revocations.size())
+                      .number("early", early)
+                      .number("refused", refused)
+                      .line());
     }
     complain("imported " + std::to_string(revocations.size()) + " local revocations, " + std::to_string(early)
              + " of them of tokens that are not here yet; refused " + std::to_string(refused) + " lines");

@@ -156,21 +156,17 @@ void print_token(std::string_view token, const token_record &issued, bool json)
 {
     // Reserved for the worst case of JSON, so that no copy of the token is left where the string has grown out of.
     secret_text line;
-    std::string &text = line.text;
-    text.reserve(8 * max_record_length);
-
+    line.text.reserve(8 * max_record_length);
     if (json) {
-        text += R"({"token":)";
-        write_string(token, text);
-        write_properties(issued, text);
-        text += '}';
+        json_object object{std::move(line.text)};
+        line.text = add_properties(issued, object.text("token", token)).line();
     } else {
-        text += token;
+        line.text += token;
+        line.text += '\n';
     }
-    text += '\n';
 
     try {
-        write_out(text);
+        write_out(line.text);
     } catch (const failure &problem) {
         throw failure{exit_status::fault, problem.what()
                                               + std::string{"; the token was issued but could not be handed "

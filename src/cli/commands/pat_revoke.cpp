@@ -1,6 +1,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_json.h"
 #include "cli/pat_output.h"
 #include "cli/pat_walk.h"
 
@@ -147,7 +148,12 @@ exit_status revoke(const command_context &context, const selection_options &opti
         const char *cause =
             done.is_damaged ? "the record of the token is damaged" : "the store does not hold the token";
         write_out(context.json
-                      ? "{\"matched\":0,\"revoked\":0,\"already_revoked\":0,\"remembered\":1}\n"
+                      ? json_object{}
+                            .number("matched", 0)
+                            .number("revoked", 0)
+                            .number("already_revoked", 0)
+                            .number("remembered", 1)
+                            .line()
                       : cause
                             + std::string{", and nginx refuses it: the revocation is remembered, and counts when "
                                           "the token arrives\n"});
@@ -156,8 +162,12 @@ exit_status revoke(const command_context &context, const selection_options &opti
 
     const std::uint64_t before = done.matched - done.changed;
     if (context.json) {
-        write_out("{\"matched\":" + std::to_string(done.matched) + ",\"revoked\":" + std::to_string(done.changed)
-                  + ",\"already_revoked\":" + std::to_string(before) + ",\"remembered\":0}\n");
+        write_out(json_object{}
+                      .number("matched", done.matched)
+                      .number("revoked", done.changed)
+                      .number("already_revoked", before)
+                      .number("remembered", 0)
+                      .line());
     } else if (done.matched > 0) {
         write_out("revoked " + count_of(done.changed)
                   + (before > 0 ? ", " + std::to_string(before) + " had been revoked before" : "") + '\n');
@@ -171,9 +181,12 @@ exit_status restore(const command_context &context, const selection_options &opt
     const std::uint64_t before = done.matched - done.changed;
 
     if (context.json) {
-        write_out("{\"matched\":" + std::to_string(done.matched) + ",\"restored\":" + std::to_string(done.changed)
-                  + ",\"not_revoked_here\":" + std::to_string(before)
-                  + ",\"revoked_by_source\":" + std::to_string(done.revoked_by_source) + "}\n");
+        write_out(json_object{}
+                      .number("matched", done.matched)
+                      .number("restored", done.changed)
+                      .number("not_revoked_here", before)
+                      .number("revoked_by_source", done.revoked_by_source)
+                      .line());
     } else if (done.matched > 0) {
         write_out("restored access of " + count_of(done.changed)
                   + (before > 0 ? ", " + std::to_string(before) + " had not been revoked on this host" : "") + '\n');

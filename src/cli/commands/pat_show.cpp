@@ -66,10 +66,8 @@ bool show_early(const command_context &context, const token_digest &digest, stor
         require(context.folder(), store::from_codec(error));
     }
     if (context.json) {
-        output.text() += R"({"status":"unknown")";
-        write_early_fields(digest, early, output.text());
-        output.text() += '}';
-        output.end_line();
+        json_object json;
+        output.add_line(add_early_fields(digest, early, json.text("status", "unknown")).line());
         return true;
     }
 

@@ -22,7 +22,102 @@ constexpr const char *examples = R"(Examples:
   patctl stats
   patctl stats --json | jq .heartbeat_age)";
 
-/// The figures of a store, under their names in JSON and in the list for people.
+/// The figures of a store, each under its name in JSON and under its label in the list for people. One without a label
+/// is only in JSON, and one without a text is not listed.
+class figures {
+public:
+    void text(const char *name, std::string_view value, const char *label, std::string shown)
+    {
+        json_.text(name, value);
+        list_.add(label, std::move(shown));
+    }
+
+    void number(const char *name, std::uint64_t value, const char *label, std::string shown)
+    {
+        json_.number(name, value);
+        list_.add(label, std::move(shown));
+    }
+
+    void number(const char *name, std::uint64_t value, const char *label = "")
+    {
+        number(name, value, label, *label != '\0' ? std::to_string(value) : "");
+    }
+
+    /// A time, and its age.
+    void heartbeat(std::int64_t time, std::int64_t now)
+    {
+        if (time != 0) {
+            json_.number("heartbeat", time).number("heartbeat_age", now - time);
+        } else {
+            json_.null("heartbeat").null("heartbeat_age");
+        }
+        list_.add("heartbeat", time != 0 ? show_time(time, now) : "never: no source");
+    }
+
+    void held(const store::held_snapshot &held)
+    {
+        json_object json;
+        json.truth("accepted", held.is_accepted)
+            .truth("first", held.is_first)
+            .number("since", held.held_at)
+            .number("received", held.received)
+            .number("removed", held.removed)
+            .number("tokens", held.tokens)
+            .text("epoch", held.epoch);
+        json_.object("held_snapshot", std::move(json));
+        list_.add(held.is_accepted ? "accepted snapshot" : "held snapshot",
+                  held.is_first ? "the first of a source, over " + std::to_string(held.tokens) + " tokens of this host"
+                                : std::to_string(held.received) + " tokens; would remove "
+                                      + std::to_string(held.removed) + " of " + std::to_string(held.tokens));
+    }
+
+    void write(bool json)
+    {
+        output_stream output;
+        if (json) {
+            output.add_line(json_.line());
+        } else {
+            list_.write(output);
+        }
+        output.finish();
+    }
+
+private:
+    json_object json_;
+    property_list list_;
+};
+
+/// What a walk through a store counts.
+struct entry_counts {
+    std::map<access_verdict, std::uint64_t> tokens;
+    std::uint64_t blank_subjects = 0;
+    std::uint64_t damaged = 0;
+    std::uint64_t early_revocations = 0;
+};
+
+entry_counts count_entries(const command_context &context, store::snapshot &snapshot)
+{
+    entry_counts result;
+    result.damaged = walk(
+        context, snapshot,
+        [&](const token_digest &, const token_record &token) {
+            result.tokens[status_of(token, context.now)]++;
+            result.blank_subjects += has_blank_ends(token.subject) ? 1 : 0;
+            return true;
+        },
+        [&](const token_digest &, const early_revocation &) { result.early_revocations++; });
+    return result;
+}
+
+std::uint64_t data_file_bytes(const std::string &folder)
+{
+    struct stat data;
+    if (::stat((folder + '/' + store::data_file).c_str(), &data) != 0) {
+        require(folder, store::from_errno(errno));
+    }
+    return static_cast<std::uint64_t>(data.st_size);
+}
+
 exit_status stats(const command_context &context)
 {
     store::snapshot snapshot;
@@ -30,129 +125,59 @@ exit_status stats(const command_context &context)
 
     store::statistics file;
     require(context.folder(), snapshot.stat(file));
+    const std::uint64_t file_bytes = data_file_bytes(context.folder());
+    const std::uint64_t used_bytes = file.used_pages * file.page_size;
 
-    struct stat data;
-    const std::string path = context.folder() + '/' + store::data_file;
-    if (::stat(path.c_str(), &data) != 0) {
-        require(context.folder(), store::from_errno(errno));
+    entry_counts count = count_entries(context, snapshot);
+    std::uint64_t tombstones = file.entries - count.damaged - count.early_revocations;
+    for (const auto &[verdict, tokens] : count.tokens) {
+        tombstones -= tokens;
     }
-    const auto size = static_cast<std::uint64_t>(data.st_size);
-    const std::uint64_t used = file.used_pages * file.page_size;
-
-    std::map<access_verdict, std::uint64_t> count;
-    std::uint64_t early = 0;
-    std::uint64_t blank = 0;
-    std::uint64_t tombstones = file.entries;
-    const std::uint64_t damaged = walk(
-        context, snapshot,
-        [&](const token_digest &, const token_record &token) {
-            count[status_of(token, context.now)]++;
-            blank += has_blank_ends(token.subject) ? 1 : 0;
-            tombstones--;
-            return true;
-        },
-        [&](const token_digest &, const early_revocation &) { early++; });
     std::span<const std::byte> held_bytes;
     bool is_held = false;
-    store::held_snapshot held;
     require(context.folder(), snapshot.find(store::held_key(), held_bytes, is_held));
-    tombstones -= damaged + early + (is_held ? 1 : 0);
-    is_held = is_held && store::decode(held_bytes, held) == codec_error::none;
+    tombstones -= is_held ? 1 : 0;
 
-    const meta_record &info = snapshot.info();
-    const bool has_pepper = info.scheme == digest_scheme::hmac_sha256;
-    output_stream output;
-
-    if (context.json) {
-        std::string &text = output.text();
-        const auto number = [&](const char *name, std::uint64_t value) {
-            text += std::string{",\""} + name + "\":" + std::to_string(value);
-        };
-        const auto string = [&](const char *name, std::string_view value) {
-            text += std::string{",\""} + name + "\":";
-            write_string(value, text);
-        };
-
-        text += R"({"store":)";
-        write_string(context.folder(), text);
-        string("scheme", word_for(info.scheme));
-        if (has_pepper) {
-            string("key_id", to_hex(info.key));
-        }
-        string("state", name(info.state));
-        for (const access_verdict verdict :
-             {access_verdict::ok, access_verdict::expired, access_verdict::revoked, access_verdict::not_yet_valid}) {
-            number(std::string{name(verdict)}.c_str(), count[verdict]);
-        }
-        number("blank_subjects", blank);
-        number("damaged", damaged);
-        number("tombstones", tombstones);
-        number("early_revocations", early);
-        number("meta_tokens", info.tokens);
-        number("meta_revoked", info.revoked);
-        number("last_sequence", info.last_sequence);
-        string("epoch", info.epoch);
-        string("cursor", info.cursor);
-        if (info.heartbeat != 0) {
-            number("heartbeat", static_cast<std::uint64_t>(info.heartbeat));
-            text += ",\"heartbeat_age\":" + std::to_string(context.now - info.heartbeat);
-        } else {
-            text += R"(,"heartbeat":null,"heartbeat_age":null)";
-        }
-        if (is_held) {
-            text += std::string{",\"held_snapshot\":{\"accepted\":"} + (held.is_accepted ? "true" : "false")
-                    + ",\"first\":" + (held.is_first ? "true" : "false");
-            number("since", static_cast<std::uint64_t>(held.held_at));
-            number("received", held.received);
-            number("removed", held.removed);
-            number("tokens", held.tokens);
-            string("epoch", held.epoch);
-            text += '}';
-        }
-        number("file_size", size);
-        number("used_size", used);
-        number("map_size", file.map_size);
-        number("page_size", file.page_size);
-        number("depth", file.depth);
-        number("commit", file.commit);
-        number("readers", file.readers);
-        number("max_readers", file.max_readers);
-        text += '}';
-        output.end_line();
-        output.finish();
-        return exit_status::yes;
+    const meta_record &meta = snapshot.info();
+    const std::string key_id = key_id_of(meta);
+    figures result;
+    result.text("store", context.folder(), "store", printable(context.folder()));
+    result.text("scheme", word_for(meta.scheme), "digests",
+                key_id.empty() ? "SHA-256" : "HMAC-SHA-256, pepper " + key_id);
+    if (!key_id.empty()) {
+        result.text("key_id", key_id, "", {});
     }
-
-    property_list list;
-    list.add("store", printable(context.folder()));
-    list.add("digests", has_pepper ? "HMAC-SHA-256, pepper " + to_hex(info.key) : "SHA-256");
-    list.add("state", std::string{name(info.state)});
+    result.text("state", name(meta.state), "state", std::string{name(meta.state)});
     for (const access_verdict verdict :
          {access_verdict::ok, access_verdict::expired, access_verdict::revoked, access_verdict::not_yet_valid}) {
-        list.add(std::string{name(verdict)}, std::to_string(count[verdict]));
+        result.number(name(verdict).data(), count.tokens[verdict], name(verdict).data());
     }
-    list.add("blank subjects", blank != 0 ? std::to_string(blank) + ", which are refused" : "");
-    list.add("damaged", std::to_string(damaged));
-    list.add("tombstones", std::to_string(tombstones));
-    list.add("revoked early", std::to_string(early));
-    list.add("by its own count", std::to_string(info.tokens) + " tokens, " + std::to_string(info.revoked) + " revoked");
-    list.add("last sequence", std::to_string(info.last_sequence));
-    list.add("epoch", printable(info.epoch));
-    list.add("cursor", printable(info.cursor));
-    list.add("heartbeat", info.heartbeat != 0 ? show_time(info.heartbeat, context.now) : "never: no source");
-    if (is_held) {
-        list.add(held.is_accepted ? "accepted snapshot" : "held snapshot",
-                 held.is_first ? "the first of a source, over " + std::to_string(held.tokens) + " tokens of this host"
-                               : std::to_string(held.received) + " tokens; would remove " + std::to_string(held.removed)
-                                     + " of " + std::to_string(held.tokens));
+    result.number("blank_subjects", count.blank_subjects, "blank subjects",
+                  count.blank_subjects != 0 ? std::to_string(count.blank_subjects) + ", which are refused" : "");
+    result.number("damaged", count.damaged, "damaged");
+    result.number("tombstones", tombstones, "tombstones");
+    result.number("early_revocations", count.early_revocations, "revoked early");
+    result.number("meta_tokens", meta.tokens, "by its own count",
+                  std::to_string(meta.tokens) + " tokens, " + std::to_string(meta.revoked) + " revoked");
+    result.number("meta_revoked", meta.revoked);
+    result.number("last_sequence", meta.last_sequence, "last sequence");
+    result.text("epoch", meta.epoch, "epoch", printable(meta.epoch));
+    result.text("cursor", meta.cursor, "cursor", printable(meta.cursor));
+    result.heartbeat(meta.heartbeat, context.now);
+    if (store::held_snapshot held; is_held && store::decode(held_bytes, held) == codec_error::none) {
+        result.held(held);
     }
-    list.add("file", std::to_string(size) + " bytes");
-    list.add("map", std::to_string(used) + " of " + std::to_string(file.map_size) + " bytes used");
-    list.add("depth", std::to_string(file.depth));
-    list.add("commit", std::to_string(file.commit));
-    list.add("readers", "up to " + std::to_string(file.readers) + " at a time, of " + std::to_string(file.max_readers));
-    list.write(output);
-    output.finish();
+    result.number("file_size", file_bytes, "file", std::to_string(file_bytes) + " bytes");
+    result.number("used_size", used_bytes, "map",
+                  std::to_string(used_bytes) + " of " + std::to_string(file.map_size) + " bytes used");
+    result.number("map_size", file.map_size);
+    result.number("page_size", file.page_size);
+    result.number("depth", file.depth, "depth");
+    result.number("commit", file.commit, "commit");
+    result.number("readers", file.readers, "readers",
+                  "up to " + std::to_string(file.readers) + " at a time, of " + std::to_string(file.max_readers));
+    result.number("max_readers", file.max_readers);
+    result.write(context.json);
     return exit_status::yes;
 }
 

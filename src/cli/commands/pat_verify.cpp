@@ -27,40 +27,34 @@ public:
     {
         count_++;
         if (json_) {
-            to_.text() += R"({"digest":)";
-            if (digest_text.empty()) {
-                to_.text() += "null";
-            } else {
-                write_string(digest_text, to_.text());
-            }
-            to_.text() += R"(,"cause":)";
-            write_string(cause, to_.text());
-            to_.text() += '}';
+            json_object json;
+            digest_text.empty() ? json.null("digest") : json.text("digest", digest_text);
+            output_.add_line(json.text("cause", cause).line());
         } else {
-            to_.text() += digest_text.empty() ? "" : "digest ";
-            to_.text() += digest_text;
-            to_.text() += digest_text.empty() ? "" : ": ";
-            to_.text() += cause;
+            output_.text() += digest_text.empty() ? "" : "digest ";
+            output_.text() += digest_text;
+            output_.text() += digest_text.empty() ? "" : ": ";
+            output_.text() += cause;
+            output_.end_line();
         }
-        to_.end_line();
     }
 
     exit_status finish(std::uint64_t records)
     {
         if (json_) {
-            to_.text() += "{\"records\":" + std::to_string(records) + ",\"findings\":" + std::to_string(count_) + '}';
+            output_.add_line(json_object{}.number("records", records).number("findings", count_).line());
         } else {
-            to_.text() +=
+            output_.text() +=
                 std::to_string(records) + " records, "
                 + (count_ == 0 ? "no damage" : std::to_string(count_) + (count_ == 1 ? " finding" : " findings"));
+            output_.end_line();
         }
-        to_.end_line();
-        to_.finish();
+        output_.finish();
         return count_ == 0 ? exit_status::yes : exit_status::no;
     }
 
 private:
-    output_stream to_;
+    output_stream output_;
     std::uint64_t count_ = 0;
     bool json_;
 };
