@@ -517,7 +517,7 @@ def test_it_says_that_nginx_is_gone_and_since_when_and_recovers(browser: Browser
     nginx.stop()
     browser.wait_for_text("#silence", "nginx does not answer. The figures below are from ")
     last = browser.text("#live").removeprefix("not live, as of ")
-    assert f"is of {last}, " in browser.text("#silence")
+    assert f"are from {last}, " in browser.text("#silence")
     assert browser.run("return document.title").startswith("✕ no answer")
     wait_until(lambda: seconds_of(browser.text("#silence [data-at]")) >= 5, "the silence lasts")
     assert browser.table("#statuses")["missing"]["Total"] == "3"
