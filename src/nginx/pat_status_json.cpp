@@ -96,11 +96,7 @@ void write_store(reply &body, const store_figures &store) noexcept
     body(",\"open\":", store.problem ? "false" : "true", ",\"problem\":");
 
     if (store.problem) {
-        const char *detail = store::detail(store.problem);
-        std::array<u_char, NGX_MAX_ERROR_STR> text;
-        const u_char *end = ngx_slprintf(text.data(), text.data() + text.size(), "%s%s%s",
-                                         store::message(store.problem), *detail != '\0' ? ": " : "", detail);
-        body.write_string(view({static_cast<std::size_t>(end - text.data()), text.data()}));
+        body.write_string(store::fault_text{store.problem}.text());
         body("}");
         return;
     }

@@ -290,10 +290,9 @@ void log_fault(ngx_uint_t level, ngx_log_t *log, const char *path, const store::
 {
     const bool has_command = problem.kind == store::fault_kind::shared;
     const store::shell_command command = has_command ? store::repair_command(path) : store::shell_command{};
-    const char *detail = has_command ? command.text() : store::detail(problem);
 
-    ngx_log_error(level, log, 0, "auth_pat store \"%s\": %s%s%s", path, store::message(problem),
-                  *detail != '\0' ? ": " : "", detail);
+    ngx_log_error(level, log, 0, "auth_pat store \"%s\": %s%s%s", path, store::fault_text{problem}.text(),
+                  has_command ? ": " : "", command.text());
 }
 
 }  // namespace pat::ngx

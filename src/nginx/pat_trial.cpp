@@ -416,11 +416,10 @@ private:
     const bool is_final =
         problem.kind == store::fault_kind::wrong_pepper || problem.kind == store::fault_kind::newer_format
         || problem.kind == store::fault_kind::newer_lmdb || problem.kind == store::fault_kind::bad_library;
-    const char *detail = store::detail(problem);
     const ngx_uint_t level = is_final ? NGX_LOG_EMERG : NGX_LOG_WARN;
-    ngx_log_error(level, log, 0, "auth_pat store \"%V\": %s%s%s%s, used by \"auth_pat\" in %V:%ui", &path,
-                  store::message(problem), *detail != '\0' ? ": " : "", detail,
-                  explanation{use, seen.found(), user}.text(), &location.file, location.line);
+    ngx_log_error(level, log, 0, "auth_pat store \"%V\": %s%s, used by \"auth_pat\" in %V:%ui", &path,
+                  store::fault_text{problem}.text(), explanation{use, seen.found(), user}.text(), &location.file,
+                  location.line);
     return !is_final;
 }
 

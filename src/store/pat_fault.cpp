@@ -1,6 +1,7 @@
 #include "store/pat_fault.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <iterator>
 
 #include <lmdb.h>
@@ -72,6 +73,12 @@ const char *detail(fault fault) noexcept
         return message(static_cast<codec_error>(fault.code)).data();
     }
     return mdb_strerror(fault.code);
+}
+
+fault_text::fault_text(fault problem) noexcept
+{
+    const char *cause = detail(problem);
+    std::snprintf(text_.data(), text_.size(), "%s%s%s", message(problem), *cause != '\0' ? ": " : "", cause);
 }
 
 fault from_lmdb(int code) noexcept

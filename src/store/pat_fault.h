@@ -2,6 +2,7 @@
 
 #include "core/pat_record.h"
 
+#include <array>
 #include <cstdint>
 
 /// What can go wrong with a store, and how it is said.
@@ -53,6 +54,17 @@ struct [[nodiscard]] fault {
 
 /// What `code` means (mdb_strerror(3) or the codec's words); empty if there is no code.
 [[nodiscard]] const char *detail(fault fault) noexcept;
+
+/// message(), and behind a colon detail() if there is one.
+class fault_text {
+public:
+    explicit fault_text(fault problem) noexcept;
+
+    [[nodiscard]] const char *text() const noexcept { return text_.data(); }
+
+private:
+    std::array<char, 512> text_;
+};
 
 /// The fault behind an LMDB return code other than MDB_NOTFOUND.
 fault from_lmdb(int code) noexcept;
