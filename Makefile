@@ -94,7 +94,7 @@ $(BUILD)/nginx.from: FORCE | $(BUILD)
 patctl: $(BUILD)/patctl $(BUILD)/patctl.1
 
 $(BUILD)/patctl: $(cli_objects) $(library_objects)
-	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lsimdjson
+	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lsimdjson -lfmt
 
 $(BUILD)/patctl.1: docs/patctl.md | $(BUILD)
 	pandoc -s -f markdown-smart -t man -o $@ $<

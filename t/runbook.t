@@ -20,6 +20,7 @@ my %line = map { s/\\\|/|/gr => 1 } $runbook =~ /`([^`\n]+)`/g;
 
 my $string    = qr/"(?:[^"\\]|\\.)*"/;
 my $character = qr/'(?:[^'\\]|\\.)'/;
+my $inner     = qr/((?:[^(){}"']|$string|$character|[({](?-1)[)}])*)/;    # of brackets
 
 # The module. What it logs begins with the first string, or with a name that nginx has for a system call.
 my %name_of = (ngx_open_file_n => '"open()"', ngx_read_fd_n => '"read()"');
@@ -46,7 +47,7 @@ for my $path (sources('core', 'store', 'nginx')) {
 cmp_ok($texts_of{$_} // 0, '>', 5, "src/$_ has texts") for qw(core store nginx);
 
 # patctl.
-@calls = calls('complain|failure|bad_value|stray_row|reject|(?:found|to)\.add', sources('cli'));
+@calls = calls('notice|warning|error|failure|bad_value|bad_text|stray_row|reject|(?:found|to)\.add', sources('cli'));
 cmp_ok(scalar @calls, '>', 90, 'patctl complains');
 push @calls, map { { file => 'src/cli/pat_main.cpp', arguments => $_ } }
     map { /\breturn (.+?);/gs }
@@ -54,6 +55,7 @@ push @calls, map { { file => 'src/cli/pat_main.cpp', arguments => $_ } }
 for my $call (@calls) {
     my $text = text_of($call->{arguments} =~ s/^\s*(?:exit_status::\w+|\{\}|merging_line_),//r);
     next if $text !~ /\w/;
+    $text = "warning: $text" if ($call->{function} // '') eq 'warning';
 
     my @parts = grep { (() = /[\w-]+/g) >= 3 } split /…/, $text;
     if ($line{$text} || !@parts) {
@@ -85,8 +87,8 @@ sub calls {
     for my $path (@files) {
         my $source = slurp($path) =~ s{^\s*//.*$}{}mgr;
         my $file   = substr $path, length("$root/");
-        while ($source =~ /\b(?:$functions)\s*([({](?:[^(){}"']|$string|$character|(?1))*[)}])/g) {
-            push @calls, { file => $file, arguments => substr $1, 1, -1 };
+        while ($source =~ /\b($functions)\s*[({]$inner[)}]/g) {
+            push @calls, { file => $file, function => $1, arguments => $2 };
         }
     }
     return @calls;
@@ -96,6 +98,7 @@ sub calls {
 sub text_of {
     my ($expression) = @_;
     my $text = '';
+    $expression =~ s/fmt::format\(\s*((?:$string\s*)+)$inner\)/$1 =~ s{\{.*?\}}{…}gr/ge;
     while ($expression =~ /\G(?:($string|$character)|((?:(?!$string|$character).)+))/gs) {
         my ($constant, $other) = ($1, $2);
         $text .= defined $constant ? substr($constant, 1, -1) =~ s/\\(.)/$1/gr

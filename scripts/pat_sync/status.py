@@ -160,8 +160,8 @@ def _describe_held(held: dict[str, Any]) -> str:
     command = 'if that is intended, run "patctl accept-snapshot"'
     if held["first"]:
         return (
-            f"the store holds {held['tokens']} tokens that no source gave, and the first snapshot of the source would take it"
-            f" over: {command}"
+            f"the store holds {held['tokens']} tokens that came from no source, and the source's first snapshot would"
+            f" remove those that the source lacks: {command}"
         )
     return (
         f"the snapshot of the source is held back, as it has {held['received']} tokens and would remove"

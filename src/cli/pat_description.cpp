@@ -39,8 +39,8 @@ std::string show_time(std::int64_t time, std::int64_t now)
     if (time == 0) {
         return {};
     }
-    return format_time(time)
-           + (time > now ? " (in " + format_duration(time - now) + ')' : " (" + format_duration(now - time) + " ago)");
+    return time > now ? fmt::format("{} (in {})", format_time(time), format_duration(time - now))
+                      : fmt::format("{} ({} ago)", format_time(time), format_duration(now - time));
 }
 
 }  // namespace pat::cli

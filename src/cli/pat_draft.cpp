@@ -33,7 +33,7 @@ std::string without_host_bits(std::string_view text)
 
     std::array<char, INET6_ADDRSTRLEN> result;
     inet_ntop(family, bytes.data(), result.data(), result.size());
-    return std::string{result.data()} + '/' + std::to_string(bits);
+    return fmt::format("{}/{}", result.data(), bits);
 }
 
 }  // namespace
@@ -55,11 +55,10 @@ void record_draft::add_cidr(std::string_view text)
     switch (parse_cidr(text, parsed)) {
     case cidr_error::none: break;
     case cidr_error::syntax:
-        throw bad_value{"\"" + std::string{text}
-                        + "\" is not an address or a range such as 192.0.2.0/24 or 2001:db8::/32"};
+        throw bad_value{fmt::format("\"{}\" is not an address or a range such as 192.0.2.0/24 or 2001:db8::/32", text)};
     case cidr_error::host_bits:
-        throw bad_value{"\"" + std::string{text} + "\" has bits set past its prefix: did you mean "
-                        + without_host_bits(text) + '?'};
+        throw bad_value{
+            fmt::format("\"{}\" has bits set past its prefix: did you mean {}?", text, without_host_bits(text))};
     }
     cidrs_.insert(cidrs_.end(), parsed.view().begin(), parsed.view().end());
 }
@@ -97,8 +96,9 @@ token_record record_draft::view() const
     }
     for (auto rest = result.claims; !rest.empty();) {
         if (const token_claim each = take_claim(rest); has_blank_ends(each.value)) {
-            throw bad_value{"the value of claim \"" + std::string{each.name}
-                            + "\" begins or ends with a blank, which an upstream would strip from its header"};
+            throw bad_value{fmt::format(
+                "the value of claim \"{}\" begins or ends with a blank, which an upstream would strip from its header",
+                each.name)};
         }
     }
     return result;
@@ -107,7 +107,7 @@ token_record record_draft::view() const
 void require_no_other_list(std::string_view text, const char *hint)
 {
     if (text.find_first_of(",;|") != std::string_view::npos || text.starts_with('{') || text.starts_with('[')) {
-        throw bad_value{'"' + printable(text) + "\" looks like a list of another kind: " + hint};
+        throw bad_value{fmt::format("\"{}\" looks like a list of another kind: {}", printable(text), hint)};
     }
 }
 

@@ -46,7 +46,7 @@ void require_no_other_list(std::string_view text, const char *hint);
 template <typename Visit>
 void for_each_scope_in(std::string_view text, const Visit &visit)
 {
-    require_no_other_list(text, "scopes are separated by spaces, or given one by one");
+    require_no_other_list(text, "separate scopes by spaces, or give them one by one");
     for (auto scope = take_scope(text); !scope.empty(); scope = take_scope(text)) {
         visit(scope);
     }

@@ -16,7 +16,7 @@ namespace {
 std::string name_of_user(uid_t user)
 {
     const passwd *found = getpwuid(user);
-    return found != nullptr ? found->pw_name : std::to_string(user);
+    return found != nullptr ? found->pw_name : fmt::format("{}", user);
 }
 
 }  // namespace
@@ -24,28 +24,26 @@ std::string name_of_user(uid_t user)
 std::string explain(const std::string &folder)
 {
     const store::refusal refusal = store::find_refusal(folder.c_str());
-    const std::string user = ": user \"" + name_of_user(geteuid()) + "\" may not ";
-    const std::string owner = "\", which belongs to user \"" + name_of_user(refusal.user) + '"';
+    const auto sentence = [&](const char *verb, const std::string &path) {
+        return fmt::format(": user \"{}\" may not {} \"{}\", which belongs to user \"{}\"", name_of_user(geteuid()),
+                           verb, path, name_of_user(refusal.user));
+    };
+
     switch (refusal.part) {
     case store::store_part::none: break;
-    case store::store_part::way: return user + "enter \"" + folder.substr(0, refusal.way_length) + owner;
-    case store::store_part::open_lock: return user + "read \"" + folder + '/' + store::open_lock_file + owner;
-    case store::store_part::data: return user + "read \"" + folder + '/' + store::data_file + owner;
-    case store::store_part::lock: return user + "write \"" + folder + '/' + store::lock_file + owner;
+    case store::store_part::way: return sentence("enter", folder.substr(0, refusal.way_length));
+    case store::store_part::open_lock: return sentence("read", folder + '/' + store::open_lock_file);
+    case store::store_part::data: return sentence("read", folder + '/' + store::data_file);
+    case store::store_part::lock: return sentence("write", folder + '/' + store::lock_file);
     }
     return {};
 }
 
 std::string describe(const std::string &folder, store::fault problem)
 {
-    std::string text = "store \"" + folder + "\": " + store::message(problem);
-
-    const std::string detail = store::detail(problem);
-    if (!detail.empty()) {
-        text += ": " + detail;
-    }
+    std::string text = fmt::format("store \"{}\": {}", folder, store::fault_text{problem}.text());
     if (problem.kind == store::fault_kind::shared) {
-        text += std::string{": "} + store::repair_command(folder.c_str()).text();
+        text += fmt::format(": {}", store::repair_command(folder.c_str()).text());
     }
     if (problem.kind == store::fault_kind::denied || problem.kind == store::fault_kind::no_lock_file) {
         text += explain(folder);
@@ -60,9 +58,19 @@ void require(const std::string &folder, store::fault problem)
     }
 }
 
-void complain(const std::string &text) noexcept
+void notice(const std::string &text) noexcept
 {
     std::fprintf(stderr, "patctl: %s\n", text.c_str());
+}
+
+void warning(const std::string &text) noexcept
+{
+    std::fprintf(stderr, "patctl: warning: %s\n", text.c_str());
+}
+
+void error(const std::string &text) noexcept
+{
+    notice(text);
 }
 
 std::string error_text(int code)

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include <fmt/core.h>
+
 /// How patctl ends, and what it throws on the way.
 namespace pat::cli {
 
@@ -26,7 +28,7 @@ private:
     exit_status status_;
 };
 
-/// A value that can't be used. Whoever knows where it came from says so before what it says.
+/// A value that can't be used. The catcher that knows its origin puts that before the text.
 class bad_value : public failure {
 public:
     explicit bad_value(const std::string &text) : failure{exit_status::usage, text} {}
@@ -35,26 +37,32 @@ public:
 /// The words for a fault of the store in `folder`.
 [[nodiscard]] std::string describe(const std::string &folder, store::fault problem);
 
-/// What of a store this user may not use, and whose it is, behind a colon; empty if it is not that.
+/// What part of a store this user may not use, and its owner, behind a colon; empty if that is not the reason.
 [[nodiscard]] std::string explain(const std::string &folder);
 
 /// Throws if there is a problem.
 void require(const std::string &folder, store::fault problem);
 
-/// `patctl: text` on standard error.
-void complain(const std::string &text) noexcept;
+/// `patctl: text` on standard error: for what was done, or is about to be.
+void notice(const std::string &text) noexcept;
+
+/// `patctl: warning: text`: for what was done, although something is wrong.
+void warning(const std::string &text) noexcept;
+
+/// `patctl: text`: for what was not done, or not found.
+void error(const std::string &text) noexcept;
 
 /// What errno says, as in `cannot open "FILE": No such file or directory`.
 [[nodiscard]] std::string error_text(int code);
 
-/// Runs `body`, and puts the name of an option or a field before what it says about its value.
+/// Runs `body`, and puts the name of an option or a field before the text of a bad_value.
 template <typename Body>
 auto with_name(const char *name, const Body &body)
 {
     try {
         return body();
     } catch (const bad_value &bad) {
-        throw bad_value{std::string{name} + ": " + bad.what()};
+        throw bad_value{fmt::format("{}: {}", name, bad.what())};
     }
 }
 

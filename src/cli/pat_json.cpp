@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstdio>
 #include <new>
 #include <optional>
 #include <vector>
@@ -102,20 +101,20 @@ std::size_t find_field(std::string_view name)
     if (name == "digest" || name == "token") {
         return token_field;
     }
-    throw bad_value{"unknown field \"" + printable(name.substr(0, 64)) + '"'};
+    throw bad_value{fmt::format("unknown field \"{}\"", printable(name.substr(0, 64)))};
 }
 
 token_digest read_token_field(std::string_view name, const element &value, record_form form, const token_hasher *hasher)
 {
     if (form != record_form::plaintext) {
         if (name == "token") {
-            throw bad_value{"not a digest but a token, which only \"import --plaintext\" takes"};
+            throw bad_value{"only \"import --plaintext\" takes tokens: give the \"digest\" instead"};
         }
         return parse_digest(read_text(value));
     }
 
     if (name == "digest") {
-        throw bad_value{"not a token, which is what \"import --plaintext\" takes"};
+        throw bad_value{"\"import --plaintext\" takes tokens, not digests: give the \"token\" instead"};
     }
     const std::string_view token = read_text(value);
     if (!is_token(token)) {
@@ -145,7 +144,7 @@ simdjson::dom::object json_parser::parse(std::string_view text)
     element value;
     const auto error = parser_.parse_into_document(document_, text.data(), text.size(), false).get(value);
     if (error != simdjson::SUCCESS) {
-        throw bad_value{std::string{"not JSON: "} + simdjson::error_message(error)};
+        throw bad_value{fmt::format("not JSON: {}", simdjson::error_message(error))};
     }
 
     simdjson::dom::object object;
@@ -174,7 +173,7 @@ std::int64_t read_time(const element &value)
         if (value.get(seconds) != simdjson::SUCCESS) {
             throw bad_value{std::string{message(codec_error::time)}};
         }
-        return parse_time(std::to_string(seconds));
+        return parse_time(fmt::format("{}", seconds));
     default: throw bad_value{"neither Unix seconds nor a string with a date and time"};
     }
 }
@@ -183,7 +182,7 @@ std::uint64_t read_sequence(const element &value)
 {
     std::uint64_t number = 0;
     if (value.get(number) != simdjson::SUCCESS || number > max_sequence) {
-        throw bad_value{"not a whole number from 0 to " + std::to_string(max_sequence)};
+        throw bad_value{fmt::format("not a whole number from 0 to {}", max_sequence)};
     }
     return number;
 }
@@ -201,10 +200,10 @@ token_digest read_record(const simdjson::dom::object &object, record_form form, 
 
         const std::size_t number = find_field(name);
         if (form == record_form::change && number != token_field && !fields[number].is_for_sources) {
-            throw bad_value{std::string{name} + ": is not for a source to say"};
+            throw bad_value{fmt::format("{}: a source may not set this field", name)};
         }
         if (seen[number]) {
-            throw bad_value{std::string{name} + ": given twice"};
+            throw bad_value{fmt::format("{}: given twice", name)};
         }
         seen[number] = true;
 
@@ -222,7 +221,7 @@ token_digest read_record(const simdjson::dom::object &object, record_form form, 
     }
     for (const char *required : {"id", "subject"}) {
         if (!seen[find_field(required)]) {
-            throw bad_value{std::string{"no field \""} + required + '"'};
+            throw bad_value{fmt::format("no field \"{}\"", required)};
         }
     }
     return result;
@@ -235,7 +234,7 @@ token_digest read_local_revocation(const simdjson::dom::object &object, early_re
 
     for (const auto &[name, value] : object) {
         if (std::ranges::find(seen, name) != seen.end()) {
-            throw bad_value{printable(name.substr(0, 64)) + ": given twice"};
+            throw bad_value{fmt::format("{}: given twice", printable(name.substr(0, 64)))};
         }
         seen.push_back(name);
 
@@ -258,7 +257,7 @@ token_digest read_local_revocation(const simdjson::dom::object &object, early_re
         throw bad_value{"no field \"digest\""};
     }
     if (out.local_revoked_at == 0 && !out.denied) {
-        throw bad_value{"neither \"local_revoked_at\" nor \"denied\""};
+        throw bad_value{"neither a \"local_revoked_at\" nor a true \"denied\""};
     }
     return *digest;
 }
@@ -296,9 +295,7 @@ void json_object::write_string(std::string_view value)
             json_ += '\\';
             json_ += static_cast<char>(character);
         } else if (character < 0x20 || (character >= 0x7f && character < 0xa0)) {
-            char escaped[7];
-            std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(character) & 0xffff);
-            json_ += escaped;
+            json_ += fmt::format("\\u{:04x}", static_cast<unsigned>(character));
         } else {
             append_character(character, json_);
         }

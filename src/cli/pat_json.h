@@ -16,6 +16,7 @@
 #include <string_view>
 #include <utility>
 
+#include <fmt/core.h>
 #include <simdjson.h>
 
 /// Records as JSON, one object a line: docs/patctl.md, "RECORDS AS JSON LINES".
@@ -84,7 +85,7 @@ public:
     template <std::integral Number>
     requires(!std::same_as<Number, bool>) json_object &number(std::string_view name, Number value)
     {
-        return raw(name, std::to_string(value));
+        return raw(name, fmt::format("{}", value));
     }
 
     /// Unix seconds; left out if 0.

@@ -52,7 +52,7 @@ bool line_reader::fill()
             pollfd input{fd_, POLLIN, 0};
             poll(&input, 1, -1);
         } else if (errno != EINTR) {
-            throw failure{exit_status::fault, name_ + ": " + error_text(errno)};
+            throw failure{exit_status::fault, fmt::format("{}: {}", name_, error_text(errno))};
         }
     }
 }

@@ -28,7 +28,7 @@ constexpr const char *examples = R"(Examples:
   patctl issue --subject user:42 --name CI --scope read:api --expires-in 90d
   patctl list --status ok
   patctl revoke --subject user:42
-"patctl COMMAND --help" tells about a command, "man patctl" about all of them.
+"patctl COMMAND --help" describes a command, "man patctl" all of them.
 Exit status: 0 yes or done, 1 no, 2 wrong usage, 3 store or file fault.)";
 
 /// A file that is opened later must not get the number of a standard stream that was closed: what is meant for
@@ -49,7 +49,7 @@ std::size_t read_map_size(const std::string &text)
 
     const std::size_t size = parse_size(text);
     if (size < smallest) {
-        throw bad_value{'"' + text + "\" is less than 1m"};
+        throw bad_value{fmt::format("\"{}\" is less than 1m", text)};
     }
     return (size + page - 1) / page * page;
 }
@@ -63,7 +63,7 @@ void declare_global_options(CLI::App &app, command_context &context)
     app.add_option("--map-size", context.map_size_text, "address space for the store, the same as nginx has")
         ->type_name("SIZE")
         ->capture_default_str();
-    app.add_flag("--json", context.json, "JSON on standard output, one object a line");
+    app.add_flag("--json", context.json, "JSON on standard output, one object per line");
     app.set_version_flag("--version", version);
 }
 
@@ -89,8 +89,8 @@ void refuse_tokens(std::span<char *const> arguments)
 std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
 {
     const auto called = app.get_subcommands();
-    const std::string help = std::string{"\"patctl "} + (called.empty() ? "" : called.front()->get_name() + ' ')
-                             + "--help\" tells how to call it";
+    const std::string help =
+        fmt::format("see \"patctl {}--help\"", called.empty() ? "" : called.front()->get_name() + ' ');
 
     if (dynamic_cast<const CLI::ExtrasError *>(&error) != nullptr) {
         const auto extras = app.remaining(true);
@@ -101,7 +101,7 @@ std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
         return "unknown option " + name + ": " + help;
     }
     if (dynamic_cast<const CLI::ConversionError *>(&error) != nullptr) {
-        return "an option has a value that it can't have: " + help;
+        return "an option has an invalid value: " + help;
     }
     return std::string{error.what()} + ": " + help;
 }
@@ -171,12 +171,12 @@ int main(int argc, char **argv)
     try {
         status = run(argc, argv);
     } catch (const failure &problem) {
-        complain(problem.what());
+        error(problem.what());
         status = problem.status();
     } catch (const std::bad_alloc &) {
-        complain("out of memory");
+        error("out of memory");
     } catch (const std::exception &problem) {
-        complain(problem.what());
+        error(problem.what());
     }
     return static_cast<int>(status);
 }

@@ -44,7 +44,7 @@ uid_t find_user(const std::string &name)
     if (const auto number = read_number<uid_t>(name)) {
         return *number;
     }
-    throw bad_value{"--owner: there is no user \"" + name + '"'};
+    throw bad_value{fmt::format("--owner: there is no user \"{}\"", name)};
 }
 
 gid_t find_group(const std::string &name)
@@ -55,7 +55,7 @@ gid_t find_group(const std::string &name)
     if (const auto number = read_number<gid_t>(name)) {
         return *number;
     }
-    throw bad_value{"--group: there is no group \"" + name + '"'};
+    throw bad_value{fmt::format("--group: there is no group \"{}\"", name)};
 }
 
 gid_t group_of(uid_t user)
@@ -66,7 +66,7 @@ gid_t group_of(uid_t user)
 
 [[noreturn]] void refuse_folder(const std::string &folder, int code)
 {
-    throw failure{exit_status::fault, "store \"" + folder + "\" can't be made: " + error_text(code)};
+    throw failure{exit_status::fault, fmt::format("store \"{}\" can't be made: {}", folder, error_text(code))};
 }
 
 constexpr mode_t private_mode = 0700;
@@ -101,7 +101,7 @@ void become(uid_t user)
 
     if (!has_groups || setresgid(group, group, group) != 0 || setresuid(user, user, user) != 0) {
         throw failure{exit_status::fault,
-                      "root can't become user " + std::to_string(user) + ", whose store it is: " + error_text(errno)};
+                      fmt::format("root can't become user {}, who owns the store: {}", user, error_text(errno))};
     }
 }
 
@@ -148,7 +148,8 @@ void make_parents(const std::string &folder)
     umask(former);
 
     if (error) {
-        throw failure{exit_status::fault, "folder \"" + above.string() + "\" can't be made: " + error.message()};
+        throw failure{exit_status::fault,
+                      fmt::format("folder \"{}\" can't be made: {}", above.string(), error.message())};
     }
 }
 
@@ -181,9 +182,9 @@ new_owner read_owner(const std::string &user_name, const std::string &group_name
         result.user = found->pw_uid;
     } else if (is_for_others) {
         throw bad_value{
-            std::string{"--owner: root opens no store that a group may use: name the user whose it will be, "
-                        "or make the one that is for it (\"useradd --system "}
-            + store::default_owner + "\")"};
+            fmt::format("--owner: root opens no store that a group may use: name the user that will own it, "
+                        "or make the default one (\"useradd --system {}\")",
+                        store::default_owner)};
     }
     return result;
 }
@@ -210,14 +211,14 @@ void make_folder_for(const new_owner &owner, const std::string &folder)
 
     if (info.st_uid == root) {
         require(folder, store::check_way(folder.c_str(), root));
-        if (!std::filesystem::is_empty("/proc/self/fd/" + std::to_string(found.get()))) {
+        if (!std::filesystem::is_empty(fmt::format("/proc/self/fd/{}", found.get()))) {
             const bool has_store = faccessat(found.get(), store::data_file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
             require(folder, {has_store ? store::fault_kind::exists : store::fault_kind::not_empty});
         }
     } else if (info.st_uid != owner.user) {
-        throw failure{exit_status::fault, "store \"" + folder + "\" can't be made for user "
-                                              + std::to_string(owner.user) + ": the folder belongs to user "
-                                              + std::to_string(info.st_uid)};
+        throw failure{exit_status::fault,
+                      fmt::format("store \"{}\" can't be made for user {}: the folder belongs to user {}", folder,
+                                  owner.user, info.st_uid)};
     }
 
     const bool takes_group = info.st_uid == root || owner.group.has_value();

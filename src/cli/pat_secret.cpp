@@ -23,7 +23,7 @@ void read_all(int fd, const std::string &name, secret<Size> &out)
             return;
         }
         if (length < 0 && errno != EINTR) {
-            throw failure{exit_status::fault, name + ": " + error_text(errno)};
+            throw failure{exit_status::fault, fmt::format("{}: {}", name, error_text(errno))};
         }
         out.length += length > 0 ? static_cast<std::size_t>(length) : 0;
     }
@@ -36,7 +36,7 @@ void read_token(presented_token &out)
     read_all(STDIN_FILENO, "standard input", out);
 
     if (out.length == out.bytes.size()) {
-        throw bad_value{"standard input: more than a token"};
+        throw bad_value{"standard input: too long for a token"};
     }
     if (out.length > 0 && out.bytes[out.length - 1] == '\n') {
         out.length--;
@@ -58,9 +58,10 @@ pepper_hasher::pepper_hasher(const std::string &path)
         return;
     }
 
+    const std::string name = fmt::format("pepper file \"{}\"", path);
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        throw failure{exit_status::fault, "pepper file \"" + path + "\": " + error_text(errno)};
+        throw failure{exit_status::fault, fmt::format("{}: {}", name, error_text(errno))};
     }
 
     // One byte more than the longest that parse_pepper() takes: hexadecimal digits and a line end.
@@ -68,7 +69,7 @@ pepper_hasher::pepper_hasher(const std::string &path)
     struct stat info;
     const bool is_public = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & S_IROTH) != 0;
     try {
-        read_all(fd, "pepper file \"" + path + '"', contents);
+        read_all(fd, name, contents);
     } catch (const failure &) {
         close(fd);
         throw;
@@ -77,13 +78,13 @@ pepper_hasher::pepper_hasher(const std::string &path)
 
     auto key = parse_pepper(contents.text());
     if (!key) {
-        throw bad_value{"pepper file \"" + path + "\": neither 64 to 128 hexadecimal digits nor 32 to 64 bytes"};
+        throw bad_value{name + ": neither 64 to 128 hexadecimal digits nor 32 to 64 bytes"};
     }
     hasher_ = token_hasher{*key};
     OPENSSL_cleanse(&*key, sizeof *key);
 
     if (is_public) {
-        complain("warning: pepper file \"" + path + "\" can be read by everyone: chmod 640");
+        warning(name + " can be read by everyone: chmod 640");
     }
 }
 

@@ -4,8 +4,9 @@
 
 #include <charconv>
 #include <chrono>
-#include <cstdio>
 #include <optional>
+
+#include <fmt/core.h>
 
 namespace pat::cli {
 
@@ -123,9 +124,9 @@ std::errc parse_number(std::string_view text, Number &out)
     return error == std::errc{} && stopped != end ? std::errc::invalid_argument : error;
 }
 
-std::string quoted(std::string_view text)
+bad_value bad_text(std::string_view text, std::string_view problem)
 {
-    return '"' + std::string{text} + '"';
+    return bad_value{fmt::format("\"{}\" {}", text, problem)};
 }
 
 }  // namespace
@@ -136,18 +137,18 @@ std::int64_t parse_time(std::string_view text)
 
     const std::errc error = parse_number(text, time);
     if (error == std::errc::result_out_of_range) {
-        throw bad_value{quoted(text) + " lies outside the years 1970 to 9999"};
+        throw bad_text(text, "lies outside the years 1970 to 9999");
     }
     if (error != std::errc{}) {
         const auto parsed = parse_rfc_3339(text);
         if (!parsed) {
-            throw bad_value{quoted(text) + " is neither Unix seconds nor a date and time such as 2026-12-31T23:59:59Z"};
+            throw bad_text(text, "is neither Unix seconds nor a date and time such as 2026-12-31T23:59:59Z");
         }
         time = *parsed;
     }
 
     if (time <= 0) {
-        throw bad_value{quoted(text) + " is not later than 1970-01-01T00:00:00Z; for no limit, leave the time out"};
+        throw bad_text(text, "is not later than 1970-01-01T00:00:00Z; for no limit, leave the time out");
     }
     return time;
 }
@@ -169,11 +170,10 @@ std::int64_t parse_duration(std::string_view text)
 
     std::uint32_t number = 0;
     if (unit == 0 || parse_number(text.substr(0, text.size() - 1), number) == std::errc::invalid_argument) {
-        throw bad_value{quoted(text)
-                        + " is not a number with a unit: s, m (minutes), h, d, w, M (30 days) or y (365 days)"};
+        throw bad_text(text, "is not a number with a unit: s, m (minutes), h, d, w, M (30 days) or y (365 days)");
     }
     if (parse_number(text.substr(0, text.size() - 1), number) != std::errc{} || number > max_duration / unit) {
-        throw bad_value{quoted(text) + " is longer than 8000 years"};
+        throw bad_text(text, "is longer than 8000 years");
     }
     return number * unit;
 }
@@ -187,22 +187,16 @@ std::string format_time(std::int64_t time)
     const year_month_day date{midnight};
     const hh_mm_ss clock{instant - midnight};
 
-    char text[64];
-    const int length = std::snprintf(text, sizeof text, "%04d-%02u-%02uT%02d:%02d:%02dZ", static_cast<int>(date.year()),
-                                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                                     static_cast<int>(clock.hours().count()), static_cast<int>(clock.minutes().count()),
-                                     static_cast<int>(clock.seconds().count()));
-    return {text, static_cast<std::size_t>(length)};
+    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
+                       static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()), clock.hours().count(),
+                       clock.minutes().count(), clock.seconds().count());
 }
 
 std::string format_duration(std::int64_t seconds)
 {
     const auto two = [](std::int64_t first, const char *first_unit, std::int64_t second, const char *second_unit) {
-        std::string text = std::to_string(first) + first_unit;
-        if (second != 0) {
-            text += ' ' + std::to_string(second) + second_unit;
-        }
-        return text;
+        return second != 0 ? fmt::format("{}{} {}{}", first, first_unit, second, second_unit)
+                           : fmt::format("{}{}", first, first_unit);
     };
 
     if (seconds >= day) {
@@ -214,7 +208,7 @@ std::string format_duration(std::int64_t seconds)
     if (seconds >= minute) {
         return two(seconds / minute, "m", seconds % minute, "s");
     }
-    return std::to_string(seconds) + 's';
+    return fmt::format("{}s", seconds);
 }
 
 std::size_t parse_size(std::string_view text)
@@ -236,7 +230,7 @@ std::size_t parse_size(std::string_view text)
 
     std::uint64_t number = 0;
     if (parse_number(digits, number) != std::errc{} || number > (std::uint64_t{1} << 46) >> shift) {
-        throw bad_value{quoted(text) + " is not a size: bytes, or a number with k, m or g, up to 64 TiB"};
+        throw bad_text(text, "is not a size: bytes, or a number with k, m or g, up to 64 TiB");
     }
     return number << shift;
 }

@@ -27,8 +27,8 @@ std::uint64_t walk(const command_context &context, store::snapshot &snapshot, co
         if (const auto early = digest_of_early_key(key); early && visit_early) {
             early_revocation found;
             if (problem || decode(key, value, found) != codec_error::none) {
-                complain("store \"" + context.folder() + "\": the early revocation of digest " + to_hex(*early)
-                         + " is damaged, and will count as one");
+                error(fmt::format("store \"{}\": the early revocation of digest {} is damaged, but still counts",
+                                  context.folder(), to_hex(*early)));
                 found = {.local_revoked_at = 1};
             }
             visit_early(*early, found);
@@ -42,8 +42,8 @@ std::uint64_t walk(const command_context &context, store::snapshot &snapshot, co
 
         token_record found;
         if (problem || decode(key, value, found) != codec_error::none) {
-            complain("store \"" + context.folder() + "\": the record of digest " + to_hex(*digest)
-                     + " is damaged and left out (nginx refuses its token)");
+            error(fmt::format("store \"{}\": the record of digest {} is damaged and left out (nginx refuses its token)",
+                              context.folder(), to_hex(*digest)));
             damaged++;
         } else if (!visit(*digest, found)) {
             return damaged;
@@ -53,8 +53,9 @@ std::uint64_t walk(const command_context &context, store::snapshot &snapshot, co
 
 void warn_of_repair(const token_digest &digest)
 {
-    complain("warning: the record of digest " + to_hex(digest)
-             + " was damaged and has been replaced; if it was revoked on this host, revoke it again");
+    warning(fmt::format(
+        "the record of digest {} was damaged and has been replaced; if it was revoked on this host, revoke it again",
+        to_hex(digest)));
 }
 
 selection::selection(const command_context &context, const selection_options &options)

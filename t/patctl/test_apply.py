@@ -253,7 +253,7 @@ def test_no_snapshot_undoes_a_revocation_on_this_host(apply: Apply, patctl: Patc
 def test_a_source_can_not_say_what_only_this_host_can(apply: Apply) -> None:
     for field, value in (("local_revoked_at", 5), ("denied", False)):
         answer = apply.ask(put("a", 1, **{field: value}), kind="rejected")
-        assert answer["cause"] == f"{field}: is not for a source to say"
+        assert answer["cause"] == f"{field}: a source may not set this field"
 
 
 # --- lines that can't be used ---
@@ -401,14 +401,14 @@ def test_revocations_overtake_what_they_wait_behind(patctl: Patctl) -> None:
 
 def test_changes_without_a_commit_are_dropped(patctl: Patctl) -> None:
     text = "".join(json.dumps(line) + "\n" for line in (put("a", 1), commit(1), put("b", 2)))
-    assert "1 changes that no commit followed" in patctl.run("apply", input=text, status=NO).stderr
+    assert "1 changes without a commit after them" in patctl.run("apply", input=text, status=NO).stderr
     assert set(export(patctl)) == {"a"}
 
 
 def test_a_line_that_was_cut_off_says_nothing(patctl: Patctl) -> None:
     for last in (json.dumps(put("a", 2, subject=5)), json.dumps(revoke("a", 2))[:-2], json.dumps(commit(2))):
         text = "".join(json.dumps(line) + "\n" for line in (put("a", 1), commit(1))) + last
-        assert "lacks its end" in patctl.run("apply", input=text, status=NO).stderr
+        assert "is incomplete, and was dropped" in patctl.run("apply", input=text, status=NO).stderr
         assert (stats(patctl)["cursor"], stats(patctl)["ok"]) == ("1", 1)
 
 
@@ -464,7 +464,7 @@ def test_nothing_of_a_snapshot_counts_before_its_end(apply: Apply, patctl: Patct
     apply.ask(begin("E", 5), kind="snapshot_begun")
     apply.ask(put("a", 1, revoked_at=5), put("c", 3), {"op": "heartbeat"}, kind="heartbeat")
     assert set(export(patctl)) == {"a", "b"} and "revoked_at" not in export(patctl)["a"]
-    assert "before the snapshot did" in apply.end(NO)
+    assert "before the end of the snapshot" in apply.end(NO)
     assert set(export(patctl)) == {"a", "b"}
     found = stats(patctl)
     assert (found["state"], found["cursor"], found["heartbeat"]) == ("resync", "", None)
@@ -810,7 +810,7 @@ def test_one_apply_works_on_a_store_at_a_time(apply: Apply, patctl: Patctl) -> N
 
 
 def test_an_apply_that_waits_too_long_gives_up(apply: Apply, patctl: Patctl) -> None:
-    assert "another \"patctl apply\" works on it" in patctl.run("apply", status=FAULT).stderr
+    assert "another \"patctl apply\" is running on it" in patctl.run("apply", status=FAULT).stderr
 
 
 def test_other_commands_can_write_meanwhile(apply: Apply, patctl: Patctl) -> None:

@@ -53,13 +53,13 @@ def old_store(patctl: Patctl) -> Patctl:
 def test_a_scope_that_looks_like_a_list_is_refused_with_a_hint(patctl: Patctl, scope: str) -> None:
     for command in ("issue", "check"):
         done = patctl.run(command, *(["--subject", "s"] if command == "issue" else []), "--scope", scope, status=USAGE)
-        assert "--scope: " in done.stderr and "separated by spaces" in done.stderr
+        assert "--scope: " in done.stderr and "separate scopes by spaces" in done.stderr
     assert stats(patctl)["meta_tokens"] == 0
 
 
 @pytest.mark.parametrize("cidr", ["10.0.0.1,10.0.0.2", "10.0.0.1;10.0.0.2", "{10.0.0.1}"])
 def test_a_range_that_looks_like_a_list_is_refused_with_a_hint(patctl: Patctl, cidr: str) -> None:
-    assert "a --cidr of its own" in patctl.run("issue", "--subject", "s", "--cidr", cidr, status=USAGE).stderr
+    assert "repeat --cidr for each range" in patctl.run("issue", "--subject", "s", "--cidr", cidr, status=USAGE).stderr
 
 
 def test_what_is_left_out_null_or_empty_means_the_same(patctl: Patctl) -> None:

@@ -52,7 +52,7 @@ def test_a_store_of_local_tokens_becomes_a_sources_only_by_a_word_of_the_operato
 
 def test_the_word_may_be_said_before_the_source_comes(patctl: Patctl) -> None:
     patctl.issue()
-    assert "takes the store over" in patctl.run("accept-snapshot").stderr
+    assert "takes over the store" in patctl.run("accept-snapshot").stderr
     assert run(patctl, begin("E", 1), put("a", 1), end(1))[-1]["answer"] == "snapshot_committed"
     assert set(export(patctl)) == {"a"}
 
@@ -144,7 +144,7 @@ def test_a_good_snapshot_takes_the_place_of_the_one_that_is_held_back(patctl: Pa
     try:
         apply.ask(begin("E", 2), kind="snapshot_begun")
         apply.ask(end(2), kind="snapshot_held")
-        assert "overtook" in apply.ask(begin("E", 3), kind="rejected")["cause"]
+        assert "replaces" in apply.ask(begin("E", 3), kind="rejected")["cause"]
         apply.answer("snapshot_begun")
         apply.ask(*(put(i, 1) for i in range(2)), end(3), kind="snapshot_committed")
         assert set(export(patctl)) == {"0", "1"}

@@ -302,7 +302,7 @@ def test_a_backup_is_a_store(patctl: Patctl, tmp_path: Path) -> None:
     assert copy.verdict(token) == "ok"
     copy.run("revoke", "--token-stdin", input=token)
     assert patctl.verdict(token) == "ok"
-    assert "exists already" in patctl.run("backup", str(copy.store), status=FAULT).stderr
+    assert "already exists" in patctl.run("backup", str(copy.store), status=FAULT).stderr
 
 
 def test_gc_keeps_what_only_this_host_has_revoked(patctl: Patctl) -> None:

@@ -294,4 +294,4 @@ def test_the_last_line_says_what_patctl_said(feed: Feed, store: Store, tmp_path:
         wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
         done = take_once(feed, store)
     assert done.returncode == 1
-    assert 'another "patctl apply" works on it' in last_line(done)
+    assert 'another "patctl apply" is running on it' in last_line(done)

@@ -703,7 +703,7 @@ def test_a_second_pat_sync_does_not_get_the_store(feed: Feed, store: Store) -> N
         wait_for_tokens(store, a="ok")
         done = take_once(feed, store)
         assert done.returncode == 1
-        assert 'another "patctl apply" works on it' in done.stderr
+        assert 'another "patctl apply" is running on it' in done.stderr
 
 
 def test_patctl_that_ends_at_once_is_not_started_all_the_time(feed: Feed, tmp_path: Path) -> None:

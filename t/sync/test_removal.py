@@ -89,13 +89,13 @@ def test_a_store_of_local_tokens_waits_for_a_word(feed: Feed, store: Store) -> N
     feed.page = 5000
     done = once(*arguments(feed.url, store))
     assert done.returncode == 1
-    assert "the store holds 1 tokens that no source gave" in done.stderr.splitlines()[-1]
+    assert "the store holds 1 tokens that came from no source" in done.stderr.splitlines()[-1]
     assert "was rejected, and its token" not in done.stderr, "not a row is sent"
-    assert any("no source gave" in problem for problem in problems(feed.url, store))
+    assert any("came from no source" in problem for problem in problems(feed.url, store))
 
     port = free_port()
     with PatSync(*arguments(feed.url, store), "--metrics-listen", f"127.0.0.1:{port}") as sync:
-        sync.wait_for_line("error: the snapshot is held back.*no source gave")
+        sync.wait_for_line("error: the snapshot is held back.*came from no source")
         wait_until(lambda: f"{HELD} 1.0" in scrape(port), "the alarm")
         assert store.tokens() == {"local": "ok"}
         store.patctl("accept-snapshot")

@@ -64,7 +64,8 @@ public:
         constexpr int pause_ms = 20;
         for (int waited = 0; flock(fd_, LOCK_EX | LOCK_NB) != 0; waited += pause_ms) {
             if (waited >= lock_wait_ms) {
-                throw failure{exit_status::fault, "store \"" + folder + "\": another \"patctl apply\" works on it"};
+                throw failure{exit_status::fault,
+                              fmt::format("store \"{}\": another \"patctl apply\" is running on it", folder)};
             }
             poll(nullptr, 0, pause_ms);
         }
@@ -167,7 +168,7 @@ private:
         std::optional<simdjson::dom::object> object;
         try {
             if (line.too_long) {
-                throw bad_value{"longer than " + std::to_string(max_line_length) + " bytes"};
+                throw bad_value{fmt::format("longer than {} bytes", max_line_length)};
             }
             object = parser_.parse(line.text);
             act_on(line.number, read_message(*object));
@@ -215,7 +216,7 @@ private:
             return;
         }
         if (is_stray_ && message.token.revoked_at == 0) {
-            throw stray_row{"the snapshot that it may belong to was rejected"};
+            throw stray_row{"the snapshot to which the row may belong was rejected"};
         }
         batch_.add({change_kind::put, message.token.revoked_at != 0, message.digest, need_sequence(message), 0, 0, 0},
                    result.bytes);
@@ -239,8 +240,8 @@ private:
     {
         has_gap_ = message.after && *message.after != cursor_;
         if (has_gap_) {
-            throw bad_value{"after: something is missing between cursor \"" + cursor_ + "\" and cursor \""
-                            + *message.after + '"'};
+            throw bad_value{fmt::format("after: changes are missing between cursor \"{}\" and cursor \"{}\"", cursor_,
+                                        *message.after)};
         }
         cursor_ = message.cursor;
         committed_ = batch_.changes.size();
@@ -299,17 +300,18 @@ private:
         write_batch();
         if (const std::uint64_t newest = std::max(last_sequence_, snapshot_sequence_);
             !is_new_history && sequence < newest) {
-            throw bad_value{"seq: the snapshot is older than the store, which holds change " + std::to_string(newest)};
+            throw bad_value{fmt::format("seq: the snapshot is older than the store, which holds change {}", newest)};
         }
         if (is_new_history && open_generations_ == max_open_generations) {
-            throw bad_value{"epoch: there were " + std::to_string(max_open_generations)
-                            + " without a snapshot that was completed: make the store anew, or keep to one"};
+            throw bad_value{
+                fmt::format("epoch: {} in a row had no complete snapshot: make the store anew, or keep to one epoch",
+                            max_open_generations)};
         }
         if (epoch_.empty()) {
             require_no_tokens_of_others(message.epoch);
         }
         if (merging_) {
-            reject(merging_line_, "the snapshot that began at line " + std::to_string(number) + " overtook it", {});
+            reject(merging_line_, fmt::format("the snapshot that began at line {} replaces it", number), {});
         }
 
         update([&](store::transaction &transaction) -> store::fault {
@@ -362,10 +364,10 @@ private:
                 {.held_at = is_known ? known.held_at : now(), .tokens = tokens, .is_first = true, .epoch = epoch});
         });
         if (tokens > 0) {
-            throw held_back{
-                "the store holds " + std::to_string(tokens)
-                + " tokens that no source gave, and would be the source's from now on, without those that the "
-                  "source lacks: if that is meant, run \"patctl accept-snapshot\""};
+            throw held_back{fmt::format(
+                "the store holds {} tokens that came from no source, and the snapshot would remove those that "
+                "its source lacks: if that is intended, run \"patctl accept-snapshot\"",
+                tokens)};
         }
     }
 
@@ -462,9 +464,9 @@ private:
     [[nodiscard]] std::string held_cause() const
     {
         const resync::removal &would = merging_->would_do();
-        return "the snapshot has " + std::to_string(merging_->done().received) + " tokens, and would remove "
-               + std::to_string(would.removed) + " of the " + std::to_string(would.tokens)
-               + " that the store holds: if that is meant, run \"patctl accept-snapshot\"";
+        return fmt::format("the snapshot has {} tokens, and would remove {} of the {} that the store holds: if that is "
+                           "intended, run \"patctl accept-snapshot\"",
+                           merging_->done().received, would.removed, would.tokens);
     }
 
     /// Does a part of what end_snapshot() has begun, so that changes that arrive need not wait for all of it.
@@ -654,7 +656,7 @@ private:
             }
 
             const std::string cause = describe(context_.folder(), problem);
-            complain(cause);
+            error(cause);
             answers_ += answer("waiting").text("cause", cause).number("milliseconds", wait).line();
             flush();
 
@@ -706,16 +708,16 @@ private:
     exit_status finish()
     {
         if (is_cut_off_) {
-            complain("the last line of the input lacks its end, and was dropped");
+            error("the last line of the input is incomplete, and was dropped");
         }
         if (!batch_.changes.empty()) {
-            complain(std::to_string(batch_.changes.size()) + " changes that no commit followed were dropped");
+            error(fmt::format("{} changes without a commit after them were dropped", batch_.changes.size()));
         }
         if (is_held()) {
-            complain(held_cause());
+            error(held_cause());
         }
         if (arriving_) {
-            complain("the input ended before the snapshot did: the store waits for a complete one");
+            error("the input ended before the end of the snapshot: the store waits for a complete one");
         }
         return is_cut_off_ || arriving_ || is_held() || !batch_.changes.empty() ? exit_status::no : exit_status::yes;
     }

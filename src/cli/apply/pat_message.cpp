@@ -26,7 +26,7 @@ std::string read_short_text(const element &value, std::size_t most)
 {
     const std::string_view text = read_text(value);
     if (text.size() > most) {
-        throw bad_value{"longer than " + std::to_string(most) + " bytes"};
+        throw bad_value{fmt::format("longer than {} bytes", most)};
     }
     return std::string{text};
 }
@@ -59,10 +59,10 @@ void read_fields(const object &object, std::initializer_list<message_field> know
         }
         const auto *field = std::ranges::find(known, name, &message_field::name);
         if (field == known.end()) {
-            throw bad_value{"unknown field \"" + printable(name.substr(0, 64)) + '"'};
+            throw bad_value{fmt::format("unknown field \"{}\"", printable(name.substr(0, 64)))};
         }
         if (std::ranges::find(seen, name) != seen.end()) {
-            throw bad_value{std::string{name} + ": given twice"};
+            throw bad_value{fmt::format("{}: given twice", name)};
         }
         seen.push_back(name);
         if (field->is_required || !value.is_null()) {
@@ -72,7 +72,7 @@ void read_fields(const object &object, std::initializer_list<message_field> know
 
     for (const message_field &known_field : known) {
         if (known_field.is_required && std::ranges::find(seen, known_field.name) == seen.end()) {
-            throw bad_value{"no field \"" + std::string{known_field.name} + '"'};
+            throw bad_value{fmt::format("no field \"{}\"", known_field.name)};
         }
     }
 }
@@ -118,7 +118,7 @@ message_kind read_operation(const object &object)
 
     const auto *found = std::ranges::find(operations, *name, &operation_name::name);
     if (found == std::end(operations)) {
-        throw bad_value{"unknown op \"" + printable(name->substr(0, 64)) + '"'};
+        throw bad_value{fmt::format("unknown op \"{}\"", printable(name->substr(0, 64)))};
     }
     return found->kind;
 }
@@ -188,7 +188,7 @@ std::vector<std::string_view> fields_of(std::string_view text, std::string_view 
 /// The same where quotes are missing, so that it is not certain what is a string.
 std::vector<std::string_view> names_in(std::string_view text, std::string_view name)
 {
-    const std::string quoted = '"' + std::string{name} + '"';
+    const std::string quoted = fmt::format("\"{}\"", name);
 
     std::vector<std::string_view> found;
     nesting around;

@@ -74,7 +74,7 @@ void spool::add(const token_digest &digest, std::uint64_t order, std::span<const
 void spool::write_out(spool_bucket &bucket)
 {
     const auto fail = [&] {
-        throw failure{exit_status::fault, "the snapshot in \"" + folder_ + "\": " + error_text(errno)};
+        throw failure{exit_status::fault, fmt::format("the snapshot in \"{}\": {}", folder_, error_text(errno))};
     };
 
     if (fd_ < 0) {
@@ -121,7 +121,8 @@ void spool::read(std::size_t bucket, collection &out) const
             if (length > 0) {
                 done += static_cast<std::size_t>(length);
             } else if (length == 0 || errno != EINTR) {
-                throw failure{exit_status::fault, "the snapshot in \"" + folder_ + "\": " + error_text(errno)};
+                throw failure{exit_status::fault,
+                              fmt::format("the snapshot in \"{}\": {}", folder_, error_text(errno))};
             }
         }
         take(bytes);

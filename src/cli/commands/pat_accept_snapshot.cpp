@@ -47,7 +47,7 @@ exit_status accept_snapshot(const command_context &context)
     }));
 
     if (!found) {
-        complain("no snapshot is held back: there is nothing to accept");
+        error("no snapshot is held back: there is nothing to accept");
         return exit_status::no;
     }
     if (context.json) {
@@ -57,10 +57,12 @@ exit_status accept_snapshot(const command_context &context)
                       .number("tokens", held.tokens)
                       .line());
     }
-    complain(held.is_first ? "accepted: the next snapshot of a source takes the store over, and of its "
-                                 + std::to_string(held.tokens) + " tokens those stay that the source has"
-                           : "accepted: the snapshot of " + std::to_string(held.received) + " tokens may remove "
-                                 + std::to_string(held.removed) + " of " + std::to_string(held.tokens));
+    notice(held.is_first
+               ? fmt::format("accepted: the next snapshot of a source takes over the store, and keeps of its {} "
+                             "tokens those that the source has",
+                             held.tokens)
+               : fmt::format("accepted: the snapshot of {} tokens may remove {} of {}", held.received, held.removed,
+                             held.tokens));
     return exit_status::yes;
 }
 
@@ -68,7 +70,7 @@ exit_status accept_snapshot(const command_context &context)
 
 void add_accept_snapshot(CLI::App &app, command_context &context)
 {
-    CLI::App *command = app.add_subcommand("accept-snapshot", "Let the snapshot that is held back have its way, once");
+    CLI::App *command = app.add_subcommand("accept-snapshot", "Accept the snapshot that is held back, once");
     command->footer(examples);
     command->callback([&context] { context.run = [&context] { return accept_snapshot(context); }; });
 }

@@ -40,7 +40,7 @@ constexpr const char *examples = R"(Examples:
             std::_Exit(EXIT_SUCCESS);
         }
     } catch (const std::exception &problem) {
-        complain(problem.what());
+        error(problem.what());
     }
     std::_Exit(EXIT_FAILURE);
 }
@@ -105,9 +105,9 @@ store::fault backup_for_owner(const command_context &context, const std::string 
 exit_status backup(const command_context &context, const std::string &destination)
 {
     if (geteuid() == 0 && check_place(destination).kind == store::fault_kind::exposed) {
-        throw failure{exit_status::fault, '"' + destination
-                                              + "\" can't be made: root writes to no folder on whose path others can "
-                                              + "put another: name one of root's"};
+        throw failure{exit_status::fault, fmt::format("\"{}\" can't be made: other users can replace a folder on its "
+                                                      "path: name a path that only root can change",
+                                                      destination)};
     }
 
     struct stat info;
@@ -119,15 +119,15 @@ exit_status backup(const command_context &context, const std::string &destinatio
         const bool is_complete = lstat(destination.c_str(), &info) == 0;
         throw failure{exit_status::fault,
                       is_complete
-                          ? '"' + destination + "\" exists already: name a new folder"
-                          : '"' + destination + ".partial\" is left of a backup that was interrupted: remove it"};
+                          ? fmt::format("\"{}\" already exists: name a new folder", destination)
+                          : fmt::format("\"{}.partial\" was left by an interrupted backup: remove it", destination)};
     }
     if (problem.kind == store::fault_kind::absent && stat(context.folder().c_str(), &info) == 0) {
-        throw failure{exit_status::fault, '"' + destination + "\" can't be made: " + store::detail(problem)};
+        throw failure{exit_status::fault, fmt::format("\"{}\" can't be made: {}", destination, store::detail(problem))};
     }
     require(context.folder(), problem);
 
-    complain("copied store \"" + context.folder() + "\" to \"" + destination + '"');
+    notice(fmt::format("copied store \"{}\" to \"{}\"", context.folder(), destination));
     return exit_status::yes;
 }
 

@@ -76,7 +76,7 @@ exit_status check(const command_context &context, const check_options &options)
     if (!options.address.empty()) {
         const auto peer = parse_address(options.address);
         if (!peer) {
-            throw bad_value{"--address: \"" + options.address + "\" is not an address"};
+            throw bad_value{fmt::format("--address: \"{}\" is not an address", options.address)};
         }
         request.peer = *peer;
     }
@@ -106,8 +106,8 @@ exit_status check(const command_context &context, const check_options &options)
     } else {
         output.text() += name(result.says);
         if (!result.token.id.empty()) {
-            output.text() += "\nid       " + printable(result.token.id);
-            output.text() += "\nsubject  " + printable(result.token.subject);
+            output.text() +=
+                fmt::format("\nid       {}\nsubject  {}", printable(result.token.id), printable(result.token.subject));
         }
         output.end_line();
     }
@@ -115,7 +115,7 @@ exit_status check(const command_context &context, const check_options &options)
 
     require(context.folder(), result.problem);
     if (result.says == access_verdict::address_denied && options.address.empty()) {
-        complain("the token may be used from certain addresses only: --address says from which one");
+        error("the token is limited to certain addresses: name the client's with --address");
     }
     return result.says == access_verdict::ok ? exit_status::yes : exit_status::no;
 }
@@ -125,10 +125,10 @@ exit_status check(const command_context &context, const check_options &options)
 void add_check(CLI::App &app, command_context &context)
 {
     const auto options = std::make_shared<check_options>();
-    CLI::App *command = app.add_subcommand("check", "Say what nginx would say to the token on standard input");
+    CLI::App *command = app.add_subcommand("check", "Tell how nginx would decide on the token on standard input");
     command->footer(examples);
     command->add_option("--address", options->address, "the client's address")->type_name("A")->check(refuse_empty);
-    command->add_option("--scope", options->scopes, "scope that is needed; may be repeated")
+    command->add_option("--scope", options->scopes, "required scope; may be repeated")
         ->type_name("SCOPE")
         ->allow_extra_args(false);
     command->add_option("--leeway", options->leeway, "auth_pat_leeway")->type_name("TIME")->capture_default_str();

@@ -48,8 +48,9 @@ exit_status export_local_revocations(const command_context &context)
     output.finish();
 
     if (damaged > 0) {
-        throw failure{exit_status::fault, "the export lacks " + std::to_string(damaged)
-                                              + " damaged records, which may have been revoked on this host"};
+        throw failure{
+            exit_status::fault,
+            fmt::format("the export lacks {} damaged records, which may have been revoked on this host", damaged)};
     }
     return exit_status::yes;
 }
@@ -68,7 +69,7 @@ exit_status export_records(const command_context &context)
     output.finish();
 
     if (damaged > 0) {
-        throw failure{exit_status::fault, "the export lacks " + std::to_string(damaged) + " damaged records"};
+        throw failure{exit_status::fault, fmt::format("the export lacks {} damaged records", damaged)};
     }
     return exit_status::yes;
 }
@@ -80,7 +81,7 @@ void add_export(CLI::App &app, command_context &context)
     CLI::App *command = app.add_subcommand("export", "Write all tokens as JSON Lines, for import");
     command->footer(examples);
     const auto is_local = std::make_shared<bool>(false);
-    command->add_flag("--local-revocations", *is_local, "only what this host alone knows against tokens");
+    command->add_flag("--local-revocations", *is_local, "only the revocations that this host alone knows");
     command->callback([&context, is_local] {
         context.run = [&context, is_local] {
             return *is_local ? export_local_revocations(context) : export_records(context);

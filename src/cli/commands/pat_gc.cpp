@@ -43,8 +43,8 @@ void require_no_snapshot(const command_context &context, store_state state)
 {
     if (state == store_state::resync) {
         throw failure{exit_status::fault,
-                      "store \"" + context.folder()
-                          + "\" waits for the end of a snapshot of its source: nothing was removed"};
+                      fmt::format("store \"{}\" waits for the end of a snapshot of its source: nothing was removed",
+                                  context.folder())};
     }
 }
 
@@ -144,10 +144,10 @@ exit_status collect_garbage(const command_context &context, const gc_options &op
     const std::int64_t cutoff = context.now - age;
 
     const std::uint64_t count = options.dry_run ? count_garbage(context, cutoff) : remove_garbage(context, cutoff);
-    const char *verb = options.dry_run ? "would remove " : "removed ";
+    const char *verb = options.dry_run ? "would remove" : "removed";
 
     write_out(context.json ? json_object{}.number("removed", options.dry_run ? 0 : count).number("found", count).line()
-                           : verb + std::to_string(count) + (count == 1 ? " token\n" : " tokens\n"));
+                           : fmt::format("{} {} {}\n", verb, count, count == 1 ? "token" : "tokens"));
     return exit_status::yes;
 }
 
@@ -158,8 +158,10 @@ void add_gc(CLI::App &app, command_context &context)
     const auto options = std::make_shared<gc_options>();
     CLI::App *command = app.add_subcommand("gc", "Remove tokens that expired or were revoked long ago");
     command->footer(examples);
-    command->add_option("--older-than", options->older_than, "how long ago")->type_name("TIME")->capture_default_str();
-    command->add_flag("--dry-run", options->dry_run, "count them only");
+    command->add_option("--older-than", options->older_than, "since when at least")
+        ->type_name("TIME")
+        ->capture_default_str();
+    command->add_flag("--dry-run", options->dry_run, "only count them");
     command->callback(
         [&context, options] { context.run = [&context, options] { return collect_garbage(context, *options); }; });
 }

@@ -51,7 +51,7 @@ struct input {
             name = '"' + file + '"';
             fd = open(file.c_str(), O_RDONLY | O_CLOEXEC);
             if (fd < 0) {
-                throw failure{exit_status::fault, name + ": " + error_text(errno)};
+                throw failure{exit_status::fault, fmt::format("{}: {}", name, error_text(errno))};
             }
         }
         struct stat info;
@@ -85,11 +85,11 @@ std::uint64_t read_lines(const input &input, const Take &take)
 
         try {
             if (line.too_long) {
-                throw bad_value{"longer than " + std::to_string(max_line_length) + " bytes"};
+                throw bad_value{fmt::format("longer than {} bytes", max_line_length)};
             }
             take(line.number, parser.parse(line.text));
         } catch (const bad_value &bad) {
-            complain("line " + std::to_string(line.number) + ": " + bad.what());
+            error(fmt::format("line {}: {}", line.number, bad.what()));
             refused++;
         }
     }
@@ -102,8 +102,7 @@ bool is_too_strict_for(const import_options &options, std::uint64_t refused)
     if (!options.strict || refused == 0) {
         return false;
     }
-    complain("nothing was imported: " + std::to_string(refused) + (refused == 1 ? " line was" : " lines were")
-             + " refused");
+    error(fmt::format("nothing was imported: {} {} refused", refused, refused == 1 ? "line was" : "lines were"));
     return true;
 }
 
@@ -234,8 +233,7 @@ exit_status import_records(const command_context &context, const import_options 
     std::uint64_t duplicates = 0;
     records.sort();
     records.keep_last([&](std::uint64_t number, std::uint64_t later) {
-        complain("warning: line " + std::to_string(number) + ": line " + std::to_string(later)
-                 + " has the same digest and replaces it");
+        warning(fmt::format("line {}: line {} has the same digest and replaces it", number, later));
         duplicates++;
     });
 
@@ -246,7 +244,7 @@ exit_status import_records(const command_context &context, const import_options 
     }
 
     if (result.is_followed && records.size() > 0) {
-        complain("warning: the store has a source: what it does not know goes with its next snapshot");
+        warning("the store has a source, whose next snapshot removes the tokens that the source does not have");
     }
     if (context.json) {
         write_out(json_object{}
@@ -257,10 +255,9 @@ exit_status import_records(const command_context &context, const import_options 
                       .number("refused", refused)
                       .line());
     }
-    complain(
-        "imported " + std::to_string(records.size()) + " records, " + std::to_string(result.added) + " of them new"
-        + (result.still_revoked > 0 ? "; " + std::to_string(result.still_revoked) + " stay revoked on this host" : "")
-        + "; refused " + std::to_string(refused) + " lines");
+    notice(fmt::format(
+        "imported {} records, {} of them new{}; refused {} lines", records.size(), result.added,
+        result.still_revoked > 0 ? fmt::format("; {} stay revoked on this host", result.still_revoked) : "", refused));
     return exit_status::yes;
 }
 
@@ -346,8 +343,8 @@ exit_status import_local_revocations(const command_context &context, const impor
                       .number("refused", refused)
                       .line());
     }
-    complain("imported " + std::to_string(revocations.size()) + " local revocations, " + std::to_string(early)
-             + " of them of tokens that are not here yet; refused " + std::to_string(refused) + " lines");
+    notice(fmt::format("imported {} local revocations, {} of them for tokens that are not here yet; refused {} lines",
+                       revocations.size(), early, refused));
     return exit_status::yes;
 }
 
@@ -362,8 +359,8 @@ void add_import(CLI::App &app, command_context &context)
     auto *plaintext =
         command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
     command->add_flag("--strict", options->strict, "import nothing if a line is bad");
-    auto *dry_run = command->add_flag("--dry-run", options->dry_run,
-                                      "say which lines are bad, without a store, and import nothing");
+    auto *dry_run =
+        command->add_flag("--dry-run", options->dry_run, "check the lines, without a store, and import nothing");
     command
         ->add_flag("--local-revocations", options->local_revocations,
                    "lines are those of \"export --local-revocations\"")

@@ -37,11 +37,12 @@ exit_status init(const command_context &context, const std::string &owner_name, 
     const store::fault problem = store::writer::create(folder.c_str(), owner.group, hash.get(), context.map_size);
     if (problem.kind == store::fault_kind::absent || problem.kind == store::fault_kind::denied) {
         throw failure{exit_status::fault,
-                      "store \"" + folder + "\" can't be made: " + store::detail(problem) + explain(folder)};
+                      fmt::format("store \"{}\" can't be made: {}{}", folder, store::detail(problem), explain(folder))};
     }
     require(folder, problem);
 
-    complain("made store \"" + folder + '"' + (context.pepper_file.empty() ? "" : ", whose digests need the pepper"));
+    notice(context.pepper_file.empty() ? fmt::format("made store \"{}\"", folder)
+                                       : fmt::format("made store \"{}\", whose digests need the pepper", folder));
     return exit_status::yes;
 }
 
@@ -53,7 +54,7 @@ void add_init(CLI::App &app, command_context &context)
     const auto group = std::make_shared<std::string>();
     CLI::App *command = app.add_subcommand("init", "Make a store");
     command->footer(examples);
-    command->add_option("--owner", *owner, "user whose store it is, and as whom root works on it")->type_name("USER");
+    command->add_option("--owner", *owner, "owner of the store, whom root becomes to work on it")->type_name("USER");
     command->add_option("--group", *group, "group that nginx's workers run as")->type_name("G");
     command->callback(
         [&context, owner, group] { context.run = [&context, owner, group] { return init(context, *owner, *group); }; });

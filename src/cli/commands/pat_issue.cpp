@@ -69,14 +69,14 @@ std::int64_t read_expiry(const issue_options &options, std::int64_t now)
     if (options.expires_at.empty()) {
         const std::int64_t lifetime = with_name("--expires-in", [&] { return parse_duration(options.expires_in); });
         if (lifetime == 0) {
-            throw bad_value{"--expires-in: a token must live for a second at least"};
+            throw bad_value{"--expires-in: a token must be valid for at least a second"};
         }
         return now + lifetime;
     }
 
     const std::int64_t time = with_name("--expires-at", [&] { return parse_time(options.expires_at); });
     if (time <= now) {
-        throw bad_value{"--expires-at: " + format_time(time) + " has passed"};
+        throw bad_value{fmt::format("--expires-at: {} has passed", format_time(time))};
     }
     return time;
 }
@@ -97,7 +97,7 @@ record_draft read_options(const issue_options &options, std::int64_t now)
     }
     for (const std::string &cidr : options.cidrs) {
         with_name("--cidr", [&] {
-            require_no_other_list(cidr, "give each range a --cidr of its own");
+            require_no_other_list(cidr, "repeat --cidr for each range");
             result.add_cidr(cidr);
         });
     }
@@ -110,7 +110,8 @@ record_draft read_options(const issue_options &options, std::int64_t now)
     if (!options.not_before.empty()) {
         result.not_before = with_name("--not-before", [&] { return parse_time(options.not_before); });
         if (result.expires_at != 0 && result.not_before >= result.expires_at) {
-            throw bad_value{"--not-before: the token would expire first, at " + format_time(result.expires_at)};
+            throw bad_value{
+                fmt::format("--not-before: the token would expire first, at {}", format_time(result.expires_at))};
         }
     }
     return result;
@@ -168,10 +169,10 @@ void print_token(std::string_view token, const token_record &issued, bool json)
     try {
         write_out(line.text);
     } catch (const failure &problem) {
-        throw failure{exit_status::fault, problem.what()
-                                              + std::string{"; the token was issued but could not be handed "
-                                                            "over: revoke it with \"patctl revoke --id "}
-                                              + std::string{issued.id} + '"'};
+        throw failure{exit_status::fault,
+                      fmt::format("{}; the token was issued but could not be handed over: revoke it "
+                                  "with \"patctl revoke --id {}\"",
+                                  problem.what(), issued.id)};
     }
 }
 
@@ -179,7 +180,7 @@ exit_status issue(const command_context &context, const issue_options &options)
 {
     constexpr std::int64_t year_2020 = 1577836800;
     if (context.now < year_2020) {
-        throw failure{exit_status::fault, "the clock says " + format_time(context.now) + ": set it first"};
+        throw failure{exit_status::fault, fmt::format("the clock says {}: set it first", format_time(context.now))};
     }
     if (!is_prefix(options.prefix)) {
         throw bad_value{"--prefix: 1 to 32 letters, digits, \"_\", \"-\" and \".\""};
@@ -192,7 +193,7 @@ exit_status issue(const command_context &context, const issue_options &options)
     // The reader of standard output may go away after the commit, which is to be said; what can be known before is.
     std::signal(SIGPIPE, SIG_IGN);
     if (write(STDOUT_FILENO, "", 0) < 0) {
-        throw failure{exit_status::fault, "standard output: " + error_text(errno) + "; no token was issued"};
+        throw failure{exit_status::fault, fmt::format("standard output: {}; no token was issued", error_text(errno))};
     }
 
     const pepper_hasher hash{context.pepper_file};
@@ -215,10 +216,12 @@ exit_status issue(const command_context &context, const issue_options &options)
     }));
     print_token(token.text(), issued, context.json);
 
-    complain("issued " + drafted.id + " for " + printable(drafted.subject) + ", "
-             + (drafted.expires_at != 0 ? "valid until " + format_time(drafted.expires_at) : "which never expires"));
+    const std::string subject = printable(drafted.subject);
+    notice(drafted.expires_at != 0
+               ? fmt::format("issued {} for {}, valid until {}", drafted.id, subject, format_time(drafted.expires_at))
+               : fmt::format("issued {} for {}, which never expires", drafted.id, subject));
     if (is_followed) {
-        complain("warning: the store has a source, which does not know the token: it goes with the next snapshot");
+        warning("the store has a source that does not have this token: its next snapshot removes it");
     }
     return exit_status::yes;
 }
@@ -255,12 +258,10 @@ void add_issue(CLI::App &app, command_context &context)
     command->add_option("--cidr", options->cidrs, "addresses it may be used from; may be repeated")
         ->type_name("CIDR")
         ->allow_extra_args(false);
-    command->add_option("--claim", options->claims, "value to hand to the upstream; may be repeated")
+    command->add_option("--claim", options->claims, "value for the upstream; may be repeated")
         ->type_name("NAME=VALUE")
         ->allow_extra_args(false);
-    command->add_option("--prefix", options->prefix, "what the token starts with")
-        ->type_name("P")
-        ->capture_default_str();
+    command->add_option("--prefix", options->prefix, "prefix of the token")->type_name("P")->capture_default_str();
 
     command->callback([&context, options] { context.run = [&context, options] { return issue(context, *options); }; });
 }

@@ -50,7 +50,7 @@ exit_status list(const command_context &context, const list_options &options)
         } else {
             const std::string subject = printable(token.subject);
             rows->add({printable(token.id), std::string{status},
-                       has_blank_ends(subject) ? '"' + subject + "\" (blank ends)" : subject,
+                       has_blank_ends(subject) ? fmt::format("\"{}\" (blank ends)", subject) : subject,
                        token.expires_at != 0 ? format_time(token.expires_at) : "never", printable(token.scopes),
                        printable(token.name)});
         }
@@ -74,9 +74,9 @@ void add_list(CLI::App &app, command_context &context)
     command->add_option("--subject", options->subject, "only those of this subject")
         ->type_name("S")
         ->check(refuse_empty);
-    command->add_option("--status", options->status, "only those in this state")
+    command->add_option("--status", options->status, "only those with this status")
         ->check(CLI::IsMember({"ok", "expired", "revoked", "not_yet_valid"}));
-    command->add_option("--limit", options->limit, "at most so many")
+    command->add_option("--limit", options->limit, "at most N tokens")
         ->type_name("N")
         ->check(CLI::Range(std::uint64_t{1}, UINT64_MAX));
     command->callback([&context, options] { context.run = [&context, options] { return list(context, *options); }; });

@@ -124,20 +124,20 @@ tally set_local_revocation(const command_context &context, const selection &name
     }));
 
     if (result.damaged > 0) {
-        complain("warning: " + std::to_string(result.damaged)
-                 + " damaged records could not be looked at (nginx refuses their tokens): see \"patctl verify\"");
+        warning(fmt::format("{} damaged records could not be read (nginx refuses their tokens): see \"patctl verify\"",
+                            result.damaged));
     }
     return result;
 }
 
 std::string count_of(std::uint64_t number)
 {
-    return std::to_string(number) + (number == 1 ? " token" : " tokens");
+    return fmt::format("{} {}", number, number == 1 ? "token" : "tokens");
 }
 
 exit_status not_found()
 {
-    complain("no such token in the store");
+    error("no such token in the store");
     return exit_status::no;
 }
 
@@ -154,9 +154,9 @@ exit_status revoke(const command_context &context, const selection_options &opti
                             .number("already_revoked", 0)
                             .number("remembered", 1)
                             .line()
-                      : cause
-                            + std::string{", and nginx refuses it: the revocation is remembered, and counts when "
-                                          "the token arrives\n"});
+                      : fmt::format("{}, and nginx refuses it: the revocation is remembered, and counts when the token "
+                                    "arrives\n",
+                                    cause));
         return exit_status::yes;
     }
 
@@ -169,8 +169,8 @@ exit_status revoke(const command_context &context, const selection_options &opti
                       .number("remembered", 0)
                       .line());
     } else if (done.matched > 0) {
-        write_out("revoked " + count_of(done.changed)
-                  + (before > 0 ? ", " + std::to_string(before) + " had been revoked before" : "") + '\n');
+        write_out(fmt::format("revoked {}{}\n", count_of(done.changed),
+                              before > 0 ? fmt::format(", {} had been revoked before", before) : ""));
     }
     return done.matched > 0 ? exit_status::yes : not_found();
 }
@@ -188,20 +188,20 @@ exit_status restore(const command_context &context, const selection_options &opt
                       .number("revoked_by_source", done.revoked_by_source)
                       .line());
     } else if (done.matched > 0) {
-        write_out("restored access of " + count_of(done.changed)
-                  + (before > 0 ? ", " + std::to_string(before) + " had not been revoked on this host" : "") + '\n');
+        write_out(fmt::format("restored access of {}{}\n", count_of(done.changed),
+                              before > 0 ? fmt::format(", {} had not been revoked on this host", before) : ""));
     }
 
     if (done.matched == 0) {
         return not_found();
     }
     if (done.is_early) {
-        complain("the store does not hold the token: when it arrives, it is not revoked on this host");
+        notice("the store does not hold the token: when it arrives, it is not revoked on this host");
         return exit_status::yes;
     }
     if (done.revoked_by_source > 0) {
-        complain(count_of(done.revoked_by_source)
-                 + " stay revoked by the source, where alone that can be undone: see \"patctl show\"");
+        error(fmt::format("{} stay revoked by the source, and only the source can undo that: see \"patctl show\"",
+                          count_of(done.revoked_by_source)));
         return exit_status::no;
     }
     return exit_status::yes;

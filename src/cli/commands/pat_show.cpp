@@ -35,7 +35,7 @@ void show_record(const command_context &context, const token_digest &digest, con
     list.add("scopes", printable(token.scopes));
     list.add("addresses", cidrs);
     for_each_claim(token, [&](const token_claim &claim) {
-        list.add("claim", printable(claim.name) + '=' + printable(claim.value));
+        list.add("claim", fmt::format("{}={}", printable(claim.name), printable(claim.value)));
     });
     list.add("issued", show_time(token.issued_at, context.now));
     list.add("not before", show_time(token.not_before, context.now));
@@ -44,7 +44,7 @@ void show_record(const command_context &context, const token_digest &digest, con
     list.add("revoked here", show_time(token.local_revoked_at, context.now));
     list.add("denied", token.denied ? "its source has changed it to something that can't be used" : "");
     list.add("refused", cause_of(token));
-    list.add("sequence", token.sequence != 0 ? std::to_string(token.sequence) : "");
+    list.add("sequence", token.sequence != 0 ? fmt::format("{}", token.sequence) : "");
     list.add("digest", to_hex(digest));
     list.write(output);
 }
@@ -128,7 +128,7 @@ exit_status show(const command_context &context, const selection_options &option
 
     output.finish();
     if (shown == 0) {
-        complain("no such token in the store");
+        error("no such token in the store");
         return exit_status::no;
     }
     return exit_status::yes;

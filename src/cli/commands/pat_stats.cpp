@@ -40,7 +40,7 @@ public:
 
     void number(const char *name, std::uint64_t value, const char *label = "")
     {
-        number(name, value, label, *label != '\0' ? std::to_string(value) : "");
+        number(name, value, label, *label != '\0' ? fmt::format("{}", value) : "");
     }
 
     /// A time, and its age.
@@ -66,9 +66,9 @@ public:
             .text("epoch", held.epoch);
         json_.object("held_snapshot", std::move(json));
         list_.add(held.is_accepted ? "accepted snapshot" : "held snapshot",
-                  held.is_first ? "the first of a source, over " + std::to_string(held.tokens) + " tokens of this host"
-                                : std::to_string(held.received) + " tokens; would remove "
-                                      + std::to_string(held.removed) + " of " + std::to_string(held.tokens));
+                  held.is_first
+                      ? fmt::format("the first of a source, over {} tokens of this host", held.tokens)
+                      : fmt::format("{} tokens; would remove {} of {}", held.received, held.removed, held.tokens));
     }
 
     void write(bool json)
@@ -153,12 +153,12 @@ exit_status stats(const command_context &context)
         result.number(name(verdict).data(), count.tokens[verdict], name(verdict).data());
     }
     result.number("blank_subjects", count.blank_subjects, "blank subjects",
-                  count.blank_subjects != 0 ? std::to_string(count.blank_subjects) + ", which are refused" : "");
+                  count.blank_subjects != 0 ? fmt::format("{}, which are refused", count.blank_subjects) : "");
     result.number("damaged", count.damaged, "damaged");
     result.number("tombstones", tombstones, "tombstones");
     result.number("early_revocations", count.early_revocations, "revoked early");
     result.number("meta_tokens", meta.tokens, "by its own count",
-                  std::to_string(meta.tokens) + " tokens, " + std::to_string(meta.revoked) + " revoked");
+                  fmt::format("{} tokens, {} revoked", meta.tokens, meta.revoked));
     result.number("meta_revoked", meta.revoked);
     result.number("last_sequence", meta.last_sequence, "last sequence");
     result.text("epoch", meta.epoch, "epoch", printable(meta.epoch));
@@ -167,15 +167,14 @@ exit_status stats(const command_context &context)
     if (store::held_snapshot held; is_held && store::decode(held_bytes, held) == codec_error::none) {
         result.held(held);
     }
-    result.number("file_size", file_bytes, "file", std::to_string(file_bytes) + " bytes");
-    result.number("used_size", used_bytes, "map",
-                  std::to_string(used_bytes) + " of " + std::to_string(file.map_size) + " bytes used");
+    result.number("file_size", file_bytes, "file", fmt::format("{} bytes", file_bytes));
+    result.number("used_size", used_bytes, "map", fmt::format("{} of {} bytes used", used_bytes, file.map_size));
     result.number("map_size", file.map_size);
     result.number("page_size", file.page_size);
     result.number("depth", file.depth, "depth");
     result.number("commit", file.commit, "commit");
     result.number("readers", file.readers, "readers",
-                  "up to " + std::to_string(file.readers) + " at a time, of " + std::to_string(file.max_readers));
+                  fmt::format("up to {} at a time, of {}", file.readers, file.max_readers));
     result.number("max_readers", file.max_readers);
     result.write(context.json);
     return exit_status::yes;
@@ -185,7 +184,7 @@ exit_status stats(const command_context &context)
 
 void add_stats(CLI::App &app, command_context &context)
 {
-    CLI::App *command = app.add_subcommand("stats", "Count tokens by state, and tell about the store");
+    CLI::App *command = app.add_subcommand("stats", "Count tokens by status, and describe the store");
     command->footer(examples);
     command->callback([&context] { context.run = [&context] { return stats(context); }; });
 }

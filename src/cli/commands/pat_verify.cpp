@@ -31,11 +31,8 @@ public:
             digest_text.empty() ? json.null("digest") : json.text("digest", digest_text);
             output_.add_line(json.text("cause", cause).line());
         } else {
-            output_.text() += digest_text.empty() ? "" : "digest ";
-            output_.text() += digest_text;
-            output_.text() += digest_text.empty() ? "" : ": ";
-            output_.text() += cause;
-            output_.end_line();
+            output_.add_line(digest_text.empty() ? fmt::format("{}\n", cause)
+                                                 : fmt::format("digest {}: {}\n", digest_text, cause));
         }
     }
 
@@ -44,10 +41,9 @@ public:
         if (json_) {
             output_.add_line(json_object{}.number("records", records).number("findings", count_).line());
         } else {
-            output_.text() +=
-                std::to_string(records) + " records, "
-                + (count_ == 0 ? "no damage" : std::to_string(count_) + (count_ == 1 ? " finding" : " findings"));
-            output_.end_line();
+            output_.add_line(fmt::format(
+                "{} records, {}\n", records,
+                count_ == 0 ? "no damage" : fmt::format("{} {}", count_, count_ == 1 ? "finding" : "findings")));
         }
         output_.finish();
         return count_ == 0 ? exit_status::yes : exit_status::no;
@@ -70,8 +66,7 @@ bool is_damage(store::fault problem)
 void compare(const char *name, std::uint64_t counted, std::uint64_t recorded, findings &findings)
 {
     if (counted != recorded) {
-        findings.add({}, "there are " + std::to_string(counted) + ' ' + name + ", but the meta record says "
-                             + std::to_string(recorded));
+        findings.add({}, fmt::format("there are {} {}, but the meta record says {}", counted, name, recorded));
     }
 }
 
@@ -104,7 +99,7 @@ exit_status verify(const command_context &context)
 
         const store::fault problem = snapshot.next(key, value, done);
         if (problem && problem.kind != store::fault_kind::bad_record) {
-            found.add({}, "the walk ended after " + std::to_string(records) + " records: " + store::message(problem));
+            found.add({}, fmt::format("reading stopped after {} records: {}", records, store::message(problem)));
             return found.finish(records);
         }
         if (done) {
@@ -113,7 +108,7 @@ exit_status verify(const command_context &context)
 
         if (!last_key.empty() && !std::ranges::lexicographical_compare(last_key, key)) {
             // Pages that lead to each other in a circle would never end.
-            found.add({}, "the keys are out of order after " + std::to_string(records) + " records");
+            found.add({}, fmt::format("the keys are out of order after {} records", records));
             return found.finish(records);
         }
         last_key.assign(key.begin(), key.end());
@@ -122,7 +117,7 @@ exit_status verify(const command_context &context)
             tombstone grave;
             if (const codec_error error = problem ? codec_error::too_long : decode(key, value, grave);
                 error != codec_error::none) {
-                found.add(to_hex(*buried), "its tombstone: " + std::string{message(error)});
+                found.add(to_hex(*buried), fmt::format("its tombstone: {}", message(error)));
             }
             continue;
         }
@@ -131,7 +126,7 @@ exit_status verify(const command_context &context)
             early_revocation held;
             if (const codec_error error = problem ? codec_error::too_long : decode(key, value, held);
                 error != codec_error::none) {
-                found.add(to_hex(*early), "its early revocation: " + std::string{message(error)});
+                found.add(to_hex(*early), fmt::format("its early revocation: {}", message(error)));
             }
             continue;
         }
@@ -141,10 +136,10 @@ exit_status verify(const command_context &context)
             store::held_snapshot held;
             if (std::ranges::equal(key, store::held_key())) {
                 if (const codec_error error = store::decode(value, held); error != codec_error::none) {
-                    found.add({}, "the snapshot that is held back: " + std::string{message(error)});
+                    found.add({}, fmt::format("the record of the snapshot that is held back: {}", message(error)));
                 }
             } else if (!std::ranges::equal(key, meta_key())) {
-                found.add({}, "a key that is none of ours: " + to_hex(key));
+                found.add({}, fmt::format("unknown key: {}", to_hex(key)));
             }
             continue;
         }
