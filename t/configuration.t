@@ -186,7 +186,7 @@ sub store_fault {
 }
 
 my $NEWER       = store_fault('newer', 'the store was written by a newer version of nginx-auth-pat');
-my $MISMATCH    = 'the pepper does not match: the store was made with another one, or one of both has none';
+my $MISMATCH    = 'the pepper does not match: the store was made with another pepper, or only one of them has a pepper';
 my $TWO_SIZES   = 'store "$STORES/main" has a different map size in in';    # the places of the first and of the second
 my $NO_VARIABLE = '"%s" is not a variable: with other text it would never be empty or 0 in';
 

@@ -11,8 +11,7 @@ namespace CLI {
 class App;
 }
 
-/// The subcommands. Each add_…() declares one on the command line; calling it stores what it does in
-/// `command_context::run`.
+/// The subcommands. Each add_…() declares one on the command line, which sets `command_context::run` if it is called.
 namespace pat::cli {
 
 struct command_context {
@@ -21,7 +20,7 @@ struct command_context {
     std::string map_size_text = "32g";
     bool json = false;
 
-    std::int64_t now = 0;      ///< the only time there is, so that all of a command agrees
+    std::int64_t now = 0;      ///< one time for all parts of a command
     std::size_t map_size = 0;  ///< bytes
 
     std::function<exit_status()> run;
@@ -29,12 +28,12 @@ struct command_context {
     /// The store's folder, or bad_value if none was named.
     [[nodiscard]] const std::string &folder() const;
 
-    /// The same, to open the store in it. As root, this process is the folder's owner from then on: what is to be
-    /// opened as the caller must have been opened before.
+    /// The same, to open the store in it. If it runs as root, the process becomes the folder's owner: open files that
+    /// only the caller may read before.
     [[nodiscard]] const std::string &enter() const;
 };
 
-/// For options of which an empty value, as of a variable of a script that was not set, must not stand for "not given".
+/// For options whose empty value, as from an unset variable of a script, must not mean that the option is absent.
 [[nodiscard]] std::string refuse_empty(const std::string &value);
 
 void add_init(CLI::App &app, command_context &context);

@@ -13,10 +13,10 @@
 /// How a token is described, to people and to programs.
 namespace pat::cli {
 
-/// The verdict on a token as such: whatever the address it comes from and the scope it is used for.
+/// The verdict on a token itself, whatever the address of the client and the required scopes.
 [[nodiscard]] access_verdict status_of(token_record token, std::int64_t now);
 
-/// Why a token is refused that nobody revoked; empty if it is not.
+/// Why a token is refused although nobody revoked it; empty if it is not refused.
 [[nodiscard]] const char *cause_of(const token_record &token) noexcept;
 
 /// Writes a token as one line of JSON.
@@ -26,7 +26,7 @@ void write_json(const command_context &context, const token_digest &digest, cons
 /// A time, and how far it is from now; empty if it is not set.
 [[nodiscard]] std::string show_time(std::int64_t time, std::int64_t now);
 
-/// Opens the store that was named, to read it.
+/// Opens the store for reading.
 void open(const command_context &context, store::snapshot &out);
 
 }  // namespace pat::cli

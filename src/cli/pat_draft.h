@@ -11,7 +11,8 @@
 
 namespace pat::cli {
 
-/// A record in the making, which owns what a `token_record` only points to. Its functions throw bad_value.
+/// A record under construction, which owns the memory that a `token_record` only points to. Its functions throw
+/// bad_value.
 class record_draft : public record_scalars {
 public:
     std::string id;
@@ -26,8 +27,8 @@ public:
 
     void add_claim(const token_claim &claim);
 
-    /// The record, once it satisfies validate(), and what a new one must besides: no text that goes into a header has
-    /// blank ends. Holds until the next change.
+    /// The record, if it satisfies validate() and no text that goes into a header has blank ends. Valid until the next
+    /// change.
     [[nodiscard]] token_record view() const;
 
 private:
@@ -37,12 +38,11 @@ private:
     std::size_t claims_length_ = 0;
 };
 
-/// Throws bad_value, with a hint, for what looks like a list with commas, semicolons or bars, of JSON, or of
-/// PostgreSQL.
+/// Throws bad_value, with a hint, for a list with commas, semicolons or bars, or one of JSON or PostgreSQL.
 void require_no_other_list(std::string_view text, const char *hint);
 
-/// Takes scopes that are separated by spaces, for each of which `visit(scope)` is called. Throws bad_value for what
-/// looks like a list of another kind, which would become a single scope that nobody asks for.
+/// Calls `visit(scope)` for each scope of a text that separates them by spaces. Throws bad_value for a list of another
+/// kind, which would become a single scope that no location requires.
 template <typename Visit>
 void for_each_scope_in(std::string_view text, const Visit &visit)
 {

@@ -7,7 +7,7 @@
 
 #include <fmt/core.h>
 
-/// How patctl ends, and what it throws on the way.
+/// The exit statuses of patctl, its exceptions, and its messages on standard error.
 namespace pat::cli {
 
 enum class exit_status : int {

@@ -62,11 +62,11 @@ bool read_truth(const element &value)
     return truth;
 }
 
-/// A field of a record: what reads it, and, for error messages only, its name.
+/// A field of a record, and the function that reads it.
 struct field {
     const char *name;
     bool may_be_null;
-    bool is_for_sources;  ///< to set with a change
+    bool is_for_sources;  ///< a change may set it
     void (*read)(const element &value, record_draft &out);
 };
 

@@ -25,7 +25,7 @@ namespace pat::cli {
 /// The longest line that is read: a record takes 4 KiB, and JSON can write a byte with six.
 inline constexpr std::size_t max_line_length = 65536;
 
-/// Reads objects. Throws bad_value for what is not JSON or not an object.
+/// Reads objects. Throws bad_value if a text is not one.
 class json_parser {
 public:
     json_parser();
@@ -45,18 +45,18 @@ private:
 /// The highest number of a change: that of PostgreSQL's bigint.
 inline constexpr std::uint64_t max_sequence = 9223372036854775807;
 
-/// How an object names its token, and what else it may have.
+/// How an object names its token, and which other fields it may have.
 enum class record_form : unsigned char {
     digest,     ///< "digest", 64 hexadecimal digits
     plaintext,  ///< "token", from which `hasher` makes the digest; the others don't need it
-    change,     ///< "digest"; "op", which is left to the caller; and nothing that only this host can say
+    change,     ///< "digest"; "op", which the caller reads; and no field that only this host may set
 };
 
 /// Fills `out` and returns its digest. Throws bad_value for fields that are unknown, missing, given twice, or wrong.
 token_digest read_record(const simdjson::dom::object &object, record_form form, const token_hasher *hasher,
                          record_draft &out);
 
-/// What an export of local revocations says of a token: the same fields as add_early_fields(), the "key_id"
+/// A line of an export of local revocations: the same fields as add_early_fields(), the "key_id"
 /// of the store's pepper, which is empty if there is none, and an "id" for people. Throws bad_value as read_record()
 /// does.
 token_digest read_local_revocation(const simdjson::dom::object &object, early_revocation &out, std::string &key_id);
@@ -138,7 +138,7 @@ json_object &add_early_fields(const token_digest &digest, const early_revocation
 /// Words that stand for values of the meta record.
 [[nodiscard]] const char *word_for(digest_scheme scheme) noexcept;
 
-/// Which pepper the digests of a store are made with; empty for none.
+/// The key id of the pepper that a store's digests are made with; empty for none.
 [[nodiscard]] std::string key_id_of(const meta_record &store);
 
 [[nodiscard]] std::string to_hex(std::span<const std::byte> bytes);

@@ -12,7 +12,7 @@ struct input_line {
     std::string_view text;  ///< without its end and a byte order mark; what JSON parsers read ahead of it is readable
     std::uint64_t number = 0;
     bool too_long = false;     ///< then the text is its beginning
-    bool is_complete = false;  ///< false: the last one, which lacks its end
+    bool is_complete = false;  ///< false for a last line without its end
 };
 
 /// Reads a file line by line in bounded memory, which is wiped in the end. The last line may lack its end.
@@ -27,7 +27,7 @@ public:
     /// The next line, until the next call; false at the end. Throws a failure.
     bool next(input_line &out);
 
-    /// True if next() would not have to wait, perhaps after waiting for so long, in milliseconds.
+    /// Whether next() has a line, or the end of the file, within `patience` milliseconds.
     [[nodiscard]] bool is_waiting(int patience = 0);
 
     /// Bytes read so far.

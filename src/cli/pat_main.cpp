@@ -31,8 +31,8 @@ constexpr const char *examples = R"(Examples:
 "patctl COMMAND --help" describes a command, "man patctl" all of them.
 Exit status: 0 yes or done, 1 no, 2 wrong usage, 3 store or file fault.)";
 
-/// A file that is opened later must not get the number of a standard stream that was closed: what is meant for
-/// standard output would end up in the store. The modes make each use fail as if the stream were still closed.
+/// A file that is opened later must not get the number of a closed standard stream, or standard output would be written
+/// into the store. The modes make each use fail as if the stream were still closed.
 void occupy_standard_streams()
 {
     for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
@@ -74,7 +74,7 @@ bool has_token(std::string_view argument)
     return position != std::string_view::npos && is_issued_form(argument.substr(position), default_prefix);
 }
 
-/// Other users can see arguments, and what is said about one that is wrong would end up in logs.
+/// Other users can see arguments, and an error message that repeats one would end up in logs.
 void refuse_tokens(std::span<char *const> arguments)
 {
     for (const char *argument : arguments) {

@@ -12,7 +12,7 @@ namespace pat::cli {
 /// Writes all of `text` to standard output, or throws a failure.
 void write_out(std::string_view text);
 
-/// Gathers output and writes it in large pieces. What finish() has not been called for may be lost.
+/// Gathers output and writes it in large pieces. Without finish(), the last of them may be lost.
 class output_stream {
 public:
     /// To append to; every line ends with end_line().

@@ -24,7 +24,7 @@ namespace {
 constexpr uid_t root = 0;
 constexpr gid_t group_of_root = 0;
 
-/// For a user that the host does not know: none of the groups of those that it knows.
+/// The group of a user that the host does not know: one that no known user has.
 constexpr gid_t no_group = 65534;
 
 template <typename Number>
@@ -111,8 +111,8 @@ void become_owner_of(const std::string &folder)
         return;
     }
 
-    // What is at the path later does not matter: another user's rights end there, and root's own store is looked at
-    // once more when it is opened. But a third user must not have led root here, to the store of this one.
+    // The path may change later without harm: another user's rights limit this process, and root's own store is checked
+    // again when it is opened. But a third user must not have led root to the store of this one.
     struct stat info;
     if (stat(folder.c_str(), &info) == 0 && info.st_uid != root) {
         require(folder, store::check_way(folder.c_str(), info.st_uid));
@@ -133,7 +133,7 @@ store::fault check_place(const std::string &folder)
     while (!std::filesystem::exists(above, unknown) && above.has_relative_path()) {
         above = above.parent_path();
     }
-    // A step further, as the last folder is not looked at.
+    // check_way() does not check the last folder, so go a step further.
     return store::check_way((above / ".").c_str(), root);
 }
 
@@ -202,7 +202,7 @@ void make_folder_for(const new_owner &owner, const std::string &folder)
         }
     }
 
-    // From here on it is the folder that was found, whatever is at the path.
+    // Work by descriptor from here on, whatever the path leads to later.
     const store::descriptor found{open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     struct stat info;
     if (found.get() < 0 || fstat(found.get(), &info) != 0) {

@@ -13,7 +13,7 @@ namespace pat::cli {
 
 namespace {
 
-/// Reads all there is, as far as it fits.
+/// Reads to the end, or until `out` is full.
 template <std::size_t Size>
 void read_all(int fd, const std::string &name, secret<Size> &out)
 {
@@ -58,10 +58,9 @@ pepper_hasher::pepper_hasher(const std::string &path)
         return;
     }
 
-    const std::string name = fmt::format("pepper file \"{}\"", path);
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        throw failure{exit_status::fault, fmt::format("{}: {}", name, error_text(errno))};
+        throw failure{exit_status::fault, fmt::format("pepper file \"{}\": {}", path, error_text(errno))};
     }
 
     // One byte more than the longest that parse_pepper() takes: hexadecimal digits and a line end.
@@ -69,7 +68,7 @@ pepper_hasher::pepper_hasher(const std::string &path)
     struct stat info;
     const bool is_public = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && (info.st_mode & S_IROTH) != 0;
     try {
-        read_all(fd, name, contents);
+        read_all(fd, fmt::format("pepper file \"{}\"", path), contents);
     } catch (const failure &) {
         close(fd);
         throw;
@@ -78,13 +77,14 @@ pepper_hasher::pepper_hasher(const std::string &path)
 
     auto key = parse_pepper(contents.text());
     if (!key) {
-        throw bad_value{name + ": neither 64 to 128 hexadecimal digits nor 32 to 64 bytes"};
+        throw bad_value{
+            fmt::format("pepper file \"{}\": neither 64 to 128 hexadecimal digits nor 32 to 64 bytes", path)};
     }
     hasher_ = token_hasher{*key};
     OPENSSL_cleanse(&*key, sizeof *key);
 
     if (is_public) {
-        warning(name + " can be read by everyone: chmod 640");
+        warning(fmt::format("pepper file \"{}\" can be read by everyone: chmod 640", path));
     }
 }
 

@@ -27,7 +27,7 @@ public:
     std::size_t length = 0;
 };
 
-/// Room for anything that could be meant as a token.
+/// Room for any text that could be meant as a token.
 using presented_token = secret<4096>;
 
 /// Reads the one line on standard input. Throws bad_value if there is none, or more than one.

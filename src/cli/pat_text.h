@@ -15,8 +15,8 @@ inline constexpr char32_t replacement_character = 0xfffd;
 /// Appends a character in UTF-8.
 void append_character(char32_t character, std::string &out);
 
-/// `text` without what a terminal would act on: control characters, C1 ones too, and those that turn the direction of
-/// writing.
+/// `text` without characters that a terminal would act on: control characters, including C1, and those that change the
+/// direction of writing.
 [[nodiscard]] std::string printable(std::string_view text);
 
 /// `text` without spaces, tabs and line ends at its ends, which are the ones that pat.before_token() takes off a name.

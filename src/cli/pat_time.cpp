@@ -19,7 +19,7 @@ constexpr std::int64_t day = 24 * hour;
 /// Longer ones reach past the year 9999; the sum of a time and a duration can't overflow below it.
 constexpr std::int64_t max_duration = std::int64_t{8000} * 365 * day;
 
-/// Takes what it expects off the front of a text, and remembers whether all of it was there.
+/// Takes expected characters off the front of a text, and remembers whether all of them were there.
 class scanner {
 public:
     explicit scanner(std::string_view text) : rest_{text} {}

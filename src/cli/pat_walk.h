@@ -19,8 +19,8 @@ using visitor = std::function<bool(const token_digest &digest, const token_recor
 
 using early_visitor = std::function<void(const token_digest &digest, const early_revocation &found)>;
 
-/// Visits the token records of a snapshot in key order, after its early revocations if they are asked for. What is
-/// damaged is left out and named on standard error; the records among it are counted in what it returns.
+/// Visits the token records of a snapshot in key order, after its early revocations if `visit_early` is given. Damaged
+/// records are left out and named on standard error; returns their number.
 std::uint64_t walk(const command_context &context, store::snapshot &snapshot, const visitor &visit,
                    const early_visitor &visit_early = {});
 

@@ -111,7 +111,7 @@ fault check_data_file(int fd, std::size_t map_size) noexcept
         return {fault_kind::damaged};
     }
 
-    // LMDB takes whatever the file asks for; and of both pages, as a commit may come to the other one.
+    // LMDB maps as much as the file asks for. Check both pages, as a transaction may be committed to the other one.
     const std::size_t limit = std::max(map_size, max_map_size);
     for (const meta_page *page : {&first, &second}) {
         if (page->map_size > limit || page->last_page >= limit / newest.page_size) {
@@ -119,8 +119,8 @@ fault check_data_file(int fd, std::size_t map_size) noexcept
         }
     }
 
-    // Not the last page: LMDB leaves pages at the end unwritten that a transaction took and gave back. What else is
-    // missing is found out when it is read, in a trap.
+    // Do not check the last page: LMDB leaves pages at the end unwritten that a transaction took and gave back. A trap
+    // finds other missing pages when they are read.
     const std::uint64_t pages = static_cast<std::uint64_t>(info.st_size) / newest.page_size;
     for (const std::uint64_t root : newest.roots) {
         constexpr std::uint64_t empty_tree = ~std::uint64_t{0};
@@ -179,7 +179,7 @@ bool environment::is_open_elsewhere() const noexcept
     return false;
 }
 
-/// Opens the files that LMDB will open again, and looks at them first.
+/// Opens and checks the files that LMDB will open again.
 fault environment::open_files(const char *folder, open_mode mode, unsigned wait_ms) noexcept
 {
     if (const fault problem = files_.open(folder, mode, wait_ms)) {
@@ -192,7 +192,7 @@ fault environment::open_files(const char *folder, open_mode mode, unsigned wait_
         return from_errno(errno);
     }
 
-    // What is shorter than the two pages of a header was left by a creation that was interrupted, and LMDB refuses it.
+    // A file shorter than the two pages of a header was left by an interrupted creation, and LMDB refuses it.
     if (mode == open_mode::create && data.st_size < 2 * sysconf(_SC_PAGESIZE)) {
         if (data.st_size != 0 && ftruncate(files_.data(), 0) != 0) {
             return from_errno(errno);
@@ -235,7 +235,7 @@ fault environment::open_environment(const char *folder, open_mode mode) noexcept
         return from_lmdb(code);
     }
 
-    // LMDB opens by path: data.mdb, twice to write, and lock.mdb. They must be the files that were looked at.
+    // LMDB opens by path: data.mdb, twice to write, and lock.mdb. They must be the files that were checked.
     unsigned data_files = 0;
     unsigned lock_files = 0;
     for (const int fd : std::span{next}.first(mode == open_mode::read ? 2 : 3)) {
@@ -277,8 +277,8 @@ fault environment::check_length() const noexcept
             return from_lmdb(code);
         }
 
-        // More than a store has, unless somebody made it so that this does not end. What is missing then is found out
-        // when it is read.
+        // No real store has so many; a crafted file could make this endless. A trap finds missing pages when they are
+        // read.
         constexpr unsigned max_steps = 1U << 20;
         unsigned steps = 0;
 

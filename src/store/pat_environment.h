@@ -12,8 +12,8 @@
 struct MDB_env;
 struct MDB_txn;
 
-/// Opening and closing a store's LMDB environment: the part of the rules of docs/store-format.md, "Readers" and
-/// "Writers", that both have in common.
+/// Opening and closing a store's LMDB environment: the common part of the rules of docs/store-format.md, "Readers" and
+/// "Writers".
 namespace pat::store {
 
 /// Address space, not disk, and the same everywhere (reader rule 7): about 200 million tokens.
@@ -28,13 +28,13 @@ inline constexpr unsigned command_wait_ms = 10000;
 /// How long LMDB may take to open a store, at least: a hundred times what it needs.
 inline constexpr unsigned min_open_ms = 500;
 
-/// The largest address space that a file can ask for: of 128 TiB, which a process shares between its stores.
+/// The largest address space that a file can ask for. A process has 128 TiB for all its stores.
 inline constexpr std::size_t max_map_size = std::size_t{1} << 40;
 
 /// The largest lock.mdb: sixteen times as many readers as a store has.
 inline constexpr off_t max_lock_file_size = off_t{1} << 20;
 
-/// Whether this LMDB may be used at all (writer rule 6).
+/// Whether this release of LMDB may be used (writer rule 6).
 fault check_library() noexcept;
 
 /// Reads the header of data.mdb with pread(2), never through LMDB (reader rule 8): magic, version, page size, that the
@@ -65,7 +65,7 @@ public:
     /// Returns an LMDB code. To be called in a trap.
     [[nodiscard]] int begin_reading(MDB_txn *&out) const noexcept;
 
-    /// The transaction id of the newest commit in data.mdb.
+    /// The id of the newest transaction in data.mdb.
     [[nodiscard]] std::size_t last_commit() const noexcept;
 
     /// Takes over the size of a map that another process has made larger (reader rule 7). To be called in a trap.
@@ -77,8 +77,8 @@ public:
     [[nodiscard]] const store_files &files() const noexcept { return files_; }
     [[nodiscard]] const file_identity &data() const noexcept { return files_.data_identity(); }
 
-    /// Runs a `body` of opening, which may wait for the locks in lock.mdb: whoever may write to that can hold them for
-    /// ever (reader rule 13).
+    /// Runs a `body` that opens the store and may wait for the locks in lock.mdb, which any process that may write to
+    /// it can hold forever (reader rule 13).
     template <typename Body>
     static fault bounded(unsigned wait_ms, const Body &body) noexcept
     {
@@ -95,8 +95,8 @@ private:
     fault open_environment(const char *folder, open_mode mode) noexcept;
     fault check_length() const noexcept;
 
-    static environment *readers_;    ///< those that are open to be read
-    static pid_t owner_of_readers_;  ///< the process in which they are: a child has none of their locks
+    static environment *readers_;    ///< the environments that are open for reading
+    static pid_t owner_of_readers_;  ///< the process that opened them: a child has none of their locks
 
     environment *next_reader_ = nullptr;
     MDB_env *env_ = nullptr;

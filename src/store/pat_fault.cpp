@@ -36,7 +36,7 @@ const char *message(fault fault) noexcept
     case fault_kind::other_namespace:
         return "a process of another PID namespace has the store open: share one (Kubernetes: shareProcessNamespace: "
                "true; Compose: pid: \"service:...\")";
-    case fault_kind::no_namespace: return "the PID namespace can't be told: mount /proc where this process runs";
+    case fault_kind::no_namespace: return "the PID namespace is unknown: mount /proc where this process runs";
     case fault_kind::bad_library:
         return "this release of LMDB can't be used: 0.9.26 to 0.9.31 lose their mutexes, 1.0 has another file format";
     case fault_kind::not_a_store: return "data.mdb is not a store of nginx-auth-pat";
@@ -47,12 +47,12 @@ const char *message(fault fault) noexcept
     case fault_kind::damaged: return "data.mdb is damaged: rebuild the store, or put a backup in place of the folder";
     case fault_kind::bad_record: return "a record is damaged (\"patctl verify\" lists such records)";
     case fault_kind::wrong_pepper:
-        return "the pepper does not match: the store was made with another one, or one of both has none";
+        return "the pepper does not match: the store was made with another pepper, or only one of them has a pepper";
     case fault_kind::replaced: return "the files of the store were replaced while it was open";
     case fault_kind::same_store_twice: return "the store is already open under another path: use one path for it";
     case fault_kind::readers_full: return "the reader table is full";
     case fault_kind::map_full: return "the map is full: use a larger map size, everywhere the same";
-    case fault_kind::disk_full: return "the commit could not be written: is the disk full?";
+    case fault_kind::disk_full: return "the transaction could not be written: is the disk full?";
     case fault_kind::exists: return "there is a store already";
     case fault_kind::not_empty: return "the folder holds other files: name a new or an empty one";
     case fault_kind::lmdb: return "LMDB failed";

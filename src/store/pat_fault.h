@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 
-/// What can go wrong with a store, and how it is said.
+/// The faults of a store, and their messages.
 namespace pat::store {
 
 enum class fault_kind : std::uint8_t {
@@ -22,20 +22,20 @@ enum class fault_kind : std::uint8_t {
     busy,              ///< others kept open.lock for longer than we may wait
     stalled,           ///< LMDB waited for a lock in lock.mdb for longer than we may wait
     other_namespace,   ///< a process of another PID namespace has the store open
-    no_namespace,      ///< the PID namespace can't be told, as /proc is not there
+    no_namespace,      ///< the PID namespace is unknown, as /proc is not mounted
     bad_library,       ///< this LMDB release is known to lose its mutexes, or has another file format
     not_a_store,       ///< data.mdb is not an LMDB file, or has no meta record
     newer_lmdb,        ///< data.mdb was written by LMDB 1.0 or later
     newer_format,      ///< the meta record was written by a newer version of ours
     truncated,         ///< data.mdb lacks pages that are in use
-    damaged,           ///< LMDB ran into bytes that can't be, or past the end of the file
-    bad_record,        ///< a record was read whole and is not one; `code` is a codec_error
+    damaged,           ///< LMDB ran into impossible bytes, or past the end of the file
+    bad_record,        ///< a record could not be decoded; `code` is a codec_error
     wrong_pepper,      ///< the store's digests were made with another pepper, or with none
     replaced,          ///< the file that is open is no longer the file at the path
     same_store_twice,  ///< another path that is open in this process leads to the same files
     readers_full,      ///< every slot of the reader table is taken
     map_full,          ///< the store has reached its map size
-    disk_full,         ///< a commit could not be written
+    disk_full,         ///< a transaction could not be written
     exists,            ///< there is a store already
     not_empty,         ///< the folder holds files of others
     lmdb,              ///< any other error of LMDB; `code` says which
@@ -49,10 +49,10 @@ struct [[nodiscard]] fault {
     bool operator==(const fault &) const noexcept = default;
 };
 
-/// What happened, and where it helps what to do, in lower case without a full stop.
+/// The problem and, if it helps, the remedy, in lower case without a full stop.
 [[nodiscard]] const char *message(fault fault) noexcept;
 
-/// What `code` means (mdb_strerror(3) or the codec's words); empty if there is no code.
+/// The meaning of `code` (mdb_strerror(3) or the codec's message); empty if there is no code.
 [[nodiscard]] const char *detail(fault fault) noexcept;
 
 /// message(), and behind a colon detail() if there is one.
@@ -69,7 +69,7 @@ private:
 /// The fault behind an LMDB return code other than MDB_NOTFOUND.
 fault from_lmdb(int code) noexcept;
 
-/// The fault of a token record that can't be decoded.
+/// The fault of a token record that could not be decoded.
 fault from_codec(codec_error error) noexcept;
 
 /// The fault behind an errno.

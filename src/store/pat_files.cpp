@@ -19,9 +19,9 @@ mode_t own_lock_file_mode() noexcept
     return geteuid() == 0 ? roots_lock_file_mode : lock_file_mode;
 }
 
-/// What open.lock is for, besides flock(2). The locks are those of an open file description (F_OFD_SETLK), which know
-/// no PIDs and end with the process. A process that has the store open holds a read lock on the byte whose offset is
-/// the inode of its PID namespace; inodes of namespaces are far from 0.
+/// The second use of open.lock, besides flock(2). Its locks belong to an open file description (F_OFD_SETLK): they do
+/// not depend on PIDs and end with the process. A process that has the store open holds a read lock on the byte whose
+/// offset is the inode of its PID namespace; inodes of namespaces are far from 0.
 constexpr off_t writers_byte = 0;
 constexpr off_t namespaces_begin = 1;
 
@@ -140,13 +140,13 @@ fault store_files::open_file(const char *file, int flags, mode_t mode, descripto
     if (fstat(folder_.get(), &folder) != 0) {
         return from_errno(errno);
     }
-    // A hard link to a file of somebody else has the process write to that.
+    // Through a hard link, the process would write to a file of another user.
     const auto is_wrong = [&](const struct stat &found) {
         return !S_ISREG(found.st_mode) || (found.st_nlink > 1 && found.st_uid != folder.st_uid);
     };
 
-    // To open a device can be enough to have it do something, and to close the lock.mdb of another store drops the
-    // locks that this process has on it.
+    // Opening a device can have side effects, and closing the lock.mdb of another store drops the locks that this
+    // process has on it.
     struct stat info;
     if (fstatat(folder_.get(), file, &info, AT_SYMLINK_NOFOLLOW) == 0 && is_wrong(info)) {
         return not_regular(file);
@@ -178,8 +178,8 @@ fault store_files::wait_for_turn(unsigned wait_ms) const noexcept
     return {};
 }
 
-/// LMDB knows processes by their PIDs. Where two have the same, or one can't see the other, it takes the living for
-/// dead: pages are used again under a reader, and two writers write at once.
+/// LMDB knows processes by their PIDs. If two have the same PID, or one can't see the other, LMDB takes a living
+/// process for dead: it reuses pages under a reader, and lets two writers write at once.
 fault store_files::claim_namespace() const noexcept
 {
     struct stat info;
@@ -215,7 +215,7 @@ fault store_files::open(const char *folder, open_mode mode, unsigned wait_ms) no
         return from_errno(ENAMETOOLONG);
     }
 
-    // Only what is made is opened to be changed; else the right to pass through is enough.
+    // Open for changes only a folder to create files in; otherwise the right to pass through is enough.
     folder_.reset(::open(folder, O_DIRECTORY | O_CLOEXEC | (makes ? O_RDONLY | O_NOFOLLOW : O_PATH)));
     if (folder_.get() < 0) {
         return from_errno(errno);
@@ -237,7 +237,7 @@ fault store_files::open(const char *folder, open_mode mode, unsigned wait_ms) no
 
 fault store_files::open_lock(open_mode mode) noexcept
 {
-    // A reader leaves the making of files to the writer, but mdb_env_open() would make lock.mdb (reader rule 10).
+    // Only writers create files, but mdb_env_open() would create lock.mdb for a reader (reader rule 10).
     const bool reads = mode == open_mode::read;
     const fault problem = open_file(lock_file, O_RDWR | (reads ? 0 : O_CREAT), own_lock_file_mode(), lock_);
 

@@ -10,9 +10,9 @@
 
 #include <sys/types.h>
 
-/// The files of a store, by descriptor. Whoever may write to the folder can put a link, a FIFO or a device in the place
-/// of one, so what is opened must be a regular file that no link leads to, and owners and modes are set through the
-/// descriptors that were looked at.
+/// The files of a store, by descriptor. A user who may write to the folder can replace a file by a link, a FIFO or a
+/// device, so each must be a regular file that no link leads to, and owners and modes are set through the descriptors
+/// that were checked.
 namespace pat::store {
 
 inline constexpr const char *data_file = "data.mdb";
@@ -30,7 +30,7 @@ inline constexpr mode_t open_lock_mode = 0640;
 enum class open_mode : unsigned char {
     read,
     write,
-    create,  ///< makes what is missing, in a folder that is there
+    create,  ///< makes missing files in an existing folder
 };
 
 struct file_identity {
@@ -40,7 +40,7 @@ struct file_identity {
     bool operator==(const file_identity &) const noexcept = default;
 };
 
-/// The file behind a descriptor; nothing if it can't be looked at.
+/// The file behind a descriptor; nothing if fstat(2) fails.
 [[nodiscard]] std::optional<file_identity> identify(int fd) noexcept;
 
 /// The path of a file in a folder.
@@ -95,7 +95,7 @@ public:
     /// one (reader rule 12). Opens data.mdb.
     fault open(const char *folder, open_mode mode, unsigned wait_ms) noexcept;
 
-    /// Opens lock.mdb, which is not made next to a data.mdb that is no store's.
+    /// Opens lock.mdb. Does not create it next to a data.mdb that is not a store.
     fault open_lock(open_mode mode) noexcept;
 
     /// Whether lock.mdb, which is not open yet, or data.mdb is a file that the others have open: closing it would drop

@@ -27,13 +27,13 @@ constexpr mode_t writable_by_others = S_IWGRP | S_IWOTH;
     return info.st_uid == root && (info.st_mode & writable_by_others) == 0;
 }
 
-/// Whether what root has in a folder of root's stays there.
+/// Whether no other user can replace root's files in a folder of root.
 [[nodiscard]] bool keeps_entries(const struct stat &folder) noexcept
 {
     return (folder.st_mode & writable_by_others) == 0 || (folder.st_mode & S_ISVTX) != 0;
 }
 
-/// A walk along a path, one component at a time, by descriptors: what it has passed can't be exchanged behind it.
+/// A walk along a path, one component at a time, by descriptors, so that nobody can replace a component behind it.
 class walk {
 public:
     /// Besides root, `user` may have folders and links on the way, and let others write there.
@@ -56,7 +56,7 @@ public:
             }
         }
 
-        // Links of /proc lead elsewhere than they say.
+        // The targets of links in /proc are not paths.
         const auto end = identify(at_.get());
         return end == file_identity{wanted.st_dev, wanted.st_ino} ? fault{} : fault{fault_kind::exposed};
     }
@@ -66,7 +66,7 @@ public:
 private:
     static constexpr unsigned max_links = 40;  // as the kernel
 
-    /// Puts a path in front of what is left.
+    /// Puts a path in front of the rest.
     bool append(const char *path) noexcept
     {
         std::array<char, PATH_MAX> joined;
@@ -93,7 +93,7 @@ private:
         return at_.get() < 0 ? from_errno(errno) : fault{};
     }
 
-    /// The next component, in memory of its own; empty at the end.
+    /// A copy of the next component; empty at the end.
     std::string_view take() noexcept
     {
         while (*left_ == '/') {
@@ -120,7 +120,7 @@ private:
         if (S_ISLNK(next.st_mode)) {
             return is_trusted(next) ? follow(name) : fault{fault_kind::exposed};
         }
-        // In a folder that all may write to, a name that is another user's may be anything the next time.
+        // In a folder that everybody may write to, the owner of a name can replace it at any time.
         if ((here.st_mode & writable_by_others) != 0 && !is_trusted(next)) {
             return {fault_kind::exposed};
         }
@@ -161,7 +161,7 @@ private:
     unsigned links_ = 0;
 };
 
-/// Whose the file of a store is that nginx's workers write to; root's, if there is none.
+/// The owner of the file that nginx's workers write to; root if there is none.
 [[nodiscard]] gid_t group_of_readers(const char *folder) noexcept
 {
     file_path lock;
@@ -205,7 +205,7 @@ fault check_for_root(const char *folder) noexcept
         return problem;
     }
 
-    // What has been reached now stays there.
+    // From here on, nobody can replace the folder that was reached.
     const int fd = along.folder().get();
     if (fstat(fd, &info) != 0) {
         return from_errno(errno);
@@ -213,7 +213,8 @@ fault check_for_root(const char *folder) noexcept
     bool is_shared = !is_roots_alone(info);
     for (const char *file : {data_file, lock_file, open_lock_file}) {
         if (fstatat(fd, file, &info, AT_SYMLINK_NOFOLLOW) == 0) {
-            is_shared = is_shared || (S_ISREG(info.st_mode) && !is_roots_alone(info));  // others are no store's
+            is_shared = is_shared
+                        || (S_ISREG(info.st_mode) && !is_roots_alone(info));  // other files do not belong to the store
         } else if (errno != ENOENT) {
             return from_errno(errno);
         }

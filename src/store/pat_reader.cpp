@@ -11,8 +11,8 @@ namespace pat::store {
 
 namespace {
 
-/// What requests may wait, in all, for a store to be opened again, before maintain() looks at it. To open it takes a
-/// millisecond, unless somebody sees to it that it takes longer.
+/// The time that requests may wait in all for a store to be opened again, until the next maintain(). Opening takes a
+/// millisecond, unless another process delays it.
 constexpr std::int64_t max_reopening_ms = 100;
 
 std::int64_t now_ms() noexcept
@@ -83,8 +83,8 @@ void reader::refuse(fault why) noexcept
     problem_ = why;
 }
 
-/// Opens the store again, within a request, or closes it if that has taken too long already: this worker serves other
-/// sites, too.
+/// Opens the store again within a request, or closes it if requests have waited too long, as this worker serves other
+/// sites as well.
 void reader::reopen(fault why) noexcept
 {
     if (reopening_ms_ >= max_reopening_ms) {
@@ -172,7 +172,7 @@ fault reader::fetch(const token_hasher &hasher, const token_key &token, allocato
         return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
     }
 
-    // What is copied is what is checked: the map may change under us if someone writes to the file.
+    // Check the copy, as the map changes if another process writes to the file.
     const auto mapped = to_bytes(value);
     std::byte *copy = nullptr;
     if (mapped.size() <= max_record_length) {
@@ -208,7 +208,7 @@ lookup_result reader::lookup(const token_hasher &hasher, const token_key &token,
     const auto body = [&] { result.problem = fetch(hasher, token, allocate, context, out, result); };
 
     if (!trap::run(body)) {
-        // The environment is not to be used again, but another one may serve the tokens on pages that are whole.
+        // The environment must not be used again, but a new one may serve the tokens on undamaged pages.
         reopen({fault_kind::damaged});
         return {{fault_kind::damaged}};
     }

@@ -25,7 +25,7 @@ struct lookup_result {
     std::int64_t heartbeat = 0;  ///< as of the same commit
 };
 
-/// What a store looks like to the process that reads it.
+/// The state of a store, as a reader sees it.
 struct condition {
     store_state state;
     std::int64_t heartbeat;  ///< Unix seconds; 0 if no source has been looked at
@@ -38,7 +38,7 @@ struct condition {
     unsigned max_readers;
 };
 
-/// Looks tokens up: what an nginx worker does on each request. One transaction handle for the life of the environment;
+/// Looks tokens up, as an nginx worker does on each request. One transaction handle for the life of the environment;
 /// a lookup is one short transaction, takes no lock, makes no syscall, and allocates only for the record it found.
 ///
 /// The numbers in the comments of this class are the reader rules of docs/store-format.md.
@@ -65,11 +65,11 @@ public:
     /// The heartbeat as of the newest commit that this reader has looked at, which maintain() does; 0 if there is none.
     [[nodiscard]] std::int64_t heartbeat() const noexcept { return is_open() ? meta_.heartbeat : 0; }
 
-    /// To be called about once a second while the store is open: notices that the files were replaced. It
-    /// leaves a store closed that is better opened again a second later.
+    /// Call about once a second while the store is open: notices that the files were replaced. Leaves a store closed if
+    /// it is better to open it a second later.
     void maintain() noexcept;
 
-    /// Whether the store was made with this hasher, by its meta record as of now.
+    /// Whether the store was made with this hasher, by its current meta record.
     fault check_made_with(const token_hasher &hasher) noexcept;
 
     [[nodiscard]] bool is_open() const noexcept { return environment_.is_open(); }

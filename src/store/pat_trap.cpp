@@ -24,7 +24,7 @@ void on_fault(int number, siginfo_t *info, void *) noexcept
         siglongjmp(current.out, static_cast<int>(outcome::fault));
     }
 
-    // Not ours: the instruction is run again, under the action that was there before. kill(2) must send it again.
+    // Not ours: restore the previous action and run the instruction again. A signal of kill(2) must be sent again.
     for (const trapped_signal &signal : trapped_signals) {
         if (signal.number == number) {
             sigaction(number, &signal.previous, nullptr);
@@ -35,16 +35,15 @@ void on_fault(int number, siginfo_t *info, void *) noexcept
     }
 }
 
-/// Of all signals with a number that is the same everywhere, the one that nobody has a use for. It is ours only while a
-/// deadline lives.
+/// A signal with the same number on all architectures that nothing else uses. It is ours only while a deadline lives.
 constexpr int deadline_signal = SIGVTALRM;
 
-/// How often the signal has come, and the processor time that this thread had used when it did so last.
+/// The number of signals so far, and the processor time of this thread at the last of them.
 volatile std::sig_atomic_t signals;
 std::int64_t used_before_ns;
 
-/// A process that was stopped, or is slow, may be anywhere when its time is up, in malloc(3) too. One that waits uses
-/// no time from one signal to the next. Who has it wake up all the time gains a second by that, and no more.
+/// A process that was stopped, or is slow, may be anywhere when its time is up, even in malloc(3). One that waits uses
+/// no processor time from one signal to the next. Waking it up all the time delays the end by a second at most.
 void on_deadline(int) noexcept
 {
     constexpr std::int64_t handler_ns = 500'000;
@@ -98,7 +97,7 @@ deadline::deadline(unsigned limit_ms) noexcept
         return;
     }
 
-    // To this thread: nginx's thread pools have threads of their own.
+    // Send it to this thread, not to one of nginx's thread pools.
     struct sigevent event {};
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_signo = deadline_signal;
@@ -109,7 +108,8 @@ deadline::deadline(unsigned limit_ms) noexcept
         return;
     }
 
-    // Again and again: the first signal may come just before the trap is armed, and the next tells who waits.
+    // Repeat the signal: the first may come just before the trap is armed, and the second shows whether the thread
+    // waits.
     constexpr long again_ns = 50'000'000;
     const struct itimerspec when = {{0, again_ns}, {limit_ms / 1000, limit_ms % 1000 * 1'000'000L}};
     timer_settime(timer_, 0, &when, nullptr);

@@ -6,25 +6,24 @@
 
 struct MDB_env;
 
-/// A memory-mapped file can be cut short or overwritten by anyone who may write it: the next read is then a SIGBUS, or
-/// a SIGSEGV where a page number leads out of the map, or LMDB ends the process because it found a page that can't be.
-/// None of these must end an nginx worker, so calls that touch a map run in a trap, which turns them into an answer.
-/// Nor must a search that never ends, because a page says that it has a negative number of keys: the trap counts the
-/// steps.
+/// Any process that may write to a memory-mapped file can truncate or overwrite it. The next read then raises SIGBUS,
+/// or SIGSEGV if a page number leads out of the map, or LMDB ends the process because it found an impossible page. None
+/// of these may end an nginx worker, so calls that touch a map run in a trap, which turns them into a return value. A
+/// page with a negative number of keys would make a search endless, so the trap counts steps as well.
 ///
 ///     trap::install();                        before a file is mapped
 ///     mdb_env_set_assert(env, trap::failed_assertion);
-///     if (!trap::run([&] { … })) { … }        the map is not to be used again
+///     if (!trap::run([&] { … })) { … }        the map must not be used again
 ///
-/// Opening a store also takes locks that others may hold for ever (lock.mdb's, and those on it). run_for() gives up
-/// waiting for them.
+/// Opening a store also takes locks that other processes may hold forever (in lock.mdb, and on it). run_for() stops
+/// waiting for them after a time.
 ///
-/// One thread only. What runs in a trap has no destructors that matter: after a fault they are not called.
+/// For one thread only. After a fault, the destructors of objects in the body are not called.
 namespace pat::store::trap {
 
 enum class outcome : unsigned char {
     done,
-    fault,  ///< a page that can't be, or past the end of the file, or a search without an end
+    fault,  ///< an impossible page, a page past the end of the file, or an endless search
     late,   ///< the time was up
 };
 
@@ -61,7 +60,7 @@ private:
     bool is_set_ = false;
 };
 
-/// Takes over SIGBUS and SIGSEGV; those that come from elsewhere are left to who had them before.
+/// Handles SIGBUS and SIGSEGV. Signals from outside a trap go to the previous handler.
 void install() noexcept;
 
 /// For mdb_env_set_assert().
@@ -85,7 +84,7 @@ template <typename Body>
     return true;
 }
 
-/// The same, for at most `limit_ms` milliseconds. What is cut short must be waiting: for a lock, or for a file to open.
+/// The same, for at most `limit_ms` milliseconds. Interrupts `body` only while it waits for a lock or to open a file.
 template <typename Body>
 [[nodiscard]] inline outcome run_for(unsigned limit_ms, const Body &body) noexcept
 {

@@ -23,7 +23,8 @@ namespace pat::store {
 
 namespace {
 
-/// True if the folder has nothing in it but what an interrupted creation may have left, which starts with open.lock.
+/// True if the folder is empty but for files that an interrupted creation may have left, of which open.lock is the
+/// first.
 bool may_become_a_store(const char *folder) noexcept
 {
     const int fd = ::open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -93,8 +94,8 @@ fault copy_compacted(const char *source, int fd, std::size_t map_size) noexcept
     return problem;
 }
 
-/// That the keys of a copy are in order, and as many as the copy says: LMDB copies a damaged page without a word, and
-/// clears a part of it that it takes for free.
+/// Checks that the keys of a copy are in order, and as many as the copy says: LMDB copies a damaged page without an
+/// error, and clears the part of it that it takes for free.
 fault check_copy(MDB_env *copy) noexcept
 {
     int code = 0;
@@ -159,7 +160,7 @@ fault fill_with_copy(const char *source, const char *destination, std::optional<
     return problem;
 }
 
-/// Removes a folder that fill_with_copy() was to fill.
+/// Removes a folder that fill_with_copy() failed to fill.
 void remove_files(const char *folder) noexcept
 {
     const descriptor fd{::open(folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};

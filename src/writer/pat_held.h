@@ -8,7 +8,7 @@
 #include <span>
 #include <string_view>
 
-/// The record under the key 'h': what an operator is asked about, and what was answered. patctl only.
+/// The record under the key 'h': a snapshot that an operator must accept, and whether one did. patctl only.
 ///
 ///      0  u32  checksum           as of all records: pat_record.h
 ///      4  u8   version            1
@@ -21,7 +21,7 @@
 ///     40       epoch
 namespace pat::store {
 
-/// A snapshot that removes so much that an operator must say so, and whether one did.
+/// A snapshot that removes so much that an operator must accept it.
 struct held_snapshot {
     std::int64_t held_at = 0;
     std::uint64_t received = 0;
@@ -29,7 +29,7 @@ struct held_snapshot {
     std::uint64_t tokens = 0;
     bool is_accepted = false;
     bool is_first = false;   ///< the tokens of the store came from no source
-    std::string_view epoch;  ///< of the snapshot; empty if none has come. Points into what it was decoded from
+    std::string_view epoch;  ///< of the snapshot; empty if none has come. Points into the decoded bytes
 };
 
 using held_buffer = std::array<std::byte, 40 + max_epoch_length>;
@@ -38,7 +38,7 @@ using held_buffer = std::array<std::byte, 40 + max_epoch_length>;
 
 [[nodiscard]] codec_error decode(std::span<const std::byte> value, held_snapshot &out) noexcept;
 
-/// An epoch that is too long, or a time that can't be, is an error.
+/// An epoch that is too long, or an impossible time, is an error.
 [[nodiscard]] encoded encode(const held_snapshot &held, held_buffer &buffer) noexcept;
 
 /// Whether a source keeps the store: it has sent a snapshot, or a commit.

@@ -7,11 +7,11 @@
 
 namespace pat::store {
 
-/// Ends a walk that would have no end. On damaged pages a walk may come to some keys twice, and then goes on to what
-/// can be saved; but whoever writes the file can have a few pages lead to each other a billion times.
+/// Ends an endless walk. On damaged pages a walk may visit some keys twice and still reach further records, but a
+/// crafted file can have a few pages refer to each other a billion times.
 class walk_order {
 public:
-    /// False once too many keys were not behind those before them.
+    /// False once too many keys were out of order.
     [[nodiscard]] bool accepts(std::span<const std::byte> before, std::span<const std::byte> key) noexcept
     {
         constexpr unsigned max_steps_back = 1000;

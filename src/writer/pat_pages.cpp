@@ -418,8 +418,8 @@ fault page_check::check_page(const page_tree &tree, const path_step &step, bool 
     return is_within ? fault{} : damaged;
 }
 
-/// That a page is one of LMDB's: the nodes fill it from `upper` to its end without a gap, and are in the order of their
-/// keys.
+/// Checks that a page is one of LMDB's: the nodes fill it from `upper` to its end without a gap, and are in the order
+/// of their keys.
 bool page_check::is_sound(const page_tree &tree, const std::byte *page, bool is_leaf) const noexcept
 {
     const std::size_t lower = load<std::uint16_t>(page + page_offset::lower);
@@ -586,11 +586,11 @@ fault page_check::check_free_list(const node &leaf) noexcept
     return {};
 }
 
-/// That the free pages which LMDB takes next are not in use. It takes those of the oldest transaction first, and of
-/// these the lowest: one for each page that it touches, two or more where a page is full, and some for the lists.
+/// Checks that the free pages which LMDB takes next are not in use. It takes those of the oldest transaction first, and
+/// of these the lowest: one for each page that it touches, two or more where a page is full, and some for the lists.
 fault page_check::check_reuse() noexcept
 {
-    constexpr std::size_t for_lists = 4;  // LMDB writes what is left of a list anew, too: `rewritten_`
+    constexpr std::size_t for_lists = 4;  // LMDB also rewrites the rest of a list: `rewritten_`
     const std::size_t wanted = looked_at_ + 2 * splits_ + (splits_ > 0 ? main_.depth : 0) + for_lists;
 
     while (reuse_checked_ < wanted + rewritten_ && list_ < lists_.size()) {

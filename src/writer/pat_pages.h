@@ -40,7 +40,7 @@ public:
     /// leaf, those that the old value lies on if it is a long one, and the list of free pages. To be called in a trap.
     fault before_put(std::span<const std::byte> key, std::size_t size) noexcept;
 
-    /// The same for removing what is under `key`, if there is anything.
+    /// The same for removing `key`, if it is there.
     fault before_remove(std::span<const std::byte> key) noexcept;
 
 private:
@@ -134,8 +134,8 @@ private:
     page_set sound_;    ///< pages of the main tree that were looked at
     page_set listing_;  ///< those that the list of free pages lies on
     page_set crossed_;  ///< and those on the way to a free page, which LMDB does not touch
-    /// Where was looked beside a page last, on each level. Who removes many records in a row goes on from there: to
-    /// begin at each page again would take the square of their number.
+    /// The last neighbour that was checked, on each level. Removing many records in a row goes on from there, as
+    /// starting over at each page would take quadratic time.
     std::vector<stretch> stretches_;
     std::size_t looked_at_ = 0;
     std::size_t added_ = 0;   ///< bytes that the puts may have added to leaves
@@ -144,7 +144,7 @@ private:
     std::vector<std::span<const std::byte>> lists_;  ///< of free pages, in the order in which LMDB takes them
     std::size_t list_ = 0;                           ///< where check_reuse() is
     std::size_t taken_ = 0;
-    std::size_t rewritten_ = 0;  ///< pages that what is left of those lists needs
+    std::size_t rewritten_ = 0;  ///< pages that the rest of those lists needs
     std::size_t reuse_checked_ = 0;
 };
 

@@ -26,8 +26,8 @@ struct statistics {
     unsigned max_readers;
 };
 
-/// The store as of one commit, for as long as the object lives (which keeps the writer from reusing pages: not for
-/// longer than needed).
+/// The store as of one transaction, while the object lives. It keeps the writer from reusing pages, so keep it no
+/// longer than needed.
 class snapshot {
 public:
     snapshot() = default;
@@ -42,9 +42,9 @@ public:
 
     fault stat(statistics &out) const noexcept;
 
-    /// Moves to the next entry in key order, the meta record included. `done` tells that there was none; the spans
-    /// hold until the next call. `fault_kind::bad_record` is a value that is too long to be a record; its key is there,
-    /// and the walk can go on. After any other fault it can't.
+    /// Moves to the next entry in key order, the meta record included. `done` tells that there was none; the spans are
+    /// valid until the next call. After `fault_kind::bad_record`, for a value too long to be a record, `key` is valid
+    /// and the walk can go on; after any other fault it can't.
     fault next(std::span<const std::byte> &key, std::span<const std::byte> &value, bool &done) noexcept;
 
     /// Looks for one key; `found` tells whether it is there. Otherwise like next(), whose position it leaves alone.

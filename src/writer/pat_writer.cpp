@@ -24,7 +24,7 @@ void transaction::seek(const token_digest &digest) noexcept
     walk_from_ = digest;
 }
 
-/// What has been decoded, or could not be. A sequence of another generation is none.
+/// A decoded record, or the error. A sequence of another generation counts as 0.
 template <typename Entry>
 fault transaction::judge(codec_error error, Entry &out) const noexcept
 {
@@ -240,7 +240,7 @@ fault transaction::write_new(const token_digest &digest, token_record record, un
     bool has_early;
 
     if (const fault problem = get(digest, early, has_early); problem.kind == fault_kind::bad_record) {
-        early = {.local_revoked_at = 1};  // when is lost, and what counts is that
+        early = {.local_revoked_at = 1};  // the time is lost, but the token stays revoked
     } else if (problem) {
         return problem;
     }
@@ -377,12 +377,12 @@ fault writer::open(const char *folder, std::size_t map_size) noexcept
         return problem;
     }
 
-    // It has just been made, if it was missing.
+    // If it was missing, it has just been created.
     if (const fault problem = environment_.files().set_lock_file_mode()) {
         return problem;
     }
 
-    // Rule 3: taking the writer's lock publishes a commit that its owner was killed over.
+    // Rule 3: taking the writer's lock publishes a transaction whose writer was killed.
     transaction scope;
     if (const fault problem = begin(scope)) {
         return problem;
@@ -450,7 +450,7 @@ fault writer::commit(transaction &scope) noexcept
         return problem;
     }
 
-    // Rule 5: the handle is gone after this, whatever the outcome. LMDB reports a full disk as EIO or ENOSPC.
+    // Rule 5: the handle is invalid after this, whatever the result. LMDB reports a full disk as EIO or ENOSPC.
     const int code = scope.trapped([&] { return mdb_txn_commit(scope.handle_); });
     if (scope.is_broken_) {
         abort(scope);

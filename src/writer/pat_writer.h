@@ -39,15 +39,14 @@ public:
     void seek(const token_digest &digest) noexcept;
 
     /// Moves to the next token record in key order; `done` tells that there was none. After `fault_kind::bad_record`
-    /// the walk can go on, and `digest` tells whose it is. The walk must end before a change.
+    /// the walk can go on, and `digest` is that of the damaged record. The walk must end before a change.
     fault next(token_digest &digest, token_record &out, bool &done) noexcept;
 
-    /// The same with tombstones, for a transaction of its own.
+    /// The same for tombstones. A transaction can walk through only one of both.
     fault next(token_digest &digest, tombstone &out, bool &done) noexcept;
 
     /// Writes the record of a digest, new or not, in the current generation, and removes its tombstone. A record that
-    /// is new, or replaces a damaged one, gets what its early revocation says. `record` may point into what get()
-    /// returned.
+    /// is new, or replaces a damaged one, takes over its early revocation. `record` may be one that get() returned.
     fault put(const token_digest &digest, const token_record &record) noexcept;
 
     /// Like put(), for a digest that is higher than any in the store and has no tombstone (rule 7).
@@ -62,14 +61,14 @@ public:
     /// Removes the tombstone of a digest, if there is one.
     fault unbury(const token_digest &digest) noexcept;
 
-    /// Remembers what is to be held against a token once its record is written. Nothing at all is forgotten.
+    /// Stores the revocation of a token whose record is yet to be written. An empty one removes it.
     fault revoke_early(const token_digest &digest, const early_revocation &as) noexcept;
 
-    /// The snapshot that is held back; `found` tells whether there is one. One that can't be read is none. Its text
-    /// holds until the next change.
+    /// The snapshot that is held back; `found` tells whether there is one that can be read. Its text is valid until the
+    /// next change.
     fault get(held_snapshot &out, bool &found) noexcept;
 
-    /// Writes what is held back, or removes it.
+    /// Writes or removes the snapshot that is held back.
     fault hold(const held_snapshot &held) noexcept;
     fault release() noexcept;
 
@@ -119,7 +118,7 @@ private:
     meta_record meta_;
     record_buffer meta_bytes_{};
     bool has_meta_ = false;
-    bool is_broken_ = false;  ///< a fault cut LMDB short, so neither it nor its environment is to be touched again
+    bool is_broken_ = false;  ///< a fault interrupted LMDB: neither it nor its environment may be used again
 };
 
 class writer {
@@ -133,7 +132,7 @@ public:
     /// whole or not at all, with the group of `source`.
     static fault backup(const char *source, const char *destination, std::size_t map_size) noexcept;
 
-    /// Opens the store in `folder`, and publishes a commit that a killed writer may have left unpublished (rule 3).
+    /// Opens the store in `folder`, and publishes a transaction that a killed writer left unpublished (rule 3).
     fault open(const char *folder, std::size_t map_size) noexcept;
 
     /// Runs `body(transaction &) -> fault` and commits, durably, if it returns no fault. A body that fails leaves
@@ -152,7 +151,7 @@ public:
         return commit(scope);
     }
 
-    /// The transaction id of the newest commit. A transaction that changes nothing makes none.
+    /// The id of the newest transaction. A transaction that changes nothing has none.
     [[nodiscard]] std::uint64_t last_commit() const noexcept { return environment_.last_commit(); }
 
 private:

@@ -28,31 +28,31 @@ namespace pat::cli {
 
 namespace {
 
-/// What is read at a time: at least what a pipe holds.
+/// Lines that are read at a time: at least as many as a pipe holds.
 constexpr std::size_t max_lines = 10000;
 
-/// What is kept without a commit. A transaction takes so much, too, and is over in a fraction of a second.
+/// The most that is kept before a commit, and that a transaction writes, so that it takes a fraction of a second.
 constexpr std::size_t max_changes = 20000;
 constexpr std::size_t max_records_size = std::size_t{8} << 20;
 
-/// From so many on, what revokes tokens gets a transaction of its own, before the rest.
+/// A batch of so many writes revocations in a separate transaction, before the rest.
 constexpr std::size_t many_changes = 1000;
 
-/// A sequence of a generation that comes round again would count.
+/// The number of a generation is a byte: a sequence from 256 generations ago would count again.
 constexpr std::uint8_t max_open_generations = 250;
 
 constexpr int first_wait_ms = 100;
 constexpr int longest_wait_ms = 5000;
 constexpr int lock_wait_ms = 10000;
 
-/// How often it is looked whether a snapshot that is held back was accepted, and said that it is held back.
+/// How often to check whether a held snapshot was accepted, and to repeat that it is held.
 constexpr int held_wait_ms = 1000;
 constexpr std::int64_t held_reminder_seconds = 30;
 
-/// What a pipe holds at most if its owner may choose (pipe(7)).
+/// The largest size of a pipe that an unprivileged process may choose (pipe(7)).
 constexpr int pipe_size = 1 << 20;
 
-/// A store has one source at a time. The lock is on its folder, and goes with the process.
+/// Keeps a store to one source at a time. The lock is on its folder, and ends with the process.
 class source_lock {
 public:
     explicit source_lock(const std::string &folder) : fd_{open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)}
@@ -78,13 +78,13 @@ private:
     int fd_;
 };
 
-/// A row of a snapshot that was rejected: it says nothing about its token.
+/// A row of a snapshot that was rejected. It decides nothing about its token.
 class stray_row : public bad_value {
 public:
     using bad_value::bad_value;
 };
 
-/// A snapshot that would make the store its source's, of which no operator has said that it is to be.
+/// The first snapshot of a source, for a store with tokens that came from no source, which no operator has accepted.
 class held_back : public bad_value {
 public:
     using bad_value::bad_value;
@@ -149,7 +149,7 @@ private:
                 return;
             }
             if (!line.is_complete) {
-                // Whoever wrote it was cut off: it says nothing about its token.
+                // The writer was cut off, so the line decides nothing about its token.
                 has_ended_ = true;
                 is_cut_off_ = true;
                 return;
@@ -249,7 +249,7 @@ private:
         rejected_ = 0;
     }
 
-    /// Its token is denied, as the line may have been a revocation.
+    /// Denies the token of the line, which may have been a revocation.
     void reject(std::uint64_t number, const std::string &cause, const line_hint &hint, bool is_held = false)
     {
         json_object rejected = answer("rejected");
@@ -294,7 +294,7 @@ private:
         const bool is_new_history = message.epoch != epoch_;
 
         if (is_new_history) {
-            // What no commit has followed yet has numbers of the old one.
+            // Changes without a commit so far have sequences of the old history.
             committed_ = batch_.changes.size();
         }
         write_batch();
@@ -340,7 +340,7 @@ private:
             answer("snapshot_begun").number("line", number).text("epoch", epoch_).number("seq", sequence).line();
     }
 
-    /// A store that holds tokens which no source gave becomes a source's only by a word of the operator.
+    /// A store with tokens that came from no source becomes a copy of a source only if an operator accepts that.
     void require_no_tokens_of_others(const std::string &epoch)
     {
         std::uint64_t tokens = 0;
@@ -396,7 +396,7 @@ private:
             is_stray_ = false;
             throw bad_value{"no snapshot has begun"};
         }
-        committed_ = batch_.changes.size();  // it stands for a commit, too
+        committed_ = batch_.changes.size();  // it is a commit, too
         has_gap_ = false;
         merging_ = std::move(arriving_);
         merging_line_ = number;
@@ -406,8 +406,8 @@ private:
 
     [[nodiscard]] bool is_held() const { return merging_ && merging_->current() == resync::pass::held; }
 
-    /// Whether a snapshot is not what an operator has seen and accepted. A source goes on meanwhile, so a tenth is no
-    /// matter.
+    /// Whether a snapshot keeps clearly less than the one that the operator accepted. The source changes meanwhile, so
+    /// a tenth less is allowed.
     static bool keeps_less(const resync::removal &would, const store::held_snapshot &accepted)
     {
         const auto kept = [](std::uint64_t tokens, std::uint64_t removed) {
@@ -417,8 +417,8 @@ private:
                && 10 * kept(would.tokens, would.removed) < 9 * kept(accepted.tokens, accepted.removed);
     }
 
-    /// Whether the snapshot that removes too much was accepted; if not, remembers that it is held back, with the
-    /// figures of the one that is new.
+    /// Whether the snapshot that removes too much was accepted; if not, stores that it is held back, with the figures
+    /// of a new one.
     bool is_accepted(bool is_new)
     {
         const resync::removal &would = merging_->would_do();
@@ -446,7 +446,7 @@ private:
         return accepted;
     }
 
-    /// Says so now and then, as whoever sends a snapshot waits for it.
+    /// Repeats the answer from time to time, as the sender waits for the snapshot to be committed.
     void tell_that_it_is_held()
     {
         if (now() < next_reminder_) {
@@ -469,7 +469,7 @@ private:
                            merging_->done().received, would.removed, would.tokens);
     }
 
-    /// Does a part of what end_snapshot() has begun, so that changes that arrive need not wait for all of it.
+    /// Merges a part of the snapshot, so that new changes need not wait for all of it.
     void merge()
     {
         if (is_held()) {
@@ -531,7 +531,7 @@ private:
 
     // --- writing ---
 
-    /// Writes what is committed, or all if it is too much to keep, and answers the requests.
+    /// Writes the committed changes, or all of them if they are too many to keep, and answers the requests.
     void write_batch()
     {
         const std::size_t count = is_full() ? batch_.changes.size() : committed_;
@@ -562,7 +562,7 @@ private:
         requests_.clear();
     }
 
-    /// What takes access away, and what came before it for the same token.
+    /// Selects all changes of the tokens that the batch revokes, as these must stay in order.
     [[nodiscard]] std::vector<bool> find_revocations(std::size_t count) const
     {
         std::set<token_digest> revoked;
@@ -660,7 +660,7 @@ private:
             answers_ += answer("waiting").text("cause", cause).number("milliseconds", wait).line();
             flush();
 
-            // If nobody is there to tell, what is not durable will be sent again.
+            // Without a reader, end: changes that are not durable will be sent again.
             pollfd input{STDIN_FILENO, 0, 0};
             if (poll(&input, has_ended_ ? 0 : 1, wait) > 0) {
                 throw failure{exit_status::fault, cause};
@@ -668,7 +668,7 @@ private:
         }
     }
 
-    /// Remembers what the store will say of itself after this transaction.
+    /// Remembers the meta record as it will be after this transaction.
     void keep(const meta_record &info)
     {
         state_ = info.state;
@@ -730,13 +730,13 @@ private:
 
     static std::int64_t now() { return std::max<std::int64_t>(1, std::time(nullptr)); }
 
-    /// One that lies ahead was taken when the clock was wrong, and would make the store look fresh for too long.
+    /// Replaces a heartbeat in the future, which comes from a wrong clock and would make the store look fresh too long.
     static std::int64_t newer_heartbeat(std::int64_t stored, std::int64_t time)
     {
         return stored > now() ? time : std::max(stored, time);
     }
 
-    /// A stopped process that comes back must not claim to have been there meanwhile.
+    /// The time at which the source was reached, which may be long before the line is read, but not in the future.
     static std::int64_t not_after_now(std::int64_t time) { return time == 0 ? now() : std::min(time, now()); }
 
     const command_context &context_;
@@ -764,7 +764,7 @@ private:
     std::int64_t merging_time_ = 0;
     std::int64_t next_reminder_ = 0;  ///< that it is held back
     std::uint64_t snapshot_rejected_ = 0;
-    bool is_stray_ = false;  ///< rows may come of a snapshot that was rejected
+    bool is_stray_ = false;  ///< rows may belong to a snapshot that was rejected
 
     /// Of the store, as of the last transaction.
     store_state state_ = store_state::empty;

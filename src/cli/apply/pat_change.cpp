@@ -6,7 +6,7 @@ namespace pat::cli {
 
 namespace {
 
-/// What a store knows of a token.
+/// The state of a token in a store.
 struct known_token {
     bool is_there = false;
     bool is_damaged = false;  ///< its record is there, but can't be read
@@ -26,7 +26,7 @@ store::fault look_up(store::transaction &transaction, const token_digest &digest
 
     out.sequence = out.is_there ? out.token.sequence : grave.sequence;
     if (problem.kind == store::fault_kind::bad_record) {
-        // What it said is lost, so nothing counts that may have been known already.
+        // Its sequence is lost, so no change counts that may have been applied before.
         out.is_damaged = out.is_there;
         out.sequence = transaction.info().last_sequence;
         return {};
@@ -61,7 +61,7 @@ store::fault remove(store::transaction &transaction, const token_change &change,
 
 store::fault deny(store::transaction &transaction, const token_change &change, known_token &known, std::int64_t now)
 {
-    // A good record with the same sequence is to be applied.
+    // Keep below the sequence, so that a good record with the same one still applies.
     const std::uint64_t before = std::max(known.sequence, change.sequence > 0 ? change.sequence - 1 : 0);
 
     if (known.is_damaged || (known.is_there && known.token.denied && known.token.sequence == before)) {
@@ -107,7 +107,7 @@ store::fault apply(store::transaction &transaction, const token_change &change, 
     known_token known;
     result = change_result::older;
 
-    // What takes access away is not held up by a snapshot, which may still be on its way.
+    // Changes that take access away do not wait for a snapshot, which may still be arriving.
     if (change.kind == change_kind::put && change.sequence <= info.snapshot_sequence) {
         return {};
     }

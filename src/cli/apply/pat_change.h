@@ -16,12 +16,12 @@ enum class change_kind : std::uint8_t {
     put,
     revoke,
     remove,
-    deny,  ///< a line that can't be used: perhaps it was a revocation
+    deny,  ///< an invalid line, which may have been a revocation
 };
 
 struct token_change {
     change_kind kind;
-    bool revokes;  ///< it takes access away, or it is a put of a token that is revoked
+    bool revokes;  ///< takes access away, or puts a token that is revoked
     token_digest digest;
     std::uint64_t sequence;  ///< 0 for a denial whose sequence is not certain
     std::int64_t time;       ///< of a revocation: when the source revoked it
@@ -37,7 +37,7 @@ struct batch {
     void add(const token_change &change) { changes.push_back(change); }
     void add(token_change change, std::span<const std::byte> record);
 
-    /// Removes the first so many.
+    /// Removes the first `count` changes.
     void drop(std::size_t count);
 
     [[nodiscard]] std::span<const std::byte> record_of(const token_change &change) const noexcept
@@ -46,14 +46,14 @@ struct batch {
     }
 };
 
-/// What became of a change.
+/// The result of a change.
 enum class change_result : std::uint8_t {
     applied,
     older,     ///< its sequence is not higher than that of what the store knows of the token
     repaired,  ///< applied to a token whose record was damaged
 };
 
-/// Applies one change. No revocation on this host is undone, and nothing that is older counts.
+/// Applies one change. Undoes no revocation of this host, and ignores a change that is older than the record.
 store::fault apply(store::transaction &transaction, const token_change &change, std::span<const std::byte> record,
                    std::int64_t now, change_result &result);
 

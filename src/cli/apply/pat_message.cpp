@@ -15,7 +15,7 @@ namespace {
 using simdjson::dom::element;
 using simdjson::dom::object;
 
-/// A field of a message that is not a put, and what reads it.
+/// A field of a message other than put, and the function that reads it.
 struct message_field {
     std::string_view name;
     bool is_required;
@@ -123,7 +123,7 @@ message_kind read_operation(const object &object)
     return found->kind;
 }
 
-/// What follows the colon behind a name, if there is one.
+/// The text behind the colon that follows a name; nothing without a colon.
 std::optional<std::string_view> value_after(std::string_view text)
 {
     constexpr std::string_view blanks = " \t";
@@ -137,8 +137,8 @@ std::optional<std::string_view> value_after(std::string_view text)
     return text;
 }
 
-/// Follows the braces of a line that is not JSON: what a value opens, and all within that, belongs to the value, and
-/// says nothing about the token of the line. What does not add up counts as being outside, so that a revocation is not
+/// Follows the brackets of a line that is not JSON: text within a value that is an object or an array says nothing
+/// about the token of the line. Where brackets do not match, text counts as being outside, so that no revocation is
 /// missed.
 class nesting {
 public:
@@ -159,7 +159,7 @@ private:
     char last_ = 0;  ///< that is not blank
 };
 
-/// The values of a field in text that is not JSON as a whole, but for those in values.
+/// The values of a field in text that is not valid JSON, except within other values.
 std::vector<std::string_view> fields_of(std::string_view text, std::string_view name)
 {
     std::vector<std::string_view> found;
@@ -185,7 +185,7 @@ std::vector<std::string_view> fields_of(std::string_view text, std::string_view 
     return found;
 }
 
-/// The same where quotes are missing, so that it is not certain what is a string.
+/// The same for text with missing quotes, in which strings can't be told from the rest.
 std::vector<std::string_view> names_in(std::string_view text, std::string_view name)
 {
     const std::string quoted = fmt::format("\"{}\"", name);
@@ -271,7 +271,7 @@ line_hint read_hint(std::string_view text)
             }
         }
 
-        // A number that may have been cut off, or that is one of several, says nothing.
+        // Ignore a number that may have been cut off, and one of several.
         result.sequence.reset();
         if (const auto sequences = find(text, "seq"); sequences.size() == 1) {
             const std::string_view value = sequences.front();

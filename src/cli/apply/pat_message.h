@@ -29,14 +29,14 @@ struct apply_message {
     std::string epoch;                      ///< snapshot_begin
 };
 
-/// Throws bad_value for a line that can't be used.
+/// Throws bad_value for an invalid line.
 [[nodiscard]] apply_message read_message(const simdjson::dom::object &object);
 
-/// What can be told about a line that can't be used.
+/// What is still known of an invalid line.
 struct line_hint {
     std::vector<token_digest> digests;      ///< of the tokens it is about
     std::optional<std::uint64_t> sequence;  ///< if it is certain
-    std::string id;                         ///< empty if it can't
+    std::string id;                         ///< empty if unknown
 };
 
 [[nodiscard]] line_hint read_hint(const simdjson::dom::object &object);

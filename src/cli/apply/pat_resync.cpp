@@ -21,12 +21,12 @@ constexpr std::size_t max_bucket_in_memory = 65536;
 /// Rows, records and tombstones that a transaction looks at, so that it is over in a fraction of a second.
 constexpr std::size_t max_step = 8192;
 
-/// What is taken for a mass removal.
+/// The limits of a mass removal.
 constexpr std::uint64_t least_removed = 100;
 constexpr std::uint64_t most_removed_tenths = 9;
 
-/// Among rows of the same digest, the last counts: the one with the highest sequence, and of the same sequence a good
-/// one rather than one that can't be used. If its sequence is not certain, that one counts in any case.
+/// Of the rows with the same digest, the last counts: the one with the highest sequence, and among equal sequences a
+/// valid one. An invalid row without a certain sequence always counts.
 constexpr std::uint64_t last_order = std::numeric_limits<std::uint64_t>::max();
 
 constexpr std::uint64_t order_of_row(std::uint64_t sequence)
@@ -40,7 +40,7 @@ struct item_header {
     std::uint16_t size;
 };
 
-/// Whether a token is let in, as far as it goes by the token.
+/// Whether the record, without the facts of a request, lets a token in.
 bool is_let_in(const token_record &token, std::int64_t now)
 {
     return !token.is_revoked() && (token.expires_at == 0 || token.expires_at > now);
@@ -130,14 +130,14 @@ void spool::read(std::size_t bucket, collection &out) const
     take(buckets_[bucket].in_memory);
 }
 
-/// What a step does to one token. LMDB allows no look back once something was written, so it is found out before.
+/// What a step does to one token. A step plans before it writes, as a write ends the walk.
 struct resync::merge_action {
     enum class action_kind : unsigned char { put, append, erase, withdraw, deny };
 
     action_kind kind;
     token_digest digest;
     std::size_t row;                ///< of put and append
-    std::int64_t local_revoked_at;  ///< what the store has there
+    std::int64_t local_revoked_at;  ///< as in the store
     std::int64_t revoked_at = 0;    ///< a revocation that overtook the row
     std::uint64_t sequence = 0;     ///< of that
 };
@@ -162,7 +162,7 @@ void resync::begin(pass next)
     merged_ = 0;
 }
 
-/// A pass before the last has seen enough, or all.
+/// Ends a pass before the last, once it has seen enough or everything.
 void resync::end_pass()
 {
     if (pass_ == pass::revocations) {
@@ -303,7 +303,7 @@ store::fault resync::plan_new(store::transaction &transaction, std::size_t row, 
     bool is_buried = false;
     const store::fault problem = transaction.get(item.digest, grave, is_buried);
     if (problem) {
-        // A tombstone that is damaged may have been newer than the row.
+        // A damaged tombstone may have been newer than the row.
         return problem.kind == store::fault_kind::bad_record ? store::fault{} : problem;
     }
 
@@ -349,7 +349,7 @@ void resync::plan_both(const meta_record &info, std::size_t row, const token_rec
     }
 }
 
-/// A record without a row. One that was revoked on this host stays, and is revoked by the source from then on.
+/// A record without a row. If it was revoked on this host it stays, now revoked by the source as well.
 void resync::plan_missing(const meta_record &info, const token_digest &digest, const token_record &stored,
                           bool is_damaged, std::vector<merge_action> &plan)
 {

@@ -20,17 +20,17 @@
 namespace pat::cli {
 
 /// The tokens of a snapshot while it arrives, in any order and in bounded memory. They lie in 256 buckets by the first
-/// byte of their digests, which is as good as random; what a bucket has too much goes to a file without a name:
+/// byte of their digests, which is as good as random; the excess of a bucket goes to an unnamed file:
 ///
 ///     bucket 00:  [piece in the file] [piece in the file] … [in memory]
 ///     bucket 01:  …
 ///
-/// Bucket by bucket, each sorted on its own, they come out in the order of the store's keys.
+/// Read bucket by bucket, and each bucket sorted, they are in the order of the store's keys.
 class spool {
 public:
     static constexpr std::size_t buckets = 256;
 
-    /// `folder` is where the file is made if it takes one.
+    /// `folder` is for the file, which is made when it is needed.
     explicit spool(std::string folder) : folder_{std::move(folder)} {}
     spool(const spool &) = delete;
     spool &operator=(const spool &) = delete;
@@ -39,7 +39,7 @@ public:
     /// As for a collection. Throws a failure if the file can't be written.
     void add(const token_digest &digest, std::uint64_t order, std::span<const std::byte> record);
 
-    /// Appends what was added to a bucket.
+    /// Appends the contents of a bucket.
     void read(std::size_t bucket, collection &out) const;
 
 private:
@@ -78,8 +78,8 @@ public:
     /// A token of the snapshot. Of several with the same digest, the one with the highest sequence counts.
     void add(const token_digest &digest, std::uint64_t sequence, std::span<const std::byte> record);
 
-    /// A token that is in the snapshot, but in a form that can't be used: what the store holds of it is denied. A good
-    /// row with the same sequence, if that is certain, or a higher one counts instead.
+    /// A token whose row in the snapshot is invalid: the store's record of it is denied. A valid row with the same
+    /// sequence, if that is certain, or with a higher one counts instead.
     void deny(const token_digest &digest, std::optional<std::uint64_t> sequence);
 
     /// What a snapshot would do to the tokens of the store.
@@ -90,7 +90,7 @@ public:
         std::uint64_t tokens = 0;  ///< of the store
     };
 
-    /// How much of it is done, pass by pass:
+    /// The passes through the store:
     ///
     ///     weigh ──nearly all stays──▶ full ──▶ done
     ///       │                          ▲
@@ -99,21 +99,21 @@ public:
 
     [[nodiscard]] pass current() const noexcept { return pass_; }
 
-    /// True once it was found that it would remove so much that an operator must say so: of a snapshot without tokens
-    /// anything at all, of others more than nine tenths of at least a hundred tokens that are let in. Nothing but
-    /// revocations is then written, unless accept() comes.
+    /// True once the snapshot is found to remove so much that an operator must accept it: anything at all if it has no
+    /// tokens, otherwise at least a hundred tokens that are let in and more than nine tenths of them. Until accept(),
+    /// only its revocations are written.
     [[nodiscard]] bool is_mass_removal() const noexcept { return pass_ == pass::revocations; }
 
     [[nodiscard]] const removal &would_do() const noexcept { return removal_; }
 
-    /// An operator has said so: all of it is written.
+    /// Writes all of it, as an operator has accepted it.
     void accept() { begin(pass::full); }
 
-    /// Reads what the next step needs. The snapshot must be complete.
+    /// Reads the rows that the next step needs. The snapshot must be complete.
     void prepare();
 
-    /// Brings the next part of the store in line with the snapshot, in one transaction of bounded size. Calling it
-    /// again with a new transaction, without a move_on() in between, does the same once more.
+    /// Makes the next part of the store equal to the snapshot, in a transaction of bounded size. Without a move_on() in
+    /// between, the next call repeats the step in its transaction.
     store::fault step(store::transaction &transaction);
 
     /// The transaction of the last step() is durable.
@@ -155,7 +155,7 @@ private:
     counts counts_;
     std::uint64_t merged_ = 0;
 
-    /// The buckets that are being merged, of which this is the end, and what is in them.
+    /// The rows of the buckets that are being merged, and the end of these buckets.
     std::size_t end_bucket_ = 0;
     collection rows_;
 
@@ -167,7 +167,7 @@ private:
     };
     place at_{.is_end = true};
 
-    /// What follows the step, once it is durable.
+    /// The state after the step, once that is durable.
     place next_;
     stage next_stage_ = stage::tokens;
     counts step_counts_;

@@ -45,8 +45,8 @@ constexpr const char *examples = R"(Examples:
     std::_Exit(EXIT_FAILURE);
 }
 
-/// As root, of a store of another user's: the place is the caller's, the copy is the owner's work, and belongs to that
-/// user, so that it can be put in place of the store.
+/// For root and the store of another user: root makes the destination, and a child that is the owner makes the copy,
+/// which belongs to the owner and can replace the store.
 store::fault backup_for_owner(const command_context &context, const std::string &destination,
                               const struct stat &original)
 {
@@ -63,7 +63,7 @@ store::fault backup_for_owner(const command_context &context, const std::string 
         return store::from_errno(errno);
     }
 
-    // From here on by descriptor: the owner is to have no other way in.
+    // Work by descriptor from here on, so that the owner has no other way in.
     const store::descriptor folder{open(partial.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
     int ends[2];
     if (folder.get() < 0 || fchown(folder.get(), original.st_uid, original.st_gid) != 0
@@ -86,7 +86,7 @@ store::fault backup_for_owner(const command_context &context, const std::string 
     while (child > 0 && waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
     }
 
-    // The owner no longer reaches what is moved now.
+    // Lock the owner out before the copy is moved.
     if (!problem
         && (fchown(folder.get(), 0, 0) != 0 || fchmod(folder.get(), only_root) != 0
             || fstatat(folder.get(), name, &info, AT_SYMLINK_NOFOLLOW) != 0)) {

@@ -33,7 +33,7 @@ struct check_options {
 struct checked {
     access_verdict says;
     store::fault problem;
-    token_record token;  ///< only of use if its id is not empty
+    token_record token;  ///< valid if its id is not empty
 };
 
 checked check_token(const command_context &context, const check_options &options, const facts &request,

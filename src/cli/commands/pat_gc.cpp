@@ -25,7 +25,7 @@ struct gc_options {
     bool dry_run = false;
 };
 
-/// A token that is revoked on this host stays for as long as its source may send it again.
+/// A token that is revoked on this host stays as long as its source may send it again.
 bool is_garbage(const token_record &token, bool has_source, std::int64_t cutoff)
 {
     const bool expired = token.expires_at != 0 && token.expires_at <= cutoff;
@@ -38,7 +38,7 @@ bool is_garbage(const tombstone &grave, bool, std::int64_t cutoff)
     return grave.deleted_at <= cutoff;
 }
 
-/// While a snapshot arrives, records and tombstones tell which of its rows are older than changes that were applied.
+/// While a snapshot arrives, its rows are compared with records and tombstones, as changes may be newer.
 void require_no_snapshot(const command_context &context, store_state state)
 {
     if (state == store_state::resync) {

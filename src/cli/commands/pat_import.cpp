@@ -69,7 +69,7 @@ struct input {
     }
 };
 
-/// Reads all lines, of which `take(number, object)` may refuse some as bad_value; returns how many were refused.
+/// Calls `take(number, object)` for each line, which throws bad_value to refuse it; returns how many were refused.
 template <typename Take>
 std::uint64_t read_lines(const input &input, const Take &take)
 {
@@ -114,8 +114,8 @@ struct import_result {
     std::vector<token_digest> repaired;  ///< those of the replaced that were damaged
 };
 
-/// Writes one record over what the store holds. An import is the operator's own act and replaces it, whatever its
-/// sequence, with one exception: only restore-access undoes a local revocation.
+/// Writes one record. An import is the operator's own act and replaces a record whatever its sequence, but only
+/// restore-access undoes a local revocation.
 store::fault upsert(store::transaction &transaction, const token_digest &digest, token_record record,
                     import_result &result)
 {
@@ -261,7 +261,7 @@ exit_status import_records(const command_context &context, const import_options 
     return exit_status::yes;
 }
 
-/// Holds against a token what another store held against it; `is_early` tells that this store has no record of it.
+/// Takes over a local revocation of another store; `is_early` tells that this store has no record of the token.
 store::fault carry_over(store::transaction &transaction, const token_digest &digest, const early_revocation &held,
                         bool &is_early)
 {

@@ -140,7 +140,7 @@ private:
 };
 
 /// An id of 16 characters of base62, which is 95 bits: among 2^32 tokens, two have the same with a probability of
-/// 2^-32. It takes them from a token that is made for this and thrown away.
+/// 2^-32. The characters are those of a token that is thrown away.
 std::string generate_id()
 {
     constexpr std::size_t length = 16;
@@ -190,7 +190,7 @@ exit_status issue(const command_context &context, const issue_options &options)
     drafted.id = generate_id();
     const token_record issued = drafted.view();
 
-    // The reader of standard output may go away after the commit, which is to be said; what can be known before is.
+    // Report a broken standard output before the token is issued if possible, or else afterwards.
     std::signal(SIGPIPE, SIG_IGN);
     if (write(STDOUT_FILENO, "", 0) < 0) {
         throw failure{exit_status::fault, fmt::format("standard output: {}; no token was issued", error_text(errno))};

@@ -29,8 +29,8 @@ struct tally {
     std::uint64_t changed = 0;
     std::uint64_t revoked_by_source = 0;
     std::uint64_t damaged = 0;
-    bool is_early = false;    ///< the one token that was named has no record that can be read
-    bool is_damaged = false;  ///< since that is damaged
+    bool is_early = false;    ///< the token that was named has no readable record
+    bool is_damaged = false;  ///< as that is damaged
 };
 
 /// Finds the tokens that were named and sets their local revocation, all in one write transaction: a token that another

@@ -49,7 +49,7 @@ void show_record(const command_context &context, const token_digest &digest, con
     list.write(output);
 }
 
-/// What the store has for a digest without a record, if it has something.
+/// Shows the early revocation of a digest that has no record; false if there is none.
 bool show_early(const command_context &context, const token_digest &digest, store::snapshot &snapshot,
                 output_stream &output)
 {

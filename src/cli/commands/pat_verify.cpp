@@ -18,7 +18,7 @@ constexpr const char *examples = R"(Examples:
   patctl verify
   patctl verify --json | jq -r 'select(.digest) | .digest')";
 
-/// What verify() has found so far.
+/// Counts and prints what is wrong with a store.
 class findings {
 public:
     explicit findings(bool json) noexcept : json_{json} {}
@@ -55,14 +55,14 @@ private:
     bool json_;
 };
 
-/// Faults that are what verify() looks for, and not in its way.
+/// Faults that verify() is looking for, rather than those that prevent it.
 bool is_damage(store::fault problem)
 {
     return problem.kind == store::fault_kind::damaged || problem.kind == store::fault_kind::truncated
            || problem.kind == store::fault_kind::bad_record;
 }
 
-/// Compares what was counted with what the meta record says.
+/// Compares a count with the meta record.
 void compare(const char *name, std::uint64_t counted, std::uint64_t recorded, findings &findings)
 {
     if (counted != recorded) {
@@ -107,7 +107,7 @@ exit_status verify(const command_context &context)
         }
 
         if (!last_key.empty() && !std::ranges::lexicographical_compare(last_key, key)) {
-            // Pages that lead to each other in a circle would never end.
+            // Stop here: pages that refer to each other in a circle would never end.
             found.add({}, fmt::format("the keys are out of order after {} records", records));
             return found.finish(records);
         }
