@@ -31,9 +31,9 @@ public:
     {
         const std::size_t size = header_length + record.size();
         if (room_ < size) {
-            chunks_.push_back(std::make_unique_for_overwrite<std::byte[]>(chunk_size));
+            chunks_.push_back(std::make_unique_for_overwrite<std::byte[]>(chunk_bytes));
             free_ = chunks_.back().get();
-            room_ = chunk_size;
+            room_ = chunk_bytes;
         }
 
         const auto length = static_cast<std::uint16_t>(record.size());
@@ -99,7 +99,7 @@ private:
     static constexpr std::size_t order_at = digest_length;
     static constexpr std::size_t length_at = order_at + sizeof(std::uint64_t);
     static constexpr std::size_t header_length = length_at + sizeof(std::uint16_t);
-    static constexpr std::size_t chunk_size = std::size_t{4} << 20;
+    static constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
 
     static std::uint64_t prefix_of(const token_digest &digest) noexcept
     {

@@ -15,7 +15,7 @@ namespace pat::cli {
 
 namespace {
 
-constexpr std::size_t buffer_size = 16 * max_line_length;
+constexpr std::size_t buffer_bytes = 16 * max_line_length;
 constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
 
 }  // namespace
@@ -23,7 +23,7 @@ constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
 line_reader::line_reader(int fd, std::string name)
     : fd_{fd},
       name_{std::move(name)},
-      buffer_(buffer_size + simdjson::SIMDJSON_PADDING),
+      buffer_(buffer_bytes + simdjson::SIMDJSON_PADDING),
       beginning_(max_line_length + simdjson::SIMDJSON_PADDING)
 {
 }
@@ -41,7 +41,7 @@ bool line_reader::fill()
     begin_ = 0;
 
     for (;;) {
-        const ssize_t length = read(fd_, buffer_.data() + end_, buffer_size - end_);
+        const ssize_t length = read(fd_, buffer_.data() + end_, buffer_bytes - end_);
         if (length >= 0) {
             end_ += static_cast<std::size_t>(length);
             position_ += static_cast<std::uint64_t>(length);

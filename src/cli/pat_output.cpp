@@ -13,7 +13,7 @@ namespace pat::cli {
 
 namespace {
 
-constexpr std::size_t buffer_size = std::size_t{256} * 1024;
+constexpr std::size_t buffer_bytes = std::size_t{256} * 1024;
 constexpr std::size_t rows_in_block = 1000;
 
 }  // namespace
@@ -32,7 +32,7 @@ void write_out(std::string_view text)
 void output_stream::add_line(std::string_view line)
 {
     text_ += line;
-    if (text_.size() >= buffer_size) {
+    if (text_.size() >= buffer_bytes) {
         finish();
     }
 }
@@ -43,7 +43,7 @@ void output_stream::finish()
     text_.clear();
 }
 
-table::table(output_stream &output, std::vector<std::string> heads) : to_{output}, widths_(heads.size())
+table::table(output_stream &output, std::vector<std::string> heads) : output_{output}, widths_(heads.size())
 {
     add(std::move(heads));
 }
@@ -65,13 +65,13 @@ void table::write_block()
         std::size_t gap = 0;
         for (std::size_t i = 0; i < cells.size(); i++) {
             if (!cells[i].empty()) {
-                to_.text().append(gap, ' ');
-                to_.text() += cells[i];
+                output_.text().append(gap, ' ');
+                output_.text() += cells[i];
                 gap = 0;
             }
             gap += widths_[i] + 2 - columns_of(cells[i]);
         }
-        to_.end_line();
+        output_.end_line();
     }
     rows_.clear();
 }
@@ -79,7 +79,7 @@ void table::write_block()
 void table::finish()
 {
     write_block();
-    to_.finish();
+    output_.finish();
 }
 
 void property_list::add(std::string name, std::string value)
@@ -104,7 +104,7 @@ void property_list::write(output_stream &output) const
 }
 
 progress::progress(const char *activity, std::uint64_t total) noexcept
-    : what_{activity},
+    : activity_{activity},
       total_{total},
       visible_{isatty(STDERR_FILENO) == 1}
 {
@@ -128,7 +128,7 @@ void progress::reach(std::uint64_t done) noexcept
 
     if (total_ == 0) {
         next_ = done + uncounted_step;
-        std::fprintf(stderr, "\r\033[K%s %llu", what_, static_cast<unsigned long long>(done));
+        std::fprintf(stderr, "\r\033[K%s %llu", activity_, static_cast<unsigned long long>(done));
         return;
     }
 
@@ -140,7 +140,7 @@ void progress::reach(std::uint64_t done) noexcept
     std::fill_n(bar, filled, '#');
     std::fill(bar + filled, bar + width, '.');
     bar[width] = '\0';
-    std::fprintf(stderr, "\r%s [%s] %3d%%", what_, bar, percent);
+    std::fprintf(stderr, "\r%s [%s] %3d%%", activity_, bar, percent);
 }
 
 }  // namespace pat::cli

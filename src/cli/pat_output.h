@@ -39,7 +39,7 @@ public:
 private:
     void write_block();
 
-    output_stream &to_;
+    output_stream &output_;
     std::vector<std::vector<std::string>> rows_;
     std::vector<std::size_t> widths_;
 };
@@ -66,7 +66,7 @@ public:
     void reach(std::uint64_t done) noexcept;
 
 private:
-    const char *what_;
+    const char *activity_;
     std::uint64_t total_;
     std::uint64_t next_ = 0;
     bool visible_;

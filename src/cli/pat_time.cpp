@@ -194,19 +194,19 @@ std::string format_time(std::int64_t time)
 
 std::string format_duration(std::int64_t seconds)
 {
-    const auto two = [](std::int64_t first, const char *first_unit, std::int64_t second, const char *second_unit) {
+    const auto in_units = [](std::int64_t first, const char *first_unit, std::int64_t second, const char *second_unit) {
         return second != 0 ? fmt::format("{}{} {}{}", first, first_unit, second, second_unit)
                            : fmt::format("{}{}", first, first_unit);
     };
 
     if (seconds >= day) {
-        return two(seconds / day, "d", seconds % day / hour, "h");
+        return in_units(seconds / day, "d", seconds % day / hour, "h");
     }
     if (seconds >= hour) {
-        return two(seconds / hour, "h", seconds % hour / minute, "m");
+        return in_units(seconds / hour, "h", seconds % hour / minute, "m");
     }
     if (seconds >= minute) {
-        return two(seconds / minute, "m", seconds % minute, "s");
+        return in_units(seconds / minute, "m", seconds % minute, "s");
     }
     return fmt::format("{}s", seconds);
 }

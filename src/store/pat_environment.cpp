@@ -352,7 +352,7 @@ fault environment::grow() noexcept
     return from_lmdb(mdb_env_set_mapsize(env_, 0));
 }
 
-std::size_t environment::last_commit() const noexcept
+std::size_t environment::last_transaction() const noexcept
 {
     MDB_envinfo info;
     mdb_env_info(env_, &info);

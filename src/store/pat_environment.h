@@ -66,7 +66,7 @@ public:
     [[nodiscard]] int begin_reading(MDB_txn *&out) const noexcept;
 
     /// The id of the newest transaction in data.mdb.
-    [[nodiscard]] std::size_t last_commit() const noexcept;
+    [[nodiscard]] std::size_t last_transaction() const noexcept;
 
     /// Takes over the size of a map that another process has made larger (reader rule 7). To be called in a trap.
     fault grow() noexcept;

@@ -8,9 +8,9 @@
 
 namespace pat::store {
 
-const char *message(fault fault) noexcept
+const char *message(fault problem) noexcept
 {
-    switch (fault.kind) {
+    switch (problem.kind) {
     case fault_kind::none: return "no fault";
     case fault_kind::absent: return "there is no store (\"patctl init\" makes one)";
     case fault_kind::denied: return "the store can't be read: check owner, group and mode of the folder and its files";
@@ -60,19 +60,19 @@ const char *message(fault fault) noexcept
     return "unknown fault";
 }
 
-const char *detail(fault fault) noexcept
+const char *detail(fault problem) noexcept
 {
-    if (fault.code == 0) {
+    if (problem.code == 0) {
         return "";
     }
-    if (fault.kind == fault_kind::not_regular) {
+    if (problem.kind == fault_kind::not_regular) {
         constexpr const char *files[] = {"data.mdb", "lock.mdb", "open.lock"};
-        return fault.code > 0 && fault.code <= static_cast<int>(std::size(files)) ? files[fault.code - 1] : "";
+        return problem.code > 0 && problem.code <= static_cast<int>(std::size(files)) ? files[problem.code - 1] : "";
     }
-    if (fault.kind == fault_kind::bad_record) {
-        return message(static_cast<codec_error>(fault.code)).data();
+    if (problem.kind == fault_kind::bad_record) {
+        return message(static_cast<codec_error>(problem.code)).data();
     }
-    return mdb_strerror(fault.code);
+    return mdb_strerror(problem.code);
 }
 
 fault_text::fault_text(fault problem) noexcept

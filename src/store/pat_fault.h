@@ -50,10 +50,10 @@ struct [[nodiscard]] fault {
 };
 
 /// The problem and, if it helps, the remedy, in lower case without a full stop.
-[[nodiscard]] const char *message(fault fault) noexcept;
+[[nodiscard]] const char *message(fault problem) noexcept;
 
 /// The meaning of `code` (mdb_strerror(3) or the codec's message); empty if there is no code.
-[[nodiscard]] const char *detail(fault fault) noexcept;
+[[nodiscard]] const char *detail(fault problem) noexcept;
 
 /// message(), and behind a colon detail() if there is one.
 class fault_text {

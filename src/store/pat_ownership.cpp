@@ -57,11 +57,11 @@ public:
         }
 
         // The targets of links in /proc are not paths.
-        const auto end = identify(at_.get());
+        const auto end = identify(folder_.get());
         return end == file_identity{wanted.st_dev, wanted.st_ino} ? fault{} : fault{fault_kind::exposed};
     }
 
-    [[nodiscard]] const descriptor &folder() const noexcept { return at_; }
+    [[nodiscard]] const descriptor &folder() const noexcept { return folder_; }
 
 private:
     static constexpr unsigned max_links = 40;  // as the kernel
@@ -86,11 +86,11 @@ private:
     fault enter_beginning() noexcept
     {
         if (*left_ == '/') {
-            at_ = descriptor{::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)};
-        } else if (at_.get() < 0) {
-            at_ = descriptor{::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+            folder_ = descriptor{::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+        } else if (folder_.get() < 0) {
+            folder_ = descriptor{::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)};
         }
-        return at_.get() < 0 ? from_errno(errno) : fault{};
+        return folder_.get() < 0 ? from_errno(errno) : fault{};
     }
 
     /// A copy of the next component; empty at the end.
@@ -110,7 +110,7 @@ private:
     {
         struct stat here;
         struct stat next;
-        if (fstat(at_.get(), &here) != 0 || fstatat(at_.get(), name.data(), &next, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (fstat(folder_.get(), &here) != 0 || fstatat(folder_.get(), name.data(), &next, AT_SYMLINK_NOFOLLOW) != 0) {
             return from_errno(errno);
         }
         if (!is_trusted(here) || (here.st_uid == root && !keeps_entries(here))) {
@@ -125,11 +125,11 @@ private:
             return {fault_kind::exposed};
         }
 
-        descriptor entered{openat(at_.get(), name.data(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
+        descriptor entered{openat(folder_.get(), name.data(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
         if (entered.get() < 0) {
             return from_errno(errno);
         }
-        at_ = std::move(entered);
+        folder_ = std::move(entered);
         return {};
     }
 
@@ -145,7 +145,7 @@ private:
         }
 
         std::array<char, PATH_MAX> target;
-        const ssize_t length = readlinkat(at_.get(), name.data(), target.data(), target.size() - 1);
+        const ssize_t length = readlinkat(folder_.get(), name.data(), target.data(), target.size() - 1);
         if (length < 0) {
             return from_errno(errno);
         }
@@ -154,7 +154,7 @@ private:
     }
 
     uid_t user_;
-    descriptor at_;
+    descriptor folder_;
     std::array<char, PATH_MAX> buffer_{};
     const char *left_ = buffer_.data();
     std::array<char, PATH_MAX> name_{};

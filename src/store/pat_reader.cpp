@@ -121,7 +121,7 @@ fault reader::begin() noexcept
         // Rule 4. One commit may be written and not yet published: a moment in the life of a writer, or a writer that
         // was killed at that moment, whose commit the next one publishes. Anything else is a foreign lock.mdb.
         transaction = mdb_txn_id(transaction_);
-        behind = environment_.last_commit() - transaction;
+        behind = environment_.last_transaction() - transaction;
 
         if (behind == 0 || renewals == max_renewals) {
             break;
@@ -299,7 +299,7 @@ void reader::maintain() noexcept
 
         // Rule 4 lets a commit be unpublished for a moment. One that stays so is published when the store is opened by
         // the first of all processes, and only then.
-        const std::size_t last = environment_.last_commit();
+        const std::size_t last = environment_.last_transaction();
         const bool is_published = last == mdb_txn_id(transaction_);
         if (!is_published && last == unpublished_) {
             problem = {fault_kind::replaced};

@@ -111,8 +111,8 @@ deadline::deadline(unsigned limit_ms) noexcept
     // Repeat the signal: the first may come just before the trap is armed, and the second shows whether the thread
     // waits.
     constexpr long again_ns = 50'000'000;
-    const struct itimerspec when = {{0, again_ns}, {limit_ms / 1000, limit_ms % 1000 * 1'000'000L}};
-    timer_settime(timer_, 0, &when, nullptr);
+    const struct itimerspec timeout = {{0, again_ns}, {limit_ms / 1000, limit_ms % 1000 * 1'000'000L}};
+    timer_settime(timer_, 0, &timeout, nullptr);
 }
 
 deadline::~deadline()

@@ -192,17 +192,17 @@ fault transaction::next(token_digest &digest, tombstone &out, bool &done) noexce
 fault transaction::put(const token_digest &digest, const token_record &record) noexcept
 {
     token_record old;
-    bool had;
+    bool existed;
 
-    const fault problem = get(digest, old, had);
+    const fault problem = get(digest, old, existed);
     if (problem && problem.kind != fault_kind::bad_record) {
         return problem;
     }
 
-    const bool was_revoked = had && !problem && old.is_revoked();
+    const bool was_revoked = existed && !problem && old.is_revoked();
     bool is_revoked = record.is_revoked();
 
-    if (had && !problem) {
+    if (existed && !problem) {
         if (const fault failed = write(make_token_key(digest), record, 0)) {
             return failed;
         }
@@ -215,7 +215,7 @@ fault transaction::put(const token_digest &digest, const token_record &record) n
         }
     }
 
-    meta_.tokens += had ? 0 : 1;
+    meta_.tokens += existed ? 0 : 1;
     meta_.revoked += is_revoked ? 1 : 0;
     meta_.revoked -= was_revoked ? 1 : 0;
     return {};
@@ -257,13 +257,13 @@ fault transaction::write_new(const token_digest &digest, token_record record, un
 fault transaction::erase(const token_digest &digest) noexcept
 {
     token_record old;
-    bool had;
+    bool existed;
 
-    const fault problem = get(digest, old, had);
+    const fault problem = get(digest, old, existed);
     if (problem && problem.kind != fault_kind::bad_record) {
         return problem;
     }
-    if (!had) {
+    if (!existed) {
         return {};
     }
 
@@ -278,12 +278,12 @@ fault transaction::erase(const token_digest &digest) noexcept
     return {};
 }
 
-fault transaction::bury(const token_digest &digest, const tombstone &as) noexcept
+fault transaction::bury(const token_digest &digest, const tombstone &grave) noexcept
 {
     if (const fault failed = erase(digest)) {
         return failed;
     }
-    return write(make_tombstone_key(digest), as, 0);
+    return write(make_tombstone_key(digest), grave, 0);
 }
 
 fault transaction::unbury(const token_digest &digest) noexcept
@@ -291,12 +291,12 @@ fault transaction::unbury(const token_digest &digest) noexcept
     return remove(make_tombstone_key(digest));
 }
 
-fault transaction::revoke_early(const token_digest &digest, const early_revocation &as) noexcept
+fault transaction::revoke_early(const token_digest &digest, const early_revocation &revocation) noexcept
 {
-    if (as.local_revoked_at == 0 && !as.denied) {
+    if (revocation.local_revoked_at == 0 && !revocation.denied) {
         return remove(make_early_key(digest));
     }
-    return write(make_early_key(digest), as, 0);
+    return write(make_early_key(digest), revocation, 0);
 }
 
 fault transaction::get(held_snapshot &out, bool &found) noexcept
@@ -413,7 +413,7 @@ fault writer::begin(transaction &scope) noexcept
     }
 
     // Rule 4: or else lock.mdb and data.mdb are not of one store.
-    if (mdb_txn_id(scope.handle_) != environment_.last_commit() + 1 || !environment_.files_are_in_place()) {
+    if (mdb_txn_id(scope.handle_) != environment_.last_transaction() + 1 || !environment_.files_are_in_place()) {
         abort(scope);
         return {fault_kind::replaced};
     }

@@ -56,13 +56,13 @@ public:
     fault erase(const token_digest &digest) noexcept;
 
     /// Removes the record of a digest, if there is one, and leaves a tombstone of the current generation.
-    fault bury(const token_digest &digest, const tombstone &as) noexcept;
+    fault bury(const token_digest &digest, const tombstone &grave) noexcept;
 
     /// Removes the tombstone of a digest, if there is one.
     fault unbury(const token_digest &digest) noexcept;
 
     /// Stores the revocation of a token whose record is yet to be written. An empty one removes it.
-    fault revoke_early(const token_digest &digest, const early_revocation &as) noexcept;
+    fault revoke_early(const token_digest &digest, const early_revocation &revocation) noexcept;
 
     /// The snapshot that is held back; `found` tells whether there is one that can be read. Its text is valid until the
     /// next change.
@@ -152,7 +152,7 @@ public:
     }
 
     /// The id of the newest transaction. A transaction that changes nothing has none.
-    [[nodiscard]] std::uint64_t last_commit() const noexcept { return environment_.last_commit(); }
+    [[nodiscard]] std::uint64_t last_transaction() const noexcept { return environment_.last_transaction(); }
 
 private:
     fault begin(transaction &scope) noexcept;

@@ -33,7 +33,7 @@ constexpr std::size_t max_lines = 10000;
 
 /// The most that is kept before a commit, and that a transaction writes, so that it takes a fraction of a second.
 constexpr std::size_t max_changes = 20000;
-constexpr std::size_t max_records_size = std::size_t{8} << 20;
+constexpr std::size_t max_records_bytes = std::size_t{8} << 20;
 
 /// A batch of so many writes revocations in a separate transaction, before the rest.
 constexpr std::size_t many_changes = 1000;
@@ -50,7 +50,7 @@ constexpr int held_wait_ms = 1000;
 constexpr std::int64_t held_reminder_seconds = 30;
 
 /// The largest size of a pipe that an unprivileged process may choose (pipe(7)).
-constexpr int pipe_size = 1 << 20;
+constexpr int pipe_bytes = 1 << 20;
 
 /// Keeps a store to one source at a time. The lock is on its folder, and ends with the process.
 class source_lock {
@@ -114,7 +114,7 @@ public:
           lines_{STDIN_FILENO, "standard input"}
     {
         // Only pipes have this, and more than the system allows is no harm either.
-        static_cast<void>(fcntl(STDIN_FILENO, F_SETPIPE_SZ, pipe_size));
+        static_cast<void>(fcntl(STDIN_FILENO, F_SETPIPE_SZ, pipe_bytes));
         require(context_.folder(), writer_.open(context_.folder().c_str(), context_.map_size));
     }
 
@@ -283,7 +283,7 @@ private:
 
     [[nodiscard]] bool is_full() const
     {
-        return batch_.changes.size() >= max_changes || batch_.records.size() >= max_records_size;
+        return batch_.changes.size() >= max_changes || batch_.records.size() >= max_records_bytes;
     }
 
     // --- snapshots ---
@@ -408,20 +408,20 @@ private:
 
     /// Whether a snapshot keeps clearly less than the one that the operator accepted. The source changes meanwhile, so
     /// a tenth less is allowed.
-    static bool keeps_less(const resync::removal &would, const store::held_snapshot &accepted)
+    static bool keeps_less(const resync::removal &planned, const store::held_snapshot &accepted)
     {
         const auto kept = [](std::uint64_t tokens, std::uint64_t removed) {
             return tokens - std::min(removed, tokens);
         };
         return !accepted.is_first
-               && 10 * kept(would.tokens, would.removed) < 9 * kept(accepted.tokens, accepted.removed);
+               && 10 * kept(planned.tokens, planned.removed) < 9 * kept(accepted.tokens, accepted.removed);
     }
 
     /// Whether the snapshot that removes too much was accepted; if not, stores that it is held back, with the figures
     /// of a new one.
     bool is_accepted(bool is_new)
     {
-        const resync::removal &would = merging_->would_do();
+        const resync::removal &planned = merging_->planned_removal();
         const std::uint64_t received = merging_->done().received;
         bool accepted = false;
         update([&](store::transaction &transaction) -> store::fault {
@@ -432,15 +432,15 @@ private:
             }
             const bool is_same = is_known && (known.epoch.empty() || known.epoch == transaction.info().epoch)
                                  && (received > 0 || (known.received == 0 && !known.is_first))
-                                 && !(known.is_accepted && keeps_less(would, known));
+                                 && !(known.is_accepted && keeps_less(planned, known));
             accepted = is_same && known.is_accepted;
             if (accepted || (is_same && !is_new)) {
                 return {};
             }
             return transaction.hold({.held_at = is_same ? known.held_at : now(),
                                      .received = received,
-                                     .removed = would.removed,
-                                     .tokens = would.tokens,
+                                     .removed = planned.removed,
+                                     .tokens = planned.tokens,
                                      .epoch = transaction.info().epoch});
         });
         return accepted;
@@ -453,20 +453,20 @@ private:
             return;
         }
         next_reminder_ = now() + held_reminder_seconds;
-        const resync::removal &would = merging_->would_do();
+        const resync::removal &planned = merging_->planned_removal();
         answers_ += answer("snapshot_held")
                         .text("cause", held_cause())
-                        .number("removed", would.removed)
-                        .number("tokens", would.tokens)
+                        .number("removed", planned.removed)
+                        .number("tokens", planned.tokens)
                         .line();
     }
 
     [[nodiscard]] std::string held_cause() const
     {
-        const resync::removal &would = merging_->would_do();
+        const resync::removal &planned = merging_->planned_removal();
         return fmt::format("the snapshot has {} tokens, and would remove {} of the {} that the store holds: if that is "
                            "intended, run \"patctl accept-snapshot\"",
-                           merging_->done().received, would.removed, would.tokens);
+                           merging_->done().received, planned.removed, planned.tokens);
     }
 
     /// Merges a part of the snapshot, so that new changes need not wait for all of it.
@@ -524,7 +524,7 @@ private:
                         .number("written", done.written)
                         .number("removed", done.removed)
                         .number("rejected", snapshot_rejected_)
-                        .number("transaction", writer_.last_commit())
+                        .number("transaction", writer_.last_transaction())
                         .line();
         merging_.reset();
     }
@@ -636,7 +636,7 @@ private:
                             .number("applied", applied_)
                             .number("older", older_)
                             .number("rejected", request.rejected)
-                            .number("transaction", writer_.last_commit())
+                            .number("transaction", writer_.last_transaction())
                             .line();
             applied_ = 0;
             older_ = 0;

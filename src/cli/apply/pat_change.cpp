@@ -81,7 +81,7 @@ store::fault deny(store::transaction &transaction, const token_change &change, k
 void batch::add(token_change change, std::span<const std::byte> record)
 {
     change.record_at = records.size();
-    change.record_size = record.size();
+    change.record_bytes = record.size();
     records.insert(records.end(), record.begin(), record.end());
     changes.push_back(change);
 }
@@ -92,16 +92,16 @@ void batch::drop(std::size_t count)
 
     std::size_t kept = 0;
     for (token_change &change : changes) {
-        std::copy_n(records.begin() + static_cast<std::ptrdiff_t>(change.record_at), change.record_size,
+        std::copy_n(records.begin() + static_cast<std::ptrdiff_t>(change.record_at), change.record_bytes,
                     records.begin() + static_cast<std::ptrdiff_t>(kept));
         change.record_at = kept;
-        kept += change.record_size;
+        kept += change.record_bytes;
     }
     records.resize(kept);
 }
 
-store::fault apply(store::transaction &transaction, const token_change &change, std::span<const std::byte> record_bytes,
-                   std::int64_t now, change_result &result)
+store::fault apply(store::transaction &transaction, const token_change &change,
+                   std::span<const std::byte> encoded_record, std::int64_t now, change_result &result)
 {
     meta_record &info = transaction.info();
     known_token known;
@@ -132,7 +132,7 @@ store::fault apply(store::transaction &transaction, const token_change &change, 
     }
 
     token_record token;
-    if (const codec_error error = decode(make_token_key(change.digest), record_bytes, token);
+    if (const codec_error error = decode(make_token_key(change.digest), encoded_record, token);
         error != codec_error::none) {
         return store::from_codec(error);
     }

@@ -26,7 +26,7 @@ struct token_change {
     std::uint64_t sequence;  ///< 0 for a denial whose sequence is not certain
     std::int64_t time;       ///< of a revocation: when the source revoked it
     std::size_t record_at;   ///< of a put: where its record is in batch::records
-    std::size_t record_size;
+    std::size_t record_bytes;
 };
 
 /// Changes in the order in which they came.
@@ -42,7 +42,7 @@ struct batch {
 
     [[nodiscard]] std::span<const std::byte> record_of(const token_change &change) const noexcept
     {
-        return std::span{records}.subspan(change.record_at, change.record_size);
+        return std::span{records}.subspan(change.record_at, change.record_bytes);
     }
 };
 

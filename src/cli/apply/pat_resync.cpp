@@ -157,7 +157,7 @@ void resync::begin(pass next)
 {
     pass_ = next;
     stage_ = stage::tokens;
-    at_ = {.is_end = true};
+    reached_ = {.is_end = true};
     end_bucket_ = 0;
     merged_ = 0;
 }
@@ -183,12 +183,12 @@ void resync::end_pass()
 
 void resync::prepare()
 {
-    if (stage_ != stage::tokens || !at_.is_end) {
+    if (stage_ != stage::tokens || !reached_.is_end) {
         return;
     }
 
-    at_ = {};
-    at_.digest[0] = static_cast<std::byte>(end_bucket_);
+    reached_ = {};
+    reached_.digest[0] = static_cast<std::byte>(end_bucket_);
     rows_ = {};
     while (end_bucket_ < spool::buckets && rows_.size() < max_step) {
         spool_.read(end_bucket_++, rows_);
@@ -202,7 +202,7 @@ store::fault resync::step(store::transaction &transaction)
     step_counts_ = {};
     step_removal_ = {};
     repaired_.clear();
-    next_ = at_;
+    next_ = reached_;
     next_stage_ = stage_;
     now_ = std::max<std::int64_t>(1, std::time(nullptr));
     removal_.tokens = transaction.info().tokens;
@@ -225,8 +225,8 @@ void resync::move_on() noexcept
 {
     counts_.written += step_counts_.written;
     counts_.removed += step_counts_.removed;
-    merged_ += next_.row - at_.row;
-    at_ = next_;
+    merged_ += next_.row - reached_.row;
+    reached_ = next_;
     stage_ = next_stage_;
     if (pass_ == pass::weigh) {
         removal_.removed += step_removal_.removed;
@@ -248,7 +248,7 @@ token_record resync::row_at(std::size_t row) const
 
 store::fault resync::plan_merge(store::transaction &transaction, std::vector<merge_action> &plan)
 {
-    transaction.seek(at_.digest);
+    transaction.seek(reached_.digest);
 
     for (std::size_t work = 0;; work++) {
         token_digest digest;

@@ -104,7 +104,7 @@ public:
     /// only its revocations are written.
     [[nodiscard]] bool is_mass_removal() const noexcept { return pass_ == pass::revocations; }
 
-    [[nodiscard]] const removal &would_do() const noexcept { return removal_; }
+    [[nodiscard]] const removal &planned_removal() const noexcept { return removal_; }
 
     /// Writes all of it, as an operator has accepted it.
     void accept() { begin(pass::full); }
@@ -160,15 +160,15 @@ private:
     collection rows_;
 
     /// How far the merge of these is.
-    struct place {
+    struct merge_position {
         bool is_end = false;
         std::size_t row = 0;    ///< of rows_
         token_digest digest{};  ///< in the store
     };
-    place at_{.is_end = true};
+    merge_position reached_{.is_end = true};
 
     /// The state after the step, once that is durable.
-    place next_;
+    merge_position next_;
     stage next_stage_ = stage::tokens;
     counts step_counts_;
     removal step_removal_;

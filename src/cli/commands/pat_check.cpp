@@ -31,7 +31,7 @@ struct check_options {
 };
 
 struct checked {
-    access_verdict says;
+    access_verdict verdict;
     store::fault problem;
     token_record token;  ///< valid if its id is not empty
 };
@@ -55,11 +55,11 @@ checked check_token(const command_context &context, const check_options &options
             reader.lookup(hash.get(), make_token_key(hash.get()(token)), allocate, &memory, result.token);
         result.problem = found.problem;
         if (found.found) {
-            result.says = decide(result.token, request, context.now);
+            result.verdict = decide(result.token, request, context.now);
         }
     }
     if (result.problem) {
-        result.says = access_verdict::store_error;
+        result.verdict = access_verdict::store_error;
         result.token = {};
     }
     return result;
@@ -98,13 +98,13 @@ exit_status check(const command_context &context, const check_options &options)
     output_stream output;
     if (context.json) {
         json_object json;
-        json.text("status", name(result.says));
+        json.text("status", name(result.verdict));
         if (!result.token.id.empty()) {
             add_properties(result.token, json);
         }
         output.add_line(json.line());
     } else {
-        output.text() += name(result.says);
+        output.text() += name(result.verdict);
         if (!result.token.id.empty()) {
             output.text() +=
                 fmt::format("\nid       {}\nsubject  {}", printable(result.token.id), printable(result.token.subject));
@@ -114,10 +114,10 @@ exit_status check(const command_context &context, const check_options &options)
     output.finish();
 
     require(context.folder(), result.problem);
-    if (result.says == access_verdict::address_denied && options.address.empty()) {
+    if (result.verdict == access_verdict::address_denied && options.address.empty()) {
         error("the token is limited to certain addresses: name the client's with --address");
     }
-    return result.says == access_verdict::ok ? exit_status::yes : exit_status::no;
+    return result.verdict == access_verdict::ok ? exit_status::yes : exit_status::no;
 }
 
 }  // namespace

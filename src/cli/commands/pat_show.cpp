@@ -91,7 +91,7 @@ exit_status show(const command_context &context, const selection_options &option
 
     output_stream output;
     std::uint64_t shown = 0;
-    const auto show_one = [&](const token_digest &digest, const token_record &token) {
+    const auto print = [&](const token_digest &digest, const token_record &token) {
         if (context.json) {
             write_json(context, digest, token, output);
         } else {
@@ -113,14 +113,14 @@ exit_status show(const command_context &context, const selection_options &option
             if (const codec_error error = decode(key, value, token); error != codec_error::none) {
                 require(context.folder(), store::from_codec(error));
             }
-            show_one(*named.exact(), token);
+            print(*named.exact(), token);
         } else if (show_early(context, *named.exact(), snapshot, output)) {
             shown++;
         }
     } else {
         walk(context, snapshot, [&](const token_digest &digest, const token_record &token) {
             if (named.matches(token)) {
-                show_one(digest, token);
+                print(digest, token);
             }
             return true;
         });
