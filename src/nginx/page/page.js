@@ -168,9 +168,8 @@ function secondsOfLastMinute() {
 // The state of everything
 
 function problemsOf(store) {
-    if (!store.open) return [{ level: 'bad', text: store.problem || 'it can’t be read' }];
+    if (!store.open) return [{ level: 'bad', text: store.problem }];
     return [
-        [store.problem !== '', store.problem],
         [store.state === 'resync', 'a resync from its source is under way, and it serves what it holds'],
         [store.age > OLD, 'its source was last reached more than a minute ago'],
         [store.age < AHEAD, 'its heartbeat is in the future: are the clocks right?'],
