@@ -17,7 +17,7 @@ import pytest
 from basics import DEADLINE, wait_until
 from nginx import Nginx, nginx_version
 from store import Issued, Store
-from upstream import EVENT, Upstream
+from upstream import Upstream
 from websockets.exceptions import ConnectionClosed
 from websockets.legacy.client import WebSocketClientProtocol, connect
 

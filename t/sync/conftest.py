@@ -1,4 +1,4 @@
-"""Fixtures: a PostgreSQL for all tests, and a database with the schema and an empty store for each."""
+"""Fixtures: a PostgreSQL for all tests; a database with the schema, a feed with one token and an empty store for each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgresql import Database, PostgreSQL, new_database, prepare
+from feed_server import Authority, Feed
+from postgresql import NOT_FOR_EVER, Connection, Database, PostgreSQL, new_database, prepare
 from store import Store
 
 _numbers = itertools.count(1)
@@ -29,5 +30,35 @@ def database(server: PostgreSQL) -> Iterator[Database]:
 
 
 @pytest.fixture
+def owner(database: Database) -> Iterator[Connection]:
+    with database.connect(options=NOT_FOR_EVER) as connection:
+        yield connection
+
+
+@pytest.fixture
+def shop(database: Database) -> Iterator[Connection]:
+    with database.connect("shop", options=NOT_FOR_EVER) as connection:
+        yield connection
+
+
+@pytest.fixture
+def edge(database: Database) -> Iterator[Connection]:
+    with database.connect("edge", options=NOT_FOR_EVER) as connection:
+        yield connection
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def feed() -> Iterator[Feed]:
+    with Feed() as made:
+        made.put("a")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ca")

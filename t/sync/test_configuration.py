@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,13 +28,6 @@ WITH_DEFAULT_FILE = """
 
 has_namespaces = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
 needs_a_namespace = pytest.mark.skipif(not has_namespaces, reason="NOT TESTED: only root can have an /etc of its own")
-
-
-@pytest.fixture
-def feed() -> Iterator[Feed]:
-    with Feed() as made:
-        made.put("a")
-        yield made
 
 
 class Host:

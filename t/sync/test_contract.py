@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,6 @@ from store import Store
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.2", "--query-timeout", "5", "--settle", "0.05")
 
 Fault = Callable[[Handler], None]
-
-
-@pytest.fixture
-def feed() -> Iterator[Feed]:
-    with Feed() as made:
-        made.put("a")
-        yield made
 
 
 def take_once(feed: Feed, store: Store) -> subprocess.CompletedProcess[str]:

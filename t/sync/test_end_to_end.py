@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from basics import wait_until
 from network import Network
-from postgresql import Connection, Database, PostgreSQL
+from postgresql import Connection, Database, PostgreSQL, issue
 from sidecar import PatSync, load, load_fast, make_another_snapshot_due, records_of
 from store import Store
 
@@ -33,13 +33,6 @@ def pat_sync(database: Database, store: Store, log: Path) -> Iterator[PatSync]:
     with PatSync("--source", database.url("edge"), "--store", store.folder, log_file=log) as running:
         wait_until(lambda: store.stats()["state"] == "ready", "the first snapshot is there")
         yield running
-
-
-def issue(connection: Connection, subject: str = "user:1") -> tuple[str, str]:
-    row = connection.execute("SELECT id, token FROM pat.issue(%s)", (subject,)).fetchone()
-    assert row is not None
-    id, token = row
-    return id, token
 
 
 def wait_until_equal(store: Store, connection: Connection, seconds: float = 30) -> None:

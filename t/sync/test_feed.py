@@ -26,11 +26,6 @@ def feed() -> Iterator[Feed]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "ca")
-
-
 def follow(feed: Feed, store: Store, *arguments: str | Path) -> PatSync:
     return PatSync("--source", feed.url, "--store", store.folder, *FAST, *arguments)
 

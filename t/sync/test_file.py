@@ -15,7 +15,7 @@ from feed_server import Line, digest, token
 from pat_sync.errors import ApplierFailed
 from pat_sync.pulse import Pulse
 from pat_sync.sources.file import check
-from sidecar import PAT_SYNC, PatSync, environment, once
+from sidecar import PatSync, once, pat_sync
 from store import Store
 
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.1", "--settle", "0.2")
@@ -228,8 +228,7 @@ def test_a_file_that_is_written_in_place_is_noticed_whatever_its_time_says(path:
 
 def test_status_waits_for_a_version_that_is_on_its_way(path: Path, store: Store) -> None:
     def status(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [PAT_SYNC, "status", "--source", f"file://{path}", "--store", str(store.folder), *FAST, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
+        return pat_sync("status", "--source", f"file://{path}", "--store", store.folder, *FAST, *arguments)
 
     path.write_text(lines(token("a")))
     with follow(path, store):

@@ -13,7 +13,7 @@ import pytest
 from basics import free_port, wait_until
 from feed_server import Feed, Handler
 from nginx import Nginx
-from sidecar import PAT_SYNC, PatSync, environment, once, scrape
+from sidecar import PatSync, once, pat_sync, scrape
 from store import Store
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.2", "--query-timeout", "5")
@@ -57,8 +57,7 @@ def follow(url: str, store: Store, *arguments: str) -> PatSync:
 
 
 def status(url: str, store: Store) -> subprocess.CompletedProcess[str]:
-    command = [PAT_SYNC, "status", "--source", url, "--store", str(store.folder), *FAST]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment())
+    return pat_sync("status", "--source", url, "--store", store.folder, *FAST)
 
 
 def heartbeat(store: Store) -> int:

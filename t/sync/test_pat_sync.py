@@ -10,34 +10,20 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from basics import DEADLINE, PATCTL, ROOT, free_port, wait_until
 from feed_server import Feed
-from sidecar import PAT_SYNC, PatSync, environment, once, scrape, value
+from sidecar import PAT_SYNC, PatSync, environment, once, pat_sync, scrape, value
 from store import Store
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "1")
 PASSWORD = "s3cr3t-pa55"
 
 
-@pytest.fixture
-def feed() -> Iterator[Feed]:
-    with Feed() as made:
-        made.put("a")
-        yield made
-
-
 def follow(feed: Feed, store: Store, *arguments: str | Path, env: dict[str, str] | None = None) -> PatSync:
     return PatSync("--source", feed.url, "--store", store.folder, *FAST, *arguments, env=env)
-
-
-def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PAT_SYNC, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False, env=environment(env)
-    )
 
 
 # --- options ---
@@ -78,7 +64,7 @@ def test_options_come_from_arguments_environment_and_file_in_this_order(
     ],
 )
 def test_wrong_options_are_told_with_status_2(arguments: list[str], cause: str) -> None:
-    done = run(*arguments)
+    done = pat_sync(*arguments)
     assert done.returncode == 2
     assert cause in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -97,14 +83,14 @@ def test_wrong_options_are_told_with_status_2(arguments: list[str], cause: str) 
 )
 def test_what_may_be_there_later_is_told_with_status_3(arguments: list[str], cause: str) -> None:
     """systemd restarts the unit after status 3."""
-    done = run("--source", "https://x/", "--store", "/x", *arguments)
+    done = pat_sync("--source", "https://x/", "--store", "/x", *arguments)
     assert done.returncode == 3
     assert cause in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_example_of_every_option_is_in_the_documentation() -> None:
-    options = set(re.findall(r"^  --([a-z-]+)", run("--help").stdout, re.MULTILINE))
+    options = set(re.findall(r"^  --([a-z-]+)", pat_sync("--help").stdout, re.MULTILINE))
     documented = set(re.findall(r"^\| `--([a-z-]+)", (ROOT / "docs" / "pat-sync.md").read_text(), re.MULTILINE))
     assert options - {"help"} == documented
 
@@ -149,7 +135,7 @@ def test_every_log_line_is_in_the_documentation() -> None:
 )
 def test_a_secret_on_the_command_line_is_refused(url: str, tmp_path: Path) -> None:
     for arguments in (["--source", url], [f"--source={url}"]):
-        done = run(*arguments, "--store", tmp_path)
+        done = pat_sync(*arguments, "--store", tmp_path)
         assert done.returncode == 2
         assert "--password-file" in done.stderr and "PAT_SYNC_SOURCE" in done.stderr
         assert PASSWORD not in done.stderr + done.stdout
@@ -482,7 +468,7 @@ def test_a_port_that_is_taken_is_told(feed: Feed, store: Store) -> None:
 
 
 def status(feed: Feed, store: Store) -> subprocess.CompletedProcess[str]:
-    return run("status", "--source", feed.url, "--store", store.folder, *FAST)
+    return pat_sync("status", "--source", feed.url, "--store", store.folder, *FAST)
 
 
 def test_status_when_all_is_well(feed: Feed, store: Store) -> None:
@@ -491,7 +477,7 @@ def test_status_when_all_is_well(feed: Feed, store: Store) -> None:
         done = status(feed, store)
         assert done.stdout.splitlines()[-1] == "all is well"
         assert "the store has everything" in done.stdout
-        done = run("status", "--json", "--source", feed.url, "--store", store.folder)
+        done = pat_sync("status", "--json", "--source", feed.url, "--store", store.folder)
         report = json.loads(done.stdout)
         assert report["running"] and report["is_current"] and not report["problems"]
         assert (report["state"], report["tokens"], report["cursor"]) == ("ready", 1, "1")
@@ -514,7 +500,7 @@ def test_status_when_nothing_is_well(feed: Feed, store: Store, tmp_path: Path) -
     done = status(feed, store)
     assert "wrong: cannot read the source: it answers 500" in done.stdout
 
-    done = run("status", "--source", feed.url, "--store", tmp_path / "nowhere")
+    done = pat_sync("status", "--source", feed.url, "--store", tmp_path / "nowhere")
     assert done.returncode == 1
     assert "wrong: cannot read the store" in done.stdout
 
@@ -533,7 +519,7 @@ def test_status_does_not_call_it_well_while_the_store_is_behind(feed: Feed, stor
         child = sync.child()
         os.kill(child, signal.SIGSTOP)
         feed.put("b")
-        done = run("status", "--source", feed.url, "--store", store.folder)
+        done = pat_sync("status", "--source", feed.url, "--store", store.folder)
         os.kill(child, signal.SIGCONT)
         assert done.returncode == 1
         assert done.stdout.splitlines()[-1] == "wrong: the store is behind its source"
@@ -553,7 +539,7 @@ def test_status_tells_of_a_heartbeat_in_the_future(feed: Feed, store: Store, tmp
     fake.chmod(0o755)
     with follow(feed, store):
         wait_until(lambda: status(feed, store).returncode == 0, "all is well")
-        done = run("status", "--source", feed.url, "--store", store.folder, "--patctl", fake)
+        done = pat_sync("status", "--source", feed.url, "--store", store.folder, "--patctl", fake)
     assert done.returncode == 1
     assert "wrong: the heartbeat is 3600 s in the future" in done.stdout
 

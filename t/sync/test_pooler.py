@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 
 import pytest
 from basics import wait_until
 from pooler import PgBouncer
-from postgresql import Connection, Database
-from sidecar import PAT_SYNC, PatSync, environment, load, make_another_snapshot_due, once, pat_sync
+from postgresql import Database, issue
+from sidecar import PatSync, load, make_another_snapshot_due, once, pat_sync
 from store import Store
 from usage_server import UsageServer
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "5")
 TOLD = "info: the source is behind a pooler"
-
-
-def issue(connection: Connection) -> tuple[str, str]:
-    row = connection.execute("SELECT id, token FROM pat.issue('user:1')").fetchone()
-    assert row is not None
-    id, token = row
-    return id, token
 
 
 def only(pooler: PgBouncer, database: Database, servers: int) -> None:
@@ -130,13 +122,7 @@ def test_status_asks_through_a_pooler(mode: str, database: Database, store: Stor
         arguments = ("--source", pooler.url(database), "--store", store.folder, *FAST)
         with PatSync(*arguments):
             wait_until(lambda: store.stats()["state"] == "ready", "the snapshot")
-
-            def status() -> subprocess.CompletedProcess[str]:
-                command = [PAT_SYNC, "status", *map(str, arguments)]
-                return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False,
-                                      env=environment())
-
-            wait_until(lambda: status().returncode == 0, "all is well")
+            wait_until(lambda: pat_sync("status", *arguments).returncode == 0, "all is well")
             only(pooler, database, 2)
 
 

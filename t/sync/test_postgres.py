@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 from basics import PATCTL, wait_until
-from postgresql import Connection, Database, PostgreSQL, new_database
+from postgresql import NOT_FOR_EVER, Connection, Database, PostgreSQL, issue, new_database, one
 from psycopg import errors
 from psycopg.types.json import Json, Jsonb
 
@@ -33,7 +33,6 @@ READ_COMMITTED = psycopg.IsolationLevel.READ_COMMITTED
 REPEATABLE_READ = psycopg.IsolationLevel.REPEATABLE_READ
 SERIALIZABLE = psycopg.IsolationLevel.SERIALIZABLE
 
-NOT_FOR_EVER = "-c statement_timeout=10s"
 
 State = dict[bytes, str]
 
@@ -49,19 +48,6 @@ class Source(NamedTuple):
     is_standby: bool
     unnumbered: bool
     triggers: str | None
-
-
-def one(connection: Connection, query: str, *arguments: Any) -> Any:
-    """Run a query and return the first value of its only row."""
-    (row,) = connection.execute(query, arguments).fetchall()
-    return row[0]
-
-
-def issue(connection: Connection, subject: str = "alice", **options: Any) -> tuple[str, str]:
-    """The id and the token."""
-    named = "".join(f", {name} => %({name})s" for name in options)
-    (row,) = connection.execute(f"SELECT id, token FROM pat.issue(%(subject)s{named})", {"subject": subject, **options})
-    return row[0], row[1]
 
 
 def source(connection: Connection) -> Source:
@@ -172,24 +158,6 @@ class Store:
     def export(self) -> dict[str, dict[str, Any]]:
         records = (json.loads(line) for line in self.run("export").stdout.splitlines())
         return {record["digest"]: record for record in records}
-
-
-@pytest.fixture
-def owner(database: Database) -> Iterator[Connection]:
-    with database.connect(options=NOT_FOR_EVER) as connection:
-        yield connection
-
-
-@pytest.fixture
-def shop(database: Database) -> Iterator[Connection]:
-    with database.connect("shop", options=NOT_FOR_EVER) as connection:
-        yield connection
-
-
-@pytest.fixture
-def edge(database: Database) -> Iterator[Connection]:
-    with database.connect("edge", options=NOT_FOR_EVER) as connection:
-        yield connection
 
 
 # Installing
@@ -778,6 +746,7 @@ def test_changes_and_snapshots_read_no_more_than_they_return(owner: Connection) 
 
 @contextmanager
 def triggers_off(owner: Connection) -> Iterator[None]:
+    """As pg_restore --disable-triggers has them: what was ALWAYS is plain afterwards."""
     for table in ("token", "tombstone"):
         owner.execute(f"ALTER TABLE pat.{table} DISABLE TRIGGER ALL")
     yield

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from basics import wait_until
-from postgresql import Connection, Database, PostgreSQL, new_database, prepare
+from postgresql import NOT_FOR_EVER, Connection, Database, PostgreSQL, issue, new_database, one, prepare
 from psycopg import errors
 from sidecar import PatSync, pat_sync
 from store import Store
-from test_postgres import changes, insert, issue, number_found, one, source
+from test_postgres import changes, insert, number_found, source
 
-OFF = "-c pat.notify=off -c statement_timeout=20s"
+OFF = f"-c pat.notify=off {NOT_FOR_EVER}"
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +33,6 @@ def database(prepared_server: PostgreSQL) -> Iterator[Database]:
         with made.connect() as connection:
             for (gid,) in connection.execute("SELECT gid FROM pg_prepared_xacts").fetchall():
                 connection.execute(f"ROLLBACK PREPARED '{gid}'")
-
-
-@pytest.fixture
-def shop(database: Database) -> Iterator[Connection]:
-    """Connects with a timeout, as nothing here may wait for a prepared transaction."""
-    with database.connect("shop", options="-c statement_timeout=20s") as connection:
-        yield connection
-
-
-@pytest.fixture
-def edge(database: Database) -> Iterator[Connection]:
-    with database.connect("edge", options="-c statement_timeout=20s") as connection:
-        yield connection
 
 
 def prepare_as(database: Database, name: str, *queries: str) -> None:

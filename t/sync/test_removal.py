@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from basics import free_port, wait_until
 from feed_server import Feed, digest, token
-from sidecar import PAT_SYNC, PatSync, environment, once, scrape
+from sidecar import PatSync, once, pat_sync, scrape
 from store import Store
 
 FAST = ("--poll-interval", "0.05", "--heartbeat-interval", "0.1", "--settle", "0.1")
@@ -28,8 +27,7 @@ def arguments(source: str, store: Store) -> tuple[str | Path, ...]:
 
 
 def problems(source: str, store: Store) -> list[str]:
-    command = [PAT_SYNC, "status", "--json", *map(str, arguments(source, store))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
+    done = pat_sync("status", "--json", *arguments(source, store))
     assert done.returncode == 1, done
     found: list[str] = json.loads(done.stdout)["problems"]
     return found

@@ -7,11 +7,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from postgresql import Connection, Database, PostgreSQL, new_database
+from postgresql import NOT_FOR_EVER, Connection, Database, PostgreSQL, issue, new_database, one
 from psycopg.types.json import Json
 from sidecar import once
 from store import Store
-from test_postgres import changes, issue, number_found, one, pairs, snapshot, source
+from test_postgres import changes, number_found, pairs, snapshot, source
 
 # Settings that any login can change, each with a value that is not the usual one.
 HOSTILE: dict[str, dict[str, str]] = {
@@ -267,9 +267,9 @@ def report(edge: Connection, name: str, batch: int, *ids: str) -> int:
 
 @pytest.mark.parametrize("login", ["edge", "postgres"])
 def test_an_open_report_holds_up_nobody(database: Database, login: str) -> None:
-    with database.connect("shop", options="-c statement_timeout=20s") as shop, \
+    with database.connect("shop", options=NOT_FOR_EVER) as shop, \
             database.connect("edge", autocommit=False) as slow, \
-            database.connect(login, options="-c statement_timeout=20s") as quick:
+            database.connect(login, options=NOT_FOR_EVER) as quick:
         ids = [issue(shop)[0] for _ in range(3)]
         assert report(slow, "slow", 1, *ids) == 3
         assert report(slow, "other", 1) == 0
@@ -277,7 +277,7 @@ def test_an_open_report_holds_up_nobody(database: Database, login: str) -> None:
             slow.execute("SET CONSTRAINTS ALL IMMEDIATE")
         assert report(quick, "quick", 1, *ids) == 3
         shop.execute("SELECT pat.revoke(%s)", (ids[0],))
-        with database.connect(options="-c statement_timeout=20s") as owner:
+        with database.connect(options=NOT_FOR_EVER) as owner:
             owner.execute("UPDATE pat.token SET revoked_at = now() - interval '1 day' WHERE id = %s", (ids[0],))
         assert one(shop, "SELECT pat.purge(now() - interval '1 hour')") == 1
         assert pairs(shop, "SELECT id, uses FROM pat.tokens") == {ids[1]: 1, ids[2]: 1}

@@ -12,7 +12,7 @@ import pytest
 from basics import free_port, wait_until
 from network import Network
 from postgresql import Database, PostgreSQL, new_database, prepare
-from sidecar import PAT_SYNC, PatSync, environment, make_another_snapshot_due, once, scrape, value
+from sidecar import PatSync, make_another_snapshot_due, once, pat_sync, scrape, value
 from store import Store
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.1")
@@ -103,8 +103,7 @@ def url(server: PostgreSQL, shop: Database) -> str:
 def status(source: str, store: Store) -> subprocess.CompletedProcess[str]:
     # The query timeout is a part of what a heartbeat may be old: a slow machine takes seconds from a change to the end of
     # this.
-    command = [PAT_SYNC, "status", "--source", source, "--store", str(store.folder), *FAST, "--query-timeout", "8"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment())
+    return pat_sync("status", "--source", source, "--store", store.folder, *FAST, "--query-timeout", "8")
 
 
 def test_a_lagging_server_behind_the_same_address_changes_nothing(

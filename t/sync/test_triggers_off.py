@@ -5,42 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from basics import DEADLINE, free_port, wait_until
-from postgresql import Connection, Database, PostgreSQL, new_database
+from postgresql import Connection, Database, PostgreSQL, issue, new_database, one
 from psycopg import errors
 from sidecar import PatSync, once, pat_sync, scrape, value
 from store import Store
-from test_postgres import changes, insert, issue, number_found, one, snapshot, source, workers
+from test_postgres import changes, insert, number_found, snapshot, source, triggers_off, workers
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.1")
-TABLES = ("token", "tombstone")
-
-
-@pytest.fixture
-def owner(database: Database) -> Iterator[Connection]:
-    with database.connect(options="-c statement_timeout=20s") as connection:
-        yield connection
-
-
-@pytest.fixture
-def edge(database: Database) -> Iterator[Connection]:
-    with database.connect("edge", options="-c statement_timeout=20s") as connection:
-        yield connection
-
-
-@contextmanager
-def triggers_off(connection: Connection) -> Iterator[None]:
-    """Like pg_restore --disable-triggers, which turns ENABLE ALWAYS triggers into plain ones."""
-    for table in TABLES:
-        connection.execute(f"ALTER TABLE pat.{table} DISABLE TRIGGER ALL")
-    yield
-    for table in TABLES:
-        connection.execute(f"ALTER TABLE pat.{table} ENABLE TRIGGER ALL")
 
 
 def lines(connection: Connection, after: int) -> list[dict[str, object]]:

@@ -17,7 +17,7 @@ import pytest
 from basics import DEADLINE, free_port, wait_until
 from network import Network
 from postgresql import Connection, Database, PostgreSQL, new_database, prepare
-from sidecar import PAT_SYNC, PatSync, environment, once, scrape, value
+from sidecar import PatSync, once, pat_sync, scrape, value
 from store import Store
 from usage_server import Handler, UsageServer
 
@@ -405,8 +405,7 @@ def test_use_that_can_not_be_reported_delays_no_revocation(
 
 
 def status(database: Database, store: Store, nginx: UsageServer, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [PAT_SYNC, "status", *arguments(database.url("edge"), store, nginx, *more)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment())
+    return pat_sync("status", *arguments(database.url("edge"), store, nginx, *more))
 
 
 def test_status_tells_what_waits_and_changes_nothing(database: Database, store: Store, nginx: UsageServer) -> None:

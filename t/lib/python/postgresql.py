@@ -24,6 +24,9 @@ POSTGRESQL_BIN = Path(os.environ.get("POSTGRESQL_BIN", "/usr/lib/postgresql/15/b
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+# An option of connections, for tests in which no statement is to wait for another.
+NOT_FOR_EVER = "-c statement_timeout=20s"
+
 # Other users of this host reach ports of 127.0.0.1, too. What they don't have is this file, which libpq looks into.
 PASSWORD = secrets.token_urlsafe(24)
 _password_file = tempfile.NamedTemporaryFile("w", prefix="pat-pgpass-")
@@ -296,6 +299,19 @@ class Database:
 
     def psql(self, sql: str, user: str = "postgres") -> str:
         return self.server.psql(sql, dbname=self.name, user=user)
+
+
+def one(connection: Connection, query: str, *arguments: Any) -> Any:
+    """The first value of the only row."""
+    (row,) = connection.execute(query, arguments).fetchall()
+    return row[0]
+
+
+def issue(connection: Connection, subject: str = "alice", **options: Any) -> tuple[str, str]:
+    """The id and the token."""
+    named = "".join(f", {name} => %({name})s" for name in options)
+    (row,) = connection.execute(f"SELECT id, token FROM pat.issue(%(subject)s{named})", {"subject": subject, **options})
+    return row[0], row[1]
 
 
 LOGINS = {"shop": "pat_platform", "edge": "pat_edge", "stranger": None}

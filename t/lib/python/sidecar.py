@@ -127,15 +127,14 @@ class PatSync:
         self.process.wait()
 
 
-def once(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [PAT_SYNC, "--once", *map(str, arguments)]
+def pat_sync(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs it to its end."""
+    command = [PAT_SYNC, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(env))
 
 
-def pat_sync(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """A command of it, as status."""
-    command = [PAT_SYNC, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+def once(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return pat_sync("--once", *arguments, env=env)
 
 
 def scrape(port: int) -> str:
