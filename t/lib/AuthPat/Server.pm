@@ -4,7 +4,7 @@ package AuthPat::Server;
 # uploads, and stores that break while nginx runs. Plain Test::More; nothing here waits for a fixed time.
 #
 #     use AuthPat;
-#     use AuthPat::Server qw(get wait_for);
+#     use AuthPat::Server qw(wait_for);
 #
 #     my $server = AuthPat::Server->new(http => 'server { listen 127.0.0.1:$PORT; location = /t { … } }');
 #     $server->start;
