@@ -41,12 +41,11 @@ sub forge {
     my $key   = 't' . sha256($token{$name});
     my $done  = 0;
 
-    # LMDB lays the value behind the key. The newest page with it is the one that counts; others are of no use to anybody.
+    # LMDB lays the value behind the key, and its length 8 bytes before. The newest page with it is the one that counts; others are of no use to anybody.
     for (my $at = 0; ($at = index $bytes, $key, $at) >= 0; $at += length $key) {
         my $start = $at + length $key;
-        my ($id, $subject, $title, undef, $scopes, $ranges, $claims) = unpack 'x6 C4 v3', substr $bytes, $start, 16;
-        my $value = substr $bytes, $start, 64 + $id + $subject + $title + $scopes + $ranges + $claims;
-        my $place = index $value, $old, 64;
+        my $value = substr $bytes, $start, unpack 'V', substr $bytes, $at - 8, 4;
+        my $place = index $value, $old;
         next if $place < 0 || unpack('V', $value) != crc32c($key . substr $value, 4);
         length $old == length $new or die "another length: $old\n";
         substr $value, $place, length $new, $new;

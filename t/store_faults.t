@@ -80,7 +80,7 @@ sub newer {
     my ($bytes) = @_;
     my $at = 0;
     while (($at = index $bytes, 'auth_pat', $at) >= 0) {
-        substr $bytes, $at - 4, 1, "\x02";
+        substr $bytes, $at - 4, 1, "\xfe";
         $at += 8;
     }
     return $bytes;

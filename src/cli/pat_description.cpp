@@ -1,5 +1,6 @@
 #include "cli/pat_description.h"
 
+#include "cli/pat_failure.h"
 #include "cli/pat_json.h"
 #include "cli/pat_time.h"
 
@@ -16,6 +17,13 @@ const char *cause_of(const token_record &token) noexcept
     return has_blank_ends(token.subject) ? "its subject begins or ends with a blank, which an upstream would strip"
            : has_control(token.subject)  ? "its subject has a control character, which no upstream is told"
                                          : "";
+}
+
+std::string describe_format(const meta_record &info, std::uint64_t other_format)
+{
+    return fmt::format(
+        "{}{}{}", info.format, other_format > 0 ? fmt::format(", which {} records do not have", other_format) : "",
+        info.record_format != info.format ? fmt::format(", being converted to {}", info.record_format) : "");
 }
 
 void open(const command_context &context, store::snapshot &out)

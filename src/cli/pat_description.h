@@ -26,6 +26,9 @@ void write_json(const command_context &context, const token_digest &digest, cons
 /// A time, and how far it is from now; empty if it is not set.
 [[nodiscard]] std::string show_time(std::int64_t time, std::int64_t now);
 
+/// The format of a store, and how many of its records are not in it.
+[[nodiscard]] std::string describe_format(const meta_record &info, std::uint64_t other_format);
+
 /// Opens the store for reading.
 void open(const command_context &context, store::snapshot &out);
 

@@ -10,7 +10,10 @@ namespace pat {
 /// checking a record costs next to nothing. To continue after other bytes, pass their CRC.
 [[nodiscard]] std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t before = 0) noexcept;
 
-/// The same in software, for processors that lack it.
+/// That of two pieces, one behind the other.
+[[nodiscard]] std::uint32_t crc32c(std::span<const std::byte> first, std::span<const std::byte> second) noexcept;
+
+/// The first in software, for processors that lack it.
 [[nodiscard]] std::uint32_t crc32c_by_table(std::span<const std::byte> bytes, std::uint32_t before = 0) noexcept;
 
 }  // namespace pat

@@ -3,6 +3,7 @@
 #include "core/pat_address.h"
 #include "core/pat_bytes.h"
 #include "core/pat_crc32c.h"
+#include "core/pat_rules.h"
 
 #include <algorithm>
 
@@ -10,12 +11,8 @@ namespace pat {
 
 namespace {
 
-constexpr std::size_t claim_header_length = 3;
 constexpr std::array<std::byte, 8> meta_magic{std::byte{'a'}, std::byte{'u'}, std::byte{'t'}, std::byte{'h'},
                                               std::byte{'_'}, std::byte{'p'}, std::byte{'a'}, std::byte{'t'}};
-
-/// Year 9999, the last that RFC 3339 can write.
-constexpr std::int64_t max_time = 253402300799;
 
 constexpr std::array<std::byte, 1> the_meta_key{std::byte{'m'}};
 constexpr std::byte token_tag{'t'};
@@ -25,11 +22,76 @@ constexpr std::byte early_tag{'e'};
 constexpr std::byte denied_flag{1};
 constexpr std::byte revoked_flag{1};
 
+/// Flags of a token record, each of which but the first has a field.
+namespace token_flag {
+constexpr unsigned denied = 1 << 0;
+constexpr unsigned generation = 1 << 1;
+constexpr unsigned sequence_low = 1 << 2;
+constexpr unsigned sequence_high = 1 << 3;
+constexpr unsigned issued_at = 1 << 4;
+constexpr unsigned not_before = 1 << 5;
+constexpr unsigned expires_at = 1 << 6;
+constexpr unsigned revoked_at = 1 << 7;
+constexpr unsigned local_revoked_at = 1 << 8;
+constexpr unsigned name = 1 << 9;
+constexpr unsigned scopes = 1 << 10;
+constexpr unsigned cidrs = 1 << 11;
+constexpr unsigned claims = 1 << 12;
+}  // namespace token_flag
+
+constexpr unsigned first_unknown_flag = token_flag::claims << 1;
+constexpr std::size_t time_length = 5;
+constexpr std::uint64_t four_gib = std::uint64_t{1} << 32;
+
+constexpr std::size_t field_length(unsigned flag) noexcept
+{
+    switch (flag) {
+    case token_flag::denied: return 0;
+    case token_flag::generation:
+    case token_flag::name: return 1;
+    case token_flag::scopes:
+    case token_flag::cidrs:
+    case token_flag::claims: return 2;
+    case token_flag::sequence_low:
+    case token_flag::sequence_high: return 4;
+    default: return time_length;
+    }
+}
+
+/// The length of all fields that a byte of flags, which begins at bit `shift`, tells of.
+constexpr std::array<std::uint8_t, 256> make_lengths(unsigned shift) noexcept
+{
+    std::array<std::uint8_t, 256> result{};
+    for (unsigned flags = 0; flags < result.size(); flags++) {
+        std::size_t length = 0;
+        for (unsigned bit = 0; bit < 8; bit++) {
+            length += (flags >> bit & 1) != 0 ? field_length(1U << (bit + shift)) : 0;
+        }
+        result[flags] = static_cast<std::uint8_t>(length);
+    }
+    return result;
+}
+
+constexpr std::array lengths_of_low_flags = make_lengths(0);
+constexpr std::array lengths_of_high_flags = make_lengths(8);
+
+constexpr std::size_t fields_length(unsigned flags) noexcept
+{
+    return std::size_t{lengths_of_low_flags[flags & 0xff]} + lengths_of_high_flags[flags >> 8];
+}
+
 /// Offsets, as drawn in the header.
 constexpr std::size_t checksum_at = 0;
 constexpr std::size_t version_at = 4;
 
 namespace token_at {
+constexpr std::size_t id_length = 5;
+constexpr std::size_t flags = 6;
+constexpr std::size_t subject_length = 8;
+constexpr std::size_t fields = 9;
+}  // namespace token_at
+
+namespace token_1_at {
 constexpr std::size_t flags = 5;
 constexpr std::size_t id_length = 6;
 constexpr std::size_t subject_length = 7;
@@ -45,7 +107,7 @@ constexpr std::size_t expires_at = 40;
 constexpr std::size_t revoked_at = 48;
 constexpr std::size_t local_revoked_at = 56;
 constexpr std::size_t texts = 64;
-}  // namespace token_at
+}  // namespace token_1_at
 
 namespace meta_at {
 constexpr std::size_t scheme = 5;
@@ -61,7 +123,8 @@ constexpr std::size_t snapshot_sequence = 56;
 constexpr std::size_t epoch_length = 64;
 constexpr std::size_t cursor_length = 66;
 constexpr std::size_t open_generations = 68;
-constexpr std::size_t zero = 69;
+constexpr std::size_t record_format = 69;
+constexpr std::size_t zero = 70;
 constexpr std::size_t texts = 72;
 }  // namespace meta_at
 
@@ -83,17 +146,19 @@ constexpr std::size_t end = 16;
 
 std::uint32_t checksum_of(std::span<const std::byte> key, std::span<const std::byte> value) noexcept
 {
-    return crc32c(value.subspan(version_at), crc32c(key));
+    return crc32c(key, value.subspan(version_at));
 }
 
 /// What all kinds of record have in common.
-codec_error check_envelope(std::span<const std::byte> key, std::span<const std::byte> value,
-                           std::size_t header_length) noexcept
+codec_error check_envelope(std::span<const std::byte> key, std::span<const std::byte> value, std::size_t header_length,
+                           std::uint8_t newest) noexcept
 {
+    const auto version = value.size() > version_at ? std::to_integer<std::uint8_t>(value[version_at]) : std::uint8_t{0};
+
     if (value.size() < header_length) {
         return codec_error::too_short;
     }
-    if (std::to_integer<std::uint8_t>(value[version_at]) > format_version) {
+    if (version > newest) {
         return codec_error::newer_version;
     }
     if (value.size() > max_record_length) {
@@ -102,31 +167,12 @@ codec_error check_envelope(std::span<const std::byte> key, std::span<const std::
     if (load_le<std::uint32_t>(&value[checksum_at]) != checksum_of(key, value)) {
         return codec_error::checksum;
     }
-    if (std::to_integer<std::uint8_t>(value[version_at]) != format_version) {
-        return codec_error::inconsistent;
-    }
-    return codec_error::none;
+    return version == 0 ? codec_error::inconsistent : codec_error::none;
 }
 
 bool is_zero(std::span<const std::byte> bytes) noexcept
 {
     return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
-}
-
-bool are_claims(std::span<const std::byte> claims) noexcept
-{
-    while (!claims.empty()) {
-        if (claims.size() < claim_header_length) {
-            return false;
-        }
-        const std::size_t length =
-            claim_header_length + std::to_integer<std::size_t>(claims[0]) + load_le<std::uint16_t>(&claims[1]);
-        if (claims.size() < length) {
-            return false;
-        }
-        claims = claims.subspan(length);
-    }
-    return true;
 }
 
 /// Hands out the variable part of a record, piece by piece.
@@ -159,51 +205,6 @@ private:
     std::byte *at_;
 };
 
-bool is_time(std::int64_t time) noexcept
-{
-    return time >= 0 && time <= max_time;
-}
-
-constexpr byte_set id_characters{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._:@-"};
-constexpr byte_set claim_name_characters{"0123456789abcdefghijklmnopqrstuvwxyz_"};
-
-bool is_scope_character(char c) noexcept
-{
-    return c > 0x20 && c < 0x7f && c != '"' && c != '\\';
-}
-
-bool are_scopes(std::string_view scopes) noexcept
-{
-    if (scopes.empty()) {
-        return true;
-    }
-    for (std::size_t space; (space = scopes.find(' ')) != std::string_view::npos; scopes.remove_prefix(space + 1)) {
-        if (!is_scope(head(scopes, space))) {
-            return false;
-        }
-    }
-    return is_scope(scopes);
-}
-
-bool claims_are_valid(std::span<const std::byte> claims) noexcept
-{
-    if (!are_claims(claims)) {
-        return false;
-    }
-    while (!claims.empty()) {
-        const token_claim claim = take_claim(claims);
-        if (!is_claim_name(claim.name) || has_control(claim.value)) {
-            return false;
-        }
-        for (auto others = claims; !others.empty();) {
-            if (take_claim(others).name == claim.name) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
 void seal(std::span<const std::byte> key, std::span<std::byte> value) noexcept
 {
     store_le(&value[checksum_at], checksum_of(key, value));
@@ -225,6 +226,208 @@ std::optional<token_digest> take_digest(std::byte tag, std::span<const std::byte
     token_digest result;
     std::ranges::copy(key.subspan(1), result.begin());
     return result;
+}
+
+/// How long the texts and lists of a token record are.
+struct text_lengths {
+    std::size_t id;
+    std::size_t subject;
+    std::size_t name;
+    std::size_t scopes;
+    std::size_t cidrs;
+    std::size_t claims;
+
+    [[nodiscard]] std::size_t sum() const noexcept { return id + subject + name + scopes + cidrs + claims; }
+};
+
+/// Takes the texts of a token record, which end it.
+[[gnu::always_inline]] inline codec_error cut_texts(std::span<const std::byte> texts, const text_lengths &lengths,
+                                                    token_record &out) noexcept
+{
+    if (lengths.sum() != texts.size() || lengths.id == 0 || lengths.id > max_id_length || lengths.subject == 0) {
+        return codec_error::inconsistent;
+    }
+
+    cutter cut{texts};
+    out.id = cut.text(lengths.id);
+    out.subject = cut.text(lengths.subject);
+    out.name = cut.text(lengths.name);
+    out.scopes = cut.text(lengths.scopes);
+    out.cidrs = cut.bytes(lengths.cidrs);
+    out.claims = cut.bytes(lengths.claims);
+
+    const bool has_whole_lists =
+        (out.cidrs.empty() || are_cidrs(out.cidrs)) && (out.claims.empty() || are_claims(out.claims));
+    return has_whole_lists ? codec_error::none : codec_error::inconsistent;
+}
+
+codec_error decode_1(std::span<const std::byte> value, token_record &out) noexcept
+{
+    using namespace token_1_at;
+
+    if ((value[flags] & ~denied_flag) != std::byte{0}) {
+        return codec_error::inconsistent;
+    }
+
+    out.format = first_format;
+    out.sequence = load_le<std::uint64_t>(&value[sequence]);
+    out.issued_at = load_le<std::int64_t>(&value[issued_at]);
+    out.not_before = load_le<std::int64_t>(&value[not_before]);
+    out.expires_at = load_le<std::int64_t>(&value[expires_at]);
+    out.revoked_at = load_le<std::int64_t>(&value[revoked_at]);
+    out.local_revoked_at = load_le<std::int64_t>(&value[local_revoked_at]);
+    out.generation = load_le<std::uint8_t>(&value[generation]);
+    out.denied = value[flags] == denied_flag;
+
+    return cut_texts(value.subspan(texts),
+                     {.id = load_le<std::uint8_t>(&value[id_length]),
+                      .subject = load_le<std::uint8_t>(&value[subject_length]),
+                      .name = load_le<std::uint8_t>(&value[name_length]),
+                      .scopes = load_le<std::uint16_t>(&value[scopes_length]),
+                      .cidrs = load_le<std::uint16_t>(&value[cidrs_length]),
+                      .claims = load_le<std::uint16_t>(&value[claims_length])},
+                     out);
+}
+
+/// The fields of a token record, of which each that is there moves the place of the next.
+class field_reader {
+public:
+    field_reader(unsigned flags, const std::byte *at) noexcept : flags_{flags}, at_{at} {}
+
+    [[nodiscard]] bool has_any(unsigned flags) const noexcept { return (flags_ & flags) != 0; }
+
+    template <typename T>
+    T number(unsigned flag) noexcept
+    {
+        if (!has_any(flag)) {
+            return 0;
+        }
+        const T result = load_le<T>(at_);
+        at_ += sizeof result;
+        signs_ |= std::int64_t{result} - 1;
+        return result;
+    }
+
+    std::int64_t time(unsigned flag) noexcept
+    {
+        if (!has_any(flag)) {
+            return 0;
+        }
+        const auto result =
+            static_cast<std::int64_t>(load_le<std::uint32_t>(at_) | load_le<std::uint8_t>(at_ + 4) * four_gib);
+        at_ += time_length;
+        signs_ |= (result - 1) | (max_time - result);
+        return result;
+    }
+
+    /// Whether none of them was 0, and no time too late.
+    [[nodiscard]] bool is_sound() const noexcept { return signs_ >= 0; }
+
+private:
+    unsigned flags_;
+    const std::byte *at_;
+    std::int64_t signs_ = 0;  ///< negative if any of the differences was, which takes no branch
+};
+
+codec_error decode_2(std::span<const std::byte> value, token_record &out) noexcept
+{
+    using namespace token_flag;
+
+    const unsigned flags = load_le<std::uint16_t>(&value[token_at::flags]);
+    if (flags >= first_unknown_flag) {
+        return codec_error::inconsistent;
+    }
+    const std::size_t texts_at = token_at::fields + fields_length(flags);
+    if (value.size() - texts_at > max_texts_length) {  // as it is, too, if the fields go past the end
+        return codec_error::inconsistent;
+    }
+
+    field_reader fields{flags, &value[token_at::fields]};
+    out.format = newest_format;
+    out.denied = fields.has_any(denied);
+
+    // What few tokens have is asked for together.
+    out.generation = 0;
+    out.sequence = 0;
+    if (fields.has_any(generation | sequence_low | sequence_high)) {
+        out.generation = fields.number<std::uint8_t>(generation);
+        out.sequence = fields.number<std::uint32_t>(sequence_low);
+        out.sequence |= std::uint64_t{fields.number<std::uint32_t>(sequence_high)} << 32;
+    }
+    out.issued_at = fields.time(issued_at);
+    out.not_before = fields.time(not_before);
+    out.expires_at = fields.time(expires_at);
+    out.revoked_at = 0;
+    out.local_revoked_at = 0;
+    if (fields.has_any(revoked_at | local_revoked_at)) {
+        out.revoked_at = fields.time(revoked_at);
+        out.local_revoked_at = fields.time(local_revoked_at);
+    }
+
+    text_lengths lengths{};
+    lengths.id = load_le<std::uint8_t>(&value[token_at::id_length]);
+    lengths.subject = load_le<std::uint8_t>(&value[token_at::subject_length]);
+    lengths.name = fields.number<std::uint8_t>(name);
+    lengths.scopes = fields.number<std::uint16_t>(scopes);
+    if (fields.has_any(cidrs | claims)) {
+        lengths.cidrs = fields.number<std::uint16_t>(cidrs);
+        lengths.claims = fields.number<std::uint16_t>(claims);
+    }
+    return fields.is_sound() ? cut_texts(value.subspan(texts_at), lengths, out) : codec_error::inconsistent;
+}
+
+/// Writes the part of a record before its texts; returns where they begin.
+std::size_t encode_header_1(const token_record &record, record_buffer &buffer) noexcept
+{
+    using namespace token_1_at;
+
+    std::fill_n(buffer.begin(), texts, std::byte{0});
+    buffer[flags] = record.denied ? denied_flag : std::byte{0};
+    buffer[generation] = std::byte{record.generation};
+    buffer[id_length] = static_cast<std::byte>(record.id.size());
+    buffer[subject_length] = static_cast<std::byte>(record.subject.size());
+    buffer[name_length] = static_cast<std::byte>(record.name.size());
+    store_le(&buffer[scopes_length], static_cast<std::uint16_t>(record.scopes.size()));
+    store_le(&buffer[cidrs_length], static_cast<std::uint16_t>(record.cidrs.size()));
+    store_le(&buffer[claims_length], static_cast<std::uint16_t>(record.claims.size()));
+    store_le(&buffer[sequence], record.sequence);
+    store_le(&buffer[issued_at], record.issued_at);
+    store_le(&buffer[not_before], record.not_before);
+    store_le(&buffer[expires_at], record.expires_at);
+    store_le(&buffer[revoked_at], record.revoked_at);
+    store_le(&buffer[local_revoked_at], record.local_revoked_at);
+    return texts;
+}
+
+std::size_t encode_header_2(const token_record &record, record_buffer &buffer) noexcept
+{
+    unsigned flags = record.denied ? token_flag::denied : 0;
+    std::size_t length = token_at::fields;
+
+    const auto put = [&](unsigned flag, std::uint64_t value) {
+        if (value != 0) {
+            std::memcpy(&buffer[length], &value, field_length(flag));
+            length += field_length(flag);
+            flags |= flag;
+        }
+    };
+    put(token_flag::generation, record.generation);
+    put(token_flag::sequence_low, record.sequence & (four_gib - 1));
+    put(token_flag::sequence_high, record.sequence >> 32);
+    put(token_flag::issued_at, static_cast<std::uint64_t>(record.issued_at));
+    put(token_flag::not_before, static_cast<std::uint64_t>(record.not_before));
+    put(token_flag::expires_at, static_cast<std::uint64_t>(record.expires_at));
+    put(token_flag::revoked_at, static_cast<std::uint64_t>(record.revoked_at));
+    put(token_flag::local_revoked_at, static_cast<std::uint64_t>(record.local_revoked_at));
+    put(token_flag::name, record.name.size());
+    put(token_flag::scopes, record.scopes.size());
+    put(token_flag::cidrs, record.cidrs.size());
+    put(token_flag::claims, record.claims.size());
+
+    buffer[token_at::id_length] = static_cast<std::byte>(record.id.size());
+    buffer[token_at::subject_length] = static_cast<std::byte>(record.subject.size());
+    store_le(&buffer[token_at::flags], static_cast<std::uint16_t>(flags));
+    return length;
 }
 
 }  // namespace
@@ -308,61 +511,31 @@ bool operator==(const token_record &first, const token_record &second) noexcept
 
 codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, token_record &out) noexcept
 {
-    if (const codec_error error = check_envelope(key, value, token_at::texts); error != codec_error::none) {
+    const bool is_first = value.size() > version_at && value[version_at] == std::byte{first_format};
+    const std::size_t least = is_first ? token_1_at::texts : token_at::fields;
+
+    if (const codec_error error = check_envelope(key, value, least, newest_format); error != codec_error::none) {
         return error;
     }
-
-    const auto length_8 = [&](std::size_t offset) { return std::to_integer<std::size_t>(value[offset]); };
-    const auto length_16 = [&](std::size_t offset) { return std::size_t{load_le<std::uint16_t>(&value[offset])}; };
-
-    const std::size_t id = length_8(token_at::id_length);
-    const std::size_t subject = length_8(token_at::subject_length);
-    const std::size_t name = length_8(token_at::name_length);
-    const std::size_t scopes = length_16(token_at::scopes_length);
-    const std::size_t cidrs = length_16(token_at::cidrs_length);
-    const std::size_t claims = length_16(token_at::claims_length);
-
-    if (token_at::texts + id + subject + name + scopes + cidrs + claims != value.size() || id == 0 || id > max_id_length
-        || subject == 0 || (value[token_at::flags] & ~denied_flag) != std::byte{0}) {
-        return codec_error::inconsistent;
-    }
-
-    out.sequence = load_le<std::uint64_t>(&value[token_at::sequence]);
-    out.issued_at = load_le<std::int64_t>(&value[token_at::issued_at]);
-    out.not_before = load_le<std::int64_t>(&value[token_at::not_before]);
-    out.expires_at = load_le<std::int64_t>(&value[token_at::expires_at]);
-    out.revoked_at = load_le<std::int64_t>(&value[token_at::revoked_at]);
-    out.local_revoked_at = load_le<std::int64_t>(&value[token_at::local_revoked_at]);
-    out.generation = load_le<std::uint8_t>(&value[token_at::generation]);
-    out.denied = value[token_at::flags] == denied_flag;
-
-    cutter cut{value.subspan(token_at::texts)};
-    out.id = cut.text(id);
-    out.subject = cut.text(subject);
-    out.name = cut.text(name);
-    out.scopes = cut.text(scopes);
-    out.cidrs = cut.bytes(cidrs);
-    out.claims = cut.bytes(claims);
-
-    if (!are_cidrs(out.cidrs) || !are_claims(out.claims)) {
-        return codec_error::inconsistent;
-    }
-
-    return codec_error::none;
+    return is_first ? decode_1(value, out) : decode_2(value, out);
 }
 
 codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noexcept
 {
-    if (const codec_error error = check_envelope(meta_key(), value, meta_at::texts); error != codec_error::none) {
+    if (const codec_error error = check_envelope(meta_key(), value, meta_at::texts, newest_format);
+        error != codec_error::none) {
         return error;
     }
 
+    const auto format = load_le<std::uint8_t>(&value[version_at]);
+    const auto record_format = load_le<std::uint8_t>(&value[meta_at::record_format]);
     const auto scheme = static_cast<digest_scheme>(value[meta_at::scheme]);
     const auto state = static_cast<store_state>(value[meta_at::state]);
     const std::size_t epoch = load_le<std::uint16_t>(&value[meta_at::epoch_length]);
     const std::size_t cursor = load_le<std::uint16_t>(&value[meta_at::cursor_length]);
 
-    if ((scheme != digest_scheme::sha256 && scheme != digest_scheme::hmac_sha256) || state < store_state::empty
+    if ((format == first_format ? record_format != 0 : record_format == 0 || record_format > format)
+        || (scheme != digest_scheme::sha256 && scheme != digest_scheme::hmac_sha256) || state < store_state::empty
         || state > store_state::resync
         || !std::ranges::equal(value.subspan(meta_at::magic, meta_magic.size()), meta_magic)
         || !is_zero(value.subspan(meta_at::zero, meta_at::texts - meta_at::zero)) || epoch > max_epoch_length
@@ -370,6 +543,8 @@ codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noex
         return codec_error::inconsistent;
     }
 
+    out.format = format;
+    out.record_format = format == first_format ? first_format : record_format;
     out.scheme = scheme;
     out.state = state;
     std::ranges::copy(value.subspan(meta_at::key_id, out.key.size()), out.key.begin());
@@ -390,7 +565,8 @@ codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noex
 
 codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, tombstone &out) noexcept
 {
-    if (const codec_error error = check_envelope(key, value, tombstone_at::end); error != codec_error::none) {
+    if (const codec_error error = check_envelope(key, value, tombstone_at::end, first_format);
+        error != codec_error::none) {
         return error;
     }
     if (value.size() != tombstone_at::end || (value[tombstone_at::flags] & ~revoked_flag) != std::byte{0}
@@ -407,7 +583,7 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
 
 codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value, early_revocation &out) noexcept
 {
-    if (const codec_error error = check_envelope(key, value, early_at::end); error != codec_error::none) {
+    if (const codec_error error = check_envelope(key, value, early_at::end, first_format); error != codec_error::none) {
         return error;
     }
     if (value.size() != early_at::end || (value[early_at::flags] & ~denied_flag) != std::byte{0}
@@ -426,30 +602,17 @@ encoded encode(std::span<const std::byte> key, const token_record &record, recor
         return {error, {}};
     }
 
-    const std::size_t length = token_at::texts + record.id.size() + record.subject.size() + record.name.size()
-                               + record.scopes.size() + record.cidrs.size() + record.claims.size();
-    if (length > buffer.size()) {
+    const std::size_t texts_length = record.id.size() + record.subject.size() + record.name.size()
+                                     + record.scopes.size() + record.cidrs.size() + record.claims.size();
+    if (texts_length > max_texts_length) {
         return {codec_error::too_long, {}};
     }
 
-    std::fill_n(buffer.begin(), token_at::texts, std::byte{0});
-    buffer[version_at] = std::byte{format_version};
-    buffer[token_at::flags] = record.denied ? denied_flag : std::byte{0};
-    buffer[token_at::generation] = std::byte{record.generation};
-    buffer[token_at::id_length] = static_cast<std::byte>(record.id.size());
-    buffer[token_at::subject_length] = static_cast<std::byte>(record.subject.size());
-    buffer[token_at::name_length] = static_cast<std::byte>(record.name.size());
-    store_le(&buffer[token_at::scopes_length], static_cast<std::uint16_t>(record.scopes.size()));
-    store_le(&buffer[token_at::cidrs_length], static_cast<std::uint16_t>(record.cidrs.size()));
-    store_le(&buffer[token_at::claims_length], static_cast<std::uint16_t>(record.claims.size()));
-    store_le(&buffer[token_at::sequence], record.sequence);
-    store_le(&buffer[token_at::issued_at], record.issued_at);
-    store_le(&buffer[token_at::not_before], record.not_before);
-    store_le(&buffer[token_at::expires_at], record.expires_at);
-    store_le(&buffer[token_at::revoked_at], record.revoked_at);
-    store_le(&buffer[token_at::local_revoked_at], record.local_revoked_at);
+    const std::size_t texts_at =
+        record.format == first_format ? encode_header_1(record, buffer) : encode_header_2(record, buffer);
+    buffer[version_at] = std::byte{record.format};
 
-    filler fill{&buffer[token_at::texts]};
+    filler fill{&buffer[texts_at]};
     fill.put(record.id);
     fill.put(record.subject);
     fill.put(record.name);
@@ -457,7 +620,7 @@ encoded encode(std::span<const std::byte> key, const token_record &record, recor
     fill.put(record.cidrs);
     fill.put(record.claims);
 
-    const auto bytes = std::span{buffer}.first(length);
+    const auto bytes = std::span{buffer}.first(texts_at + texts_length);
     seal(key, bytes);
     return {codec_error::none, bytes};
 }
@@ -475,7 +638,8 @@ encoded encode_meta(const meta_record &meta, record_buffer &buffer) noexcept
     }
 
     std::fill_n(buffer.begin(), meta_at::texts, std::byte{0});
-    buffer[version_at] = std::byte{format_version};
+    buffer[version_at] = std::byte{meta.format};
+    buffer[meta_at::record_format] = meta.format == first_format ? std::byte{0} : std::byte{meta.record_format};
     buffer[meta_at::generation] = std::byte{meta.generation};
     buffer[meta_at::open_generations] = std::byte{meta.open_generations};
     buffer[meta_at::scheme] = static_cast<std::byte>(meta.scheme);
@@ -506,7 +670,7 @@ encoded encode(std::span<const std::byte> key, const tombstone &tombstone, recor
     }
 
     std::fill_n(buffer.begin(), tombstone_at::end, std::byte{0});
-    buffer[version_at] = std::byte{format_version};
+    buffer[version_at] = std::byte{first_format};
     buffer[tombstone_at::generation] = std::byte{tombstone.generation};
     buffer[tombstone_at::flags] = tombstone.revoked ? revoked_flag : std::byte{0};
     store_le(&buffer[tombstone_at::sequence], tombstone.sequence);
@@ -524,110 +688,13 @@ encoded encode(std::span<const std::byte> key, const early_revocation &revocatio
     }
 
     std::fill_n(buffer.begin(), early_at::end, std::byte{0});
-    buffer[version_at] = std::byte{format_version};
+    buffer[version_at] = std::byte{first_format};
     buffer[early_at::flags] = revocation.denied ? denied_flag : std::byte{0};
     store_le(&buffer[early_at::local_revoked_at], revocation.local_revoked_at);
 
     const auto bytes = std::span{buffer}.first(early_at::end);
     seal(key, bytes);
     return {codec_error::none, bytes};
-}
-
-codec_error validate(const token_record &record) noexcept
-{
-    if (!is_id(record.id)) {
-        return codec_error::id;
-    }
-    if (record.subject.empty() || record.subject.size() > max_subject_length || has_control(record.subject)) {
-        return codec_error::subject;
-    }
-    if (record.name.size() > max_name_length || has_control(record.name)) {
-        return codec_error::name;
-    }
-    if (!are_scopes(record.scopes)) {
-        return codec_error::scopes;
-    }
-    if (!are_cidrs(record.cidrs)) {
-        return codec_error::cidrs;
-    }
-    if (!claims_are_valid(record.claims)) {
-        return codec_error::claims;
-    }
-    if (!is_time(record.issued_at) || !is_time(record.not_before) || !is_time(record.expires_at)
-        || !is_time(record.revoked_at) || !is_time(record.local_revoked_at)) {
-        return codec_error::time;
-    }
-    return codec_error::none;
-}
-
-bool has_control(std::string_view text) noexcept
-{
-    // Eight bytes at a time, whose top bits tell: of x - n if x < n, of x - 1 if x is 0, both only where x had none.
-    constexpr std::uint64_t ones = ~std::uint64_t{0} / 0xff;
-    constexpr std::uint64_t tops = ones * 0x80;
-    const auto found = [](std::uint64_t eight) {
-        const std::uint64_t deletes = eight ^ ones * 0x7f;
-        return (((eight - ones * 0x20) & ~eight) | ((deletes - ones) & ~deletes)) & tops;
-    };
-
-    std::uint64_t any = 0;
-    std::uint64_t eight = 0;
-    for (; text.size() >= sizeof eight; text.remove_prefix(sizeof eight)) {
-        std::memcpy(&eight, text.data(), sizeof eight);
-        any |= found(eight);
-    }
-    if (!text.empty()) {
-        eight = ones * ' ';
-        std::memcpy(&eight, text.data(), text.size());
-        any |= found(eight);
-    }
-    return any != 0;
-}
-
-bool is_id(std::string_view text) noexcept
-{
-    return !text.empty() && text.size() <= max_id_length && id_characters.has_all(text);
-}
-
-bool is_scope(std::string_view text) noexcept
-{
-    return !text.empty() && std::all_of(text.begin(), text.end(), is_scope_character);
-}
-
-bool is_claim_name(std::string_view text) noexcept
-{
-    return !text.empty() && text.size() <= max_claim_name_length && claim_name_characters.has_all(text);
-}
-
-token_claim take_claim(std::span<const std::byte> &claims) noexcept
-{
-    const auto name_length = std::to_integer<std::size_t>(claims[0]);
-    const std::size_t value_length = load_le<std::uint16_t>(&claims[1]);
-
-    cutter cut{claims.subspan(claim_header_length)};
-    const token_claim result{cut.text(name_length), cut.text(value_length)};
-
-    claims = claims.subspan(claim_header_length + name_length + value_length);
-    return result;
-}
-
-bool append_claim(const token_claim &claim, record_buffer &buffer, std::size_t &length) noexcept
-{
-    const std::size_t needed = claim_header_length + claim.name.size() + claim.value.size();
-
-    if (!is_claim_name(claim.name) || has_control(claim.value) || needed > buffer.size() - length) {
-        return false;
-    }
-
-    buffer[length] = static_cast<std::byte>(claim.name.size());
-    store_le(&buffer[length + 1], static_cast<std::uint16_t>(claim.value.size()));
-
-    filler fill{&buffer[length + claim_header_length]};
-    fill.put(claim.name);
-    fill.put(claim.value);
-
-    length += needed;
-    return true;
 }
 
 }  // namespace pat

@@ -23,28 +23,53 @@
 /// Token record, all integers little-endian, all times Unix seconds (UTC):
 ///
 ///      0  u32  checksum           CRC-32C of the key, then of the value from byte 4 on
+///      4  u8   version            2
+///      5  u8   id length          1..64
+///      6  u16  flags              which of the fields below are there; a reader refuses a flag it does not know
+///      8  u8   subject length     1..255
+///      9       the fields, in this order, and each only if its flag is set; none of them is 0
+///
+///              bit 0              denied; has no field
+///              bit 1   u8         generation         in which the sequence counts
+///              bit 2   u32        sequence           the source's number of the change, its lower half
+///              bit 3   u32        sequence, its upper half; neither for a token made on this host
+///              bit 4   u40        issued_at
+///              bit 5   u40        not_before         without it: from the start
+///              bit 6   u40        expires_at         without it: never
+///              bit 7   u40        revoked_at         by the source
+///              bit 8   u40        local_revoked_at   by patctl on this host, which a source can't undo
+///              bit 9   u8         name length
+///              bit 10  u16        scopes length
+///              bit 11  u16        cidrs length
+///              bit 12  u16        claims length
+///
+///              id, subject, name, scopes (separated by one space), cidrs (pat_address.h),
+///              claims (u8 name length, u16 value length, name, value; …)
+///
+/// Token record of version 1, which a store of format 1 has, and any store while it is converted:
+///
+///      0  u32  checksum           as above
 ///      4  u8   version            1
 ///      5  u8   flags              bit 0: denied; a reader refuses a flag it does not know
 ///      6  u8   id length          1..64
 ///      7  u8   subject length     1..255
 ///      8  u8   name length        0..255
-///      9  u8   generation         in which the sequence counts
+///      9  u8   generation
 ///     10  u16  scopes length
 ///     12  u16  cidrs length
 ///     14  u16  claims length
-///     16  u64  sequence           the source's number of the change; 0 for a token made on this host
+///     16  u64  sequence           0 where version 2 has no such field, as all that follow
 ///     24  i64  issued_at
-///     32  i64  not_before         0 = from the start
-///     40  i64  expires_at         0 = never
-///     48  i64  revoked_at         0 = not; by the source
-///     56  i64  local_revoked_at   0 = not; by patctl on this host, which a source can't undo
-///     64       id, subject, name, scopes (separated by one space), cidrs (pat_address.h),
-///              claims (u8 name length, u16 value length, name, value; …)
+///     32  i64  not_before
+///     40  i64  expires_at
+///     48  i64  revoked_at
+///     56  i64  local_revoked_at
+///     64       id, subject, name, scopes, cidrs, claims
 ///
 /// Meta record:
 ///
 ///      0  u32  checksum           as above
-///      4  u8   version            1
+///      4  u8   version            the format of the store, 1 or 2: who knows no such version opens it not at all
 ///      5  u8   digest scheme
 ///      6  u8   state
 ///      7  u8   generation         of the source's history; a sequence of another one counts as 0
@@ -58,7 +83,8 @@
 ///     64  u16  epoch length       0..64
 ///     66  u16  cursor length      0..256
 ///     68  u8   open generations   begun since the newest snapshot that was completed
-///     69  u8×3                    0
+///     69  u8   record format      the version in which token records are written; 0 in format 1, where it is 1
+///     70  u8×2                    0
 ///     72       epoch, cursor
 ///
 /// Tombstone:
@@ -80,9 +106,16 @@
 ///      8  i64  local_revoked_at   0 = not; as in a token record, which both are carried over to when it is written
 namespace pat {
 
-inline constexpr std::uint8_t format_version = 1;
+/// Versions of token records and of the meta record. All other records are of the first.
+inline constexpr std::uint8_t first_format = 1;
+inline constexpr std::uint8_t newest_format = 2;
 
 inline constexpr std::size_t max_record_length = 4096;
+
+/// Of id, subject, name, scopes, cidrs and claims together: what version 1 has room for, so that any record can be
+/// written in either version.
+inline constexpr std::size_t max_texts_length = max_record_length - 64;
+
 inline constexpr std::size_t max_id_length = 64;
 inline constexpr std::size_t max_subject_length = 255;
 inline constexpr std::size_t max_name_length = 255;
@@ -118,6 +151,7 @@ struct record_scalars {
 
 /// A token record. The texts and spans point into the bytes it was decoded from, or at what is to be encoded.
 struct token_record : record_scalars {
+    std::uint8_t format = newest_format;  ///< the version that it was decoded from, or is to be encoded in
     std::uint8_t generation = 0;
     std::string_view id;
     std::string_view subject;
@@ -130,7 +164,8 @@ struct token_record : record_scalars {
     [[nodiscard]] bool is_revoked() const noexcept { return revoked_at != 0 || local_revoked_at != 0 || denied; }
 };
 
-/// Whether two records say the same. The generation is where the sequence counts, and no part of that.
+/// Whether two records say the same. The generation is where the sequence counts, and no part of that; neither is the
+/// format.
 [[nodiscard]] bool operator==(const token_record &first, const token_record &second) noexcept;
 
 /// What is known of a token without a record, so that an older change can't bring it back.
@@ -158,6 +193,8 @@ enum class store_state : std::uint8_t {
 
 /// The meta record; texts as in `token_record`.
 struct meta_record {
+    std::uint8_t format = newest_format;         ///< of the store: no record is of a later version
+    std::uint8_t record_format = newest_format;  ///< in which records are written: lower while it is converted back
     digest_scheme scheme = digest_scheme::sha256;
     key_id key{};
     store_state state = store_state::empty;
@@ -203,7 +240,8 @@ enum class codec_error : std::uint8_t {
 [[nodiscard]] std::string_view message(codec_error error) noexcept;
 
 /// Decodes the value found under `key`: a whole record, of a version and with flags that are known, whose parts lie
-/// inside it. What they say was checked when they were encoded. Only `codec_error::none` leaves something usable in
+/// inside it. What they say was checked when they were encoded. Of version 2 there is one encoding of each record, and
+/// no other is decoded. Only `codec_error::none` leaves something usable in
 /// `out`.
 [[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
                                  token_record &out) noexcept;

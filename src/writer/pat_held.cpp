@@ -26,7 +26,7 @@ constexpr std::size_t epoch_at = 40;
 
 std::uint32_t checksum_of(std::span<const std::byte> value) noexcept
 {
-    return crc32c(value.subspan(version_at), crc32c(the_key));
+    return crc32c(the_key, value.subspan(version_at));
 }
 
 }  // namespace
@@ -41,7 +41,7 @@ codec_error decode(std::span<const std::byte> value, held_snapshot &out) noexcep
     if (value.size() < epoch_at) {
         return codec_error::too_short;
     }
-    if (std::to_integer<std::uint8_t>(value[version_at]) > format_version) {
+    if (std::to_integer<std::uint8_t>(value[version_at]) > first_format) {
         return codec_error::newer_version;
     }
     if (value.size() > epoch_at + max_epoch_length) {
@@ -51,7 +51,7 @@ codec_error decode(std::span<const std::byte> value, held_snapshot &out) noexcep
         return codec_error::checksum;
     }
     const std::byte flags = value[flags_at];
-    if (std::to_integer<std::uint8_t>(value[version_at]) != format_version
+    if (std::to_integer<std::uint8_t>(value[version_at]) != first_format
         || (flags & ~(accepted_flag | first_flag)) != std::byte{0}
         || epoch_at + load_le<std::uint16_t>(&value[epoch_length_at]) != value.size()) {
         return codec_error::inconsistent;
@@ -77,7 +77,7 @@ encoded encode(const held_snapshot &held, held_buffer &buffer) noexcept
     }
 
     std::fill(buffer.begin(), buffer.end(), std::byte{0});
-    buffer[version_at] = std::byte{format_version};
+    buffer[version_at] = std::byte{first_format};
     buffer[flags_at] = (held.is_accepted ? accepted_flag : std::byte{0}) | (held.is_first ? first_flag : std::byte{0});
     store_le(&buffer[epoch_length_at], static_cast<std::uint16_t>(held.epoch.size()));
     store_le(&buffer[held_at_at], held.held_at);

@@ -115,6 +115,9 @@ fault transaction::write(const token_key &key, const Entry &entry, unsigned flag
         if constexpr (requires { current.generation; }) {
             current.generation = meta_.generation;
         }
+        if constexpr (requires { current.format; }) {
+            current.format = meta_.record_format;
+        }
 
         const encoded result = encode(key, current, buffer);
         error = result.error;
@@ -297,6 +300,37 @@ fault transaction::revoke_early(const token_digest &digest, const early_revocati
         return remove(make_early_key(digest));
     }
     return write(make_early_key(digest), revocation, 0);
+}
+
+fault transaction::reformat(const token_digest &digest) noexcept
+{
+    record_buffer buffer;
+    codec_error error = codec_error::none;
+    fault problem;
+
+    const int code = trapped([&] {
+        const token_key key = make_token_key(digest);
+        MDB_val wanted = to_value(key);
+        MDB_val value;
+        if (const int result = mdb_get(handle_, database_, &wanted, &value); result != 0) {
+            return result;
+        }
+
+        token_record record;
+        error = decode(key, to_bytes(value), record);
+        if (error != codec_error::none) {
+            return 0;
+        }
+        record.format = meta_.record_format;
+        const encoded result = encode(key, record, buffer);
+        error = result.error;
+        return error == codec_error::none ? put_value(key, result.bytes, 0, problem) : 0;
+    });
+
+    if (problem) {
+        return problem;
+    }
+    return error == codec_error::none ? from_lmdb(code) : from_codec(error);
 }
 
 fault transaction::get(held_snapshot &out, bool &found) noexcept

@@ -52,6 +52,10 @@ public:
     /// Like put(), for a digest that is higher than any in the store and has no tombstone (rule 7).
     fault append(const token_digest &digest, const token_record &record) noexcept;
 
+    /// Writes the record of a digest, which must be there, in the record format of the store. All else stays as it is,
+    /// and so does the record if it can't be read, or says what no record may: `fault_kind::bad_record`.
+    fault reformat(const token_digest &digest) noexcept;
+
     /// Removes the record of a digest, if there is one.
     fault erase(const token_digest &digest) noexcept;
 

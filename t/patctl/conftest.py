@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,13 @@ class Patctl:
         word = done.stdout.split()[0]
         assert done.returncode == (YES if word == "ok" else FAULT if word == "store_error" else NO), done
         return word
+
+
+def places_of(key: bytes, data: bytes) -> list[tuple[int, int]]:
+    """Where LMDB's file has values of a key, of which all but one may be left from before: from where, and to where."""
+    starts = (found.end() for found in re.finditer(re.escape(key), data))
+    # The length stands 8 bytes before the key.
+    return [(at, at + struct.unpack_from("<I", data, at - len(key) - 8)[0]) for at in starts]
 
 
 @pytest.fixture

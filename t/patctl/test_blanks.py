@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import NO, USAGE, Patctl
+from conftest import NO, Patctl, USAGE, places_of
 from test_apply import commit, delete, digest, export, put, revoke, run, stats
 
 _GENERATE = Path(__file__).resolve().parents[1] / "unit" / "golden" / "generate.py"
@@ -26,14 +26,10 @@ def rename(patctl: Patctl, name: str, subject: str) -> None:
     new = f"{name}{subject}".encode()
     assert len(new) == len(old)
     key = b"t" + bytes.fromhex(digest(name))
-    start = 0
-    while (at := data.find(old, start)) >= 0:
-        start = at + 1
-        record = at - 64
-        length = 64 + len(old)
-        if generate.crc32c(key + data[record + 4 : record + length]) == struct.unpack("<I", data[record : record + 4])[0]:
-            data[at : at + len(old)] = new
-            data[record : record + 4] = struct.pack("<I", generate.crc32c(key + data[record + 4 : record + length]))
+    for record, end in places_of(key, data):
+        if generate.crc32c(key + data[record + 4 : end]) == struct.unpack("<I", data[record : record + 4])[0]:
+            data[record:end] = data[record:end].replace(old, new)
+            data[record : record + 4] = struct.pack("<I", generate.crc32c(key + data[record + 4 : end]))
     (patctl.store / "data.mdb").write_bytes(data)
 
 
@@ -130,9 +126,7 @@ def test_check_says_what_nginx_says(patctl: Patctl) -> None:
     (issued,) = patctl.json("export")
     data = (patctl.store / "data.mdb").read_bytes()
     key = b"t" + bytes.fromhex(issued["digest"])
-    at = data.find(b"user:a", data.find(issued["id"].encode()))
-    record = data.find(issued["id"].encode()) - 64
-    end = at + len("user:a")
+    ((record, end),) = places_of(key, data)
     changed = data[record + 4 : end].replace(b"user:a", b"user: ")
     data = data[:record] + struct.pack("<I", generate.crc32c(key + changed)) + changed + data[end:]
     (patctl.store / "data.mdb").write_bytes(data)

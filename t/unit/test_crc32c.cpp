@@ -65,6 +65,9 @@ void parts_have_the_crc_of_the_whole(void **)
                              crc(bytes_of(whole), 0));
         }
     }
+    for (std::size_t cut = 0; cut <= whole.size(); cut++) {
+        assert_int_equal(crc32c(bytes_of(head(whole, cut)), bytes_of(tail(whole, cut))), crc32c(bytes_of(whole)));
+    }
 }
 
 }  // namespace

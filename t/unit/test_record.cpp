@@ -46,6 +46,8 @@ public:
 
     [[nodiscard]] std::span<std::byte> bytes() noexcept { return std::span{storage_}.last(length_); }
 
+    [[nodiscard]] unsigned u16(std::size_t at) noexcept { return load_le<std::uint16_t>(&bytes()[at]); }
+
     void set_u8(std::size_t at, unsigned value) noexcept { bytes()[at] = static_cast<std::byte>(value); }
 
     void set_u16(std::size_t at, unsigned value) noexcept
@@ -152,9 +154,23 @@ token_record full_record()
     return result;
 }
 
+/// The same in version 1.
+token_record first(token_record record) noexcept
+{
+    record.format = first_format;
+    return record;
+}
+
+meta_record first(meta_record meta) noexcept
+{
+    meta.format = meta.record_format = first_format;
+    return meta;
+}
+
 meta_record full_meta() noexcept
 {
     meta_record result{
+        .record_format = first_format,
         .scheme = digest_scheme::hmac_sha256,
         .state = store_state::resync,
         .heartbeat = 1700000001,
@@ -176,6 +192,7 @@ constexpr tombstone full_tombstone{
 
 void assert_same_record(const token_record &have, const token_record &want)
 {
+    assert_number_equal("format", have.format, want.format);
     assert_number_equal("sequence", have.sequence, want.sequence);
     assert_number_equal("issued_at", have.issued_at, want.issued_at);
     assert_number_equal("not_before", have.not_before, want.not_before);
@@ -194,6 +211,8 @@ void assert_same_record(const token_record &have, const token_record &want)
 
 void assert_same_meta(const meta_record &have, const meta_record &want)
 {
+    assert_number_equal("format", have.format, want.format);
+    assert_number_equal("record_format", have.record_format, want.record_format);
     assert_number_equal("scheme", have.scheme, want.scheme);
     assert_bytes_equal("key", have.key, want.key);
     assert_number_equal("state", have.state, want.state);
@@ -262,9 +281,9 @@ codec_error decoding_meta(std::span<const std::byte> value) noexcept
 }
 
 /// A flip in the version may look like a newer one; a flip anywhere else must be the checksum's find.
-codec_error error_of_flip(std::size_t bit) noexcept
+codec_error error_of_flip(std::size_t bit, unsigned version = 1, unsigned newest = 1) noexcept
 {
-    return bit / 8 == 4 && bit % 8 != 0 ? codec_error::newer_version : codec_error::checksum;
+    return bit / 8 == 4 && (version ^ 1U << bit % 8) > newest ? codec_error::newer_version : codec_error::checksum;
 }
 
 // ---- keys
@@ -324,6 +343,8 @@ void token_records_are_the_golden_bytes(void **)
     const row rows[] = {
         {PAT_GOLDEN_DIR "/token_minimal.hex", minimal_record()},
         {PAT_GOLDEN_DIR "/token_full.hex", full_record()},
+        {PAT_GOLDEN_DIR "/token_1_minimal.hex", first(minimal_record())},
+        {PAT_GOLDEN_DIR "/token_1_full.hex", first(full_record())},
     };
 
     static record_buffer file;
@@ -347,6 +368,8 @@ void meta_records_are_the_golden_bytes(void **)
     const row rows[] = {
         {PAT_GOLDEN_DIR "/meta_minimal.hex", meta_record{}},
         {PAT_GOLDEN_DIR "/meta_full.hex", full_meta()},
+        {PAT_GOLDEN_DIR "/meta_1_minimal.hex", first(meta_record{})},
+        {PAT_GOLDEN_DIR "/meta_1_full.hex", first(full_meta())},
     };
 
     static record_buffer file;
@@ -489,15 +512,21 @@ void a_tombstone_has_a_time(void **)
 
 void decoding_leaves_nothing_of_what_was_in_the_record_before(void **)
 {
-    token_record reused = full_record();
-    specimen value{encode_right(minimal_record())};
-    assert_int_equal(decode(the_key, value.bytes(), reused), codec_error::none);
-    assert_same_record(reused, minimal_record());
+    for (const token_record &from : {minimal_record(), first(minimal_record())}) {
+        token_record reused = full_record();
+        reused.format = 0;
+        specimen value{encode_right(from)};
+        assert_int_equal(decode(the_key, value.bytes(), reused), codec_error::none);
+        assert_same_record(reused, from);
+    }
 
-    meta_record reused_meta = full_meta();
-    specimen meta_value{encode_meta_right(meta_record{})};
-    assert_int_equal(decode_meta(meta_value.bytes(), reused_meta), codec_error::none);
-    assert_same_meta(reused_meta, meta_record{});
+    for (const meta_record &from : {meta_record{}, first(meta_record{})}) {
+        meta_record reused_meta = full_meta();
+        reused_meta.format = reused_meta.record_format = 0;
+        specimen meta_value{encode_meta_right(from)};
+        assert_int_equal(decode_meta(meta_value.bytes(), reused_meta), codec_error::none);
+        assert_same_meta(reused_meta, from);
+    }
 }
 
 void encoding_leaves_nothing_of_what_was_in_the_buffer_before(void **)
@@ -508,6 +537,10 @@ void encoding_leaves_nothing_of_what_was_in_the_buffer_before(void **)
     buffer.fill(std::byte{0xee});
     assert_bytes_equal("token", encode(the_key, minimal_record(), buffer).bytes,
                        read_golden(PAT_GOLDEN_DIR "/token_minimal.hex", file));
+
+    buffer.fill(std::byte{0xee});
+    assert_bytes_equal("token, version 1", encode(the_key, first(minimal_record()), buffer).bytes,
+                       read_golden(PAT_GOLDEN_DIR "/token_1_minimal.hex", file));
 
     buffer.fill(std::byte{0xee});
     assert_bytes_equal("meta", encode_meta(meta_record{}, buffer).bytes,
@@ -535,15 +568,19 @@ void the_claims_of_a_record_are_taken_one_after_the_other(void **)
 
 void every_truncation_of_a_record_is_refused(void **)
 {
-    const auto whole = encode_right(full_record());
-    for (std::size_t length = 0; length < whole.size(); length++) {
-        specimen cut{whole.first(length)};
-        const char *label = label_at("length", length);
+    for (const token_record &from : {full_record(), minimal_record(), first(full_record())}) {
+        const auto whole = encode_right(from);
+        const std::size_t least = from.format == first_format ? 64 : 9;
+        for (std::size_t length = 0; length < whole.size(); length++) {
+            specimen cut{whole.first(length)};
+            const char *label = label_at("length", length);
 
-        assert_number_equal(label, decoding(cut.bytes()), length < 64 ? codec_error::too_short : codec_error::checksum);
-        if (length >= 64) {
-            cut.seal(the_key);
-            assert_number_equal(label, decoding(cut.bytes()), codec_error::inconsistent);
+            assert_number_equal(label, decoding(cut.bytes()),
+                                length < least ? codec_error::too_short : codec_error::checksum);
+            if (length >= least) {
+                cut.seal(the_key);
+                assert_number_equal(label, decoding(cut.bytes()), codec_error::inconsistent);
+            }
         }
     }
 
@@ -565,16 +602,18 @@ void every_extension_of_a_record_is_refused(void **)
 {
     static std::array<std::byte, max_record_length> longer;
 
-    const auto whole = encode_right(full_record());
     const auto whole_meta = encode_meta_right(full_meta());
 
     for (unsigned byte = 0; byte < 256; byte++) {
-        std::ranges::copy(whole, longer.begin());
-        longer[whole.size()] = static_cast<std::byte>(byte);
-        specimen value{std::span{longer}.first(whole.size() + 1)};
-        assert_number_equal(label_at("byte", byte), decoding(value.bytes()), codec_error::checksum);
-        value.seal(the_key);
-        assert_number_equal(label_at("sealed, byte", byte), decoding(value.bytes()), codec_error::inconsistent);
+        for (const token_record &from : {full_record(), first(full_record())}) {
+            const auto whole = encode_right(from);
+            std::ranges::copy(whole, longer.begin());
+            longer[whole.size()] = static_cast<std::byte>(byte);
+            specimen value{std::span{longer}.first(whole.size() + 1)};
+            assert_number_equal(label_at("byte", byte), decoding(value.bytes()), codec_error::checksum);
+            value.seal(the_key);
+            assert_number_equal(label_at("sealed, byte", byte), decoding(value.bytes()), codec_error::inconsistent);
+        }
 
         std::ranges::copy(whole_meta, longer.begin());
         longer[whole_meta.size()] = static_cast<std::byte>(byte);
@@ -588,11 +627,12 @@ void every_extension_of_a_record_is_refused(void **)
 
 void every_flipped_bit_of_a_value_is_refused(void **)
 {
-    for (const token_record &from : {minimal_record(), full_record()}) {
+    for (const token_record &from : {minimal_record(), full_record(), first(minimal_record()), first(full_record())}) {
         specimen value{encode_right(from)};
         for (std::size_t bit = 0; bit < 8 * value.bytes().size(); bit++) {
             value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
-            assert_number_equal(label_at("bit", bit), decoding(value.bytes()), error_of_flip(bit));
+            assert_number_equal(label_at("bit", bit), decoding(value.bytes()),
+                                error_of_flip(bit, from.format, newest_format));
             value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
         }
         assert_number_equal("as before", decoding(value.bytes()), codec_error::none);
@@ -601,7 +641,8 @@ void every_flipped_bit_of_a_value_is_refused(void **)
     specimen value{encode_meta_right(full_meta())};
     for (std::size_t bit = 0; bit < 8 * value.bytes().size(); bit++) {
         value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
-        assert_number_equal(label_at("meta, bit", bit), decoding_meta(value.bytes()), error_of_flip(bit));
+        assert_number_equal(label_at("meta, bit", bit), decoding_meta(value.bytes()),
+                            error_of_flip(bit, newest_format, newest_format));
         value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
     }
 }
@@ -635,22 +676,24 @@ void a_record_of_one_kind_is_not_one_of_the_other(void **)
 void a_newer_version_is_told_from_damage(void **)
 {
     for (unsigned version = 0; version < 256; version++) {
-        const codec_error unsealed = version == 1  ? codec_error::none
-                                     : version > 1 ? codec_error::newer_version
-                                                   : codec_error::checksum;
-        const codec_error sealed = version == 0 ? codec_error::inconsistent : unsealed;
+        for (const unsigned own : {1U, 2U}) {
+            const codec_error unsealed = version == own            ? codec_error::none
+                                         : version > newest_format ? codec_error::newer_version
+                                                                   : codec_error::checksum;
+            const codec_error sealed = unsealed == codec_error::checksum ? codec_error::inconsistent : unsealed;
 
-        specimen value{encode_right(full_record())};
-        value.set_u8(4, version);
-        assert_number_equal(label_at("version", version), decoding(value.bytes()), unsealed);
-        value.seal(the_key);
-        assert_number_equal(label_at("sealed, version", version), decoding(value.bytes()), sealed);
+            specimen value{encode_right(own == 1 ? first(full_record()) : full_record())};
+            value.set_u8(4, version);
+            assert_number_equal(label_at("version", version), decoding(value.bytes()), unsealed);
+            value.seal(the_key);
+            assert_number_equal(label_at("sealed, version", version), decoding(value.bytes()), sealed);
 
-        specimen the_meta{encode_meta_right(full_meta())};
-        the_meta.set_u8(4, version);
-        assert_number_equal(label_at("meta, version", version), decoding_meta(the_meta.bytes()), unsealed);
-        the_meta.seal(meta_key());
-        assert_number_equal(label_at("meta, sealed, version", version), decoding_meta(the_meta.bytes()), sealed);
+            specimen the_meta{encode_meta_right(own == 1 ? first(full_meta()) : full_meta())};
+            the_meta.set_u8(4, version);
+            assert_number_equal(label_at("meta, version", version), decoding_meta(the_meta.bytes()), unsealed);
+            the_meta.seal(meta_key());
+            assert_number_equal(label_at("meta, sealed, version", version), decoding_meta(the_meta.bytes()), sealed);
+        }
     }
 }
 
@@ -659,100 +702,323 @@ void a_newer_version_may_be_longer_than_ours(void **)
     static std::array<std::byte, max_record_length + 64> bytes{};
     specimen value{bytes};
 
-    value.set_u8(4, 2);
+    value.set_u8(4, newest_format + 1);
     assert_number_equal("token", decoding(value.bytes()), codec_error::newer_version);
     assert_number_equal("meta", decoding_meta(value.bytes()), codec_error::newer_version);
 }
 
 // ---- records that contradict themselves
 
-// Offsets of the header, and of the full record.
-constexpr std::size_t flags_at = 5;
-constexpr std::size_t id_length_at = 6;
-constexpr std::size_t subject_length_at = 7;
-constexpr std::size_t name_length_at = 8;
-constexpr std::size_t scopes_length_at = 10;
-constexpr std::size_t cidrs_length_at = 12;
-constexpr std::size_t claims_length_at = 14;
-constexpr std::size_t cidrs_at = 64 + 16 + 7 + 15 + 30;
-constexpr std::size_t claims_at = cidrs_at + 24;
+// Offsets of the header, and of the full record, of version 1.
+namespace at_1 {
+constexpr std::size_t flags = 5;
+constexpr std::size_t id_length = 6;
+constexpr std::size_t subject_length = 7;
+constexpr std::size_t name_length = 8;
+constexpr std::size_t scopes_length = 10;
+constexpr std::size_t cidrs_length = 12;
+constexpr std::size_t claims_length = 14;
+constexpr std::size_t cidrs = 64 + 16 + 7 + 15 + 30;
+constexpr std::size_t claims = cidrs + 24;
+}  // namespace at_1
+
+// And of version 2.
+namespace at_2 {
+constexpr std::size_t id_length = 5;
+constexpr std::size_t flags = 6;
+constexpr std::size_t subject_length = 8;
+constexpr std::size_t generation = 9;
+constexpr std::size_t name_length = 43;
+constexpr std::size_t scopes_length = 44;
+constexpr std::size_t cidrs_length = 46;
+constexpr std::size_t claims_length = 48;
+constexpr std::size_t cidrs = 50 + 16 + 7 + 15 + 30;
+constexpr std::size_t claims = cidrs + 24;
+}  // namespace at_2
 
 struct change {
     std::size_t at;
     unsigned value;
 };
 
-void a_token_record_that_contradicts_itself_is_refused(void **)
+/// Bytes of a record that are changed, so that it contradicts itself.
+struct contradiction {
+    const char *label;
+    std::array<change, 3> bytes;
+    std::size_t count;
+};
+
+void assert_contradictions(const token_record &from, std::span<const contradiction> rows)
 {
-    struct row {
-        const char *label;
-        std::array<change, 3> bytes;
-        std::size_t count;
-    };
-    // The full record has lengths of 16, 7, 15, 0x1e, 0x18 and 0x119.
-    static constexpr row rows[] = {
-        {"id one longer", {{{id_length_at, 17}}}, 1},
-        {"id one shorter", {{{id_length_at, 15}}}, 1},
-        {"id without end", {{{id_length_at, 255}}}, 1},
-        {"subject one longer", {{{subject_length_at, 8}}}, 1},
-        {"subject one shorter", {{{subject_length_at, 6}}}, 1},
-        {"name one longer", {{{name_length_at, 16}}}, 1},
-        {"name one shorter", {{{name_length_at, 14}}}, 1},
-        {"name without end", {{{name_length_at, 255}}}, 1},
-        {"scopes one longer", {{{scopes_length_at, 0x1f}}}, 1},
-        {"scopes one shorter", {{{scopes_length_at, 0x1d}}}, 1},
-        {"scopes 256 longer", {{{scopes_length_at + 1, 1}}}, 1},
-        {"scopes without end", {{{scopes_length_at, 0xff}, {scopes_length_at + 1, 0xff}}}, 2},
-        {"ranges one longer", {{{cidrs_length_at, 0x19}}}, 1},
-        {"ranges one shorter", {{{cidrs_length_at, 0x17}}}, 1},
-        {"ranges 256 longer", {{{cidrs_length_at + 1, 1}}}, 1},
-        {"claims one longer", {{{claims_length_at, 0x1a}}}, 1},
-        {"claims one shorter", {{{claims_length_at, 0x18}}}, 1},
-        {"claims 256 shorter", {{{claims_length_at + 1, 0}}}, 1},
-        {"no claims", {{{claims_length_at, 0}, {claims_length_at + 1, 0}}}, 2},
-
-        {"no id, its bytes given to the subject", {{{id_length_at, 0}, {subject_length_at, 23}}}, 2},
-        {"no subject, its bytes given to the id", {{{subject_length_at, 0}, {id_length_at, 23}}}, 2},
-        {"ranges take a byte of the claims", {{{cidrs_length_at, 0x19}, {claims_length_at, 0x18}}}, 2},
-        {"ranges take a byte of the scopes", {{{cidrs_length_at, 0x19}, {scopes_length_at, 0x1d}}}, 2},
-        {"ranges give a byte to the claims", {{{cidrs_length_at, 0x17}, {claims_length_at, 0x1a}}}, 2},
-        {"ranges of two bytes", {{{cidrs_length_at, 2}, {scopes_length_at, 0x1e + 22}}}, 2},
-
-        {"range of family 0", {{{cidrs_at, 0}}}, 1},
-        {"range of family 5", {{{cidrs_at, 5}}}, 1},
-        {"v4 range called v6", {{{cidrs_at, 6}}}, 1},
-        {"v6 range called v4", {{{cidrs_at + 6, 4}}}, 1},
-        {"v4 /33", {{{cidrs_at + 1, 33}}}, 1},
-        {"v6 /129", {{{cidrs_at + 7, 129}}}, 1},
-
-        {"first claim's name one longer", {{{claims_at, 7}}}, 1},
-        {"first claim's value one longer", {{{claims_at + 1, 8}}}, 1},
-        {"first claim's value 256 longer", {{{claims_at + 2, 1}}}, 1},
-        {"second claim's name one longer", {{{claims_at + 16, 5}}}, 1},
-        {"second claim's value one longer", {{{claims_at + 17, 3}}}, 1},
-        {"second claim's value 256 shorter", {{{claims_at + 18, 0}}}, 1},
-
-        {"flag 1", {{{flags_at, 0x02}}}, 1},
-        {"flag 2", {{{flags_at, 0x04}}}, 1},
-        {"flag 3", {{{flags_at, 0x08}}}, 1},
-        {"flag 4", {{{flags_at, 0x10}}}, 1},
-        {"flag 5", {{{flags_at, 0x20}}}, 1},
-        {"flag 6", {{{flags_at, 0x40}}}, 1},
-        {"flag 7", {{{flags_at, 0x80}}}, 1},
-        {"all flags", {{{flags_at, 0xff}}}, 1},
-    };
-
-    specimen untouched{encode_right(full_record())};
+    specimen untouched{encode_right(from)};
     untouched.seal(the_key);
     assert_number_equal("untouched", decoding(untouched.bytes()), codec_error::none);
 
-    for (const row &row : rows) {
-        specimen value{encode_right(full_record())};
+    for (const contradiction &row : rows) {
+        specimen value{encode_right(from)};
         for (const change &change : std::span{row.bytes}.first(row.count)) {
             value.set_u8(change.at, change.value);
         }
         value.seal(the_key);
         assert_number_equal(row.label, decoding(value.bytes()), codec_error::inconsistent);
+    }
+}
+
+void a_token_record_that_contradicts_itself_is_refused(void **)
+{
+    // The full record has lengths of 16, 7, 15, 0x1e, 0x18 and 0x119.
+    static constexpr contradiction rows[] = {
+        {"id one longer", {{{at_2::id_length, 17}}}, 1},
+        {"id one shorter", {{{at_2::id_length, 15}}}, 1},
+        {"id without end", {{{at_2::id_length, 255}}}, 1},
+        {"subject one longer", {{{at_2::subject_length, 8}}}, 1},
+        {"subject one shorter", {{{at_2::subject_length, 6}}}, 1},
+        {"name one longer", {{{at_2::name_length, 16}}}, 1},
+        {"name one shorter", {{{at_2::name_length, 14}}}, 1},
+        {"name without end", {{{at_2::name_length, 255}}}, 1},
+        {"scopes one longer", {{{at_2::scopes_length, 0x1f}}}, 1},
+        {"scopes one shorter", {{{at_2::scopes_length, 0x1d}}}, 1},
+        {"scopes 256 longer", {{{at_2::scopes_length + 1, 1}}}, 1},
+        {"scopes without end", {{{at_2::scopes_length, 0xff}, {at_2::scopes_length + 1, 0xff}}}, 2},
+        {"ranges one longer", {{{at_2::cidrs_length, 0x19}}}, 1},
+        {"ranges one shorter", {{{at_2::cidrs_length, 0x17}}}, 1},
+        {"ranges 256 longer", {{{at_2::cidrs_length + 1, 1}}}, 1},
+        {"claims one longer", {{{at_2::claims_length, 0x1a}}}, 1},
+        {"claims one shorter", {{{at_2::claims_length, 0x18}}}, 1},
+        {"claims 256 shorter", {{{at_2::claims_length + 1, 0}}}, 1},
+        {"no claims", {{{at_2::claims_length, 0}, {at_2::claims_length + 1, 0}}}, 2},
+
+        {"no id, its bytes given to the subject", {{{at_2::id_length, 0}, {at_2::subject_length, 23}}}, 2},
+        {"no subject, its bytes given to the id", {{{at_2::subject_length, 0}, {at_2::id_length, 23}}}, 2},
+        {"ranges take a byte of the claims", {{{at_2::cidrs_length, 0x19}, {at_2::claims_length, 0x18}}}, 2},
+        {"ranges take a byte of the scopes", {{{at_2::cidrs_length, 0x19}, {at_2::scopes_length, 0x1d}}}, 2},
+        {"ranges give a byte to the claims", {{{at_2::cidrs_length, 0x17}, {at_2::claims_length, 0x1a}}}, 2},
+        {"ranges of two bytes", {{{at_2::cidrs_length, 2}, {at_2::scopes_length, 0x1e + 22}}}, 2},
+
+        {"range of family 0", {{{at_2::cidrs, 0}}}, 1},
+        {"range of family 5", {{{at_2::cidrs, 5}}}, 1},
+        {"v4 range called v6", {{{at_2::cidrs, 6}}}, 1},
+        {"v6 range called v4", {{{at_2::cidrs + 6, 4}}}, 1},
+        {"v4 /33", {{{at_2::cidrs + 1, 33}}}, 1},
+        {"v6 /129", {{{at_2::cidrs + 7, 129}}}, 1},
+
+        {"first claim's name one longer", {{{at_2::claims, 7}}}, 1},
+        {"first claim's value one longer", {{{at_2::claims + 1, 8}}}, 1},
+        {"first claim's value 256 longer", {{{at_2::claims + 2, 1}}}, 1},
+        {"second claim's name one longer", {{{at_2::claims + 16, 5}}}, 1},
+        {"second claim's value one longer", {{{at_2::claims + 17, 3}}}, 1},
+        {"second claim's value 256 shorter", {{{at_2::claims + 18, 0}}}, 1},
+
+        {"no flag", {{{at_2::flags, 0}, {at_2::flags + 1, 0}}}, 2},
+        {"no generation", {{{at_2::flags, 0xfd}}}, 1},
+        {"no lower half of the sequence", {{{at_2::flags, 0xfb}}}, 1},
+        {"no upper half of the sequence", {{{at_2::flags, 0xf7}}}, 1},
+        {"no issued_at", {{{at_2::flags, 0xef}}}, 1},
+        {"no not_before", {{{at_2::flags, 0xdf}}}, 1},
+        {"no expires_at", {{{at_2::flags, 0xbf}}}, 1},
+        {"no revoked_at", {{{at_2::flags, 0x7f}}}, 1},
+        {"no local_revoked_at", {{{at_2::flags + 1, 0x1e}}}, 1},
+        {"no name length", {{{at_2::flags + 1, 0x1d}}}, 1},
+        {"no scopes length", {{{at_2::flags + 1, 0x1b}}}, 1},
+        {"no cidrs length", {{{at_2::flags + 1, 0x17}}}, 1},
+        {"no claims length", {{{at_2::flags + 1, 0x0f}}}, 1},
+        {"flag 13", {{{at_2::flags + 1, 0x3f}}}, 1},
+        {"flag 14", {{{at_2::flags + 1, 0x5f}}}, 1},
+        {"flag 15", {{{at_2::flags + 1, 0x9f}}}, 1},
+        {"all flags", {{{at_2::flags + 1, 0xff}}}, 1},
+
+        {"generation 0", {{{at_2::generation, 0}}}, 1},
+        {"name of 0, its bytes given to the scopes", {{{at_2::name_length, 0}, {at_2::scopes_length, 0x1e + 15}}}, 2},
+    };
+    assert_contradictions(full_record(), rows);
+}
+
+void a_token_record_of_version_1_that_contradicts_itself_is_refused(void **)
+{
+    static constexpr contradiction rows[] = {
+        {"id one longer", {{{at_1::id_length, 17}}}, 1},
+        {"id one shorter", {{{at_1::id_length, 15}}}, 1},
+        {"id without end", {{{at_1::id_length, 255}}}, 1},
+        {"subject one longer", {{{at_1::subject_length, 8}}}, 1},
+        {"subject one shorter", {{{at_1::subject_length, 6}}}, 1},
+        {"name one longer", {{{at_1::name_length, 16}}}, 1},
+        {"name one shorter", {{{at_1::name_length, 14}}}, 1},
+        {"name without end", {{{at_1::name_length, 255}}}, 1},
+        {"scopes one longer", {{{at_1::scopes_length, 0x1f}}}, 1},
+        {"scopes one shorter", {{{at_1::scopes_length, 0x1d}}}, 1},
+        {"scopes 256 longer", {{{at_1::scopes_length + 1, 1}}}, 1},
+        {"scopes without end", {{{at_1::scopes_length, 0xff}, {at_1::scopes_length + 1, 0xff}}}, 2},
+        {"ranges one longer", {{{at_1::cidrs_length, 0x19}}}, 1},
+        {"ranges one shorter", {{{at_1::cidrs_length, 0x17}}}, 1},
+        {"ranges 256 longer", {{{at_1::cidrs_length + 1, 1}}}, 1},
+        {"claims one longer", {{{at_1::claims_length, 0x1a}}}, 1},
+        {"claims one shorter", {{{at_1::claims_length, 0x18}}}, 1},
+        {"claims 256 shorter", {{{at_1::claims_length + 1, 0}}}, 1},
+        {"no claims", {{{at_1::claims_length, 0}, {at_1::claims_length + 1, 0}}}, 2},
+
+        {"no id, its bytes given to the subject", {{{at_1::id_length, 0}, {at_1::subject_length, 23}}}, 2},
+        {"no subject, its bytes given to the id", {{{at_1::subject_length, 0}, {at_1::id_length, 23}}}, 2},
+        {"ranges take a byte of the claims", {{{at_1::cidrs_length, 0x19}, {at_1::claims_length, 0x18}}}, 2},
+        {"ranges take a byte of the scopes", {{{at_1::cidrs_length, 0x19}, {at_1::scopes_length, 0x1d}}}, 2},
+        {"ranges give a byte to the claims", {{{at_1::cidrs_length, 0x17}, {at_1::claims_length, 0x1a}}}, 2},
+        {"ranges of two bytes", {{{at_1::cidrs_length, 2}, {at_1::scopes_length, 0x1e + 22}}}, 2},
+
+        {"range of family 0", {{{at_1::cidrs, 0}}}, 1},
+        {"range of family 5", {{{at_1::cidrs, 5}}}, 1},
+        {"v4 range called v6", {{{at_1::cidrs, 6}}}, 1},
+        {"v6 range called v4", {{{at_1::cidrs + 6, 4}}}, 1},
+        {"v4 /33", {{{at_1::cidrs + 1, 33}}}, 1},
+        {"v6 /129", {{{at_1::cidrs + 7, 129}}}, 1},
+
+        {"first claim's name one longer", {{{at_1::claims, 7}}}, 1},
+        {"first claim's value one longer", {{{at_1::claims + 1, 8}}}, 1},
+        {"first claim's value 256 longer", {{{at_1::claims + 2, 1}}}, 1},
+        {"second claim's name one longer", {{{at_1::claims + 16, 5}}}, 1},
+        {"second claim's value one longer", {{{at_1::claims + 17, 3}}}, 1},
+        {"second claim's value 256 shorter", {{{at_1::claims + 18, 0}}}, 1},
+
+        {"flag 1", {{{at_1::flags, 0x02}}}, 1},
+        {"flag 2", {{{at_1::flags, 0x04}}}, 1},
+        {"flag 3", {{{at_1::flags, 0x08}}}, 1},
+        {"flag 4", {{{at_1::flags, 0x10}}}, 1},
+        {"flag 5", {{{at_1::flags, 0x20}}}, 1},
+        {"flag 6", {{{at_1::flags, 0x40}}}, 1},
+        {"flag 7", {{{at_1::flags, 0x80}}}, 1},
+        {"all flags", {{{at_1::flags, 0xff}}}, 1},
+    };
+    assert_contradictions(first(full_record()), rows);
+}
+
+/// The numbers of a record, each of which is left out where it is 0.
+struct numbered_field {
+    const char *label;
+    unsigned flag;
+    std::size_t length;
+    void (*set)(token_record &, std::uint64_t) noexcept;
+};
+
+constexpr numbered_field numbered_fields[] = {
+    {"generation", 1 << 1, 1, [](token_record &r, std::uint64_t v) noexcept { r.generation = v & 0xff; }},
+    {"sequence, lower half", 1 << 2, 4, [](token_record &r, std::uint64_t v) noexcept { r.sequence = v; }},
+    {"sequence, upper half", 1 << 3, 4, [](token_record &r, std::uint64_t v) noexcept { r.sequence = v << 32; }},
+    {"issued_at", 1 << 4, 5,
+     [](token_record &r, std::uint64_t v) noexcept { r.issued_at = static_cast<std::int64_t>(v); }},
+    {"not_before", 1 << 5, 5,
+     [](token_record &r, std::uint64_t v) noexcept { r.not_before = static_cast<std::int64_t>(v); }},
+    {"expires_at", 1 << 6, 5,
+     [](token_record &r, std::uint64_t v) noexcept { r.expires_at = static_cast<std::int64_t>(v); }},
+    {"revoked_at", 1 << 7, 5,
+     [](token_record &r, std::uint64_t v) noexcept { r.revoked_at = static_cast<std::int64_t>(v); }},
+    {"local_revoked_at", 1 << 8, 5,
+     [](token_record &r, std::uint64_t v) noexcept { r.local_revoked_at = static_cast<std::int64_t>(v); }},
+};
+
+void a_field_takes_no_room_where_it_is_absent(void **)
+{
+    for (const numbered_field &field : numbered_fields) {
+        for (const std::uint64_t number : {std::uint64_t{1}, std::uint64_t{0x80}, std::uint64_t{0xff}}) {
+            token_record from = minimal_record();
+            field.set(from, number);
+            specimen value{encode_right(from)};
+            assert_number_equal(field.label, value.bytes().size(), 9 + field.length + 2);
+            assert_number_equal(field.label, value.u16(6), field.flag);
+            assert_number_equal(field.label, value.bytes()[9], number);
+
+            token_record back;
+            assert_number_equal(field.label, decode(the_key, value.bytes(), back), codec_error::none);
+            assert_same_record(back, from);
+        }
+
+        // A second encoding of the same record is none.
+        token_record from = minimal_record();
+        field.set(from, 1);
+        specimen zero{encode_right(from)};
+        zero.set_u8(9, 0);
+        zero.seal(the_key);
+        assert_number_equal(field.label, decoding(zero.bytes()), codec_error::inconsistent);
+    }
+}
+
+void every_set_of_fields_comes_back_and_is_encoded_as_it_was(void **)
+{
+    for (unsigned flags = 0; flags < 1 << 13; flags++) {
+        const token_record full = full_record();
+        token_record from = minimal_record();
+        const auto has = [&](unsigned bit) { return (flags >> bit & 1) != 0; };
+        from.denied = has(0);
+        from.generation = has(1) ? full.generation : 0;
+        from.sequence = (has(2) ? full.sequence & 0xffffffff : 0) | (has(3) ? full.sequence >> 32 << 32 : 0);
+        from.issued_at = has(4) ? full.issued_at : 0;
+        from.not_before = has(5) ? full.not_before : 0;
+        from.expires_at = has(6) ? full.expires_at : 0;
+        from.revoked_at = has(7) ? full.revoked_at : 0;
+        from.local_revoked_at = has(8) ? full.local_revoked_at : 0;
+        from.name = has(9) ? full.name : "";
+        from.scopes = has(10) ? full.scopes : "";
+        from.cidrs = has(11) ? full.cidrs : std::span<const std::byte>{};
+        from.claims = has(12) ? full.claims : std::span<const std::byte>{};
+
+        specimen value{encode_right(from)};
+        assert_number_equal("flags", value.u16(6), flags);
+
+        token_record back;
+        assert_number_equal(label_at("flags", flags), decode(the_key, value.bytes(), back), codec_error::none);
+        assert_same_record(back, from);
+        assert_bytes_equal(label_at("flags", flags), encode_right(back), value.bytes());
+    }
+}
+
+void no_change_of_the_header_gives_a_record_of_another_encoding(void **)
+{
+    constexpr std::size_t header = 50;
+    for (std::size_t at = 5; at < header; at++) {
+        for (unsigned byte = 0; byte < 256; byte++) {
+            specimen value{encode_right(full_record())};
+            value.set_u8(at, byte);
+            value.seal(the_key);
+            token_record back;
+            if (decode(the_key, value.bytes(), back) == codec_error::none) {
+                assert_bytes_equal(label_at("byte", at), encode_right(back), value.bytes());
+            }
+        }
+    }
+}
+
+void a_flag_that_is_not_known_is_refused_whatever_follows(void **)
+{
+    static std::array<std::byte, 11 + 8> bytes;
+    for (unsigned bit = 13; bit < 16; bit++) {
+        for (std::size_t length = 0; length <= 8; length++) {
+            bytes.fill(std::byte{1});
+            specimen value{std::span{bytes}.first(11 + length)};
+            value.set_u8(4, 2);
+            value.set_u16(6, 1U << bit);
+            value.seal(the_key);
+            assert_number_equal(label_at("bit", bit), decoding(value.bytes()), codec_error::inconsistent);
+        }
+    }
+}
+
+void a_time_past_the_year_9999_is_refused(void **)
+{
+    for (const numbered_field &field : numbered_fields) {
+        if (field.length != 5) {
+            continue;
+        }
+        token_record from = minimal_record();
+        field.set(from, static_cast<std::uint64_t>(year_9999));
+        specimen last{encode_right(from)};
+        assert_number_equal(field.label, decoding(last.bytes()), codec_error::none);
+
+        // 253402300799 is 3afff4417f.
+        for (const auto &[at, byte] : {change{9, 0x80}, change{12, 0x00}, change{13, 0xff}, change{13, 0x3b}}) {
+            specimen value{encode_right(from)};
+            value.set_u8(at, byte);
+            value.seal(the_key);
+            const bool is_earlier = at == 12;
+            assert_number_equal(field.label, decoding(value.bytes()),
+                                is_earlier ? codec_error::none : codec_error::inconsistent);
+        }
     }
 }
 
@@ -766,10 +1032,16 @@ void the_id_of_a_token_record_has_at_most_64_bytes(void **)
     assert_number_equal("64", decoding(longest.bytes()), codec_error::none);
 
     specimen longer{encode_right(from)};
-    longer.set_u8(id_length_at, 65);
-    longer.set_u8(subject_length_at, 9);
+    longer.set_u8(at_2::id_length, 65);
+    longer.set_u8(at_2::subject_length, 9);
     longer.seal(the_key);
     assert_number_equal("65, whose last byte was the subject's", decoding(longer.bytes()), codec_error::inconsistent);
+
+    specimen longer_1{encode_right(first(from))};
+    longer_1.set_u8(at_1::id_length, 65);
+    longer_1.set_u8(at_1::subject_length, 9);
+    longer_1.seal(the_key);
+    assert_number_equal("version 1", decoding(longer_1.bytes()), codec_error::inconsistent);
 }
 
 void a_meta_record_that_contradicts_itself_is_refused(void **)
@@ -802,9 +1074,12 @@ void a_meta_record_that_contradicts_itself_is_refused(void **)
         {"cursor one shorter", {{{66, 11}}}, 1},
         {"cursor 256 longer", {{{67, 1}}}, 1},
         {"no epoch and no cursor", {{{64, 0}, {66, 0}}}, 2},
-        {"zero, first byte", {{{69, 1}}}, 1},
-        {"zero, second byte", {{{70, 1}}}, 1},
+        {"record format 0", {{{69, 0}}}, 1},
+        {"record format 3", {{{69, 3}}}, 1},
+        {"zero, first byte", {{{70, 1}}}, 1},
         {"zero, last byte", {{{71, 0x80}}}, 1},
+        {"record format 1 in format 1", {{{4, 1}, {69, 1}}}, 2},
+        {"record format 2 in format 1", {{{4, 1}, {69, 2}}}, 2},
     };
 
     specimen untouched{encode_meta_right(full_meta())};
@@ -948,29 +1223,31 @@ void a_store_is_made_with_one_pepper(void **)
 
 void a_record_has_at_most_4096_bytes(void **)
 {
-    // 64 of header, 2 of id and subject, 4 of the claim's header and name.
+    // 64 of header, 2 of id and subject, 4 of the claim's header and name. Version 2 takes no more than could be
+    // written in version 1.
     constexpr std::size_t fitting = 4096 - 64 - 2 - 4;
 
     static claim_bytes claims;
     static record_buffer buffer;
-
-    token_record from = minimal_record();
     assert_true(append_claim({"n", xs(fitting)}, claims.buffer, claims.length));
-    from.claims = claims.view();
 
-    const encoded fits = encode(the_key, from, buffer);
-    assert_number_equal("4096", fits.error, codec_error::none);
-    assert_number_equal("4096", fits.bytes.size(), 4096);
+    for (token_record from : {minimal_record(), first(minimal_record())}) {
+        from.claims = claims.view();
 
-    specimen value{fits.bytes};
-    token_record have;
-    assert_number_equal("4096, back", decode(the_key, value.bytes(), have), codec_error::none);
-    assert_same_record(have, from);
+        const encoded fits = encode(the_key, from, buffer);
+        assert_number_equal("4096", fits.error, codec_error::none);
+        assert_number_equal("4096", fits.bytes.size(), 4032 + (from.format == first_format ? 64 : 11));
 
-    from.name = "x";
-    const encoded too_long = encode(the_key, from, buffer);
-    assert_number_equal("4097", too_long.error, codec_error::too_long);
-    assert_number_equal("4097", too_long.bytes.size(), 0);
+        specimen value{fits.bytes};
+        token_record have;
+        assert_number_equal("4096, back", decode(the_key, value.bytes(), have), codec_error::none);
+        assert_same_record(have, from);
+
+        from.name = "x";
+        const encoded too_long = encode(the_key, from, buffer);
+        assert_number_equal("4097", too_long.error, codec_error::too_long);
+        assert_number_equal("4097", too_long.bytes.size(), 0);
+    }
 }
 
 void a_longer_record_is_refused_when_it_is_read(void **)
@@ -981,12 +1258,27 @@ void a_longer_record_is_refused_when_it_is_read(void **)
     for (const std::size_t length : {max_record_length, max_record_length + 1}) {
         specimen value{std::span{bytes}.first(length)};
         value.set_u8(4, 1);
-        value.set_u8(id_length_at, 1);
-        value.set_u8(subject_length_at, 1);
-        value.set_u16(scopes_length_at, static_cast<unsigned>(length - 64 - 2));
+        value.set_u8(at_1::id_length, 1);
+        value.set_u8(at_1::subject_length, 1);
+        value.set_u16(at_1::scopes_length, static_cast<unsigned>(length - 64 - 2));
         value.seal(the_key);
         assert_number_equal(label_at("length", length), decoding(value.bytes()),
                             length == max_record_length ? codec_error::none : codec_error::too_long);
+    }
+
+    // In version 2 it is the texts that must not be longer.
+    for (const std::size_t length : {max_texts_length, max_texts_length + 1}) {
+        static std::array<std::byte, max_record_length> texts{};
+        texts.fill(std::byte{'x'});
+        specimen value{std::span{texts}.first(9 + 2 + length)};
+        value.set_u8(4, 2);
+        value.set_u8(5, 1);
+        value.set_u16(6, 1 << 10);
+        value.set_u8(8, 1);
+        value.set_u16(9, static_cast<unsigned>(length - 2));
+        value.seal(the_key);
+        assert_number_equal(label_at("texts of", length), decoding(value.bytes()),
+                            length == max_texts_length ? codec_error::none : codec_error::inconsistent);
     }
 }
 
@@ -1291,6 +1583,7 @@ void two_records_are_equal_if_all_but_the_generation_is(void **)
     const token_record full = full_record();
     token_record other = full_record();
     other.generation++;
+    other.format = first_format;
     assert_true(full == other);
 
     constexpr void (*changes[])(token_record &) = {
@@ -1355,6 +1648,12 @@ int main()
         cmocka_unit_test(a_newer_version_is_told_from_damage),
         cmocka_unit_test(a_newer_version_may_be_longer_than_ours),
         cmocka_unit_test(a_token_record_that_contradicts_itself_is_refused),
+        cmocka_unit_test(a_token_record_of_version_1_that_contradicts_itself_is_refused),
+        cmocka_unit_test(a_field_takes_no_room_where_it_is_absent),
+        cmocka_unit_test(every_set_of_fields_comes_back_and_is_encoded_as_it_was),
+        cmocka_unit_test(no_change_of_the_header_gives_a_record_of_another_encoding),
+        cmocka_unit_test(a_flag_that_is_not_known_is_refused_whatever_follows),
+        cmocka_unit_test(a_time_past_the_year_9999_is_refused),
         cmocka_unit_test(the_id_of_a_token_record_has_at_most_64_bytes),
         cmocka_unit_test(a_meta_record_that_contradicts_itself_is_refused),
         cmocka_unit_test(the_epoch_and_the_cursor_are_bounded),

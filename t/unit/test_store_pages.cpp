@@ -270,7 +270,7 @@ void writer_rule_10_a_long_value_that_became_shorter_is_no_damage(void **)
         return change.put(plain(text.text), one);
     };
     commit(store, [&](store::transaction &change) {
-        const store::fault problem = put_long(change, max_record_length);
+        const store::fault problem = put_long(change, max_texts_length);
         return problem ? problem : put_long(change, 3000);
     });
 

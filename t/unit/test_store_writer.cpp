@@ -1,5 +1,7 @@
 #include "pat_temp_store.h"
 
+#include "writer/pat_snapshot.h"
+
 #include <csignal>
 
 #include <grp.h>
@@ -498,6 +500,86 @@ void a_tombstone_takes_the_place_of_a_record_until_one_is_put(void **)
     });
 }
 
+/// How many token records of the store are of a version.
+std::size_t count_of_format(const path &store, std::uint8_t format)
+{
+    std::size_t count = 0;
+    auto *snapshot = new store::snapshot;
+    assert_good(snapshot->open(store.text, map_size));
+    for (bool done = false; !done;) {
+        std::span<const std::byte> key;
+        std::span<const std::byte> value;
+        assert_good(snapshot->next(key, value, done));
+        token_record record;
+        if (!done && digest_of_key(key) && decode(key, value, record) == codec_error::none) {
+            count += record.format == format ? 1 : 0;
+        }
+    }
+    delete snapshot;
+    return count;
+}
+
+void records_are_written_in_the_record_format_of_the_store_and_read_in_either(void **)
+{
+    const path store = make_store();
+    const auto set_format = [&](std::uint8_t format, std::uint8_t record_format) {
+        commit(store, [&](store::transaction &change) {
+            change.info().format = format;
+            change.info().record_format = record_format;
+            return store::fault{};
+        });
+    };
+    const struct {
+        std::uint8_t format;
+        std::uint8_t record_format;
+        std::size_t want_1;
+        std::size_t want_2;
+    } rows[] = {{2, 2, 0, 1}, {2, 1, 1, 1}, {1, 1, 2, 1}, {2, 2, 2, 2}};
+
+    unsigned number = 0;
+    for (const auto &row : rows) {
+        set_format(row.format, row.record_format);
+        put(store, number++);
+        assert_int_equal(count_of_format(store, 1), row.want_1);
+        assert_int_equal(count_of_format(store, 2), row.want_2);
+    }
+
+    store::reader *reader = open_reader(store);
+    for (unsigned i = 0; i < number; i++) {
+        assert_found(*reader, i);
+    }
+    delete reader;
+}
+
+void a_record_that_is_written_in_another_format_says_the_same(void **)
+{
+    const path store = make_store();
+    put(store, 1);
+    damage_record(store, 1);
+    put(store, 2);
+
+    const token_text text = token(3);
+    const token_digest digest = plain(text.text);
+    token_record record = record_of(text, 1700000000);
+    record.sequence = 7;
+    commit(store, [&](store::transaction &change) { return change.put(digest, record); });
+    commit(store, [&](store::transaction &change) {
+        change.info().record_format = first_format;
+        change.info().generation++;  // the sequence no longer counts, and stays
+        const store::fault damage = change.reformat(plain(token(1).text));
+        return damage.kind == fault_kind::bad_record ? change.reformat(digest) : store::fault{fault_kind::damaged};
+    });
+    commit(store, [&](store::transaction &change) {
+        token_record found;
+        bool is_found = false;
+        change.info().generation--;
+        const store::fault problem = change.get(digest, found, is_found);
+        const bool is_same = is_found && found == record && found.format == first_format;
+        const bool has_counts = change.info().tokens == 3 && change.info().revoked == 1;
+        return problem ? problem : is_same && has_counts ? store::fault{} : store::fault{fault_kind::damaged};
+    });
+}
+
 void a_sequence_of_another_generation_counts_as_zero(void **)
 {
     const path store = make_store("generation");
@@ -786,6 +868,8 @@ int main()
         store_test(writer_rule_8_a_backup_is_whole_or_not_there),
         store_test(writer_rule_8_a_backup_that_does_not_fit_leaves_nothing),
         store_test(a_tombstone_takes_the_place_of_a_record_until_one_is_put),
+        store_test(records_are_written_in_the_record_format_of_the_store_and_read_in_either),
+        store_test(a_record_that_is_written_in_another_format_says_the_same),
         store_test(a_sequence_of_another_generation_counts_as_zero),
         store_test(a_walk_begins_where_it_is_told_to_and_ends_with_its_kind),
         store_test(a_transaction_that_fails_leaves_nothing),

@@ -6,6 +6,7 @@
 #include "cli/apply/pat_change.h"
 #include "cli/apply/pat_message.h"
 #include "cli/apply/pat_resync.h"
+#include "cli/apply/pat_source_lock.h"
 #include "cli/pat_command.h"
 #include "cli/pat_json.h"
 #include "cli/pat_lines.h"
@@ -24,18 +25,6 @@
 
 /// "patctl apply": docs/apply.md.
 namespace pat::cli {
-
-/// Keeps a store to one source at a time. The lock is on its folder, and ends with the process.
-class source_lock {
-public:
-    explicit source_lock(const std::string &folder);
-    source_lock(const source_lock &) = delete;
-    source_lock &operator=(const source_lock &) = delete;
-    ~source_lock();
-
-private:
-    int fd_;
-};
 
 /// The first snapshot of a source, for a store with tokens that came from no source, which no operator has accepted.
 class held_back : public bad_value {

@@ -6,7 +6,6 @@
 #include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 namespace pat::cli {
@@ -15,7 +14,6 @@ namespace {
 
 constexpr int first_wait_ms = 100;
 constexpr int longest_wait_ms = 5000;
-constexpr int lock_wait_ms = 10000;
 
 /// How often to check whether a held snapshot was accepted.
 constexpr int held_wait_ms = 1000;
@@ -30,30 +28,9 @@ constexpr const char *apply_examples = R"(Examples:
 
 }  // namespace
 
-source_lock::source_lock(const std::string &folder) : fd_{open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)}
-{
-    if (fd_ < 0) {
-        require(folder, store::from_errno(errno));
-    }
-
-    constexpr int pause_ms = 20;
-    for (int waited = 0; flock(fd_, LOCK_EX | LOCK_NB) != 0; waited += pause_ms) {
-        if (waited >= lock_wait_ms) {
-            throw failure{exit_status::fault,
-                          fmt::format("store \"{}\": another \"patctl apply\" is running on it", folder)};
-        }
-        poll(nullptr, 0, pause_ms);
-    }
-}
-
-source_lock::~source_lock()
-{
-    close(fd_);
-}
-
 applier::applier(const command_context &context)
     : context_{context},
-      lock_{context.enter()},
+      lock_{context.enter(), fmt::format("store \"{}\": another \"patctl apply\" is running on it", context.folder())},
       lines_{STDIN_FILENO, "standard input"}
 {
     // Only pipes have this, and more than the system allows is no harm either.

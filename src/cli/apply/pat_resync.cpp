@@ -132,7 +132,7 @@ void spool::read(std::size_t bucket, collection &out) const
 
 /// What a step does to one token. A step plans before it writes, as a write ends the walk.
 struct resync::merge_action {
-    enum class action_kind : unsigned char { put, append, erase, withdraw, deny };
+    enum class action_kind : unsigned char { put, append, erase, withdraw, deny, reformat };
 
     action_kind kind;
     token_digest digest;
@@ -207,6 +207,10 @@ store::fault resync::step(store::transaction &transaction)
     now_ = std::max<std::int64_t>(1, std::time(nullptr));
     removal_.tokens = transaction.info().tokens;
 
+    if (pass_ == pass::full) {
+        // It looks at all of the store, and so converts it: docs/store-format.md, "Formats".
+        transaction.info().format = transaction.info().record_format = newest_format;
+    }
     if (stage_ == stage::tombstones) {
         return drop_tombstones(transaction);
     }
@@ -279,6 +283,7 @@ store::fault resync::plan_merge(store::transaction &transaction, std::vector<mer
             return {};
         }
 
+        const std::size_t planned = plan.size();
         if (next_.row < rows_.size() && rows_[next_.row].digest == digest) {
             plan_both(transaction.info(), next_.row++, stored, is_damaged, plan);
         } else {
@@ -286,6 +291,10 @@ store::fault resync::plan_merge(store::transaction &transaction, std::vector<mer
         }
         if (is_damaged && pass_ == pass::full) {
             repaired_.push_back(digest);
+        }
+        if (plan.size() == planned && !is_damaged && stored.format != transaction.info().record_format
+            && pass_ == pass::full) {
+            plan.push_back({merge_action::action_kind::reformat, digest, 0, 0});
         }
     }
 }
@@ -408,6 +417,12 @@ store::fault resync::carry_out(store::transaction &transaction, const std::vecto
             token.denied = true;
             problem = problem ? problem : transaction.put(action.digest, token);
             step_counts_.written++;
+            break;
+        case merge_action::action_kind::reformat:
+            problem = transaction.reformat(action.digest);
+            if (problem.kind == store::fault_kind::bad_record) {
+                problem = {};  // it stays as it is, which "patctl convert" reports
+            }
             break;
         }
         if (problem) {

@@ -91,6 +91,7 @@ private:
 struct entry_counts {
     std::map<access_verdict, std::uint64_t> tokens;
     std::uint64_t blank_subjects = 0;
+    std::uint64_t other_format = 0;
     std::uint64_t damaged = 0;
     std::uint64_t early_revocations = 0;
 };
@@ -103,6 +104,7 @@ entry_counts count_entries(const command_context &context, store::snapshot &snap
         [&](const token_digest &, const token_record &token) {
             result.tokens[status_of(token, context.now)]++;
             result.blank_subjects += has_blank_ends(token.subject) ? 1 : 0;
+            result.other_format += token.format != snapshot.info().format ? 1 : 0;
             return true;
         },
         [&](const token_digest &, const early_revocation &) { result.early_revocations++; });
@@ -142,6 +144,8 @@ exit_status stats(const command_context &context)
     const std::string key_id = key_id_of(meta);
     figures result;
     result.text("store", context.folder(), "store", printable(context.folder()));
+    result.number("format", meta.format, "format", describe_format(meta, count.other_format));
+    result.number("other_format", count.other_format);
     result.text("scheme", word_for(meta.scheme), "digests",
                 key_id.empty() ? "SHA-256" : "HMAC-SHA-256, pepper " + key_id);
     if (!key_id.empty()) {

@@ -2,6 +2,7 @@
 #include "writer/pat_snapshot.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_description.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
 
@@ -36,14 +37,24 @@ public:
         }
     }
 
-    exit_status finish(std::uint64_t records)
+    /// `info` is the meta record, if all records were looked at, of which `other_format` are not in the store's format.
+    exit_status finish(std::uint64_t records, const meta_record *info = nullptr, std::uint64_t other_format = 0)
     {
         if (json_) {
-            output_.add_line(json_object{}.number("records", records).number("findings", count_).line());
+            json_object json;
+            json.number("records", records).number("findings", count_);
+            if (info != nullptr) {
+                json.number("format", info->format).number("other_format", other_format);
+            }
+            output_.add_line(json.line());
         } else {
-            output_.add_line(fmt::format(
-                "{} records, {}\n", records,
-                count_ == 0 ? "no damage" : fmt::format("{} {}", count_, count_ == 1 ? "finding" : "findings")));
+            output_.add_line(fmt::format("{} records, {}{}
+                                         ", records,
+                                                 count_
+                                                 == 0
+                                             ? "no damage"
+                                             : fmt::format("{} {}", count_, count_ == 1 ? "finding" : "findings"),
+                                         info == nullptr ? "" : "; format " + describe_format(*info, other_format)));
         }
         output_.finish();
         return count_ == 0 ? exit_status::yes : exit_status::no;
@@ -90,6 +101,7 @@ exit_status verify(const command_context &context)
     std::uint64_t records = 0;
     std::uint64_t revoked = 0;
     std::uint64_t damaged = 0;
+    std::uint64_t other_format = 0;
     std::vector<std::byte> last_key;
 
     for (;;) {
@@ -155,6 +167,7 @@ exit_status verify(const command_context &context)
             found.add(to_hex(*digest), message(error));
         } else {
             revoked += token.is_revoked() ? 1 : 0;
+            other_format += token.format != snapshot.info().format ? 1 : 0;
         }
     }
 
@@ -162,7 +175,7 @@ exit_status verify(const command_context &context)
     if (damaged == 0) {
         compare("revoked records", revoked, snapshot.info().revoked, found);
     }
-    return found.finish(records);
+    return found.finish(records, &snapshot.info(), other_format);
 }
 
 }  // namespace

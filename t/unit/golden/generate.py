@@ -42,8 +42,46 @@ def seal(key, fields):
     return [("checksum", struct.pack("<I", crc)), *fields]
 
 
+def optional(name, form, value):
+    """A field that is there unless it is 0."""
+    return (name, struct.pack(form, value) if form != "time" else value.to_bytes(5, "little")) if value else (name, b"")
+
+
 def token(id, subject, name=b"", scopes=b"", ranges=(), claims=(), sequence=0, issued_at=0, not_before=0,
           expires_at=0, revoked_at=0, local_revoked_at=0, denied=False, generation=0):
+    fields = [
+        ("denied", b""),
+        optional("generation", "B", generation),
+        optional("sequence, lower half", "<I", sequence & 0xFFFFFFFF),
+        optional("sequence, upper half", "<I", sequence >> 32),
+        optional("issued_at", "time", issued_at),
+        optional("not_before", "time", not_before),
+        optional("expires_at", "time", expires_at),
+        optional("revoked_at", "time", revoked_at),
+        optional("local_revoked_at", "time", local_revoked_at),
+        optional("name length", "B", len(name)),
+        optional("scopes length", "<H", len(scopes)),
+        optional("ranges length", "<H", sum(map(len, ranges))),
+        optional("claims length", "<H", sum(map(len, claims))),
+    ]
+    flags = sum(1 << bit for bit, (_, value) in enumerate(fields) if value) | (1 if denied else 0)
+    return seal(TOKEN_KEY, [
+        ("version", struct.pack("B", 2)),
+        ("id length", struct.pack("B", len(id))),
+        ("flags", struct.pack("<H", flags)),
+        ("subject length", struct.pack("B", len(subject))),
+        *fields,
+        ("id", id),
+        ("subject", subject),
+        ("name", name),
+        ("scopes", scopes),
+        *(("range", one) for one in ranges),
+        *(("claim", one) for one in claims),
+    ])
+
+
+def token_1(id, subject, name=b"", scopes=b"", ranges=(), claims=(), sequence=0, issued_at=0, not_before=0,
+            expires_at=0, revoked_at=0, local_revoked_at=0, denied=False, generation=0):
     ranges_length = sum(map(len, ranges))
     claims_length = sum(map(len, claims))
     return seal(TOKEN_KEY, [
@@ -72,9 +110,9 @@ def token(id, subject, name=b"", scopes=b"", ranges=(), claims=(), sequence=0, i
 
 
 def meta(scheme, state, key_id=bytes(8), heartbeat=0, last_sequence=0, tokens=0, revoked=0, snapshot_sequence=0,
-         generation=0, open_generations=0, epoch=b"", cursor=b""):
+         generation=0, open_generations=0, epoch=b"", cursor=b"", version=2, record_format=2):
     return seal(META_KEY, [
-        ("version", struct.pack("B", 1)),
+        ("version", struct.pack("B", version)),
         ("digest scheme", struct.pack("B", scheme)),
         ("state", struct.pack("B", state)),
         ("generation", struct.pack("B", generation)),
@@ -88,7 +126,8 @@ def meta(scheme, state, key_id=bytes(8), heartbeat=0, last_sequence=0, tokens=0,
         ("epoch length", struct.pack("<H", len(epoch))),
         ("cursor length", struct.pack("<H", len(cursor))),
         ("open generations", struct.pack("B", open_generations)),
-        ("zero", bytes(3)),
+        ("record format", struct.pack("B", record_format)),
+        ("zero", bytes(2)),
         ("epoch", epoch),
         ("cursor", cursor),
     ])
@@ -127,18 +166,26 @@ def held_snapshot(held_at, received, removed, tokens, accepted, first, epoch):
     ])
 
 
+FULL_TOKEN = dict(
+    id=b"tok_01HV.x:y@z-9", subject=b"user-42", name="CI d\u00e9ploiement".encode(),
+    scopes=b"read:orders write:orders admin", ranges=[ip_range("192.0.2.0/24"), ip_range("2001:db8::/32")],
+    claims=[claim(b"tenant", b"referon"), claim(b"note", b"x" * 258)],
+    sequence=0x0102030405060708, issued_at=1700000000, not_before=1700000060, expires_at=1731536000,
+    revoked_at=1710000000, local_revoked_at=1710000001, denied=True, generation=0x21)
+FULL_META = dict(
+    scheme=2, state=3, key_id=bytes(range(0xF0, 0xF8)), heartbeat=1700000001, last_sequence=0x1112131415161718,
+    tokens=290000000, revoked=12345, snapshot_sequence=0x2122232425262728, generation=0x31, open_generations=0x32,
+    epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42")
+
 RECORDS = {
     "token_minimal": token(b"a", b"b"),
-    "token_full": token(
-        b"tok_01HV.x:y@z-9", b"user-42", "CI d\u00e9ploiement".encode(), b"read:orders write:orders admin",
-        [ip_range("192.0.2.0/24"), ip_range("2001:db8::/32")],
-        [claim(b"tenant", b"referon"), claim(b"note", b"x" * 258)],
-        sequence=0x0102030405060708, issued_at=1700000000, not_before=1700000060, expires_at=1731536000,
-        revoked_at=1710000000, local_revoked_at=1710000001, denied=True, generation=0x21),
+    "token_full": token(**FULL_TOKEN),
+    "token_1_minimal": token_1(b"a", b"b"),
+    "token_1_full": token_1(**FULL_TOKEN),
     "meta_minimal": meta(1, 1),
-    "meta_full": meta(
-        2, 3, bytes(range(0xF0, 0xF8)), heartbeat=1700000001, last_sequence=0x1112131415161718, tokens=290000000,
-        revoked=12345, snapshot_sequence=0x2122232425262728, generation=0x31, open_generations=0x32, epoch=b"7f9c2ba4-epoch", cursor=b"0/16B3748;42"),
+    "meta_full": meta(**FULL_META, record_format=1),
+    "meta_1_minimal": meta(1, 1, version=1, record_format=0),
+    "meta_1_full": meta(**FULL_META, version=1, record_format=0),
     "tombstone": tombstone(sequence=0x4142434445464748, deleted_at=1710000002, generation=0x51, revoked=True),
     "held_snapshot": held_snapshot(
         held_at=1710000004, received=0x0102030405060708, removed=0x1112131415161718, tokens=0x2122232425262728,

@@ -1,0 +1,183 @@
+#include "writer/pat_writer.h"
+
+#include "cli/apply/pat_source_lock.h"
+#include "cli/pat_command.h"
+#include "cli/pat_failure.h"
+#include "cli/pat_json.h"
+#include "cli/pat_output.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl convert
+  patctl convert --format 1    before the release before this one is installed again)";
+
+/// How many records a transaction looks at, to end within a fraction of a second.
+constexpr std::size_t max_batch = 8192;
+
+/// Writes the records of a store in another format, one transaction after another. The first shuts out releases that
+/// could not read the new records, and makes all writers use the new format; the last lets in the releases that can
+/// read all records. A conversion that was interrupted is run again, and skips the records that are converted.
+class conversion {
+public:
+    explicit conversion(std::uint8_t format) noexcept : format_{format} {}
+
+    store::fault step(store::transaction &transaction)
+    {
+        meta_record &info = transaction.info();
+        is_overtaken_ = has_begun_ && info.record_format != format_;
+        if (is_overtaken_) {
+            return {};
+        }
+        info.format = std::max(info.format, format_);
+        info.record_format = format_;
+
+        std::vector<token_digest> others;
+        if (const store::fault problem = find_others(transaction, others)) {
+            return problem;
+        }
+        for (const token_digest &digest : others) {
+            const store::fault problem = transaction.reformat(digest);
+            if (problem.kind == store::fault_kind::bad_record) {
+                refuse(digest, problem);
+            } else if (problem) {
+                return problem;
+            } else {
+                converted_++;
+            }
+        }
+        if (!next_) {
+            info.format = format_;
+        }
+        has_begun_ = true;
+        return {};
+    }
+
+    /// Whether a conversion to another format has begun meanwhile.
+    [[nodiscard]] bool is_overtaken() const noexcept { return is_overtaken_; }
+
+    [[nodiscard]] bool is_done() const noexcept { return has_begun_ && !next_; }
+    [[nodiscard]] std::uint64_t converted() const noexcept { return converted_; }
+    [[nodiscard]] std::uint64_t unchanged() const noexcept { return unchanged_; }
+    [[nodiscard]] std::uint64_t damaged() const noexcept { return damaged_; }
+
+private:
+    store::fault find_others(store::transaction &transaction, std::vector<token_digest> &others)
+    {
+        transaction.seek(next_.value_or(token_digest{}));
+        next_.reset();
+
+        for (std::size_t count = 0;; count++) {
+            token_digest digest;
+            token_record record;
+            bool is_last = false;
+            const store::fault problem = transaction.next(digest, record, is_last);
+            if (is_last) {
+                return {};
+            }
+            if (count == max_batch) {
+                next_ = digest;
+                return {};
+            }
+            if (problem.kind == store::fault_kind::bad_record) {
+                refuse(digest, problem);
+            } else if (problem) {
+                return problem;
+            } else if (record.format != format_) {
+                others.push_back(digest);
+            } else {
+                unchanged_++;
+            }
+        }
+    }
+
+    void refuse(const token_digest &digest, store::fault problem)
+    {
+        error(fmt::format("record of digest {}: not converted: {}", to_hex(digest), store::message(problem)));
+        damaged_++;
+    }
+
+    std::uint8_t format_;
+    std::optional<token_digest> next_;  ///< where the next step begins
+    std::uint64_t converted_ = 0;
+    std::uint64_t unchanged_ = 0;
+    std::uint64_t damaged_ = 0;
+    bool has_begun_ = false;
+    bool is_overtaken_ = false;
+};
+
+exit_status convert(const command_context &context, unsigned format)
+{
+    const std::string &folder = context.enter();
+
+    // A snapshot would bring back what is being undone.
+    std::optional<source_lock> lock;
+    if (format < newest_format) {
+        lock.emplace(folder, fmt::format("store \"{}\": \"patctl apply\" is running on it, and its next snapshot would "
+                                         "convert it again: stop pat-sync first",
+                                         folder));
+    }
+
+    store::writer writer;
+    require(folder, writer.open(folder.c_str(), context.map_size));
+
+    std::uint64_t tokens = 0;
+    bool is_new = false;
+    require(folder, writer.update([&](store::transaction &transaction) -> store::fault {
+        tokens = transaction.info().tokens;
+        is_new = transaction.info().format != format || transaction.info().record_format != format;
+        return {};
+    }));
+
+    conversion work{static_cast<std::uint8_t>(format)};
+    {
+        progress bar{"converting", tokens};
+        while (!work.is_done() && !work.is_overtaken()) {
+            require(folder, writer.update([&](store::transaction &transaction) { return work.step(transaction); }));
+            bar.reach(work.converted() + work.unchanged() + work.damaged());
+        }
+    }
+    if (work.is_overtaken()) {
+        throw failure{exit_status::fault,
+                      fmt::format("store \"{}\": another \"patctl convert\" is running on it", folder)};
+    }
+
+    if (context.json) {
+        write_out(json_object{}
+                      .number("format", format)
+                      .number("converted", work.converted())
+                      .number("unchanged", work.unchanged())
+                      .number("damaged", work.damaged())
+                      .line());
+    }
+    if (!is_new && work.converted() == 0) {
+        notice(fmt::format("the store has format {} already: nothing was converted", format));
+    } else {
+        notice(fmt::format("converted {} records: the store has format {} now", work.converted(), format));
+    }
+    return work.damaged() == 0 ? exit_status::yes : exit_status::no;
+}
+
+}  // namespace
+
+void add_convert(CLI::App &app, command_context &context)
+{
+    const auto format = std::make_shared<unsigned>(newest_format);
+    CLI::App *command = app.add_subcommand("convert", "Write all records in the newest format, or in an older one");
+    command->footer(examples);
+    command->add_option("--format", *format, "that of the release that is to read the store")
+        ->check(CLI::Range(unsigned{first_format}, unsigned{newest_format}))
+        ->capture_default_str();
+    command->callback([&context, format] { context.run = [&context, format] { return convert(context, *format); }; });
+}
+
+}  // namespace pat::cli
