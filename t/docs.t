@@ -99,7 +99,7 @@ is($answers =~ s/("transaction"):\d+/$1:2/r, $answered, 'docs/apply.md: is answe
 
 my $apply    = join '', map { slurp($_) } glob "$AuthPat::ROOT/src/cli/apply/*.cpp";
 my $protocol = slurp("$AuthPat::ROOT/docs/apply.md");
-for my $kind (['op', sort $apply =~ /^ *\{"(\w+)", message_kind::/mg], ['answer', sort $apply =~ /\banswer(?: \w+)?\{"(\w+)"/g]) {
+for my $kind (['op', sort $apply =~ /^ *\{"(\w+)", message_kind::/mg], ['answer', sort $apply =~ /\banswer\("(\w+)"/g]) {
     my ($what, @words) = @$kind;
     cmp_ok(scalar @words, '>', 5, "docs/apply.md: there are words for $what");
     my @described = map { /^\| `(\w+)` \|/mg } $protocol =~ /^\| `$what` \|(.*?)\n\n/msg;

@@ -164,7 +164,7 @@ def newest_commit(data: Path) -> int:
     """LMDB's number of it, which each of the two pages of the header may hold."""
     with data.open("rb") as file:
         header = file.read(8192)
-    return max(struct.unpack_from("<Q", header, page + 144)[0] for page in (0, 4096))
+    return max(int(struct.unpack_from("<Q", header, page + 144)[0]) for page in (0, 4096))
 
 
 def convert_half(patctl: Patctl, target: int) -> None:

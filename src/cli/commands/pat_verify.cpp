@@ -48,13 +48,10 @@ public:
             }
             output_.add_line(json.line());
         } else {
-            output_.add_line(fmt::format("{} records, {}{}
-                                         ", records,
-                                                 count_
-                                                 == 0
-                                             ? "no damage"
-                                             : fmt::format("{} {}", count_, count_ == 1 ? "finding" : "findings"),
-                                         info == nullptr ? "" : "; format " + describe_format(*info, other_format)));
+            output_.add_line(fmt::format(
+                "{} records, {}{}\n", records,
+                count_ == 0 ? "no damage" : fmt::format("{} {}", count_, count_ == 1 ? "finding" : "findings"),
+                info == nullptr ? "" : "; format " + describe_format(*info, other_format)));
         }
         output_.finish();
         return count_ == 0 ? exit_status::yes : exit_status::no;
