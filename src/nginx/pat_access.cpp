@@ -24,8 +24,8 @@ struct countable {
 [[nodiscard]] countable describe(const access_decision &decision) noexcept
 {
     const bool is_use = decision.let_in && decision.has_record;
-    return {decision.verdict, decision.let_in, decision.conf->dry_run != 0 && !decision.let_in,
-            is_use ? decision.conf->store : nullptr, is_use ? decision.token.id : std::string_view{}};
+    return {decision.verdict, decision.let_in, decision.lcf->dry_run != 0 && !decision.let_in,
+            is_use ? decision.lcf->store : nullptr, is_use ? decision.token.id : std::string_view{}};
 }
 
 /// Counts a decision. If the request comes to the access phase again, through an index or an error page, counts only a
@@ -54,7 +54,7 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
 /// Lets a request in.
 [[nodiscard]] ngx_int_t admit(ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    const loc_conf &conf = *decision.conf;
+    const loc_conf &lcf = *decision.lcf;
 
     take_back_headers(decision);
 
@@ -65,13 +65,13 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
 
     const bool has_token =
         decision.verdict != access_verdict::anonymous && decision.verdict != access_verdict::preflight;
-    if (conf.recheck != nullptr && has_token && conf.dry_run == 0) {
-        enter(*conf.recheck, r, decision);
+    if (lcf.recheck != nullptr && has_token && lcf.dry_run == 0) {
+        enter(*lcf.recheck, r, decision);
     }
 
     // With `satisfy any`, NGX_OK would settle it. Without a token, other modules must decide; a dry run must not decide
     // at all.
-    return conf.dry_run != 0 || decision.verdict == access_verdict::anonymous ? NGX_DECLINED : NGX_OK;
+    return lcf.dry_run != 0 || decision.verdict == access_verdict::anonymous ? NGX_DECLINED : NGX_OK;
 }
 
 /// Counts a decision, and lets the request in or refuses it, which takes a realm. Inlined, as every request passes
@@ -88,7 +88,7 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
     if (decision.let_in) {
         return admit(r, decision);
     }
-    if (decision.conf->dry_run != 0) {
+    if (decision.lcf->dry_run != 0) {
         log_refusal(r, decision, ", dry run");
         take_back_headers(decision);
         return NGX_DECLINED;
@@ -103,25 +103,25 @@ void count(ngx_http_request_t *r, const access_decision &decision, const std::op
     forget_variables(r);
 
     ngx_str_t realm;
-    const bool has_realm = ngx_http_complex_value(r, decision.conf->realm, &realm) == NGX_OK;
+    const bool has_realm = ngx_http_complex_value(r, decision.lcf->realm, &realm) == NGX_OK;
     const ngx_int_t status = conclude(r, decision, before, has_realm ? &realm : nullptr);
     return status == NGX_ERROR ? NGX_HTTP_INTERNAL_SERVER_ERROR : status;
 }
 
 /// Refuses CONNECT (nginx 1.31 and later). A tunnel carries more than one request, and its credentials are for a proxy
 /// (Proxy-Authorization), so no token can authorize what goes through it.
-[[nodiscard]] ngx_int_t refuse_tunnel(ngx_http_request_t *r, const loc_conf &conf) noexcept
+[[nodiscard]] ngx_int_t refuse_tunnel(ngx_http_request_t *r, const loc_conf &lcf) noexcept
 {
     ngx_str_t realm;
-    if (ngx_http_complex_value(r, conf.realm, &realm) != NGX_OK) {
+    if (ngx_http_complex_value(r, lcf.realm, &realm) != NGX_OK) {
         return NGX_HTTP_INTERNAL_SERVER_ERROR;
     }
-    if (turns_off(conf, realm)) {
+    if (turns_off(lcf, realm)) {
         return NGX_DECLINED;
     }
     ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "\"auth_pat\" refuses CONNECT%s",
-                  conf.dry_run != 0 ? ", dry run" : "");
-    return conf.dry_run != 0 ? NGX_DECLINED : NGX_HTTP_NOT_ALLOWED;
+                  lcf.dry_run != 0 ? ", dry run" : "");
+    return lcf.dry_run != 0 ? NGX_DECLINED : NGX_HTTP_NOT_ALLOWED;
 }
 
 /// Whether a limit has counted the request, possibly by a variable of ours.
@@ -140,14 +140,14 @@ ngx_int_t handle_post_read(ngx_http_request_t *r) noexcept
 
 ngx_int_t handle_access(ngx_http_request_t *r) noexcept
 {
-    const loc_conf &conf = loc_conf_of(r);
+    const loc_conf &lcf = loc_conf_of(r);
 
-    if (conf.realm == nullptr) {
+    if (lcf.realm == nullptr) {
         return NGX_DECLINED;
     }
 
     if (r->method == NGX_HTTP_CONNECT) {
-        return refuse_tunnel(r, conf);
+        return refuse_tunnel(r, lcf);
     }
 
     // Do not reuse a decision that was made for a variable before this phase: the token, the address or the required
@@ -164,11 +164,11 @@ ngx_int_t handle_access(ngx_http_request_t *r) noexcept
     }
 
     ngx_str_t realm;
-    const bool is_made = make_decision(r, conf, true, realm, *decision);
+    const bool is_made = make_decision(r, lcf, true, realm, *decision);
     if (is_unread(r)) {
         forget_variables(r);  // the decision is about the error page, not about the request
     }
-    if (is_made && turns_off(conf, realm)) {
+    if (is_made && turns_off(lcf, realm)) {
         return NGX_DECLINED;
     }
 

@@ -167,9 +167,9 @@ void log_refusal(ngx_http_request_t *r, const access_decision &decision, const c
     }
 }
 
-void log_store(ngx_log_t *log, const loc_conf &conf, const finding &finding) noexcept
+void log_store(ngx_log_t *log, const loc_conf &lcf, const finding &finding) noexcept
 {
-    const auto *path = reinterpret_cast<const char *>(conf.store->path.data);
+    const auto *path = reinterpret_cast<const char *>(lcf.store->path.data);
 
     if (finding.verdict == access_verdict::store_error) {
         log_fault(NGX_LOG_CRIT, log, path, finding.problem);
@@ -181,7 +181,7 @@ void log_store(ngx_log_t *log, const loc_conf &conf, const finding &finding) noe
         ngx_log_error(
             NGX_LOG_CRIT, log, 0,
             "auth_pat store \"%s\" is stale: its source was reached %T seconds ago, and at most %T are allowed", path,
-            ngx_time() - static_cast<time_t>(finding.heartbeat), conf.max_age);
+            ngx_time() - static_cast<time_t>(finding.heartbeat), lcf.max_age);
     }
 }
 
@@ -193,9 +193,9 @@ ngx_int_t refuse(ngx_http_request_t *r, access_decision &decision, std::string_v
 
     // Do not invite an upload after a refusal, whatever error_page makes of it. With `satisfy any`, another module may
     // still let the request in.
-    const auto *core =
+    const auto *clcf =
         static_cast<const ngx_http_core_loc_conf_t *>(ngx_http_get_module_loc_conf(r, ngx_http_core_module));
-    if (core->satisfy == NGX_HTTP_SATISFY_ALL) {
+    if (clcf->satisfy == NGX_HTTP_SATISFY_ALL) {
         r->expect_tested = 1;
     }
 

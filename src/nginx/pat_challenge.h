@@ -9,7 +9,7 @@ namespace pat::ngx {
 void log_refusal(ngx_http_request_t *r, const access_decision &decision, const char *consequence) noexcept;
 
 /// Logs what is wrong with a store.
-void log_store(ngx_log_t *log, const loc_conf &conf, const finding &finding) noexcept;
+void log_store(ngx_log_t *log, const loc_conf &lcf, const finding &finding) noexcept;
 
 /// Tells the client why it is refused: adds the headers, and returns the status of the response.
 [[nodiscard]] ngx_int_t refuse(ngx_http_request_t *r, access_decision &decision, std::string_view realm) noexcept;

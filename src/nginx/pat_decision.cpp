@@ -33,11 +33,11 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 }
 
 /// Reads what the client presented. Returns false if it cannot be evaluated.
-[[nodiscard]] bool read_credential(ngx_http_request_t *r, const loc_conf &conf, credential &out) noexcept
+[[nodiscard]] bool read_credential(ngx_http_request_t *r, const loc_conf &lcf, credential &out) noexcept
 {
-    if (conf.token != nullptr) {
+    if (lcf.token != nullptr) {
         ngx_str_t value;
-        if (ngx_http_complex_value(r, conf.token, &value) != NGX_OK) {
+        if (ngx_http_complex_value(r, lcf.token, &value) != NGX_OK) {
             return false;
         }
         if (value.len == 0) {
@@ -95,20 +95,20 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 }
 
 /// Reads the required scopes. Returns false if they cannot be evaluated.
-[[nodiscard]] bool read_requirements(ngx_http_request_t *r, const loc_conf &conf,
+[[nodiscard]] bool read_requirements(ngx_http_request_t *r, const loc_conf &lcf,
                                      std::span<const scope_requirement> &out) noexcept
 {
-    if (conf.require_scope == nullptr) {
+    if (lcf.require_scope == nullptr) {
         return true;
     }
 
-    auto *requirements = allocate<scope_requirement>(r->pool, conf.require_scope->nelts);
+    auto *requirements = allocate<scope_requirement>(r->pool, lcf.require_scope->nelts);
     if (requirements == nullptr) {
         return false;
     }
 
     auto *requirement = requirements;
-    for (scope_conf &scope : items<scope_conf>(*conf.require_scope)) {
+    for (scope_conf &scope : items<scope_conf>(*lcf.require_scope)) {
         ngx_str_t value;
         if (ngx_http_complex_value(r, &scope.scopes, &value) != NGX_OK || has_failed(r, scope.scopes)) {
             return false;
@@ -139,30 +139,30 @@ enum class gathered { all, without_realm, in_part };
 
 /// Evaluates what a decision is made from. The decision is in state `deciding` meanwhile, which reveals a variable of
 /// ours that depends on itself.
-[[nodiscard]] gathered gather(ngx_http_request_t *r, const loc_conf &conf, ngx_str_t &realm, evidence &out) noexcept
+[[nodiscard]] gathered gather(ngx_http_request_t *r, const loc_conf &lcf, ngx_str_t &realm, evidence &out) noexcept
 {
-    if (ngx_http_complex_value(r, conf.realm, &realm) != NGX_OK) {
+    if (ngx_http_complex_value(r, lcf.realm, &realm) != NGX_OK) {
         return gathered::without_realm;
     }
-    out.is_off = turns_off(conf, realm);
-    out.is_preflight = !out.is_off && conf.pass_preflight != 0 && is_preflight(r);
+    out.is_off = turns_off(lcf, realm);
+    out.is_preflight = !out.is_off && lcf.pass_preflight != 0 && is_preflight(r);
     if (out.is_off || out.is_preflight) {
         return gathered::all;
     }
-    return read_credential(r, conf, out.presented) && read_requirements(r, conf, out.required) ? gathered::all
-                                                                                               : gathered::in_part;
+    return read_credential(r, lcf, out.presented) && read_requirements(r, lcf, out.required) ? gathered::all
+                                                                                             : gathered::in_part;
 }
 
 /// Looks a token up and decides about it.
-[[nodiscard]] finding look_up(const loc_conf &conf, const token_key &key, const facts &request,
+[[nodiscard]] finding look_up(const loc_conf &lcf, const token_key &key, const facts &request,
                               store::allocator allocate, void *context, token_record &token) noexcept
 {
-    store::reader *reader = conf.store->reader;
+    store::reader *reader = lcf.store->reader;
     if (reader == nullptr) {
         return {access_verdict::store_error, true, false, {store::fault_kind::absent}, 0};
     }
 
-    const store::lookup_result result = reader->lookup(*conf.make_digest, key, allocate, context, token);
+    const store::lookup_result result = reader->lookup(*lcf.make_digest, key, allocate, context, token);
     if (result.problem) {
         const bool is_about_token =
             result.problem.kind == store::fault_kind::bad_record || result.problem.code == ENOMEM;
@@ -174,25 +174,25 @@ enum class gathered { all, without_realm, in_part };
 
     const time_t now = ngx_time();
     const access_verdict verdict = decide(token, request, now);
-    if (verdict == access_verdict::ok && is_stale(result.heartbeat, conf.max_age, now)) {
+    if (verdict == access_verdict::ok && is_stale(result.heartbeat, lcf.max_age, now)) {
         return {access_verdict::stale, true, true, {}, result.heartbeat};
     }
     return {verdict, false, true, {}, result.heartbeat};
 }
 
 /// Does the same for the decision's token, with its record in the request's pool.
-[[nodiscard]] finding look_up(ngx_http_request_t *r, const loc_conf &conf, access_decision &decision) noexcept
+[[nodiscard]] finding look_up(ngx_http_request_t *r, const loc_conf &lcf, access_decision &decision) noexcept
 {
-    return look_up(conf, decision.key, decision.request, allocate_record, r->pool, decision.token);
+    return look_up(lcf, decision.key, decision.request, allocate_record, r->pool, decision.token);
 }
 
 /// Decides about what was gathered, and keeps in `decision` what later lookups need.
-[[nodiscard]] finding examine(ngx_http_request_t *r, const loc_conf &conf, const evidence &evidence,
+[[nodiscard]] finding examine(ngx_http_request_t *r, const loc_conf &lcf, const evidence &evidence,
                               access_decision &decision) noexcept
 {
     const auto without_record = [](access_verdict verdict) { return finding{verdict, false, false, {}, 0}; };
 
-    decision.request = {{}, evidence.required, conf.leeway};
+    decision.request = {{}, evidence.required, lcf.leeway};
 
     if (evidence.is_preflight) {
         return without_record(access_verdict::preflight);
@@ -201,41 +201,41 @@ enum class gathered { all, without_realm, in_part };
         // Without a token there are no scopes, so where a scope is required, a token is.
         const bool is_enough = std::ranges::all_of(
             evidence.required, [](const scope_requirement &required) { return satisfies({}, required); });
-        return without_record(conf.optional != 0 && is_enough ? access_verdict::anonymous : access_verdict::missing);
+        return without_record(lcf.optional != 0 && is_enough ? access_verdict::anonymous : access_verdict::missing);
     }
     if (evidence.presented.kind == credential_kind::malformed
-        || (conf.prefix.len != 0 && !is_issued_form(evidence.presented.token, view(conf.prefix)))) {
+        || (lcf.prefix.len != 0 && !is_issued_form(evidence.presented.token, view(lcf.prefix)))) {
         return without_record(access_verdict::malformed);
     }
 
     decision.request.peer = peer_of(*r->connection);
-    decision.key = make_token_key((*conf.make_digest)(evidence.presented.token));
-    return look_up(r, conf, decision);
+    decision.key = make_token_key((*lcf.make_digest)(evidence.presented.token));
+    return look_up(r, lcf, decision);
 }
 
 /// Copies a finding into the decision, and logs its problem, if any.
-void record_finding(ngx_http_request_t *r, const loc_conf &conf, const finding &finding,
+void record_finding(ngx_http_request_t *r, const loc_conf &lcf, const finding &finding,
                     access_decision &decision) noexcept
 {
     if (finding.is_about_store || finding.problem) {
-        log_store(r->connection->log, conf, finding);
+        log_store(r->connection->log, lcf, finding);
     }
 
-    decision.conf = &conf;
+    decision.lcf = &lcf;
     decision.decided_at = ngx_current_msec;
     decision.verdict = finding.verdict;
     decision.has_record = finding.has_record;
     decision.fails_open = finding.is_about_store;
-    decision.let_in = lets_in(finding.verdict) || (conf.fail_open != 0 && finding.is_about_store);
+    decision.let_in = lets_in(finding.verdict) || (lcf.fail_open != 0 && finding.is_about_store);
 }
 
 /// Evaluates auth_pat_require. Sets `status` to that of the refusal, or to 0. Returns false if a value cannot be
 /// evaluated.
-[[nodiscard]] bool check_required(ngx_http_request_t *r, const loc_conf &conf, ngx_int_t &status) noexcept
+[[nodiscard]] bool check_required(ngx_http_request_t *r, const loc_conf &lcf, ngx_int_t &status) noexcept
 {
     status = 0;
 
-    for (const require_conf &requirement : items<require_conf>(*conf.require)) {
+    for (const require_conf &requirement : items<require_conf>(*lcf.require)) {
         for (ngx_http_complex_value_t &expression : items<ngx_http_complex_value_t>(requirement.values)) {
             ngx_str_t value;
             if (ngx_http_complex_value(r, &expression, &value) != NGX_OK) {
@@ -255,7 +255,7 @@ void record_finding(ngx_http_request_t *r, const loc_conf &conf, const finding &
 void demand_required(ngx_http_request_t *r, access_decision &decision) noexcept
 {
     ngx_int_t status;
-    const bool is_known = check_required(r, *decision.conf, status);
+    const bool is_known = check_required(r, *decision.lcf, status);
     if (is_known && status == 0) {
         return;
     }
@@ -284,13 +284,13 @@ access_decision *add_decision(ngx_http_request_t *r) noexcept
     return decision;
 }
 
-bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, ngx_str_t &realm,
+bool make_decision(ngx_http_request_t *r, const loc_conf &lcf, bool enforced, ngx_str_t &realm,
                    access_decision &decision) noexcept
 {
     decision.state.begin();
 
     evidence evidence;
-    const gathered result = gather(r, conf, realm, evidence);
+    const gathered result = gather(r, lcf, realm, evidence);
 
     if (decision.state.is_circular() || result != gathered::all) {
         const bool is_circular = decision.state.is_circular();
@@ -298,21 +298,21 @@ bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, n
             ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
                           "realm, token or scope of \"auth_pat\" depends on a variable that it sets itself");
         }
-        record_finding(r, conf, {access_verdict::store_error, false, false, {}, 0}, decision);
+        record_finding(r, lcf, {access_verdict::store_error, false, false, {}, 0}, decision);
         decision.state.settle(enforced);
         return !is_circular && result == gathered::in_part;
     }
     if (evidence.is_off) {
         decision.state.turn_off();
         if (decision.state.is_off()) {
-            decision.conf = &conf;
+            decision.lcf = &lcf;
         }
         return true;
     }
 
-    record_finding(r, conf, examine(r, conf, evidence, decision), decision);
+    record_finding(r, lcf, examine(r, lcf, evidence, decision), decision);
     decision.state.weigh();
-    if (conf.require != nullptr && decision.let_in && decision.verdict != access_verdict::preflight) {
+    if (lcf.require != nullptr && decision.let_in && decision.verdict != access_verdict::preflight) {
         demand_required(r, decision);
     }
     decision.state.settle(enforced);
@@ -337,13 +337,13 @@ access_decision *find_kept_decision(ngx_http_request_t *r) noexcept
 
 void renew_decision(ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    const loc_conf &conf = *decision.conf;
+    const loc_conf &lcf = *decision.lcf;
 
-    record_finding(r, conf, look_up(r, conf, decision), decision);
+    record_finding(r, lcf, look_up(r, lcf, decision), decision);
     decision.state.renew();
 
     // After a redirect to another location, the values of auth_pat_require may differ.
-    if (conf.require != nullptr && decision.let_in && &conf == &loc_conf_of(r)) {
+    if (lcf.require != nullptr && decision.let_in && &lcf == &loc_conf_of(r)) {
         forget_variables(r);
         demand_required(r, decision);
     }
@@ -351,7 +351,7 @@ void renew_decision(ngx_http_request_t *r, access_decision &decision) noexcept
 
 bool recheck(ngx_http_request_t *r, access_decision &decision) noexcept
 {
-    const loc_conf &conf = *decision.conf;
+    const loc_conf &lcf = *decision.lcf;
 
     // Not in the request's pool, which would grow with each recheck.
     record_buffer memory;
@@ -360,12 +360,12 @@ bool recheck(ngx_http_request_t *r, access_decision &decision) noexcept
     };
 
     token_record token;
-    const finding found = look_up(conf, decision.key, decision.request, allocate_once, &memory, token);
-    if (found.verdict == access_verdict::ok || (conf.fail_open != 0 && found.is_about_store)) {
+    const finding found = look_up(lcf, decision.key, decision.request, allocate_once, &memory, token);
+    if (found.verdict == access_verdict::ok || (lcf.fail_open != 0 && found.is_about_store)) {
         return true;
     }
 
-    log_store(r->connection->log, conf, found);
+    log_store(r->connection->log, lcf, found);
     decision.verdict = found.verdict;
     decision.let_in = false;
     forget_variables(r);
@@ -378,7 +378,7 @@ const access_decision *current_decision(ngx_http_request_t *r) noexcept
 
     r = r->main;
 
-    const loc_conf &conf = loc_conf_of(r);
+    const loc_conf &lcf = loc_conf_of(r);
 
     access_decision *decision = find_decision(r);
     if (decision != nullptr && decision->state.is_deciding()) {
@@ -391,7 +391,7 @@ const access_decision *current_decision(ngx_http_request_t *r) noexcept
     if (is_unnamed(r)) {
         return &no_decision;
     }
-    if (decision != nullptr && (decision->state.is_enforced() || decision->conf == &conf)) {
+    if (decision != nullptr && (decision->state.is_enforced() || decision->lcf == &lcf)) {
         return decision;
     }
     if (decision == nullptr && (decision = add_decision(r)) == nullptr) {
@@ -401,15 +401,15 @@ const access_decision *current_decision(ngx_http_request_t *r) noexcept
         decision->was_asked_early = true;
     }
 
-    if (conf.realm == nullptr) {
-        decision->conf = &conf;
+    if (lcf.realm == nullptr) {
+        decision->lcf = &lcf;
         decision->state.begin();
         decision->state.turn_off();
         return decision;
     }
 
     ngx_str_t realm;
-    return make_decision(r, conf, false, realm, *decision) ? decision : nullptr;
+    return make_decision(r, lcf, false, realm, *decision) ? decision : nullptr;
 }
 
 }  // namespace pat::ngx

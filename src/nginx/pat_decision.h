@@ -103,7 +103,7 @@ struct access_decision {
     bool let_in;      ///< by the verdict, or despite it (auth_pat_fail_open)
     bool fails_open;  ///< the verdict is about the store, not about the token
     access_verdict verdict;
-    const loc_conf *conf;      ///< under which it was made
+    const loc_conf *lcf;       ///< under which it was made
     ngx_int_t require_status;  ///< of the response, if the verdict is require_denied
     ngx_msec_t decided_at;     ///< ngx_current_msec at that time
     token_record token;        ///< valid if `has_record`; may be expired, revoked or insufficient
@@ -117,19 +117,19 @@ struct access_decision {
 /// Adds an empty decision to a request; nullptr if out of memory.
 [[nodiscard]] access_decision *add_decision(ngx_http_request_t *r) noexcept;
 
-/// Makes a decision under `conf`, which has a realm; `enforced` in the access phase. Returns false if the realm cannot
+/// Makes a decision under `lcf`, which has a realm; `enforced` in the access phase. Returns false if the realm cannot
 /// be evaluated, or if realm, token or a scope depends on a variable of ours: nginx would treat that variable as empty,
 /// and an empty scope requires nothing.
-[[nodiscard]] bool make_decision(ngx_http_request_t *r, const loc_conf &conf, bool enforced, ngx_str_t &realm,
+[[nodiscard]] bool make_decision(ngx_http_request_t *r, const loc_conf &lcf, bool enforced, ngx_str_t &realm,
                                  access_decision &decision) noexcept;
 
 /// Renews the decision about a request that was let in for its token, from the current contents of the store.
 void renew_decision(ngx_http_request_t *r, access_decision &decision) noexcept;
 
 /// Whether the value of the realm turns validation off.
-[[nodiscard]] inline bool turns_off(const loc_conf &conf, const ngx_str_t &realm) noexcept
+[[nodiscard]] inline bool turns_off(const loc_conf &lcf, const ngx_str_t &realm) noexcept
 {
-    return conf.realm->lengths != nullptr && view(realm) == "off";
+    return lcf.realm->lengths != nullptr && view(realm) == "off";
 }
 
 /// Finds the decision of a request whose contexts were cleared, if it has one, by its cleanup in the request's pool (as

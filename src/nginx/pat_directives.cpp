@@ -145,23 +145,23 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view token_parameter = "token=";
 
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
     const auto args = arguments(cf);
 
-    if (!is_unset(conf.realm)) {
+    if (!is_unset(lcf.realm)) {
         return duplicate();
     }
 
-    conf.location = location_of(cf);
-    conf.token = nullptr;
+    lcf.location = location_of(cf);
+    lcf.token = nullptr;
 
     if (view(args[1]) == "off") {
-        conf.realm = nullptr;
+        lcf.realm = nullptr;
         return args.size() == 2 ? conf_ok : invalid_parameter(cf, args[2]);
     }
 
-    conf.realm = allocate<ngx_http_complex_value_t>(cf->pool);
-    if (conf.realm == nullptr || !compile(cf, args[1], *conf.realm)) {
+    lcf.realm = allocate<ngx_http_complex_value_t>(cf->pool);
+    if (lcf.realm == nullptr || !compile(cf, args[1], *lcf.realm)) {
         return conf_error();
     }
 
@@ -178,8 +178,8 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
 
-    conf.token = allocate<ngx_http_complex_value_t>(cf->pool);
-    if (conf.token == nullptr || !compile(cf, source, *conf.token)) {
+    lcf.token = allocate<ngx_http_complex_value_t>(cf->pool);
+    if (lcf.token == nullptr || !compile(cf, source, *lcf.token)) {
         return conf_error();
     }
     return conf_ok;
@@ -216,10 +216,10 @@ char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view map_size_parameter = "map_size=";
 
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
     const auto args = arguments(cf);
 
-    if (!is_unset(conf.store)) {
+    if (!is_unset(lcf.store)) {
         return duplicate();
     }
 
@@ -249,23 +249,23 @@ char *set_store(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         map_size = static_cast<std::size_t>(size);
     }
 
-    conf.store = find_or_add_store(cf, path, map_size);
-    return conf.store != nullptr ? conf_ok : conf_error();
+    lcf.store = find_or_add_store(cf, path, map_size);
+    return lcf.store != nullptr ? conf_ok : conf_error();
 }
 
 char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
     ngx_str_t path = arguments(cf)[1];
 
-    if (!is_unset(conf.make_digest)) {
+    if (!is_unset(lcf.make_digest)) {
         return duplicate();
     }
 
     main_conf &mcf = main_conf_of(cf);
 
     if (view(path) == "off") {
-        conf.make_digest = &mcf.plain;
+        lcf.make_digest = &mcf.plain;
         return conf_ok;
     }
     if (ngx_conf_full_name(cf->cycle, &path, 1) != NGX_OK) {
@@ -274,7 +274,7 @@ char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
     for (pepper_conf *known : items<pepper_conf *>(mcf.peppers)) {
         if (view(known->path) == view(path)) {
-            conf.make_digest = &known->make_digest;
+            lcf.make_digest = &known->make_digest;
             return conf_ok;
         }
     }
@@ -287,20 +287,20 @@ char *set_pepper_file(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 
     added->path = path;
     *entry = added;
-    conf.make_digest = &added->make_digest;
+    lcf.make_digest = &added->make_digest;
     return conf_ok;
 }
 
 char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
     ngx_str_t &prefix = arguments(cf)[1];
 
-    if (conf.prefix.data != nullptr) {
+    if (lcf.prefix.data != nullptr) {
         return duplicate();
     }
     if (view(prefix) == "off") {
-        ngx_str_set(&conf.prefix, "");
+        ngx_str_set(&lcf.prefix, "");
         return conf_ok;
     }
     if (!is_prefix(view(prefix))) {
@@ -310,7 +310,7 @@ char *set_prefix(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
 
-    conf.prefix = prefix;
+    lcf.prefix = prefix;
     return conf_ok;
 }
 
@@ -333,7 +333,7 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view match_parameter = "match=";
 
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
     const auto args = arguments(cf).subspan(1);
 
     // Join the scopes into one complex value, so that a request evaluates only one, or none if it is constant.
@@ -369,14 +369,14 @@ char *set_require_scope(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
 
-    if (conf.require_scope == nullptr || is_unset(conf.require_scope)) {
-        conf.require_scope = ngx_array_create(cf->pool, 1, sizeof(scope_conf));
-        if (conf.require_scope == nullptr) {
+    if (lcf.require_scope == nullptr || is_unset(lcf.require_scope)) {
+        lcf.require_scope = ngx_array_create(cf->pool, 1, sizeof(scope_conf));
+        if (lcf.require_scope == nullptr) {
             return conf_error();
         }
     }
 
-    auto *added = push<scope_conf>(*conf.require_scope);
+    auto *added = push<scope_conf>(*lcf.require_scope);
     ngx_str_t text = {static_cast<std::size_t>(p - joined) - 1, joined};
     if (added == nullptr || !compile(cf, text, added->scopes)) {
         return conf_error();
@@ -413,17 +413,17 @@ char *set_require(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::string_view error_parameter = "error=";
 
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
     const auto values = arguments(cf).subspan(1);
 
-    if (conf.require == nullptr || is_unset(conf.require)) {
-        conf.require = ngx_array_create(cf->pool, 1, sizeof(require_conf));
-        if (conf.require == nullptr) {
+    if (lcf.require == nullptr || is_unset(lcf.require)) {
+        lcf.require = ngx_array_create(cf->pool, 1, sizeof(require_conf));
+        if (lcf.require == nullptr) {
             return conf_error();
         }
     }
 
-    auto *added = push<require_conf>(*conf.require);
+    auto *added = push<require_conf>(*lcf.require);
     if (added == nullptr
         || ngx_array_init(&added->values, cf->pool, values.size(), sizeof(ngx_http_complex_value_t)) != NGX_OK) {
         return conf_error();
@@ -466,16 +466,16 @@ char *set_recheck(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     constexpr ngx_msec_t shortest = 100;
     constexpr ngx_msec_t a_day = ngx_msec_t{24} * 3600 * 1000;
 
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
     ngx_str_t &text = arguments(cf)[1];
 
-    if (!is_unset(conf.recheck)) {
+    if (!is_unset(lcf.recheck)) {
         return duplicate();
     }
 
     const ngx_int_t interval = ngx_parse_time(&text, 0);
     if (interval == 0) {
-        conf.recheck = nullptr;
+        lcf.recheck = nullptr;
         return conf_ok;
     }
     if (interval == NGX_ERROR || static_cast<ngx_msec_t>(interval) < shortest
@@ -484,18 +484,18 @@ char *set_recheck(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
 
-    conf.recheck = find_or_add_queue(cf, main_conf_of(cf), static_cast<ngx_msec_t>(interval));
-    return conf.recheck != nullptr ? conf_ok : conf_error();
+    lcf.recheck = find_or_add_queue(cf, main_conf_of(cf), static_cast<ngx_msec_t>(interval));
+    return lcf.recheck != nullptr ? conf_ok : conf_error();
 }
 
 char *set_zone(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
     constexpr std::size_t fewest_pages = 16;
 
-    auto &conf = *static_cast<main_conf *>(data);
+    auto &mcf = *static_cast<main_conf *>(data);
     ngx_str_t &text = arguments(cf)[1];
 
-    if (conf.zone != nullptr) {
+    if (mcf.zone != nullptr) {
         return duplicate();
     }
 
@@ -515,26 +515,26 @@ char *set_zone(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
         return conf_error();
     }
 
-    conf.zone = add_zone(cf, conf, name, static_cast<std::size_t>(size));
-    return conf.zone != nullptr ? conf_ok : conf_error();
+    mcf.zone = add_zone(cf, mcf, name, static_cast<std::size_t>(size));
+    return mcf.zone != nullptr ? conf_ok : conf_error();
 }
 
 [[nodiscard]] char *set_handler(ngx_conf_t *cf, ngx_http_handler_pt handler) noexcept
 {
-    auto *core = static_cast<ngx_http_core_loc_conf_t *>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
-    core->handler = handler;
+    auto *clcf = static_cast<ngx_http_core_loc_conf_t *>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
+    clcf->handler = handler;
     return conf_ok;
 }
 
 char *set_status(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
     const auto args = arguments(cf);
 
-    if (conf.has_status) {
+    if (lcf.has_status) {
         return duplicate();
     }
-    conf.has_status = true;
+    lcf.has_status = true;
 
     if (args.size() == 2) {
         const auto *format = status_formats;
@@ -547,20 +547,20 @@ char *set_status(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
                                &args[1]);
             return conf_error();
         }
-        conf.status = static_cast<status_format>(format->value);
+        lcf.status = static_cast<status_format>(format->value);
     }
     return set_handler(cf, handle_status);
 }
 
 char *set_usage(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
-    auto &conf = *static_cast<loc_conf *>(data);
+    auto &lcf = *static_cast<loc_conf *>(data);
 
-    if (conf.is_usage) {
+    if (lcf.is_usage) {
         return duplicate();
     }
-    conf.is_usage = true;
-    conf.usage_location = location_of(cf);
+    lcf.is_usage = true;
+    lcf.usage_location = location_of(cf);
     return set_handler(cf, handle_usage);
 }
 

@@ -36,10 +36,10 @@ ngx_int_t preconfiguration(ngx_conf_t *cf) noexcept
 
 ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
 {
-    auto *core = static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+    auto *cmcf = static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
 
     const auto add_handler = [&](ngx_http_phases phase, ngx_http_handler_pt handler) {
-        auto *added = push<ngx_http_handler_pt>(core->phases[phase].handlers);
+        auto *added = push<ngx_http_handler_pt>(cmcf->phases[phase].handlers);
         if (added != nullptr) {
             *added = handler;
         }
@@ -53,14 +53,14 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
         return NGX_ERROR;
     }
     // nginx runs the handlers of this phase in order, and those of other phases in reverse.
-    std::rotate(items<ngx_http_handler_pt>(core->phases[NGX_HTTP_LOG_PHASE].handlers).data(), log, log + 1);
+    std::rotate(items<ngx_http_handler_pt>(cmcf->phases[NGX_HTTP_LOG_PHASE].handlers).data(), log, log + 1);
     add_body_filter();
 
-    const main_conf &conf = main_conf_of(cf);
-    if (conf.zone != nullptr && !are_short_enough(cf, conf.stores)) {
+    const main_conf &mcf = main_conf_of(cf);
+    if (mcf.zone != nullptr && !are_short_enough(cf, mcf.stores)) {
         return NGX_ERROR;
     }
-    if (conf.zone != nullptr && number_servers(cf, *conf.zone) != NGX_OK) {
+    if (mcf.zone != nullptr && number_servers(cf, *mcf.zone) != NGX_OK) {
         return NGX_ERROR;
     }
     return NGX_OK;
@@ -68,17 +68,17 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
 
 [[nodiscard]] ngx_int_t attach(ngx_cycle_t *cycle) noexcept
 {
-    const main_conf *conf = main_conf_of(cycle);
+    const main_conf *mcf = main_conf_of(cycle);
 
-    if (conf == nullptr || conf->zone == nullptr) {
+    if (mcf == nullptr || mcf->zone == nullptr) {
         detach_zone();
     } else {
-        attach_zone(cycle, *conf->zone);
+        attach_zone(cycle, *mcf->zone);
     }
-    if (conf == nullptr) {
+    if (mcf == nullptr) {
         return NGX_OK;
     }
-    return attach_stores(cycle, *conf);
+    return attach_stores(cycle, *mcf);
 }
 
 /// Runs in the master, where there is nothing to do, and on a reload with `master_process off`.

@@ -65,16 +65,16 @@ void stop_timer(void *data) noexcept
 
 }  // namespace
 
-recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &main, ngx_msec_t interval) noexcept
+recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &mcf, ngx_msec_t interval) noexcept
 {
-    for (recheck_queue *known : items<recheck_queue *>(main.rechecks)) {
+    for (recheck_queue *known : items<recheck_queue *>(mcf.rechecks)) {
         if (known->interval == interval) {
             return known;
         }
     }
 
     auto *added = allocate<recheck_queue>(cf->pool);
-    auto **entry = push<recheck_queue *>(main.rechecks);
+    auto **entry = push<recheck_queue *>(mcf.rechecks);
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
     if (added == nullptr || entry == nullptr || cleanup == nullptr) {
         return nullptr;

@@ -27,7 +27,7 @@ struct recheck_link {
 };
 
 /// The queue for an interval; nullptr if out of memory.
-[[nodiscard]] recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &main, ngx_msec_t interval) noexcept;
+[[nodiscard]] recheck_queue *find_or_add_queue(ngx_conf_t *cf, main_conf &mcf, ngx_msec_t interval) noexcept;
 
 /// Has the request rechecked at the queue's interval until it leaves.
 void enter(recheck_queue &queue, ngx_http_request_t *r, access_decision &decision) noexcept;

@@ -26,15 +26,15 @@ constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
 
 [[nodiscard]] bool read_figures(ngx_http_request_t *r, status_figures &figures) noexcept
 {
-    const main_conf &conf = main_conf_of(r);
+    const main_conf &mcf = main_conf_of(r);
 
-    auto *stores = allocate<store_figures>(r->pool, conf.stores.nelts);
+    auto *stores = allocate<store_figures>(r->pool, mcf.stores.nelts);
     if (stores == nullptr) {
         return false;
     }
-    figures.stores = {stores, conf.stores.nelts};
+    figures.stores = {stores, mcf.stores.nelts};
 
-    for (const store_conf *store : items<store_conf *>(conf.stores)) {
+    for (const store_conf *store : items<store_conf *>(mcf.stores)) {
         *stores = {view(store->path), {store::fault_kind::absent}, {}};
         if (store->reader != nullptr) {
             stores->problem = store->reader->describe(stores->now);
@@ -42,8 +42,8 @@ constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
         stores++;
     }
 
-    figures.zone = conf.zone;
-    return conf.zone == nullptr || read_zone(*conf.zone, r->pool, figures.counted);
+    figures.zone = mcf.zone;
+    return mcf.zone == nullptr || read_zone(*mcf.zone, r->pool, figures.counted);
 }
 
 /// Whether an Accept header names a media type. Ignores weights, which neither browsers nor Prometheus need.

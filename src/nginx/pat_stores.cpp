@@ -211,13 +211,13 @@ bool is_serving() noexcept
     return serving;
 }
 
-ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &conf) noexcept
+ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &mcf) noexcept
 {
     // All stores share one wait: a starting worker may have other sites to serve.
     ngx_time_update();
     const ngx_msec_t begun_at = ngx_current_msec;
 
-    for (store_conf *store : items<store_conf *>(conf.stores)) {
+    for (store_conf *store : items<store_conf *>(mcf.stores)) {
         ngx_time_update();
         const ngx_msec_t waited = ngx_min(ngx_current_msec - begun_at, open_wait_ms);
         const unsigned wait_ms = ngx_max(open_wait_ms - static_cast<unsigned>(waited), store::reopen_wait_ms);

@@ -503,9 +503,9 @@ private:
 char *init_conf(ngx_cycle_t *cycle, void *) noexcept
 {
     // "nginx -s stop" reads the configuration, too, and must not depend on a store.
-    const main_conf *conf = ngx_process == NGX_PROCESS_SIGNALLER ? nullptr : main_conf_of(cycle);
+    const main_conf *mcf = ngx_process == NGX_PROCESS_SIGNALLER ? nullptr : main_conf_of(cycle);
 
-    const bool is_good = conf == nullptr || look_at_all(cycle, conf->uses);
+    const bool is_good = mcf == nullptr || look_at_all(cycle, mcf->uses);
     return is_good ? nullptr : reinterpret_cast<char *>(NGX_CONF_ERROR);
 }
 

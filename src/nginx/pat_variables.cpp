@@ -71,7 +71,7 @@ using value = std::optional<std::string_view>;
     }
 
     const std::string_view text = name(decision.verdict);
-    if (decision.let_in || decision.conf->dry_run == 0) {
+    if (decision.let_in || decision.lcf->dry_run == 0) {
         return text;
     }
 
@@ -137,9 +137,9 @@ ngx_int_t get_claim(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr
 /// Seconds since the source of the location's store was last reached, even if the location validates no tokens.
 ngx_int_t get_store_age(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t) noexcept
 {
-    const loc_conf &conf = loc_conf_of(r);
-    const bool is_open = conf.store != nullptr && conf.store->reader != nullptr;
-    const std::int64_t heartbeat = is_open ? conf.store->reader->heartbeat() : 0;
+    const loc_conf &lcf = loc_conf_of(r);
+    const bool is_open = lcf.store != nullptr && lcf.store->reader != nullptr;
+    const std::int64_t heartbeat = is_open ? lcf.store->reader->heartbeat() : 0;
 
     return answer(v, heartbeat == 0 ? std::nullopt : number(r, ngx_time() - heartbeat));
 }
@@ -176,9 +176,9 @@ ngx_int_t add_variables(ngx_conf_t *cf) noexcept
     slot->get_handler = [](ngx_http_request_t *, ngx_http_variable_value_t *v, uintptr_t) -> ngx_int_t {
         return answer(v, std::nullopt);
     };
-    main_conf &main = main_conf_of(cf);
-    main.progress = ngx_http_get_variable_index(cf, &unnamed);
-    if (main.progress == NGX_ERROR) {
+    main_conf &mcf = main_conf_of(cf);
+    mcf.progress = ngx_http_get_variable_index(cf, &unnamed);
+    if (mcf.progress == NGX_ERROR) {
         return NGX_ERROR;
     }
 
@@ -198,10 +198,10 @@ ngx_int_t add_variables(ngx_conf_t *cf) noexcept
 
 void forget_variables(ngx_http_request_t *r) noexcept
 {
-    const auto *core = static_cast<ngx_http_core_main_conf_t *>(ngx_http_get_module_main_conf(r, ngx_http_core_module));
-    const auto indexed = items<ngx_http_variable_t>(core->variables);
+    const auto *cmcf = static_cast<ngx_http_core_main_conf_t *>(ngx_http_get_module_main_conf(r, ngx_http_core_module));
+    const auto indexed = items<ngx_http_variable_t>(cmcf->variables);
 
-    for (ngx_uint_t i = 0; i < core->variables.nelts; i++) {
+    for (ngx_uint_t i = 0; i < cmcf->variables.nelts; i++) {
         if (indexed[i].get_handler == get_field || indexed[i].get_handler == get_claim) {
             r->variables[i].valid = 0;
             r->variables[i].not_found = 0;

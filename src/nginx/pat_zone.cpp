@@ -415,8 +415,8 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
 /// The state of this worker for the request's configuration; nullptr without a zone.
 [[nodiscard]] zone_worker *worker_of(const ngx_http_request_t *r) noexcept
 {
-    const main_conf &main = main_conf_of(r);
-    return main.zone == nullptr ? nullptr : main.zone->worker;
+    const main_conf &mcf = main_conf_of(r);
+    return mcf.zone == nullptr ? nullptr : mcf.zone->worker;
 }
 
 /// Whether the worker counts in the zone. Not so for a request of an older configuration after a reload with
@@ -442,7 +442,7 @@ ngx_int_t init_zone(ngx_shm_zone_t *memory, void *data) noexcept
 
 }  // namespace
 
-zone_conf *add_zone(ngx_conf_t *cf, main_conf &main, ngx_str_t &name, std::size_t size) noexcept
+zone_conf *add_zone(ngx_conf_t *cf, main_conf &mcf, ngx_str_t &name, std::size_t size) noexcept
 {
     constexpr ngx_uint_t a_few = 4;
 
@@ -451,7 +451,7 @@ zone_conf *add_zone(ngx_conf_t *cf, main_conf &main, ngx_str_t &name, std::size_
         return nullptr;
     }
     *zone = {};
-    zone->main = &main;
+    zone->main = &mcf;
 
     zone->memory = ngx_shared_memory_add(cf, &name, size, &ngx_http_auth_pat_module);
     if (zone->memory == nullptr || ngx_array_init(&zone->servers, cf->pool, a_few, sizeof(server_entry)) != NGX_OK) {
@@ -464,18 +464,18 @@ zone_conf *add_zone(ngx_conf_t *cf, main_conf &main, ngx_str_t &name, std::size_
 
 ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept
 {
-    const auto *core =
+    const auto *cmcf =
         static_cast<ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
 
-    for (const ngx_http_core_srv_conf_t *server : items<ngx_http_core_srv_conf_t *>(core->servers)) {
-        auto *conf = static_cast<srv_conf *>(server->ctx->srv_conf[ngx_http_auth_pat_module.ctx_index]);
+    for (const ngx_http_core_srv_conf_t *cscf : items<ngx_http_core_srv_conf_t *>(cmcf->servers)) {
+        auto *scf = static_cast<srv_conf *>(cscf->ctx->srv_conf[ngx_http_auth_pat_module.ctx_index]);
 
-        conf->number = 0;
-        while (conf->number < zone.servers.nelts
-               && view(items<server_entry>(zone.servers)[conf->number].name) != view(server->server_name)) {
-            conf->number++;
+        scf->number = 0;
+        while (scf->number < zone.servers.nelts
+               && view(items<server_entry>(zone.servers)[scf->number].name) != view(cscf->server_name)) {
+            scf->number++;
         }
-        if (conf->number < zone.servers.nelts) {
+        if (scf->number < zone.servers.nelts) {
             continue;
         }
 
@@ -483,7 +483,7 @@ ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept
         if (added == nullptr) {
             return NGX_ERROR;
         }
-        *added = {server->server_name, nullptr, 0};
+        *added = {cscf->server_name, nullptr, 0};
     }
     return NGX_OK;
 }

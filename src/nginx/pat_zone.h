@@ -70,7 +70,7 @@ struct zone_conf {
 };
 
 /// Adds the zone to the configuration. On failure, logs the error and returns nullptr.
-[[nodiscard]] zone_conf *add_zone(ngx_conf_t *cf, main_conf &main, ngx_str_t &name, std::size_t size) noexcept;
+[[nodiscard]] zone_conf *add_zone(ngx_conf_t *cf, main_conf &mcf, ngx_str_t &name, std::size_t size) noexcept;
 
 /// Numbers the servers of the configuration, once their names are known.
 [[nodiscard]] ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept;
