@@ -33,84 +33,20 @@ struct tally {
     bool is_damaged = false;  ///< as that is damaged
 };
 
-/// Finds the tokens that were named and sets their local revocation, all in one write transaction: a token that another
-/// process issues is either found or issued afterwards. Returns after the durable commit.
-tally set_local_revocation(const command_context &context, const selection &named, std::int64_t time)
-{
-    store::writer writer;
-    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
+/// Sets the local revocation of tokens, to a time or to 0, and counts what it did.
+class local_revocation {
+public:
+    local_revocation(const selection &named, std::int64_t time) : named_{named}, time_{time} {}
 
-    tally result;
-
-    const auto find = [&](store::transaction &transaction, std::vector<token_digest> &found) -> store::fault {
-        for (;;) {
-            token_digest digest;
-            token_record candidate;
-            bool done = false;
-
-            const store::fault problem = transaction.next(digest, candidate, done);
-            if (done) {
-                return {};
-            }
-            if (problem.kind == store::fault_kind::bad_record) {
-                result.damaged++;
-            } else if (problem) {
-                return problem;
-            } else if (named.matches(candidate)) {
-                found.push_back(digest);
-            }
-        }
-    };
-
-    const auto set_early = [&](store::transaction &transaction, const token_digest &digest) -> store::fault {
-        early_revocation early;
-        bool found = false;
-        const store::fault problem = transaction.get(digest, early, found);
-        if (problem && problem.kind != store::fault_kind::bad_record) {
-            return problem;
-        }
-
-        result.is_early = true;
-        result.matched = found ? 1 : 0;
-        if (!problem && (early.local_revoked_at != 0) == (time != 0)) {
-            return {};
-        }
-        result.changed = 1;
-        early.local_revoked_at = time;
-        return transaction.revoke_early(digest, early);
-    };
-
-    const auto set = [&](store::transaction &transaction, const token_digest &digest) -> store::fault {
-        token_record token;
-        bool found = false;
-        const store::fault problem = transaction.get(digest, token, found);
-        if (problem.kind == store::fault_kind::bad_record || (!problem && !found)) {
-            result.is_damaged = found;
-            return set_early(transaction, digest);
-        }
-        if (problem) {
-            return problem;
-        }
-
-        result.matched++;
-        result.revoked_by_source += token.revoked_at != 0 || token.denied || !is_sendable(token.subject) ? 1 : 0;
-        if ((token.local_revoked_at != 0) == (time != 0)) {
-            return {};
-        }
-
-        result.changed++;
-        token.local_revoked_at = time;
-        return transaction.put(digest, token);
-    };
-
-    require(context.folder(), writer.update([&](store::transaction &transaction) -> store::fault {
-        if (!named.fits(transaction.info())) {
+    store::fault apply(store::transaction &transaction)
+    {
+        if (!named_.fits(transaction.info())) {
             return {store::fault_kind::wrong_pepper};
         }
 
         std::vector<token_digest> found;
-        if (named.exact()) {
-            found.push_back(*named.exact());
+        if (named_.exact()) {
+            found.push_back(*named_.exact());
         } else if (const store::fault problem = find(transaction, found)) {
             return problem;
         }
@@ -121,8 +57,91 @@ tally set_local_revocation(const command_context &context, const selection &name
             }
         }
         return {};
-    }));
+    }
 
+    [[nodiscard]] const tally &result() const noexcept { return result_; }
+
+private:
+    store::fault find(store::transaction &transaction, std::vector<token_digest> &found)
+    {
+        for (;;) {
+            token_digest digest;
+            token_record candidate;
+            bool done = false;
+
+            const store::fault problem = transaction.next(digest, candidate, done);
+            if (done) {
+                return {};
+            }
+            if (problem.kind == store::fault_kind::bad_record) {
+                result_.damaged++;
+            } else if (problem) {
+                return problem;
+            } else if (named_.matches(candidate)) {
+                found.push_back(digest);
+            }
+        }
+    }
+
+    store::fault set(store::transaction &transaction, const token_digest &digest)
+    {
+        token_record token;
+        bool found = false;
+        const store::fault problem = transaction.get(digest, token, found);
+        if (problem.kind == store::fault_kind::bad_record || (!problem && !found)) {
+            result_.is_damaged = found;
+            return set_early(transaction, digest);
+        }
+        if (problem) {
+            return problem;
+        }
+
+        result_.matched++;
+        result_.revoked_by_source += token.revoked_at != 0 || token.denied || !is_sendable(token.subject) ? 1 : 0;
+        if ((token.local_revoked_at != 0) == (time_ != 0)) {
+            return {};
+        }
+
+        result_.changed++;
+        token.local_revoked_at = time_;
+        return transaction.put(digest, token);
+    }
+
+    store::fault set_early(store::transaction &transaction, const token_digest &digest)
+    {
+        early_revocation early;
+        bool found = false;
+        const store::fault problem = transaction.get(digest, early, found);
+        if (problem && problem.kind != store::fault_kind::bad_record) {
+            return problem;
+        }
+
+        result_.is_early = true;
+        result_.matched = found ? 1 : 0;
+        if (!problem && (early.local_revoked_at != 0) == (time_ != 0)) {
+            return {};
+        }
+        result_.changed = 1;
+        early.local_revoked_at = time_;
+        return transaction.revoke_early(digest, early);
+    }
+
+    const selection &named_;
+    std::int64_t time_;
+    tally result_;
+};
+
+/// Finds the tokens that were named and sets their local revocation, all in one write transaction: a token that another
+/// process issues is either found or issued afterwards. Returns after the durable commit.
+tally set_local_revocation(const command_context &context, const selection &named, std::int64_t time)
+{
+    store::writer writer;
+    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
+
+    local_revocation work{named, time};
+    require(context.folder(), writer.update([&](store::transaction &transaction) { return work.apply(transaction); }));
+
+    const tally &result = work.result();
     if (result.damaged > 0) {
         warning(fmt::format("{} damaged records could not be read (nginx refuses their tokens): see \"patctl verify\"",
                             result.damaged));

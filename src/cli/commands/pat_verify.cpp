@@ -78,6 +78,56 @@ void compare(const char *name, std::uint64_t counted, std::uint64_t recorded, fi
     }
 }
 
+struct record_counts {
+    std::uint64_t all = 0;
+    std::uint64_t revoked = 0;
+    std::uint64_t damaged = 0;
+    std::uint64_t other_format = 0;
+};
+
+void check_token(const token_digest &digest, std::span<const std::byte> key, std::span<const std::byte> value,
+                 store::fault problem, std::uint8_t format, record_counts &counts, findings &findings)
+{
+    counts.all++;
+    token_record token;
+    codec_error error = problem ? static_cast<codec_error>(problem.code) : decode(key, value, token);
+    if (error == codec_error::none) {
+        error = validate(token);
+    }
+    if (error != codec_error::none) {
+        counts.damaged++;
+        findings.add(to_hex(digest), message(error));
+        return;
+    }
+    counts.revoked += token.is_revoked() ? 1 : 0;
+    counts.other_format += token.format != format ? 1 : 0;
+}
+
+/// Checks an entry that is not a token record.
+void check_other(std::span<const std::byte> key, std::span<const std::byte> value, store::fault problem,
+                 findings &findings)
+{
+    const auto check = [&](const std::string &digest, std::string_view name, codec_error error) {
+        if (error != codec_error::none) {
+            findings.add(digest, fmt::format("{}: {}", name, message(error)));
+        }
+    };
+    tombstone grave;
+    early_revocation early;
+    store::held_snapshot held;
+
+    if (const auto digest = digest_of_tombstone_key(key)) {
+        check(to_hex(*digest), "its tombstone", problem ? codec_error::too_long : decode(key, value, grave));
+    } else if (const auto early_digest = digest_of_early_key(key)) {
+        check(to_hex(*early_digest), "its early revocation",
+              problem ? codec_error::too_long : decode(key, value, early));
+    } else if (std::ranges::equal(key, store::held_key())) {
+        check({}, "the record of the snapshot that is held back", store::decode(value, held));
+    } else if (!std::ranges::equal(key, meta_key())) {
+        findings.add({}, fmt::format("unknown key: {}", to_hex(key)));
+    }
+}
+
 exit_status verify(const command_context &context)
 {
     findings found{context.json};
@@ -95,10 +145,7 @@ exit_status verify(const command_context &context)
     require(context.folder(), snapshot.stat(file));
     progress bar{"verifying", file.entries};
 
-    std::uint64_t records = 0;
-    std::uint64_t revoked = 0;
-    std::uint64_t damaged = 0;
-    std::uint64_t other_format = 0;
+    record_counts counts;
     std::vector<std::byte> last_key;
 
     for (;;) {
@@ -108,8 +155,8 @@ exit_status verify(const command_context &context)
 
         const store::fault problem = snapshot.next(key, value, done);
         if (problem && problem.kind != store::fault_kind::bad_record) {
-            found.add({}, fmt::format("reading stopped after {} records: {}", records, store::message(problem)));
-            return found.finish(records);
+            found.add({}, fmt::format("reading stopped after {} records: {}", counts.all, store::message(problem)));
+            return found.finish(counts.all);
         }
         if (done) {
             break;
@@ -117,62 +164,24 @@ exit_status verify(const command_context &context)
 
         if (!last_key.empty() && !std::ranges::lexicographical_compare(last_key, key)) {
             // Stop here: pages that refer to each other in a circle would never end.
-            found.add({}, fmt::format("the keys are out of order after {} records", records));
-            return found.finish(records);
+            found.add({}, fmt::format("the keys are out of order after {} records", counts.all));
+            return found.finish(counts.all);
         }
         last_key.assign(key.begin(), key.end());
 
-        if (const auto buried = digest_of_tombstone_key(key)) {
-            tombstone grave;
-            if (const codec_error error = problem ? codec_error::too_long : decode(key, value, grave);
-                error != codec_error::none) {
-                found.add(to_hex(*buried), fmt::format("its tombstone: {}", message(error)));
-            }
-            continue;
-        }
-
-        if (const auto early = digest_of_early_key(key)) {
-            early_revocation held;
-            if (const codec_error error = problem ? codec_error::too_long : decode(key, value, held);
-                error != codec_error::none) {
-                found.add(to_hex(*early), fmt::format("its early revocation: {}", message(error)));
-            }
-            continue;
-        }
-
-        const auto digest = digest_of_key(key);
-        if (!digest) {
-            store::held_snapshot held;
-            if (std::ranges::equal(key, store::held_key())) {
-                if (const codec_error error = store::decode(value, held); error != codec_error::none) {
-                    found.add({}, fmt::format("the record of the snapshot that is held back: {}", message(error)));
-                }
-            } else if (!std::ranges::equal(key, meta_key())) {
-                found.add({}, fmt::format("unknown key: {}", to_hex(key)));
-            }
-            continue;
-        }
-
-        bar.reach(++records);
-        token_record token;
-        codec_error error = problem ? static_cast<codec_error>(problem.code) : decode(key, value, token);
-        if (error == codec_error::none) {
-            error = validate(token);
-        }
-        if (error != codec_error::none) {
-            damaged++;
-            found.add(to_hex(*digest), message(error));
+        if (const auto digest = digest_of_key(key)) {
+            check_token(*digest, key, value, problem, snapshot.info().format, counts, found);
+            bar.reach(counts.all);
         } else {
-            revoked += token.is_revoked() ? 1 : 0;
-            other_format += token.format != snapshot.info().format ? 1 : 0;
+            check_other(key, value, problem, found);
         }
     }
 
-    compare("records", records, snapshot.info().tokens, found);
-    if (damaged == 0) {
-        compare("revoked records", revoked, snapshot.info().revoked, found);
+    compare("records", counts.all, snapshot.info().tokens, found);
+    if (counts.damaged == 0) {
+        compare("revoked records", counts.revoked, snapshot.info().revoked, found);
     }
-    return found.finish(records, &snapshot.info(), other_format);
+    return found.finish(counts.all, &snapshot.info(), counts.other_format);
 }
 
 }  // namespace
