@@ -342,7 +342,7 @@ codec_error decode_2(std::span<const std::byte> value, token_record &out) noexce
         return codec_error::inconsistent;
     }
 
-    field_reader fields{flags, &value[token_at::fields]};
+    field_reader fields{flags, value.data() + token_at::fields};
     out.format = newest_format;
     out.denied = fields.has_any(denied);
 
@@ -496,7 +496,7 @@ std::string_view message(codec_error error) noexcept
     case codec_error::time: return "a time must lie between 1970 and 9999";
     case codec_error::epoch: return "the epoch is longer than 64 bytes";
     case codec_error::cursor: return "the cursor is longer than 256 bytes";
-    case codec_error::too_long: return "the record is longer than 4096 bytes";
+    case codec_error::too_long: return "the texts of the record are longer than 4032 bytes";
     }
     return "unknown error";
 }

@@ -16,7 +16,7 @@
 ///
 ///     'd' digest[32]            the tombstone of a digest whose token was deleted
 ///     'e' digest[32]            the early revocation of a digest whose token is not here yet
-///     'h'                       the snapshot that is held back (store/pat_held.h)
+///     'h'                       the snapshot that is held back (writer/pat_held.h)
 ///     'm'                       the meta record
 ///     't' digest[32]            the token record of a digest
 ///
@@ -69,7 +69,7 @@
 /// Meta record:
 ///
 ///      0  u32  checksum           as above
-///      4  u8   version            the format of the store, 1 or 2: who knows no such version opens it not at all
+///      4  u8   version            the format of the store, 1 or 2; a release that does not know it refuses the store
 ///      5  u8   digest scheme
 ///      6  u8   state
 ///      7  u8   generation         of the source's history; a sequence of another one counts as 0
@@ -240,9 +240,8 @@ enum class codec_error : std::uint8_t {
 [[nodiscard]] std::string_view message(codec_error error) noexcept;
 
 /// Decodes the value found under `key`: a whole record, of a version and with flags that are known, whose parts lie
-/// inside it. What they say was checked when they were encoded. Of version 2 there is one encoding of each record, and
-/// no other is decoded. Only `codec_error::none` leaves something usable in
-/// `out`.
+/// inside it. What they say was checked when they were encoded. Version 2 has one encoding of each record, and no other
+/// is decoded. Only `codec_error::none` leaves something usable in `out`.
 [[nodiscard]] codec_error decode(std::span<const std::byte> key, std::span<const std::byte> value,
                                  token_record &out) noexcept;
 [[nodiscard]] codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noexcept;

@@ -128,7 +128,7 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 }
 
 /// What a decision is made from.
-struct evidence {
+struct request_evidence {
     bool is_off = false;
     bool is_preflight = false;
     credential presented{credential_kind::none, {}};
@@ -139,7 +139,8 @@ enum class gathered { all, without_realm, in_part };
 
 /// Evaluates what a decision is made from. The decision is in state `deciding` meanwhile, which reveals a variable of
 /// ours that depends on itself.
-[[nodiscard]] gathered gather(ngx_http_request_t *r, const loc_conf &lcf, ngx_str_t &realm, evidence &out) noexcept
+[[nodiscard]] gathered gather(ngx_http_request_t *r, const loc_conf &lcf, ngx_str_t &realm,
+                              request_evidence &out) noexcept
 {
     if (ngx_http_complex_value(r, lcf.realm, &realm) != NGX_OK) {
         return gathered::without_realm;
@@ -187,7 +188,7 @@ enum class gathered { all, without_realm, in_part };
 }
 
 /// Decides about what was gathered, and keeps in `decision` what later lookups need.
-[[nodiscard]] finding examine(ngx_http_request_t *r, const loc_conf &lcf, const evidence &evidence,
+[[nodiscard]] finding examine(ngx_http_request_t *r, const loc_conf &lcf, const request_evidence &evidence,
                               access_decision &decision) noexcept
 {
     const auto without_record = [](access_verdict verdict) { return finding{verdict, false, false, {}, 0}; };
@@ -289,7 +290,7 @@ bool make_decision(ngx_http_request_t *r, const loc_conf &lcf, bool enforced, ng
 {
     decision.state.begin();
 
-    evidence evidence;
+    request_evidence evidence;
     const gathered result = gather(r, lcf, realm, evidence);
 
     if (decision.state.is_circular() || result != gathered::all) {
@@ -388,7 +389,7 @@ const access_decision *current_decision(ngx_http_request_t *r) noexcept
     if (decision != nullptr && decision->state.is_weighing()) {
         return decision;
     }
-    if (is_unnamed(r)) {
+    if (has_no_decision(r)) {
         return &no_decision;
     }
     if (decision != nullptr && (decision->state.is_enforced() || decision->lcf == &lcf)) {

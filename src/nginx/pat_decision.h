@@ -23,7 +23,7 @@ namespace pat::ngx {
 ///     off          Validation is off in this location; the rest of the decision is meaningless.
 ///     provisional  Decided for a variable. Valid in the location where the variable was evaluated.
 ///     enforced     Decided by the access phase. Valid until that phase runs again, wherever a redirect leads.
-///     parked       Enforced and let in, but the request waits for the rest of its body.
+///     parked       Enforced; let in to wait for the rest of its body.
 ///     challenged   Enforced and refused; the response carries the challenge.
 ///
 /// Transitions. A request that is redirected to another location goes through them again:
@@ -43,8 +43,9 @@ namespace pat::ngx {
 ///                                               │ challenge()        │
 ///                                               └───▶ challenged ◀───┘
 ///
-/// After turn_off(), a decision that was enforced before begin() stays enforced. If memory runs out, settle() follows
-/// deciding.
+/// A decision that was enforced before begin() is enforced or parked again after turn_off(). If a value cannot be
+/// evaluated, settle() follows deciding. park() and renew() may come again. A refusal without a challenge, such as 503,
+/// changes no state.
 class decision_state {
 public:
     [[nodiscard]] bool is_none() const noexcept { return now_ == state::none; }
@@ -58,12 +59,15 @@ public:
 
     void begin() noexcept
     {
-        was_enforced_ = is_enforced();
+        before_ = now_;
         now_ = state::deciding;
     }
     void ask() noexcept { now_ = state::circular; }
     void weigh() noexcept { now_ = state::weighing; }
-    void turn_off() noexcept { now_ = was_enforced_ ? state::enforced : state::off; }
+    void turn_off() noexcept
+    {
+        now_ = before_ < state::enforced ? state::off : before_ == state::parked ? state::parked : state::enforced;
+    }
     void settle(bool enforced) noexcept { now_ = enforced ? state::enforced : state::provisional; }
     void park() noexcept { now_ = state::parked; }
     void renew() noexcept { now_ = state::enforced; }
@@ -83,7 +87,7 @@ private:
     };
 
     state now_ = state::none;
-    bool was_enforced_ = false;  ///< before begin()
+    state before_ = state::none;  ///< begin()
 };
 
 /// What the store and the policy say about a token.

@@ -103,7 +103,7 @@ ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
     // r->headers_out.www_authenticate points at, which may be that of auth_basic. Keep the challenge of another
     // location: an error page still carries it.
     const bool is_of_here = decision->lcf == &loc_conf_of(r);
-    if (decision->state.is_challenged() && is_of_here) {
+    if (decision->state.is_challenged() && is_of_here && decision->challenge != nullptr) {
         decision->challenge->hash = 0;
     }
 

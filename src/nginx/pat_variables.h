@@ -42,8 +42,8 @@ inline void set_progress(ngx_http_request_t *r, progress reached) noexcept
     return progress_of(r) == progress::unread;
 }
 
-/// Whether the variables do not tell who sent the request.
-[[nodiscard]] inline bool is_unnamed(ngx_http_request_t *r) noexcept
+/// Whether nginx answers the request without the access phase, so that no decision is made or told.
+[[nodiscard]] inline bool has_no_decision(ngx_http_request_t *r) noexcept
 {
     return is_unread(r) || progress_of(r) == progress::answered;
 }

@@ -16,7 +16,7 @@ struct MDB_txn;
 /// "Writers".
 namespace pat::store {
 
-/// Address space, not disk, and the same everywhere (reader rule 7): about 200 million tokens.
+/// Address space, not disk, and the same everywhere (reader rule 7): about 250 million tokens.
 inline constexpr std::size_t default_map_size = std::size_t{32} << 30;
 
 /// The first to open a store sizes its reader table, so this is the same everywhere, too.

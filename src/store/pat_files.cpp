@@ -27,7 +27,7 @@ constexpr off_t namespaces_begin = 1;
 
 constexpr off_t to_the_end = 0;
 
-struct flock cidr(short type, off_t begin, off_t length) noexcept
+struct flock byte_range(short type, off_t begin, off_t length) noexcept
 {
     struct flock result {};
     result.l_type = type;
@@ -188,13 +188,13 @@ fault store_files::claim_namespace() const noexcept
     }
     const auto ours = static_cast<off_t>(info.st_ino);
 
-    struct flock own = cidr(F_RDLCK, ours, 1);
+    struct flock own = byte_range(F_RDLCK, ours, 1);
     if (fcntl(opening_.get(), F_OFD_SETLK, &own) != 0) {
         return from_errno(errno);
     }
 
-    struct flock before = cidr(F_WRLCK, namespaces_begin, ours - namespaces_begin);
-    struct flock behind = cidr(F_WRLCK, ours + 1, to_the_end);
+    struct flock before = byte_range(F_WRLCK, namespaces_begin, ours - namespaces_begin);
+    struct flock behind = byte_range(F_WRLCK, ours + 1, to_the_end);
     for (struct flock *lock : {&before, &behind}) {
         if (fcntl(opening_.get(), F_OFD_GETLK, lock) != 0) {
             return from_errno(errno);
@@ -306,7 +306,7 @@ fault store_files::set_lock_file_mode() const noexcept
 
 fault store_files::begin_writing() const noexcept
 {
-    struct flock own = cidr(F_WRLCK, writers_byte, 1);
+    struct flock own = byte_range(F_WRLCK, writers_byte, 1);
     int code;
     do {
         code = fcntl(opening_.get(), F_OFD_SETLKW, &own);
@@ -316,7 +316,7 @@ fault store_files::begin_writing() const noexcept
 
 void store_files::end_writing() const noexcept
 {
-    struct flock own = cidr(F_UNLCK, writers_byte, 1);
+    struct flock own = byte_range(F_UNLCK, writers_byte, 1);
     (void) fcntl(opening_.get(), F_OFD_SETLK, &own);
 }
 

@@ -331,10 +331,10 @@ fault page_check::follow(bytes key, page_path &path) noexcept
 
 /// Goes on from a page, by the node that was chosen there, and then by the first or last node of each, and looks at the
 /// pages.
-fault page_check::descend(const page_tree &tree, page_path &path, unsigned first_level, unsigned level,
+fault page_check::descend(const page_tree &tree, page_path &path, unsigned start, unsigned end,
                           bool to_the_right) noexcept
 {
-    for (unsigned i = first_level; i < level; i++) {
+    for (unsigned i = start; i < end; i++) {
         path_step &next = path.steps[i + 1];
         next = child_of(page_at(path.steps[i].page), path.steps[i]);
         if (const fault problem = check_page(tree, next, i + 2 == tree.depth)) {

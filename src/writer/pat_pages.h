@@ -104,8 +104,7 @@ private:
 
     fault prepare() noexcept;
     fault follow(bytes key, page_path &path) noexcept;
-    fault descend(const page_tree &tree, page_path &path, unsigned first_level, unsigned level,
-                  bool to_the_right) noexcept;
+    fault descend(const page_tree &tree, page_path &path, unsigned start, unsigned end, bool to_the_right) noexcept;
     fault look_beside(const page_path &path, unsigned level, bool to_the_right) noexcept;
     fault check_page(const page_tree &tree, const path_step &step, bool is_leaf) noexcept;
     [[nodiscard]] bool is_sound(const page_tree &tree, const std::byte *page, bool is_leaf) const noexcept;

@@ -479,6 +479,10 @@ fault writer::begin(transaction &scope) noexcept
 
 fault writer::commit(transaction &scope) noexcept
 {
+    if (scope.is_broken_) {  // whatever the body made of it
+        abort(scope);
+        return {fault_kind::damaged};
+    }
     if (const fault problem = scope.store_meta()) {
         abort(scope);
         return problem;

@@ -8,7 +8,7 @@ import shutil
 import struct
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,27 @@ def fill(patctl: Patctl) -> None:
     patctl.run("revoke", "--digest", digest("unknown"))
 
 
-def entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values in the leaves of a file of LMDB 0.9 that has no free pages."""
-    for page in range(2 * PAGE, len(data), PAGE):
-        kind, end_of_slots = struct.unpack_from("<HH", data, page + 10)
-        for slot in range(page + 16, page + end_of_slots, 2) if kind == LEAF else ():
+def leaf_pages(data: bytes) -> list[int]:
+    """Where the leaves of a file of LMDB 0.9 begin, those of former transactions among them."""
+    return [page for page in range(2 * PAGE, len(data), PAGE) if data[page + 10 : page + 12] == bytes([LEAF, 0])]
+
+
+def leaves(data: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+    """The keys and values in each of them."""
+    for page in leaf_pages(data):
+        leaf = []
+        for slot in range(page + 16, page + struct.unpack_from("<H", data, page + 12)[0], 2):
             node = page + struct.unpack_from("<H", data, slot)[0]
             length, _, key_length = struct.unpack_from("<IHH", data, node)
             value = node + 8 + key_length
-            yield data[node + 8 : value], data[value : value + length]
+            leaf.append((data[node + 8 : value], data[value : value + length]))
+        yield leaf
+
+
+def entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values in the leaves of a file that has no free pages."""
+    for leaf in leaves(data):
+        yield from leaf
 
 
 def versions(patctl: Patctl, tmp_path: Path) -> tuple[int, int, Counter[int]]:
@@ -143,7 +155,9 @@ def test_a_store_of_the_release_before_comes_back_from_a_conversion_as_it_was(ol
 def test_a_snapshot_converts_all_of_a_store(old: Patctl, tmp_path: Path) -> None:
     # One that is not newer, one that is, one that is revoked here and has no row, and one that is new.
     rows = put("denied", 3), put("new", 7)
-    run(old, begin("F", 2**32 + 50), *rows, put("newer", 2**32 + 100), commit(1), end(2))
+    lines = (begin("F", 2**32 + 50), *rows, put("newer", 2**32 + 100), commit(1), end(2))
+    done = old.run("apply", input="".join(json.dumps(line) + "\n" for line in lines))
+    assert "the snapshot converts the store to format 2" in done.stderr
     assert versions(old, tmp_path) == (2, 2, {2: 4})
     assert set(export(old)) == {"denied", "new", "newer", "here"}
 
@@ -256,3 +270,37 @@ def test_a_damaged_record_is_named_and_left(patctl: Patctl, tmp_path: Path, targ
     assert patctl.json("convert", "--format", str(target)) == [
         {"format": target, "converted": 0, "unchanged": 3, "damaged": 0}
     ]
+
+
+def test_damage_where_a_transaction_ends_is_noticed(patctl: Patctl) -> None:
+    """A transaction looks at 8,192 records, and at the first of the next ones: here its key is wrong."""
+
+    def tokens(digests: Iterable[str]) -> list[dict[str, Any]]:
+        return [{"digest": digest, "id": f"t{n}", "subject": "s"} for n, digest in enumerate(digests)]
+
+    patctl.load(*tokens(digest(str(n)) for n in range(8300)))
+    patctl.run("backup", str(patctl.store.parent / "compact"))
+    shutil.rmtree(patctl.store)
+    (patctl.store.parent / "compact").rename(patctl.store)
+
+    # Which leaf is the last with at most 8,192 records before it; with others in front, it has as many.
+    data = (patctl.store / "data.mdb").read_bytes()
+    keys_of = [[key for key, _ in leaf if key[:1] == b"t"] for leaf in leaves(data)]
+    count_of = {keys[0]: len(keys) for keys in keys_of if keys}
+    before = 0
+    for first in sorted(count_of):
+        if before + count_of[first] > 8192:
+            break
+        before += count_of[first]
+    patctl.load(*tokens(f"{n:064x}" for n in range(8192 - before)))
+
+    spoiled = bytearray((patctl.store / "data.mdb").read_bytes())
+    for page, leaf in zip(leaf_pages(bytes(spoiled)), leaves(bytes(spoiled)), strict=True):
+        if leaf[0][0] == first:
+            key = page + struct.unpack_from("<H", spoiled, page + 16)[0] + 8
+            spoiled[key + 1 : key + len(first)] = bytes(len(first) - 1)  # out of order
+    (patctl.store / "data.mdb").write_bytes(spoiled)
+
+    done = patctl.run("convert", "--format", "1", status=FAULT)
+    assert "data.mdb is damaged" in done.stderr
+    assert (patctl.store / "data.mdb").read_bytes() == spoiled

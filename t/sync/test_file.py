@@ -124,7 +124,7 @@ def test_an_export_of_another_store_is_taken(path: Path, store: Store, tmp_path:
         (lines(token("a", cidrs=["fe80::1%eth0"])), "line 1: cidrs: "),
         (lines(token("a", claims={"A": "b"})), "line 1: claims: "),
         (lines(token("a", claims={"a": 1})), "line 1: claims: "),
-        (lines(token("a", claims={"a": "x" * 4090})), "the record is longer than 4096 bytes"),
+        (lines(token("a", claims={"a": "x" * 4090})), "the texts of the record are longer than 4032 bytes"),
         (lines(token("a", seq=-1)), "line 1: seq: "),
         (lines(token("a", name="x" * 70000)), "line 1 is longer than 65536 bytes"),
     ],

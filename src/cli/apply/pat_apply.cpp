@@ -30,7 +30,9 @@ constexpr const char *apply_examples = R"(Examples:
 
 applier::applier(const command_context &context)
     : context_{context},
-      lock_{context.enter(), fmt::format("store \"{}\": another \"patctl apply\" is running on it", context.folder())},
+      lock_{context.enter(),
+            fmt::format("store \"{}\": another \"patctl apply\" is running on it, or \"patctl convert\"",
+                        context.folder())},
       lines_{STDIN_FILENO, "standard input"}
 {
     // Only pipes have this, and more than the system allows is no harm either.

@@ -198,10 +198,18 @@ void applier::merge()
 
     const bool was_weighed = merging_->current() != resync::pass::weigh;
     merging_->prepare();
-    update([&](store::transaction &transaction) { return merging_->step(transaction); });
+    std::uint8_t format = newest_format;
+    update([&](store::transaction &transaction) {
+        format = transaction.info().format;
+        return merging_->step(transaction);
+    });
     merging_->move_on();
     for (const token_digest &digest : merging_->repaired()) {
         warn_of_repair(digest);
+    }
+    if (format != newest_format && merging_->current() == resync::pass::full) {
+        notice(fmt::format("the snapshot converts the store to format {}: nginx of an earlier release cannot read it",
+                           newest_format));
     }
 
     if (!was_weighed && merging_->is_mass_removal()) {

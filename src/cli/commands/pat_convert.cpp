@@ -73,25 +73,30 @@ public:
 private:
     store::fault find_others(store::transaction &transaction, std::vector<token_digest> &others)
     {
-        transaction.seek(next_.value_or(token_digest{}));
+        const token_digest begin = next_.value_or(token_digest{});
+        transaction.seek(begin);
         next_.reset();
 
         for (std::size_t count = 0;; count++) {
-            token_digest digest;
+            token_digest digest{};
             token_record record;
-            bool is_last = false;
-            const store::fault problem = transaction.next(digest, record, is_last);
-            if (is_last) {
+            bool done = false;
+            const store::fault problem = transaction.next(digest, record, done);
+            if (problem && problem.kind != store::fault_kind::bad_record) {
+                return problem;
+            }
+            if (done) {
                 return {};
             }
             if (count == max_batch) {
+                if (digest <= begin) {
+                    return {store::fault_kind::damaged};  // the keys are out of order: the walk would never end
+                }
                 next_ = digest;
                 return {};
             }
-            if (problem.kind == store::fault_kind::bad_record) {
+            if (problem) {
                 refuse(digest, problem);
-            } else if (problem) {
-                return problem;
             } else if (record.format != format_) {
                 others.push_back(digest);
             } else {
@@ -102,7 +107,7 @@ private:
 
     void refuse(const token_digest &digest, store::fault problem)
     {
-        error(fmt::format("record of digest {}: not converted: {}", to_hex(digest), store::message(problem)));
+        error(fmt::format("record of digest {}: not converted: {}", to_hex(digest), store::fault_text{problem}.text()));
         damaged_++;
     }
 
@@ -122,19 +127,20 @@ exit_status convert(const command_context &context, unsigned format)
     // A snapshot would bring back what is being undone.
     std::optional<source_lock> lock;
     if (format < newest_format) {
-        lock.emplace(folder, fmt::format("store \"{}\": \"patctl apply\" is running on it, and its next snapshot would "
-                                         "convert it again: stop pat-sync first",
-                                         folder));
+        lock.emplace(folder,
+                     fmt::format("store \"{}\": \"patctl apply\", or another \"patctl convert\", is running on it: "
+                                 "stop pat-sync first, as its next snapshot would convert the store again",
+                                 folder));
     }
 
     store::writer writer;
     require(folder, writer.open(folder.c_str(), context.map_size));
 
     std::uint64_t tokens = 0;
-    bool is_new = false;
+    bool changes_format = false;
     require(folder, writer.update([&](store::transaction &transaction) -> store::fault {
         tokens = transaction.info().tokens;
-        is_new = transaction.info().format != format || transaction.info().record_format != format;
+        changes_format = transaction.info().format != format || transaction.info().record_format != format;
         return {};
     }));
 
@@ -159,7 +165,7 @@ exit_status convert(const command_context &context, unsigned format)
                       .number("damaged", work.damaged())
                       .line());
     }
-    if (!is_new && work.converted() == 0) {
+    if (!changes_format && work.converted() == 0) {
         notice(fmt::format("the store has format {} already: nothing was converted", format));
     } else {
         notice(fmt::format("converted {} records: the store has format {} now", work.converted(), format));
