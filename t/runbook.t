@@ -47,7 +47,7 @@ for my $path (sources('core', 'store', 'nginx')) {
 cmp_ok($texts_of{$_} // 0, '>', 5, "src/$_ has texts") for qw(core store nginx);
 
 # patctl.
-@calls = calls('notice|warning|error|failure|bad_value|bad_text|stray_row|reject|(?:found|to)\.add', sources('cli'));
+@calls = calls('notice|warning|error|failure|bad_value|bad_text|stray_row|reject|(?:found|findings)\.add', sources('cli'));
 cmp_ok(scalar @calls, '>', 90, 'patctl complains');
 push @calls, map { { file => 'src/cli/pat_main.cpp', arguments => $_ } }
     map { /\breturn (.+?);/gs }

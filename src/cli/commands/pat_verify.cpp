@@ -107,22 +107,26 @@ void check_token(const token_digest &digest, std::span<const std::byte> key, std
 void check_other(std::span<const std::byte> key, std::span<const std::byte> value, store::fault problem,
                  findings &findings)
 {
-    const auto check = [&](const std::string &digest, std::string_view name, codec_error error) {
-        if (error != codec_error::none) {
-            findings.add(digest, fmt::format("{}: {}", name, message(error)));
-        }
-    };
+    codec_error error = codec_error::none;
     tombstone grave;
     early_revocation early;
     store::held_snapshot held;
 
-    if (const auto digest = digest_of_tombstone_key(key)) {
-        check(to_hex(*digest), "its tombstone", problem ? codec_error::too_long : decode(key, value, grave));
-    } else if (const auto early_digest = digest_of_early_key(key)) {
-        check(to_hex(*early_digest), "its early revocation",
-              problem ? codec_error::too_long : decode(key, value, early));
+    if (const auto buried = digest_of_tombstone_key(key)) {
+        error = problem ? codec_error::too_long : decode(key, value, grave);
+        if (error != codec_error::none) {
+            findings.add(to_hex(*buried), fmt::format("its tombstone: {}", message(error)));
+        }
+    } else if (const auto digest = digest_of_early_key(key)) {
+        error = problem ? codec_error::too_long : decode(key, value, early);
+        if (error != codec_error::none) {
+            findings.add(to_hex(*digest), fmt::format("its early revocation: {}", message(error)));
+        }
     } else if (std::ranges::equal(key, store::held_key())) {
-        check({}, "the record of the snapshot that is held back", store::decode(value, held));
+        error = store::decode(value, held);
+        if (error != codec_error::none) {
+            findings.add({}, fmt::format("the record of the snapshot that is held back: {}", message(error)));
+        }
     } else if (!std::ranges::equal(key, meta_key())) {
         findings.add({}, fmt::format("unknown key: {}", to_hex(key)));
     }
