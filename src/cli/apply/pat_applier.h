@@ -6,10 +6,10 @@
 #include "cli/apply/pat_change.h"
 #include "cli/apply/pat_message.h"
 #include "cli/apply/pat_resync.h"
-#include "cli/apply/pat_source_lock.h"
 #include "cli/pat_command.h"
 #include "cli/pat_json.h"
 #include "cli/pat_lines.h"
+#include "cli/pat_source_lock.h"
 
 #include <algorithm>
 #include <cstddef>

@@ -1,10 +1,10 @@
 #include "writer/pat_writer.h"
 
-#include "cli/apply/pat_source_lock.h"
 #include "cli/pat_command.h"
 #include "cli/pat_failure.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
+#include "cli/pat_source_lock.h"
 
 #include <algorithm>
 #include <memory>

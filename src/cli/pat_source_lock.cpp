@@ -1,4 +1,4 @@
-#include "cli/apply/pat_source_lock.h"
+#include "cli/pat_source_lock.h"
 
 #include "cli/pat_failure.h"
 
