@@ -84,18 +84,6 @@ def revoke(shop: Database, id: str) -> None:
         connection.execute("UPDATE pat.token SET revoked_at = now() WHERE id = %s", (id,))
 
 
-def position(server: PostgreSQL, shop: Database) -> int:
-    with server.connect(dbname=shop.name, autocommit=True) as connection:
-        row = connection.execute('SELECT "position" FROM pat.source()').fetchone()
-        assert row is not None
-        return int(row[0])
-
-
-def catch_up(server: PostgreSQL, shop: Database) -> None:
-    wanted = shop.psql("SELECT pg_current_wal_lsn()").strip()
-    wait_until(lambda: server.psql(f"SELECT pg_last_wal_replay_lsn() >= '{wanted}'").strip() == "t", "the standby")
-
-
 def url(server: PostgreSQL, shop: Database) -> str:
     return server.url("edge", shop.name)
 
@@ -111,11 +99,11 @@ def test_a_lagging_server_behind_the_same_address_changes_nothing(
 ) -> None:
     put(shop, "a", "b")
     for server in (cluster.standby, cluster.other):
-        catch_up(server, shop)
+        server.catch_up(shop.server)
     cluster.other.psql("SELECT pg_wal_replay_pause()")
     try:
         revoke(shop, "a")
-        catch_up(cluster.standby, shop)
+        cluster.standby.catch_up(shop.server)
         assert once("--source", url(cluster.standby, shop), "--store", store.folder).returncode == 0
         assert store.tokens() == {"a": "revoked", "b": "ok"}
         epoch = store.stats()["epoch"]
@@ -142,7 +130,7 @@ def test_another_history_is_not_believed_of_a_standby(cluster: Cluster, shop: Da
     number = found["cursor"].partition(":")[0]
     lines = [{"op": "commit", "cursor": f"{number}:0123456789abcdef"}]
     store.patctl("apply", input="".join(json.dumps(line) + "\n" for line in lines))
-    catch_up(cluster.standby, shop)
+    cluster.standby.catch_up(shop.server)
     done = once("--source", url(cluster.standby, shop), "--store", store.folder)
     assert done.returncode == 1
     assert "a standby is not trusted in this" in done.stderr
@@ -154,7 +142,7 @@ def test_another_history_is_not_believed_of_a_standby(cluster: Cluster, shop: Da
 
 def test_once_from_a_standby_ends(cluster: Cluster, shop: Database, store: Store) -> None:
     put(shop, "a")
-    catch_up(cluster.standby, shop)
+    cluster.standby.catch_up(shop.server)
     done = once("--source", url(cluster.standby, shop), "--store", store.folder)
     assert done.returncode == 0
     assert store.tokens() == {"a": "ok"}
@@ -174,7 +162,7 @@ def test_once_from_a_standby_ends(cluster: Cluster, shop: Database, store: Store
 
 def test_the_heartbeat_of_a_standby_follows_what_it_receives(cluster: Cluster, shop: Database, store: Store) -> None:
     put(shop, "a")
-    catch_up(cluster.standby, shop)
+    cluster.standby.catch_up(shop.server)
     source = url(cluster.standby, shop)
 
     def write_until_well() -> None:
@@ -248,7 +236,7 @@ def test_changes_without_a_number_are_told(database: Database, store: Store) -> 
 # The last: the primary does not come back.
 def test_a_cascading_standby_whose_primary_is_gone_gets_old(cluster: Cluster, shop: Database, store: Store) -> None:
     put(shop, "a")
-    catch_up(cluster.cascading, shop)
+    cluster.cascading.catch_up(shop.server)
     with PatSync("--source", url(cluster.cascading, shop), "--store", store.folder, *FAST):
 
         def has_heartbeat() -> bool:

@@ -552,6 +552,7 @@ def test_use_goes_to_the_primary(store: Store, nginx: UsageServer) -> None:
         standby.start()
         with new_database(primary, "shop_use") as database, database.connect() as owner:
             make_tokens(owner, "a")
+            standby.catch_up(primary)
             nginx.use("a", 3)
             url = f"/{database.name}"
             hosts = f"127.0.0.1:{standby.port}", f"127.0.0.1:{primary.port}"

@@ -199,6 +199,11 @@ class PostgreSQL:
         with (self.data / "postgresql.auto.conf").open("a") as configuration:
             configuration.write(f"{name} = '{value}'\n")
 
+    def catch_up(self, primary: PostgreSQL) -> None:
+        """Waits until this standby has all that its primary has committed."""
+        wanted = primary.psql("SELECT pg_current_wal_lsn()").strip()
+        wait_until(lambda: self.psql(f"SELECT pg_last_wal_replay_lsn() >= '{wanted}'").strip() == "t", "the standby")
+
     def promote(self) -> None:
         self.psql("SELECT pg_promote()")
 
