@@ -138,7 +138,7 @@ install: all
 	install -D -m 755 scripts/pat-sync $(DESTDIR)$(PREFIX)/bin/pat-sync
 	@# Files of another version could still be loaded.
 	rm -rf $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/pat_sync
-	@set -e; for file in $(patsubst scripts/%,%,$(pat_sync)); do \
+	@set -e; for file in $(patsubst scripts/%,%,$(pat_sync) scripts/pat_sync/VERSION); do \
 	    install -D -m 644 scripts/$$file $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/$$file; \
 	done
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/postgres scripts/postgres/*.sql

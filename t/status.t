@@ -116,6 +116,8 @@ on_request(policy => sub {
     return $header eq $wanted ? 'good' : "has: $header\nwants: $wanted";
 });
 
+our ($version) = do { local @ARGV = "$AuthPat::ROOT/VERSION"; <> =~ /^"([\d.]+)"$/ } or die "there is no version\n";
+
 our $json = 'Content-Type: application/json';
 our $text = 'Content-Type: text/plain; version=0.0.4; charset=utf-8';
 our $html = 'Content-Type: text/html; charset=utf-8';
@@ -152,7 +154,7 @@ GET /json
 --- response_body_filters eval
 $main::structure
 --- response_body
-closed dry_run fail_open history nginx requests servers stores time tokens zone
+closed dry_run fail_open history nginx requests servers stores time tokens version zone
 name since size
 closed dry_run fail_open name requests
 dry_run end fail_open interval requests
@@ -175,7 +177,7 @@ GET /json
 --- response_body_filters eval
 main::guarded(sub { my $status = main::json($_[0]); return CORE::join "\n", main::members($status), main::members($status->{zone}), scalar @{ $status->{stores} }, '' })
 --- response_body
-nginx stores time zone
+nginx stores time version zone
 null
 1
 --- no_error_log
@@ -192,7 +194,7 @@ null
 --- request eval
 ["GET /json", "GET /prometheus", "GET /html"]
 --- response_body_like eval
-[qr/\A\{"time":\d+,"nginx":"[\d.]+","zone":null,"stores":\[\]\}\n\z/, qr/\A(?:#[^\n]*\n)+\z/, qr/"zone":null,"stores":\[\]\}/]
+[qr/\A\{"time":\d+,"version":"$main::version","nginx":"[\d.]+","zone":null,"stores":\[\]\}\n\z/, qr/\A(?:#[^\n]*\n)+auth_pat_build_info\{version="$main::version",nginx="[\d.]+"\} 1\n(?:#[^\n]*\n)+\z/, qr/"zone":null,"stores":\[\]\}/]
 --- no_error_log
 [error]
 [crit]
@@ -283,6 +285,7 @@ GET /prometheus
 --- response_body_filters eval
 $main::families
 --- response_body
+auth_pat_build_info{version,nginx}
 auth_pat_requests_total{server,status}
 auth_pat_dry_run_total{server,status}
 auth_pat_closed_total{server,status}
@@ -470,7 +473,7 @@ GET /policy
 --- response_headers eval
 [("$main::text\nVary: Accept") x 6]
 --- response_body_like eval
-[(qr/\A# HELP auth_pat_requests_total /) x 6]
+[(qr/\A# HELP auth_pat_build_info /) x 6]
 --- no_error_log
 [error]
 [crit]

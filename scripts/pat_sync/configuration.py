@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import configargparse  # type: ignore[import]
 
-from pat_sync import log
+from pat_sync import VERSION, log
 from pat_sync.errors import ConfigurationError, NotReady
 from pat_sync.sources import KINDS, enumerate_words, find_kind
 from pat_sync.sources.source import Kind
@@ -222,6 +222,7 @@ def _parser(file: Path | None) -> _Parser:
     )
     add = parser.add_argument
     add("command", nargs="?", choices=["run", "status", "compare"], default="run", help='"run" (the default) follows the source')
+    add("--version", action="version", version=f"pat-sync {VERSION}", help="print the version and exit")
     add("--json", action="store_true", help='print the result of "status" or "compare" as JSON')
     add("--config", action=_Once, metavar="FILE", help=f"configuration file; {DEFAULT_FILE}")
     add("--source", metavar="URL", help=enumerate_words(kind.example for kind in KINDS))

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from pat_sync import VERSION
 
 _COUNTERS = {
     "pat_sync_applied": "Changes written to the store.",
@@ -81,6 +83,7 @@ class Metrics(Collector):
         self._last_usage_success = read_at
 
     def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("pat_sync_build", "The version of pat-sync.", value={"version": VERSION})
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(name, text, value=self._counters[name])
         for name, text in _GAUGES.items():

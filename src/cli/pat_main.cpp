@@ -1,4 +1,5 @@
 #include "core/pat_token.h"
+#include "core/pat_version.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_owner.h"
@@ -19,8 +20,6 @@
 namespace pat::cli {
 
 namespace {
-
-constexpr const char *version = "patctl 0.1.0";
 
 constexpr const char *examples = R"(Examples:
   patctl init --store /var/lib/pat/api --group www-data
@@ -64,7 +63,7 @@ void declare_global_options(CLI::App &app, command_context &context)
         ->type_name("SIZE")
         ->capture_default_str();
     app.add_flag("--json", context.json, "JSON on standard output, one object per line");
-    app.set_version_flag("--version", version);
+    app.set_version_flag("--version", fmt::format("patctl {}", release));
 }
 
 /// Whether an argument is or ends with a token of our own form: "TOKEN", "--option=TOKEN", "-xTOKEN".

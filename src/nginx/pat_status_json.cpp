@@ -1,5 +1,6 @@
 #include "nginx/pat_status_figures.h"
 
+#include "core/pat_version.h"
 #include "nginx/pat_conf.h"
 
 #include <array>
@@ -117,7 +118,7 @@ void write_store(reply &body, const store_figures &store) noexcept
 
 void write_json(reply &body, const status_figures &figures) noexcept
 {
-    body("{\"time\":", ngx_time(), ",\"nginx\":\"" NGINX_VERSION "\",\"zone\":");
+    body("{\"time\":", ngx_time(), ",\"version\":\"", release, "\",\"nginx\":\"" NGINX_VERSION "\",\"zone\":");
     if (figures.zone == nullptr) {
         body("null,");
     } else {

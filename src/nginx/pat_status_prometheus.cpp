@@ -1,5 +1,7 @@
 #include "nginx/pat_status_figures.h"
 
+#include "core/pat_version.h"
+
 #include <optional>
 
 namespace pat::ngx {
@@ -88,6 +90,10 @@ void write_prometheus(reply &body, const status_figures &figures) noexcept
             return store.problem || store.now.heartbeat == 0 ? sample{} : value(store.now.heartbeat);
         };
     };
+
+    write_family(body, "build_info", "gauge",
+                 "1, with the version of the module that the worker runs, and of its nginx.");
+    body("auth_pat_build_info{version=\"", release, "\",nginx=\"" NGINX_VERSION "\"} 1\n");
 
     if (figures.zone != nullptr) {
         write_zone(body, figures.counted);

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
-from basics import DEADLINE, wait_until
+from basics import DEADLINE, VERSION, wait_until
 from nginx import Nginx, quote
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -312,6 +312,7 @@ def test_its_numbers_are_those_of_the_json(browser: Browser, folder: Path, store
         assert (status["dry_run"]["missing"], status["dry_run"]["scope_denied"]) == (3, 4)
 
         browser.open(nginx)
+        assert f" · auth_pat {VERSION} · nginx " in browser.text("#about")
         # The last minute may go by in between.
         wait_until(lambda: browser.table("#statuses") == status_rows(nginx.status()),
                    lambda: (browser.table("#statuses"), status_rows(nginx.status())))

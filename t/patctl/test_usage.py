@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from basics import PATCTL
+from basics import PATCTL, VERSION
 from conftest import FAULT, NO, USAGE, YES, Patctl
 
 COMMANDS = ("init", "issue", "import", "export", "revoke", "restore-access", "show", "list", "check", "stats", "verify",
@@ -33,7 +33,7 @@ def test_every_command_is_in_the_manual() -> None:
 
 
 def test_the_version_is_told() -> None:
-    assert run("--version").stdout.startswith("patctl ")
+    assert run("--version").stdout == f"patctl {VERSION}\n"
 
 
 @pytest.mark.parametrize(

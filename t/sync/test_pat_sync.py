@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from basics import DEADLINE, PATCTL, ROOT, free_port, wait_until
+from basics import DEADLINE, PATCTL, ROOT, VERSION, free_port, wait_until
 from feed_server import Feed
 from sidecar import PAT_SYNC, PatSync, environment, once, pat_sync, scrape, value
 from store import Store
@@ -616,3 +616,10 @@ def test_it_is_found_where_it_is_installed(feed: Feed, store: Store, tmp_path: P
         [str(prefix / "bin" / "pat-sync"), "--once", "--source", feed.url, "--store", str(store.folder)],
         timeout=60, check=True, env=environment(), capture_output=True,
     )  # fmt: skip
+
+
+def test_the_version_is_told(feed: Feed, store: Store, tmp_path: Path) -> None:
+    assert pat_sync("--version").stdout == f"pat-sync {VERSION}\n"
+    textfile = tmp_path / "pat.prom"
+    once("--source", feed.url, "--store", store.folder, "--metrics-textfile", textfile)
+    assert f'pat_sync_build_info{{version="{VERSION}"}} 1.0' in textfile.read_text()

@@ -556,7 +556,7 @@ function showAll(answer) {
     if (seen > clockAhead || seen < clockAhead - 2) clockAhead = seen;
     const counted = data.zone !== null;
     if (counted) for (const one of [data, data.history, ...data.servers]) one.requests.fail_open = one.fail_open;
-    set(find('about'), `${location.host} · nginx ${data.nginx}`
+    set(find('about'), `${location.host} · auth_pat ${data.version} · nginx ${data.nginx}`
         + (counted ? ` · zone ${data.zone.name}, ${bytes(data.zone.size)}` : ''));
     find('uncounted').hidden = counted;
     for (const id of ['recent', 'by-status', 'by-token', 'by-server']) find(id).hidden = !counted;

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = os.environ.get("TEST_NGINX_LOAD_MODULES", str(ROOT / "build" / "ngx_http_auth_pat_module.so"))
+VERSION = (ROOT / "VERSION").read_text().strip().strip('"')
 NGINX = shutil.which(os.environ.get("TEST_NGINX_BINARY", "nginx"), path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
 PATCTL = os.environ.get("PATCTL", str(ROOT / "build" / "patctl"))
 
