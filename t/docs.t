@@ -157,6 +157,11 @@ for my $file (@citing) {
     }
 }
 
+# Examples spell scopes in one way, which conf.d requires: what is accessed, and how.
+for my $file (@documents, grep { m{^(?:conf\.d|scripts|src/cli)/} } @citing) {
+    is_deeply([slurp($file) =~ /\b(?:read|write|admin):[a-z]+/g], [], "$file: scopes are spelled as in conf.d");
+}
+
 # What auth_pat_recheck costs is the same wherever it is said.
 my ($share) = slurp("$AuthPat::ROOT/t/bench/README.md") =~ /share_percent=([\d.]+)/ or die "there is no figure\n";
 for my $file (qw(docs/directives.md docs/operations.md)) {

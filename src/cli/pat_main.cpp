@@ -24,7 +24,7 @@ namespace {
 constexpr const char *examples = R"(Examples:
   patctl init --store /var/lib/pat/api --group www-data
   export PAT_STORE=/var/lib/pat/api
-  patctl issue --subject user:42 --name CI --scope read:api --expires-in 90d
+  patctl issue --subject user:42 --name CI --scope api:read --expires-in 90d
   patctl list --status ok
   patctl revoke --subject user:42
 "patctl COMMAND --help" describes a command, "man patctl" all of them.

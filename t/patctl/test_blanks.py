@@ -45,7 +45,7 @@ def old_store(patctl: Patctl) -> Patctl:
 # --- lists ---
 
 
-@pytest.mark.parametrize("scope", ["a,b", "a;b", "a|b", "{a,b}", '["a","b"]', "read:api, write:csv"])
+@pytest.mark.parametrize("scope", ["a,b", "a;b", "a|b", "{a,b}", '["a","b"]', "api:read, csv:write"])
 def test_a_scope_that_looks_like_a_list_is_refused_with_a_hint(patctl: Patctl, scope: str) -> None:
     for command in ("issue", "check"):
         done = patctl.run(command, *(["--subject", "s"] if command == "issue" else []), "--scope", scope, status=USAGE)

@@ -301,12 +301,12 @@ def test_csv_with_arrays_of_postgresql(store: Store, tmp_path: Path) -> None:
     table = tmp_path / "TOKENS.CSV"
     table.write_text(
         "digest,id,subject,name,scopes,cidrs\n"
-        f'{digest("a")},a,user:1, CI ,"{{read:api,write:csv}}","{{192.0.2.0/24,::1}}"\n'
+        f'{digest("a")},a,user:1, CI ,"{{api:read,csv:write}}","{{192.0.2.0/24,::1}}"\n'
         f'{digest("b")},b,user:2,,"{{""a,b"",c}}",{{}}\n'
     )
     assert take_once(table, store).returncode == 0
     shown = {name: json.loads(store.patctl("show", "--json", name)) for name in "ab"}
-    assert shown["a"]["scopes"] == ["read:api", "write:csv"]
+    assert shown["a"]["scopes"] == ["api:read", "csv:write"]
     assert shown["a"]["cidrs"] == ["192.0.2.0/24", "::1/128"]
     assert shown["a"]["name"] == "CI"
     assert shown["b"]["scopes"] == ["a,b", "c"]

@@ -12,9 +12,9 @@ from pat_sync.sources.file.record import BadRecord
     [
         ("", []),
         ("  ", []),
-        ("read:api  write:csv", ["read:api", "write:csv"]),
+        ("api:read  csv:write", ["api:read", "csv:write"]),
         ("orders[1]", ["orders[1]"]),
-        ("{read:api,write:csv}", ["read:api", "write:csv"]),
+        ("{api:read,csv:write}", ["api:read", "csv:write"]),
         (" { a , b c } ", ["a", "b c"]),
         ("{}", []),
         ("{ }", []),
@@ -35,8 +35,8 @@ def test_what_postgresql_writes_is_what_it_meant(cell: str, elements: list[str])
 @pytest.mark.parametrize(
     "cell, cause",
     [
-        ("read:api,write:csv", "looks like a list of another kind"),
-        ("read:api, write:csv", "separate the elements by spaces"),
+        ("api:read,csv:write", "looks like a list of another kind"),
+        ("api:read, csv:write", "separate the elements by spaces"),
         ("a;b", "looks like"),
         ("a|b", "looks like"),
         ('["a","b"]', "looks like"),

@@ -221,13 +221,13 @@ def test_a_schema_of_somebody_else_is_left_alone(server: PostgreSQL) -> None:
 def test_a_token_of_the_database_is_one_for_patctl(shop: Connection, edge: Connection, tmp_path: Path) -> None:
     store = Store(tmp_path)
     expires = datetime.now(timezone.utc) + timedelta(days=1)
-    token_id, token = issue(shop, "user:42", name='CI "ä\\"', scopes=["read:api", "write"], expires_at=expires,
+    token_id, token = issue(shop, "user:42", name='CI "ä\\"', scopes=["api:read", "write"], expires_at=expires,
                             cidrs=["192.0.2.0/24", "2001:db8::1", "::ffff:198.51.100.0/120"],
                             claims=Jsonb({"plan": "pro €", "empty": ""}))
     assert re.fullmatch(r"pat_[0-9A-Za-z]{16}", token_id)
     assert store.apply([line for _, _, line in changes(edge)]) == []
 
-    assert store.check(token, "--prefix", "ropat_", "--address", "192.0.2.7", "--scope", "read:api write") == "ok"
+    assert store.check(token, "--prefix", "ropat_", "--address", "192.0.2.7", "--scope", "api:read write") == "ok"
     assert store.check(token, "--address", "198.51.100.9") == "ok"
     assert store.check(token, "--address", "203.0.113.1") == "address_denied"
     assert store.check(token, "--address", "2001:db8::1", "--scope", "admin") == "scope_denied"
@@ -343,9 +343,9 @@ def test_ninety_days_unless_said_otherwise(shop: Connection) -> None:
         ({"subject": ""}, "a subject must have 1 to 255 bytes"),
         ({"name": "a\nb"}, "a name must have at most"),
         ({"scopes": ["read write"]}, "a scope must have"),
-        ({"scopes": ["read:api,write:csv"]}, "looks like a list of scopes"),
-        ({"scopes": ["{read:api", "write:csv}"]}, "looks like a list of scopes"),
-        ({"scopes": ["a", "{read:api,write:csv}"]}, "looks like a list of scopes"),
+        ({"scopes": ["api:read,csv:write"]}, "looks like a list of scopes"),
+        ({"scopes": ["{api:read", "csv:write}"]}, "looks like a list of scopes"),
+        ({"scopes": ["a", "{api:read,csv:write}"]}, "looks like a list of scopes"),
         ({"subject": "victim "}, "begins or ends with a blank"),
         ({"subject": " victim"}, "begins or ends with a blank"),
         ({"claims": Jsonb({"a": "", "plan": "pro "})}, 'claim "plan" begins or ends with a blank'),
@@ -376,8 +376,8 @@ def test_names_are_trimmed_and_other_blanks_refused(owner: Connection) -> None:
             owner.execute(f"UPDATE pat.token SET {change}")
         assert caught.value.diag.message_hint
     with pytest.raises(errors.CheckViolation) as caught:
-        issue(owner, scopes=["read:api,write:csv"])
-    assert "ARRAY['read:api', 'write:csv']" in str(caught.value.diag.message_hint)
+        issue(owner, scopes=["api:read,csv:write"])
+    assert "ARRAY['api:read', 'csv:write']" in str(caught.value.diag.message_hint)
 
 
 OF_BEFORE: dict[str, Any] = {"subject": "victim ", "claims": '{"plan": " pro"}', "scopes": ["a,b"]}

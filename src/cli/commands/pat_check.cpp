@@ -20,7 +20,7 @@ namespace {
 
 constexpr const char *examples = R"(Examples:
   patctl check < token
-  patctl check --address 192.0.2.1 --scope read:api < token
+  patctl check --address 192.0.2.1 --scope api:read < token
 The exit status is 0 for "ok" alone.)";
 
 struct check_options {

@@ -30,7 +30,7 @@ constexpr const char *examples = R"(Examples:
   patctl import --dry-run tokens.jsonl
   patctl export --store /var/lib/pat/a | patctl import --store /var/lib/pat/b -
   patctl import --local-revocations revocations.jsonl
-A line: {"digest":"9f86d0…","id":"42","subject":"user:42","scopes":["read:api"],"expires_at":1798761600})";
+A line: {"digest":"9f86d0…","id":"42","subject":"user:42","scopes":["api:read"],"expires_at":1798761600})";
 
 struct import_options {
     std::string file;

@@ -23,7 +23,7 @@ namespace {
 
 constexpr const char *examples = R"(Examples:
   patctl issue --subject user:42
-  patctl issue --subject user:42 --name "CI of shop" --scope read:api --scope write:csv --expires-in 30d
+  patctl issue --subject user:42 --name "CI of shop" --scope api:read --scope csv:write --expires-in 30d
   patctl issue --subject partner:7 --cidr 192.0.2.0/24 --claim plan=pro --expires-at 2027-01-01T00:00:00Z
   patctl issue --subject user:42 --json | jq -r .token)";
 
