@@ -20,7 +20,15 @@ import psycopg
 from basics import ROOT, free_port, wait_until
 
 INSTALL_SQL = ROOT / "scripts" / "postgres" / "install.sql"
-POSTGRESQL_BIN = Path(os.environ.get("POSTGRESQL_BIN", "/usr/lib/postgresql/15/bin"))
+
+
+def _newest_server() -> str:
+    """Debian has the programs of each version in a separate folder."""
+    servers = Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    return str(max((server.parent for server in servers), key=lambda folder: float(folder.parent.name), default=""))
+
+
+POSTGRESQL_BIN = Path(os.environ.get("POSTGRESQL_BIN") or _newest_server())
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
