@@ -47,7 +47,7 @@ for my $name (sort keys %times) {
     import_token($name, %limits);
 }
 import_token('gone', expires_at => $now - 300);
-patctl($store, 'revoke', '--id', 'gone');
+patctl($store, 'revoke', 'gone');
 
 sub bearer { return map { 'Authorization: Bearer ' . text_of($_) } @_ }
 

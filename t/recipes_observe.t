@@ -63,7 +63,7 @@ ok($json->encode([@$line{qw(status bytes duration expires_in)}]) =~ /^\[\d+,\d+,
 ($line, $answer) = logged('no token', "$url/t");
 is_deeply([@$line{qw(status token_status token_id subject expires_in)}], [401, 'missing', '', '', undef], 'no token: the values');
 is(header($answer, 'X-Request-ID'), $line->{request_id}, 'no token: the client gets the request\'s id');
-patctl($store, 'revoke', '--id', $id);
+patctl($store, 'revoke', $id);
 ($line) = logged('a revoked token', "$url/t", bearer($alice));
 is_deeply([@$line{qw(status token_status token_id subject expires_in)}], [401, 'revoked', $id, '', undef],
     'a revoked token: its id, and no subject');

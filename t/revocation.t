@@ -21,8 +21,8 @@ sub id_of {
 }
 
 my $id = id_of('user:simple');
-on_request('revoke'  => sub { patctl($store, 'revoke', '--id', $id) });
-on_request('restore' => sub { patctl($store, 'restore-access', '--id', $id) });
+on_request('revoke'  => sub { patctl($store, 'revoke', $id) });
+on_request('restore' => sub { patctl($store, 'restore-access', $id) });
 
 for my $name (qw(alive piped many held looked)) {
     on_request("revoke-$name"  => sub { patctl($store, 'revoke', '--subject', "user:$name") });

@@ -73,8 +73,8 @@ our $shared = 'shared-token-00001';
 patctl($first,  \qq({"token":"$shared","id":"one","subject":"one of two"}\n), 'import', '--plaintext', '--strict', '-');
 patctl($second, \qq({"token":"$shared","id":"two","subject":"two of two"}\n), 'import', '--plaintext', '--strict', '-');
 
-on_request('revoke-one'  => sub { patctl($first, 'revoke', '--id', 'one') });
-on_request('restore-one' => sub { patctl($first, 'restore-access', '--id', 'one') });
+on_request('revoke-one'  => sub { patctl($first, 'revoke', 'one') });
+on_request('restore-one' => sub { patctl($first, 'restore-access', 'one') });
 
 sub bearer { return map { "Authorization: Bearer $_" } @_ }
 sub subjects { return map { "X-Subject: $_" } @_ }

@@ -23,7 +23,7 @@ sub make_store {
 my $main  = make_store('main', 'a' .. 'f', 'revoked');
 my $other = make_store('other', 'a' .. 'c');
 my $many  = make_store('many', map { "t$_" } 1 .. 2600);
-patctl($main->{path}, 'revoke', '--id', 'main:revoked');
+patctl($main->{path}, 'revoke', 'main:revoked');
 
 sub bearer { my ($store, $name) = @_; return "Authorization: Bearer $store->{tokens}{$name}" }
 

@@ -28,10 +28,10 @@ import_tokens(
     qq({"token":"$token{bare}","id":"id-bare","subject":"user:bare"}),
     line('expired', ',"expires_at":1600000000'), line('revoked', ''), line('early', ',"not_before":4000000000'),
     line('remote', ',"cidrs":["192.0.2.0/24"]'), line('changing', ''));
-patctl($store, 'revoke', '--id', 'id-revoked');
+patctl($store, 'revoke', 'id-revoked');
 
-on_request('revoke-changing'  => sub { patctl($store, 'revoke', '--id', 'id-changing') });
-on_request('restore-changing' => sub { patctl($store, 'restore-access', '--id', 'id-changing') });
+on_request('revoke-changing'  => sub { patctl($store, 'revoke', 'id-changing') });
+on_request('restore-changing' => sub { patctl($store, 'restore-access', 'id-changing') });
 
 # What the last mirrored request said, which nobody else sees.
 my $noted = '';

@@ -183,7 +183,7 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
     my $dry = $server->connect;
     syswrite $dry, "GET /dry-long HTTP/1.1\r\nHost: one\r\n" . bearer('closing') . "\r\n\r\n";
     AuthPat::Server::read_until($dry, qr/\r\n\r\nx/, 3);
-    patctl($store, 'revoke', '--id', 'id-closing');
+    patctl($store, 'revoke', 'id-closing');
     my $status;
     ok wait_for(sub { $status = status_of($server); $status->{closed}{revoked} }), 'a running request that is closed is counted';
     AuthPat::Server::read_until($dry, qr/x{3000}/);    # a kilobyte a second

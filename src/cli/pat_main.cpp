@@ -2,6 +2,7 @@
 #include "core/pat_version.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_help.h"
 #include "cli/pat_owner.h"
 #include "cli/pat_time.h"
 
@@ -27,7 +28,7 @@ constexpr const char *examples = R"(Examples:
   patctl issue --subject user:42 --name CI --scope api:read --expires-in 90d
   patctl list --status ok
   patctl revoke --subject user:42
-"patctl COMMAND --help" describes a command, "man patctl" all of them.
+"patctl help COMMAND" describes a command, "man patctl" all of them.
 Exit status: 0 yes or done, 1 no, 2 wrong usage, 3 store or file fault.)";
 
 /// A file that is opened later must not get the number of a closed standard stream, or standard output would be written
@@ -91,8 +92,14 @@ std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
     const std::string help =
         fmt::format("see \"patctl {}--help\"", called.empty() ? "" : called.front()->get_name() + ' ');
 
-    if (dynamic_cast<const CLI::ExtrasError *>(&error) != nullptr) {
-        const auto extras = app.remaining(true);
+    const auto extras = app.remaining(true);
+    if (called.empty() && extras.empty()) {
+        return "no command was given: " + help;
+    }
+    if (called.empty() && !extras.front().starts_with('-')) {
+        return fmt::format("{}: {}", unknown_command(app, extras.front()), help);
+    }
+    if (called.empty() || dynamic_cast<const CLI::ExtrasError *>(&error) != nullptr) {
         const std::string name = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
         if (!name.starts_with('-') || is_token(name)) {
             return "unexpected argument (a token is read from standard input only): " + help;
@@ -115,10 +122,11 @@ exit_status run(int argc, char **argv)
     app.fallthrough();
     app.footer(examples);
 
+    show_global_options(app);
     declare_global_options(app, context);
     for (const auto add :
          {add_init, add_verify, add_backup, add_gc, add_convert, add_issue, add_import, add_export, add_apply,
-          add_accept_snapshot, add_revoke, add_restore_access, add_show, add_list, add_check, add_stats}) {
+          add_accept_snapshot, add_revoke, add_restore_access, add_show, add_list, add_check, add_stats, add_help}) {
         add(app, context);
     }
 

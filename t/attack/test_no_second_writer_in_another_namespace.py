@@ -34,7 +34,7 @@ def test_a_writer_beside_nginx(folder: Path, store: Store) -> None:
     token = store.issue()
     with nginx(folder / "nginx", store) as server:
         assert server.request("/", "a", headers=token.header) == 204
-        for command in (["revoke", "--id", token.id], ["list"]):
+        for command in (["revoke", token.id], ["list"]):
             inside = [*OTHER_NAMESPACE, PATCTL, "--store", str(store.folder), *command]
             assert_refused(subprocess.run(inside, capture_output=True, text=True, timeout=DEADLINE))
         assert server.request("/", "a", headers=token.header) == 204
@@ -53,7 +53,7 @@ def test_nginx_beside_a_writer(folder: Path, store: Store) -> None:
             assert server.request("/", "a", headers=token.header) == 503
             assert_refused(
                 subprocess.run(
-                    [PATCTL, "--store", str(store.folder), "revoke", "--id", token.id],
+                    [PATCTL, "--store", str(store.folder), "revoke", token.id],
                     capture_output=True,
                     text=True,
                     timeout=DEADLINE,

@@ -222,26 +222,26 @@ def test_a_deleted_token_is_gone(apply: Apply, patctl: Patctl) -> None:
 @pytest.mark.parametrize("change", [put("a", 9), revoke("a", 9), delete("a", 9)], ids=["put", "revoke", "delete"])
 def test_no_change_undoes_a_revocation_on_this_host(apply: Apply, patctl: Patctl, change: dict[str, Any]) -> None:
     apply.ask(put("a", 1), commit(1))
-    patctl.run("revoke", "--id", "a")
+    patctl.run("revoke", "a")
     apply.ask(change, commit(9))
     apply.ask(put("a", 10), commit(10))
     assert export(patctl)["a"]["local_revoked_at"]
-    patctl.run("restore-access", "--id", "a")
+    patctl.run("restore-access", "a")
     assert "local_revoked_at" not in export(patctl)["a"]
 
 
 def test_restoring_access_does_not_bring_back_what_the_source_deleted(apply: Apply, patctl: Patctl) -> None:
     apply.ask(put("a", 1), commit(1))
-    patctl.run("revoke", "--id", "a")
+    patctl.run("revoke", "a")
     apply.ask(delete("a", 2), commit(2))
-    patctl.run("restore-access", "--id", "a", status=NO)
+    patctl.run("restore-access", "a", status=NO)
     assert export(patctl)["a"]["revoked_at"]
 
 
 def test_no_snapshot_undoes_a_revocation_on_this_host(apply: Apply, patctl: Patctl) -> None:
     apply.ask(put("a", 1), put("b", 2), commit(2))
-    patctl.run("revoke", "--id", "a")
-    patctl.run("revoke", "--id", "b")
+    patctl.run("revoke", "a")
+    patctl.run("revoke", "b")
     for epoch, seq in (("E", 5), ("E", 6), ("F", 3)):
         apply.ask(begin(epoch, seq), kind="snapshot_begun")
         apply.ask(put("a", 1), end(seq), kind="snapshot_committed")
@@ -480,7 +480,7 @@ def test_an_unchanged_snapshot_writes_nothing(apply: Apply, patctl: Patctl) -> N
     apply.send(begin("E", 20000), *rows, end(1))
     apply.answer("snapshot_begun")
     assert apply.answer("snapshot_committed")["written"] == 20000
-    patctl.run("revoke", "--id", "7")
+    patctl.run("revoke", "7")
     before = stats(patctl)["commit"]
     apply.send(begin("E", 20001), *rows, end(2))
     apply.answer("snapshot_begun")
@@ -816,7 +816,7 @@ def test_an_apply_that_waits_too_long_gives_up(apply: Apply, patctl: Patctl) -> 
 def test_other_commands_can_write_meanwhile(apply: Apply, patctl: Patctl) -> None:
     apply.ask(put("a", 1), commit(1))
     token = patctl.issue()
-    patctl.run("revoke", "--id", "a")
+    patctl.run("revoke", "a")
     apply.ask(put("b", 2), commit(2))
     assert patctl.verdict(token) == "ok"
     assert len(export(patctl)) == 3
@@ -841,7 +841,7 @@ def test_gc_does_not_forget_what_keeps_older_changes_out(apply: Apply, patctl: P
 
 def test_gc_keeps_revocations_on_this_host_while_there_is_a_source(apply: Apply, patctl: Patctl) -> None:
     apply.ask(put("a", 1, expires_at=5), commit(1))
-    patctl.run("revoke", "--id", "a")
+    patctl.run("revoke", "a")
     gc(patctl, "+200 days")
     apply.ask(put("a", 2), commit(2))
     assert export(patctl)["a"]["local_revoked_at"]

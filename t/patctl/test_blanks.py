@@ -136,10 +136,10 @@ def test_check_says_what_nginx_says(patctl: Patctl) -> None:
 
 
 def test_what_a_store_of_before_holds_can_be_revoked_and_deleted(old_store: Patctl) -> None:
-    old_store.run("revoke", "--id", "a")
+    old_store.run("revoke", "a")
     assert "local_revoked_at" in export(old_store)["a"]
     old_store.run("verify")
-    old_store.run("restore-access", "--id", "a", status=NO)
+    old_store.run("restore-access", "a", status=NO)
     run(old_store, revoke("a", 3), commit(3))
     assert "revoked_at" in export(old_store)["a"]
     assert stats(old_store)["meta_revoked"] == 1

@@ -165,7 +165,9 @@ def test_lines_that_are_no_local_revocations_are_refused(patctl: Patctl) -> None
         done = patctl.run("import", "--local-revocations", "--strict", "-", input=f"{good}\n{line}\n", status=NO)
         assert cause in done.stderr, done.stderr
         assert patctl.run("export", "--local-revocations").stdout == ""
-    patctl.run("import", "--local-revocations", "-", input=f"{good}\n{{}}\n")
+    partly = patctl.run("import", "--local-revocations", "-", input=f"{good}\n{{}}\n", status=NO)
+    assert partly.stderr.endswith("; 1 line was refused\n")
+    patctl.run("import", "--local-revocations", "--lenient", "-", input=f"{good}\n{{}}\n")
     assert stats(patctl)["early_revocations"] == 1
 
 

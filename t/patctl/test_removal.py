@@ -209,7 +209,7 @@ def test_what_no_request_is_let_in_with_may_go(patctl: Patctl) -> None:
 
 def test_what_was_revoked_here_and_stays_is_no_removal(patctl: Patctl) -> None:
     fill(patctl, 1)
-    patctl.run("revoke", "--id", "0")
+    patctl.run("revoke", "0")
     for epoch, seq in (("E", 2), ("E", 3), ("F", 1)):
         assert run(patctl, begin(epoch, seq), end(seq))[-1]["answer"] == "snapshot_committed"
         assert export(patctl)["0"]["local_revoked_at"] > 0

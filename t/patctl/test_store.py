@@ -142,11 +142,15 @@ def test_a_bad_line_is_named_with_its_cause_and_left_out(patctl: Patctl, line: s
     strict = patctl.run("import", "--strict", "-", input=lines, status=NO)
     assert "line 2: " in strict.stderr and cause in strict.stderr
     dry = patctl.run("import", "--dry-run", "-", input=lines, status=NO)
-    assert dry.stderr == strict.stderr.splitlines(keepends=True)[0]
+    assert dry.stderr == strict.stderr.splitlines(keepends=True)[0] + "patctl: 1 line was refused\n"
     assert patctl.json("list") == []
 
-    assert "refused 1 line" in patctl.run("import", "-", input=lines).stderr
+    partly = patctl.run("import", "-", input=lines, status=NO).stderr
+    assert partly.endswith("\npatctl: imported 2 records, 2 of them new; 1 line was refused\n")
+    assert patctl.run("import", "--lenient", "-", input=lines).stderr.endswith("; 1 line was refused\n")
     assert {token["id"] for token in patctl.json("list")} == {"7", "8"}
+    for other in ("--strict", "--dry-run"):
+        patctl.run("import", "--lenient", other, "-", input=lines, status=USAGE)
 
 
 def test_a_dry_run_needs_no_store_and_finds_what_is_good(tmp_path: Path) -> None:
@@ -216,7 +220,7 @@ def test_a_line_of_65536_bytes_is_read_and_a_longer_one_does_not_harm_the_next(p
     patctl.run("import", "--strict", "-", input=longest + b"\r\n")
     after = json.dumps(record(2)).encode()
     for end in (b"\n" + after, b"\n" + after + b"\n"):
-        assert "line 1: longer" in patctl.run("import", "-", input=longer + end).stderr
+        assert "line 1: longer" in patctl.run("import", "--lenient", "-", input=longer + end).stderr
     assert {token["id"] for token in patctl.json("list")} == {"1", "2"}
     assert "line 1: longer" in patctl.run("import", "--strict", "-", input=longer, status=NO).stderr
     assert "line 1: longer" in patctl.run("import", "--strict", "-", input=line.ljust(65537), status=NO).stderr
@@ -243,7 +247,7 @@ def test_of_two_lines_with_one_digest_the_last_counts(patctl: Patctl) -> None:
 
 def test_an_import_replaces_but_does_not_undo_a_local_revocation(patctl: Patctl) -> None:
     patctl.load(record(1, seq=9), record(2))
-    patctl.run("revoke", "--id", "1")
+    patctl.run("revoke", "1")
     patctl.load(record(1, name="new"), record(2, name="new"))
     first, second = sorted(patctl.json("list"), key=lambda token: str(token["id"]))
     assert (first["name"], first["status"]) == ("new", "revoked")

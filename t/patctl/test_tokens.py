@@ -115,7 +115,7 @@ def test_revoke_by_id_by_subject_and_by_token(patctl: Patctl) -> None:
     assert [patctl.verdict(token) for token in (*tokens, other)] == ["revoked", "ok", "ok", "ok"]
 
     (shown,) = patctl.json("show", "--token-stdin", input=tokens[1])
-    patctl.run("revoke", "--id", shown["id"])
+    patctl.run("revoke", shown["id"])
     assert [patctl.verdict(token) for token in (*tokens, other)] == ["revoked", "revoked", "ok", "ok"]
 
     assert "revoked 1 token, 2 had been revoked before" in patctl.run("revoke", "--subject", "alice").stdout
@@ -127,15 +127,15 @@ def test_revoke_by_id_by_subject_and_by_token(patctl: Patctl) -> None:
 
 def test_what_is_not_there_can_not_be_revoked(patctl: Patctl) -> None:
     for command in ("revoke", "restore-access"):
-        patctl.run(command, "--id", "nobody", status=NO)
+        patctl.run(command, "nobody", status=NO)
         patctl.run(command, "--subject", "nobody", status=NO)
     patctl.run("restore-access", "--token-stdin", input="x" * 44, status=NO)
 
 
 def test_a_revocation_of_the_source_is_not_undone_here(patctl: Patctl) -> None:
     patctl.load({"digest": "ab" * 32, "id": "1", "subject": "s", "revoked_at": 1700000000})
-    patctl.run("revoke", "--id", "1")
-    assert "stay revoked by the source" in patctl.run("restore-access", "--id", "1", status=NO).stderr
+    patctl.run("revoke", "1")
+    assert "stay revoked by the source" in patctl.run("restore-access", "1", status=NO).stderr
     assert patctl.json("show", "1")[0]["status"] == "revoked"
     assert "local_revoked_at" not in patctl.json("show", "1")[0]
 
@@ -175,7 +175,7 @@ def test_a_token_that_nobody_can_read_is_named_so_that_it_can_be_revoked(patctl:
     os.close(pipe)
     assert done.returncode == FAULT
     (token,) = patctl.json("list")
-    assert f"revoke --id {token['id']}" in done.stderr
+    assert f"revoke {token['id']}" in done.stderr
 
 
 def test_nothing_is_issued_where_it_is_known_that_nobody_can_read_it(patctl: Patctl) -> None:

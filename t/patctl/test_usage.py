@@ -11,7 +11,7 @@ from basics import PATCTL, VERSION
 from conftest import FAULT, NO, USAGE, YES, Patctl
 
 COMMANDS = ("init", "issue", "import", "export", "revoke", "restore-access", "show", "list", "check", "stats", "verify",
-            "backup", "gc")
+            "backup", "gc", "help")
 
 
 def run(*arguments: str, input: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -24,6 +24,40 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     done = run(command, "--help")
     assert done.returncode == YES
     assert f"patctl {command}" in done.stdout.split("Examples:")[1]
+    assert run("help", command).stdout == done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS[:-1])
+def test_the_help_of_every_command_has_the_options_that_all_take(command: str) -> None:
+    for option in ("--store DIR", "--pepper-file FILE", "--map-size SIZE", "--json"):
+        assert run("help", command).stdout.count(f"\n  {option}") == 1
+
+
+def test_help_without_a_command_is_that_of_all() -> None:
+    assert run("help").stdout == run("--help").stdout
+    assert "Global options" not in run("help").stdout
+
+
+@pytest.mark.parametrize("before", [(), ("help",), ("--store", "/none")])
+def test_an_unknown_command_is_named_with_the_one_that_was_meant(before: tuple[str, ...]) -> None:
+    for name, meant in (("lsit", "list"), ("revok", "revoke"), ("accept-snapshott", "accept-snapshot"), ("delete", None)):
+        done = run(*before, name)
+        assert (done.returncode, done.stdout) == (USAGE, "")
+        assert (f'"{name}"' in done.stderr) == (len(name) < 16)
+        assert ("did you mean" in done.stderr) == (meant is not None)
+        assert meant is None or f'did you mean "{meant}"?' in done.stderr
+
+
+def test_a_token_of_another_system_in_the_place_of_a_command_is_not_repeated() -> None:
+    for arguments in (("a-token-of-another-system",), ("help", "a-token-of-another-system")):
+        done = run(*arguments)
+        assert done.returncode == USAGE
+        assert "a-token-of" not in done.stdout + done.stderr
+
+
+def test_an_unknown_option_is_named_without_a_command_too() -> None:
+    assert "--stoer" in run("--stoer", "/none").stderr
+    assert "no command was given" in run().stderr
 
 
 def test_every_command_is_in_the_manual() -> None:
@@ -38,7 +72,7 @@ def test_the_version_is_told() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("nothing",), ("list", "--nothing"), ("list", "--limit", "x"), ("revoke",), ("revoke", "--id", "1", "--subject", "2"),
+    [(), ("nothing",), ("list", "--nothing"), ("list", "--limit", "x"), ("revoke",), ("revoke", "1", "--subject", "2"),
      ("list", "--map-size", "1x"), ("list", "--map-size", "1k"), ("issue",)],
 )
 def test_wrong_usage_is_status_2(patctl: Patctl, arguments: tuple[str, ...]) -> None:
@@ -74,7 +108,7 @@ def test_a_token_among_the_arguments_is_refused_and_not_repeated(patctl: Patctl,
 
 @pytest.mark.parametrize(
     "command",
-    ["show {}", "revoke --id {}", "revoke --token-stdin={}", "revoke --token {}", "check --address {}", "check -x{}",
+    ["show {}", "revoke {}", "revoke --token-stdin={}", "revoke --token {}", "check --address {}", "check -x{}",
      "check -- {}", "list --status {}", "list --limit {}", "--map-size {} list", "{}", "import {}"],
 )
 def test_a_token_is_refused_wherever_it_stands(patctl: Patctl, command: str) -> None:
@@ -94,7 +128,7 @@ def test_a_token_of_another_system_is_not_repeated(patctl: Patctl, command: str)
 @pytest.mark.parametrize(
     "command",
     ["issue --subject a --expires-at", "issue --subject a --not-before", "issue --subject", "list --subject", "show",
-     "show --digest", "revoke --id", "revoke --subject", "check --address", "check --prefix"],
+     "show --digest", "revoke", "restore-access", "revoke --subject", "check --address", "check --prefix"],
 )
 def test_an_empty_value_is_not_taken_for_none(patctl: Patctl, command: str) -> None:
     patctl.run(*command.split(), "", status=USAGE)

@@ -84,7 +84,7 @@ def test_an_export_of_another_store_is_taken(path: Path, store: Store, tmp_path:
     source = tmp_path / "import.jsonl"
     source.write_text(lines(token("a", **fields), token("b")))
     other.patctl("import", "--strict", str(source))
-    other.patctl("revoke", "--id", "b")
+    other.patctl("revoke", "b")
     path.write_text(other.patctl("export"))
     assert take_once(path, store).returncode == 0
     assert store.tokens() == {"a": "ok", "b": "revoked"}

@@ -419,7 +419,7 @@ def test_a_comparison_finds_what_left_no_trace(database: Database, owner: Connec
         owner.execute("SELECT pat.new_epoch()")
         wait_until(lambda: pat_sync("compare", *source_options).returncode == 0, "a store that equals the source")
         # A revocation on this host is no difference.
-        store.patctl("revoke", "--id", ids[3])
+        store.patctl("revoke", ids[3])
         assert pat_sync("compare", *source_options).returncode == 0
 
 

@@ -36,6 +36,7 @@ struct import_options {
     std::string file;
     bool plaintext = false;
     bool strict = false;
+    bool lenient = false;
     bool dry_run = false;
     bool local_revocations = false;
 };
@@ -96,14 +97,24 @@ std::uint64_t read_lines(const input &input, const Take &take)
     return refused;
 }
 
+std::string refusal_of(std::uint64_t lines)
+{
+    return fmt::format("{} {} refused", lines, lines == 1 ? "line was" : "lines were");
+}
+
 /// Whether lines were refused where none may be.
 bool is_too_strict_for(const import_options &options, std::uint64_t refused)
 {
     if (!options.strict || refused == 0) {
         return false;
     }
-    error(fmt::format("nothing was imported: {} {} refused", refused, refused == 1 ? "line was" : "lines were"));
+    error(fmt::format("nothing was imported: {}", refusal_of(refused)));
     return true;
+}
+
+exit_status status_for(const import_options &options, std::uint64_t refused)
+{
+    return refused == 0 || options.lenient ? exit_status::yes : exit_status::no;
 }
 
 struct import_result {
@@ -200,7 +211,10 @@ exit_status check_records(const command_context &context, const import_options &
         encoded result;
         encode_record(object, form, hash.get(), buffer, result);
     });
-    return refused == 0 ? exit_status::yes : exit_status::no;
+    if (refused > 0) {
+        error(refusal_of(refused));
+    }
+    return status_for(options, refused);
 }
 
 exit_status import_records(const command_context &context, const import_options &options)
@@ -255,10 +269,11 @@ exit_status import_records(const command_context &context, const import_options 
                       .number("refused", refused)
                       .line());
     }
-    notice(fmt::format(
-        "imported {} records, {} of them new{}; refused {} lines", records.size(), result.added,
-        result.still_revoked > 0 ? fmt::format("; {} stay revoked on this host", result.still_revoked) : "", refused));
-    return exit_status::yes;
+    notice(
+        fmt::format("imported {} records, {} of them new{}; {}", records.size(), result.added,
+                    result.still_revoked > 0 ? fmt::format("; {} stay revoked on this host", result.still_revoked) : "",
+                    refusal_of(refused)));
+    return status_for(options, refused);
 }
 
 /// Takes over a local revocation of another store; `is_early` tells that this store has no record of the token.
@@ -343,9 +358,9 @@ exit_status import_local_revocations(const command_context &context, const impor
                       .number("refused", refused)
                       .line());
     }
-    notice(fmt::format("imported {} local revocations, {} of them for tokens that are not here yet; refused {} lines",
-                       revocations.size(), early, refused));
-    return exit_status::yes;
+    notice(fmt::format("imported {} local revocations, {} of them for tokens that are not here yet; {}",
+                       revocations.size(), early, refusal_of(refused)));
+    return status_for(options, refused);
 }
 
 }  // namespace
@@ -358,9 +373,11 @@ void add_import(CLI::App &app, command_context &context)
     command->add_option("FILE", options->file, "the file; - for standard input")->required();
     auto *plaintext =
         command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
-    command->add_flag("--strict", options->strict, "import nothing if a line is bad");
+    auto *strict = command->add_flag("--strict", options->strict, "import nothing if a line is bad");
+    auto *lenient = command->add_flag("--lenient", options->lenient, "exit with 0 although lines were bad");
     auto *dry_run =
         command->add_flag("--dry-run", options->dry_run, "check the lines, without a store, and import nothing");
+    lenient->excludes(strict)->excludes(dry_run);
     command
         ->add_flag("--local-revocations", options->local_revocations,
                    "lines are those of \"export --local-revocations\"")

@@ -171,7 +171,7 @@ void print_token(std::string_view token, const token_record &issued, bool json)
     } catch (const failure &problem) {
         throw failure{exit_status::fault,
                       fmt::format("{}; the token was issued but could not be handed over: revoke it "
-                                  "with \"patctl revoke --id {}\"",
+                                  "with \"patctl revoke {}\"",
                                   problem.what(), issued.id)};
     }
 }

@@ -16,12 +16,12 @@ namespace pat::cli {
 namespace {
 
 constexpr const char *revoke_examples = R"(Examples:
-  patctl revoke --id pat_7Kq2ZC0mS3wB1xYt
+  patctl revoke pat_7Kq2ZC0mS3wB1xYt
   patctl revoke --subject user:42
   patctl revoke --token-stdin < leaked-token)";
 
 constexpr const char *restore_examples = R"(Examples:
-  patctl restore-access --id pat_7Kq2ZC0mS3wB1xYt
+  patctl restore-access pat_7Kq2ZC0mS3wB1xYt
   patctl restore-access --subject user:42)";
 
 struct tally {
@@ -237,7 +237,7 @@ void add(CLI::App &app, command_context &context, const char *name, const char *
     command->footer(examples);
 
     auto *group = command->add_option_group("Which", "exactly one of");
-    group->add_option("--id", options->id, "the token with this id")->type_name("ID")->check(refuse_empty);
+    group->add_option("ID", options->id, "the token with this id")->check(refuse_empty);
     group->add_option("--subject", options->subject, "all tokens of this subject")->type_name("S")->check(refuse_empty);
     group->add_option("--digest", options->digest_text, "the token with this digest")
         ->type_name("HEX")

@@ -41,7 +41,7 @@ class Store:
         return Issued(answer["token"], answer["id"])
 
     def revoke(self, token: Issued) -> None:
-        self.patctl("revoke", "--id", token.id)
+        self.patctl("revoke", token.id)
 
     def apply(self, *lines: Record) -> None:
         """What a source sends."""
