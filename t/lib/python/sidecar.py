@@ -29,22 +29,27 @@ def records_of(connection: Connection) -> dict[str, Record]:
     return {record["digest"]: record for record in records}
 
 
+LOADED_TOKENS = """
+    SELECT sha256(int8send(n)) AS digest, 'load-' || n AS id, 'user:' || n %% 1000 AS subject, 'daily upload' AS name,
+        '{reports:read,orders:write}'::text[] AS scopes, now() AS issued_at, now() + interval '90 days' AS expires_at
+    FROM generate_series(1, %s) AS n"""
+
+
 def load(connection: Connection, count: int) -> None:
     """Tokens that were made elsewhere, in one transaction. Their triggers fire, as in real life."""
     connection.execute(
-        "INSERT INTO pat.token (digest, id, subject, name, scopes, issued_at, expires_at)"
-        " SELECT sha256(int8send(n)), 'load-' || n, 'user:' || n %% 1000, 'daily upload', '{reports:read,orders:write}',"
-        " now(), now() + interval '90 days' FROM generate_series(1, %s) AS n", (count,))
+        f"INSERT INTO pat.token (digest, id, subject, name, scopes, issued_at, expires_at) {LOADED_TOKENS}", (count,))
 
 
 def load_fast(connection: Connection, count: int) -> None:
     """The same without triggers, for very many; only for a database that has no other tokens."""
     connection.execute("ALTER TABLE pat.token DISABLE TRIGGER USER")
-    load(connection, count)
-    connection.execute("UPDATE pat.token SET seq = nextval('pat.seq') WHERE seq IS NULL")
     connection.execute(
-        "UPDATE pat.token SET numbered_digest = digest, numbered_hash = pat.content_hash(digest, id, subject, name, scopes,"
-        " cidrs, issued_at, not_before, expires_at, revoked_at, claims, seq) WHERE NOT is_numbered")
+        "INSERT INTO pat.token (digest, id, subject, name, scopes, issued_at, expires_at, seq, numbered_digest,"
+        " numbered_hash) SELECT *, digest, pat.content_hash(digest, id, subject, name, scopes, '{}', issued_at, NULL,"
+        " expires_at, NULL, '{}', seq) FROM"
+        f" (SELECT *, nextval('pat.seq') AS seq FROM ({LOADED_TOKENS}) AS loaded) AS numbered",
+        (count,))
     for name in ("token_before", "token_after", "at_commit", "token_truncate"):
         connection.execute(f"ALTER TABLE pat.token ENABLE ALWAYS TRIGGER {name}")
     connection.execute("VACUUM ANALYZE pat.token")
