@@ -58,6 +58,7 @@ help:
 	@echo "                        NGINX_CONFIGURE_FLAGS=\"$(NGINX_CONFIGURE_FLAGS)\" are that nginx's own"
 	@echo "make patctl             build patctl and its man page"
 	@echo "make unit               build and run the unit tests"
+	@echo "make race               build $(BUILD)/race, which opens a store from many processes at once"
 	@echo "make check              all tests, as scripts/check does"
 	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts and documentation"
 	@echo "make clean              remove $(BUILD)/"
@@ -119,7 +120,14 @@ $(BUILD)/unit/%: $(BUILD)/obj/t/unit/%.o $(library_objects)
 	@mkdir -p $(@D)
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
-$(BUILD)/obj/t/unit/%.o: CXXFLAGS += -It/unit
+# LMDB calls functions of this program instead of those of the C library.
+.PHONY: race
+race: $(BUILD)/race
+
+$(BUILD)/race: $(BUILD)/obj/t/race/race.o $(library_objects)
+	$(CXX) $(LDFLAGS) -rdynamic -o $@ $^ $(LDLIBS)
+
+$(BUILD)/obj/t/unit/%.o $(BUILD)/obj/t/race/%.o: CXXFLAGS += -It/unit
 
 .PHONY: check
 check:
@@ -155,4 +163,4 @@ install: all
 clean:
 	rm -rf $(BUILD)
 
--include $(wildcard $(BUILD)/obj/src/*/*.d $(BUILD)/obj/src/*/*/*.d $(BUILD)/obj/t/unit/*.d)
+-include $(wildcard $(BUILD)/obj/src/*/*.d $(BUILD)/obj/src/*/*/*.d $(BUILD)/obj/t/*/*.d)

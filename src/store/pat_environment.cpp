@@ -1,6 +1,7 @@
 #include "store/pat_environment.h"
 
 #include "core/pat_bytes.h"
+#include "store/pat_clock.h"
 #include "store/pat_lmdb_header.h"
 #include "store/pat_ownership.h"
 
@@ -83,10 +84,7 @@ fault check_library() noexcept
     int patch;
     mdb_version(&major, &minor, &patch);
 
-    if (major != 0 || minor != 9 || (patch >= 26 && patch <= 31)) {
-        return {fault_kind::bad_library};
-    }
-    return {};
+    return major == 0 && minor == 9 ? fault{} : fault{fault_kind::bad_library};
 }
 
 fault check_data_file(int fd, std::size_t map_size) noexcept
@@ -146,8 +144,7 @@ fault environment::open(const char *folder, open_mode mode, std::size_t map_size
     fault problem = open_files(folder, mode, wait_ms);
     if (!problem) {
         trap::install();
-        const fault cut_short = bounded(wait_ms, [&] { problem = open_environment(folder, mode); });
-        problem = cut_short ? cut_short : problem;
+        problem = open_environment(folder, mode, wait_ms);
     }
 
     if (problem) {
@@ -218,8 +215,26 @@ fault environment::open_files(const char *folder, open_mode mode, unsigned wait_
     return lock.st_size > max_lock_file_size ? fault{fault_kind::bad_lock_file} : fault{};
 }
 
+/// Has LMDB open the files, and again if the mutexes in lock.mdb are destroyed (writer rule 6): LMDB initialises the
+/// file if nobody else has it open.
+fault environment::open_environment(const char *folder, open_mode mode, unsigned wait_ms) noexcept
+{
+    const time_limit limit{wait_ms};
+    for (int tries = 1;; tries++) {
+        fault problem;
+        const fault cut_short = bounded(wait_ms, [&] { problem = try_environment(folder, mode); });
+        if (cut_short) {
+            return cut_short;
+        }
+        if (problem.kind != fault_kind::lost_mutexes || (tries > 1 && !limit.wait())) {
+            return problem;
+        }
+        close_environment();
+    }
+}
+
 /// Runs in a trap.
-fault environment::open_environment(const char *folder, open_mode mode) noexcept
+fault environment::try_environment(const char *folder, open_mode mode) noexcept
 {
     int code = mdb_env_create(&env_);
     if (code != 0) {
@@ -234,6 +249,9 @@ fault environment::open_environment(const char *folder, open_mode mode) noexcept
                != 0) {
         return from_lmdb(code);
     }
+    if (const fault problem = files_.protect_mutexes()) {
+        return problem;
+    }
 
     // LMDB opens by path: data.mdb, twice to write, and lock.mdb. They must be the files that were checked.
     unsigned data_files = 0;
@@ -247,7 +265,20 @@ fault environment::open_environment(const char *folder, open_mode mode) noexcept
         return {fault_kind::replaced};
     }
 
-    return check_length();
+    const fault problem = check_mutexes();
+    return problem ? problem : check_length();
+}
+
+/// Locks a mutex in lock.mdb to see whether that works. Runs in a trap.
+fault environment::check_mutexes() const noexcept
+{
+    MDB_txn *transaction;
+    const int code = begin_reading(transaction);
+    if (code == 0) {
+        mdb_txn_abort(transaction);
+    }
+    const fault problem = from_begin(code);
+    return problem.kind == fault_kind::lost_mutexes ? problem : fault{};
 }
 
 /// That the file is as long as its last page says, but for free pages at its end, which LMDB does not write if a
@@ -318,12 +349,18 @@ void environment::close() noexcept
             break;
         }
     }
+    close_environment();
+    files_.close();
+}
+
+void environment::close_environment() noexcept
+{
     if (env_ != nullptr) {
         // Closing clears our slots in lock.mdb, which is mapped, too. If that fails there is nothing left to free.
         (void) trap::run([this] { mdb_env_close(env_); });
         env_ = nullptr;
+        files_.unprotect_mutexes();
     }
-    files_.close();
 }
 
 void environment::abandon() noexcept

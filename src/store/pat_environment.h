@@ -92,8 +92,11 @@ public:
 private:
     fault open_files(const char *folder, open_mode mode, unsigned wait_ms) noexcept;
     [[nodiscard]] bool is_open_elsewhere() const noexcept;
-    fault open_environment(const char *folder, open_mode mode) noexcept;
+    fault open_environment(const char *folder, open_mode mode, unsigned wait_ms) noexcept;
+    fault try_environment(const char *folder, open_mode mode) noexcept;
+    fault check_mutexes() const noexcept;
     fault check_length() const noexcept;
+    void close_environment() noexcept;
 
     static environment *readers_;    ///< the environments that are open for reading
     static pid_t owner_of_readers_;  ///< the process that opened them: a child has none of their locks

@@ -37,8 +37,10 @@ const char *message(fault problem) noexcept
         return "a process of another PID namespace has the store open: share one (Kubernetes: shareProcessNamespace: "
                "true; Compose: pid: \"service:...\")";
     case fault_kind::no_namespace: return "the PID namespace is unknown: mount /proc where this process runs";
+    case fault_kind::lost_mutexes:
+        return "another program destroyed the mutexes in lock.mdb: end all others that have the store open";
     case fault_kind::bad_library:
-        return "this release of LMDB can't be used: 0.9.26 to 0.9.31 lose their mutexes, 1.0 has another file format";
+        return "this release of LMDB can't be used: it must be 0.9, as others have another file format";
     case fault_kind::not_a_store: return "data.mdb is not a store of nginx-auth-pat";
     case fault_kind::newer_lmdb: return "data.mdb was written by a newer LMDB";
     case fault_kind::newer_format: return "the store was written by a newer version of nginx-auth-pat";
@@ -95,6 +97,12 @@ fault from_lmdb(int code) noexcept
     case MDB_MAP_FULL: return {fault_kind::map_full, code};
     default: return code > 0 ? from_errno(code) : fault{fault_kind::lmdb, code};
     }
+}
+
+fault from_begin(int code) noexcept
+{
+    const bool is_lost = code == EINVAL || code == ENOTRECOVERABLE;
+    return is_lost ? fault{fault_kind::lost_mutexes, code} : from_lmdb(code);
 }
 
 fault from_codec(codec_error error) noexcept

@@ -23,7 +23,8 @@ enum class fault_kind : std::uint8_t {
     stalled,           ///< LMDB waited for a lock in lock.mdb for longer than we may wait
     other_namespace,   ///< a process of another PID namespace has the store open
     no_namespace,      ///< the PID namespace is unknown, as /proc is not mounted
-    bad_library,       ///< this LMDB release is known to lose its mutexes, or has another file format
+    lost_mutexes,      ///< the mutexes in lock.mdb are destroyed, and others have it open
+    bad_library,       ///< this LMDB release has another file format
     not_a_store,       ///< data.mdb is not an LMDB file, or has no meta record
     newer_lmdb,        ///< data.mdb was written by LMDB 1.0 or later
     newer_format,      ///< the meta record was written by a newer version of ours
@@ -68,6 +69,9 @@ private:
 
 /// The fault behind an LMDB return code other than MDB_NOTFOUND.
 fault from_lmdb(int code) noexcept;
+
+/// The same for mdb_txn_begin(3), which locks a mutex in lock.mdb.
+fault from_begin(int code) noexcept;
 
 /// The fault of a token record that could not be decoded.
 fault from_codec(codec_error error) noexcept;

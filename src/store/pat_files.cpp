@@ -1,8 +1,9 @@
 #include "store/pat_files.h"
 
+#include "store/pat_clock.h"
+
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -27,6 +28,9 @@ constexpr off_t namespaces_begin = 1;
 
 constexpr off_t to_the_end = 0;
 
+/// The byte of lock.mdb that LMDB locks: to read while it is open, to write while it initialises the file.
+constexpr off_t lmdbs_byte = 0;
+
 struct flock byte_range(short type, off_t begin, off_t length) noexcept
 {
     struct flock result {};
@@ -35,13 +39,6 @@ struct flock byte_range(short type, off_t begin, off_t length) noexcept
     result.l_start = begin;
     result.l_len = length;
     return result;
-}
-
-std::int64_t now_ms() noexcept
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * std::int64_t{1000} + now.tv_nsec / 1'000'000;
 }
 
 fault not_regular(const char *file) noexcept
@@ -164,16 +161,14 @@ fault store_files::open_file(const char *file, int flags, mode_t mode, descripto
 
 fault store_files::wait_for_turn(unsigned wait_ms) const noexcept
 {
-    const std::int64_t deadline = now_ms() + wait_ms;
+    const time_limit limit{wait_ms};
     while (flock(opening_.get(), LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK && errno != EINTR) {
             return from_errno(errno);
         }
-        if (now_ms() >= deadline) {
+        if (!limit.wait()) {
             return {fault_kind::busy};
         }
-        constexpr timespec step{0, 1'000'000};
-        nanosleep(&step, nullptr);
     }
     return {};
 }
@@ -245,6 +240,18 @@ fault store_files::open_lock(open_mode mode) noexcept
         return {fault_kind::no_lock_file, problem.code};
     }
     return problem ? problem : identify_file(lock_, lock_identity_);
+}
+
+fault store_files::protect_mutexes() const noexcept
+{
+    struct flock own = byte_range(F_RDLCK, lmdbs_byte, 1);
+    return fcntl(lock_.get(), F_OFD_SETLK, &own) == 0 ? fault{} : from_errno(errno);
+}
+
+void store_files::unprotect_mutexes() const noexcept
+{
+    struct flock own = byte_range(F_UNLCK, lmdbs_byte, 1);
+    (void) fcntl(lock_.get(), F_OFD_SETLK, &own);
 }
 
 bool store_files::lead_to_files_of(const store_files &other) const noexcept

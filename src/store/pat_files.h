@@ -98,6 +98,11 @@ public:
     /// Opens lock.mdb. Does not create it next to a data.mdb that is not a store.
     fault open_lock(open_mode mode) noexcept;
 
+    /// Keeps LMDB from destroying the mutexes in lock.mdb, by a lock of our own (writer rule 6), until
+    /// unprotect_mutexes() or close(): to be called between mdb_env_open() and mdb_env_close().
+    fault protect_mutexes() const noexcept;
+    void unprotect_mutexes() const noexcept;
+
     /// Whether lock.mdb, which is not open yet, or data.mdb is a file that the others have open: closing it would drop
     /// the locks that LMDB has on it for them.
     [[nodiscard]] bool lead_to_files_of(const store_files &other) const noexcept;

@@ -1,11 +1,11 @@
 #include "store/pat_reader.h"
 
+#include "store/pat_clock.h"
 #include "store/pat_lmdb.h"
 #include "store/pat_trap.h"
 
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 
 namespace pat::store {
 
@@ -14,13 +14,6 @@ namespace {
 /// The time that requests may wait in all for a store to be opened again, until the next maintain(). Opening takes a
 /// millisecond, unless another process delays it.
 constexpr std::int64_t max_reopening_ms = 100;
-
-std::int64_t now_ms() noexcept
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * std::int64_t{1000} + now.tv_nsec / 1'000'000;
-}
 
 }  // namespace
 

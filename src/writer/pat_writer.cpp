@@ -443,7 +443,7 @@ fault writer::begin(transaction &scope) noexcept
             abort(scope);
         }
         environment_.files().end_writing();
-        return from_lmdb(code);
+        return from_begin(code);
     }
 
     // Rule 4: or else lock.mdb and data.mdb are not of one store.

@@ -160,6 +160,18 @@ bool in_child_if_permitted(const Body &body)
     return true;
 }
 
+/// Waits until there is something at a path.
+inline bool appears(const path &at)
+{
+    constexpr int deadline_ms = 30000;
+    int waited_ms = 0;
+    while (access(at.text, F_OK) != 0 && waited_ms < deadline_ms) {
+        usleep(1000);
+        waited_ms++;
+    }
+    return waited_ms < deadline_ms;
+}
+
 /// The record of a token, whose id tells which one it is.
 inline token_record record_of(const token_text &of, std::int64_t revoked_at = 0)
 {

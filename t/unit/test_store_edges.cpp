@@ -1,3 +1,4 @@
+#include "pat_last_closer.h"
 #include "pat_temp_store.h"
 
 #include "store/pat_trap.h"
@@ -191,18 +192,6 @@ pid_t start_in_pid_namespace(const Body &body)
     });
 }
 
-/// Waits until there is something at a path.
-bool appears(const path &at)
-{
-    constexpr int deadline_ms = 30000;
-    int waited_ms = 0;
-    while (access(at.text, F_OK) != 0 && waited_ms < deadline_ms) {
-        usleep(1000);
-        waited_ms++;
-    }
-    return waited_ms < deadline_ms;
-}
-
 /// Opens a store as a reader or a writer, tells so with a folder, and closes it when there is another one.
 bool hold(const path &store, store::open_mode mode, const path &is_open, const path &may_close)
 {
@@ -326,7 +315,6 @@ void writer_rule_9_two_writers_are_kept_apart_without_the_lock_in_lock_mdb(void 
     });
     assert_true(appears(has_begun));
 
-    constexpr off_t writers_mutex_at = 64;
     const char free_mutex[4] = {};
     patch(store / "lock.mdb", writers_mutex_at, free_mutex, sizeof free_mutex);
     const pid_t second = start_child([&] {

@@ -1,3 +1,4 @@
+#include "pat_last_closer.h"
 #include "pat_temp_store.h"
 
 #include "writer/pat_snapshot.h"
@@ -183,8 +184,6 @@ void end_holder(pid_t child)
     assert_int_equal(kill(child, SIGKILL), 0);
     (void) status_of(child);
 }
-
-constexpr off_t readers_mutex_at = 8;
 
 bool hold_mutex(int fd)
 {
