@@ -24,10 +24,7 @@ my $distant = issue($store, '--subject', 'carol', '--cidr', '192.0.2.0/24');
 patctl($store, 'revoke', '--subject', 'mallory');
 my $missing = store_path('missing');
 
-# "listen … http2" became "http2 on" in 1.25.1.
-my ($major, $minor, $patch) = `$AuthPat::NGINX -v 2>&1` =~ m{/(\d+)\.(\d+)\.(\d+)};
-my $is_new = $major * 1e6 + $minor * 1e3 + $patch >= 1025001;
-my ($on_listen, $directive) = $is_new ? ('', 'http2 on;') : (' http2', '');
+my ($on_listen, $directive) = AuthPat::has_http2_directive() ? ('', 'http2 on;') : (' http2', '');
 
 my $tls = `$AuthPat::NGINX -V 2>&1` =~ /http_ssl_module/ && has('openssl');
 make_certificate(scratch(), 'localhost') if $tls;

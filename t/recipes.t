@@ -31,7 +31,7 @@ sub is_taken {
     prepare($site);
     my ($status, $loaded, $said) = $site->dump;
     is($status, 0, "$name: nginx takes it") or diag $said;
-    my @warnings = grep { !/there is no store|the "listen \.\.\. http2" directive is deprecated/ } $said =~ /^nginx: \[.*$/mg;
+    my @warnings = grep { !/there is no store/ } $said =~ /^nginx: \[.*$/mg;
     is_deeply(\@warnings, [], "$name: without a warning");
     $replaced{$_} += $site->{replaced}{$_} for keys %{ $site->{replaced} };
     return ($site, $loaded);
@@ -52,6 +52,7 @@ for my $stage (@stages) {
     my ($site, $loaded) = is_taken("all recipes with $stage", recipes => [@others, $stage]);
     $seen{$_} = 1 for keys %$loaded;
 }
+is_taken('all recipes without HTTP/2', recipes => [@others, $stages[0]], http2 => 0);
 my (undef, $sourced) = is_taken('all tokens from a source', change => { '# include' => 'include' });
 $seen{$_} = 1 for keys %$sourced;
 my $wanted = AuthPat::Site->new(recipes => \@recipes)->{files};

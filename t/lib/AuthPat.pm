@@ -35,6 +35,12 @@ our $ROOT   = dirname(dirname(dirname(abs_path(__FILE__))));
 our $PATCTL = $ENV{PATCTL} // "$ROOT/build/patctl";
 our $NGINX  = $ENV{TEST_NGINX_BINARY} // 'nginx';
 
+# HTTP/2 is switched on by "listen … http2" up to 1.25.0, and by the directive http2 from then on.
+sub has_http2_directive {
+    my ($major, $minor, $patch) = `$NGINX -v 2>&1` =~ m{/(\d+)\.(\d+)\.(\d+)};
+    return $major * 1e6 + $minor * 1e3 + $patch >= 1025001;
+}
+
 my $module = "$ROOT/build/ngx_http_auth_pat_module.so";
 
 # The module may be part of the nginx that is tested: then its name is in the program.

@@ -10,13 +10,11 @@ use Exporter qw(import);
 
 our @EXPORT_OK = qw(frame headers listen_http2 open_http2 read_frames sync_http2);
 
-# The directives that have nginx speak HTTP/2 on a port; empty if it can't. "listen … http2" became "http2 on" in 1.25.1.
+# The directives that have nginx speak HTTP/2 on a port; empty if it can't.
 sub listen_http2 {
     my ($port) = @_;
     return '' if `$AuthPat::NGINX -V 2>&1` !~ /http_v2_module/;
-    my ($major, $minor, $patch) = `$AuthPat::NGINX -v 2>&1` =~ m{/(\d+)\.(\d+)\.(\d+)};
-    my $is_new = $major * 1e6 + $minor * 1e3 + $patch >= 1025001;
-    return $is_new ? "listen 127.0.0.1:$port; http2 on;" : "listen 127.0.0.1:$port http2;";
+    return AuthPat::has_http2_directive() ? "listen 127.0.0.1:$port; http2 on;" : "listen 127.0.0.1:$port http2;";
 }
 
 sub frame { my ($type, $flags, $stream, $bytes) = @_; return pack('xnCCN', length $bytes, $type, $flags, $stream) . $bytes }

@@ -42,11 +42,11 @@ sub make_store {
 # recipes: names of those to be copied. without: files of conf.d to be left out. http: configuration that is read before
 # conf.d. listen: the address where nginx listens for what is for all addresses. change: further text to be replaced.
 # keeps_count: no bucket of limit_req loses a request while a test runs, so that its limit is reached by the same request
-# on a machine of any speed.
+# on a machine of any speed. http2: false leaves HTTP/2 off, as it is in conf.d.
 sub new {
     my ($class, %self) = @_;
     return $class->SUPER::new(user => $> == 0 ? 'www-data' : '', recipes => [], without => [], listen => '127.0.0.1',
-        ports => {}, change => {}, %self);
+        http2 => 1, ports => {}, change => {}, %self);
 }
 
 # The port that is used for this one.
@@ -73,6 +73,9 @@ sub adapt {
         $self->{replaced}{$what} += $text =~ s/$pattern/$with->()/ge;
     };
 
+    # HTTP/2 is switched on as the comment there says.
+    $replace->('HTTP/2', AuthPat::has_http2_directive() ? (qr/^ *\K# (?=http2 on;)/m, sub { '' })
+        : (qr/^ *listen (?:\[::\]:)?\d+ ssl\K/m, sub { ' http2' })) if $self->{http2};
     $replace->('IPv6 port',   qr/^ *listen \[::\].*?;\n/m,            sub { '' });
     $replace->('local port',  qr/\b127\.0\.0\.1:(\d+)/,               sub { '127.0.0.1:' . $self->port($1) });
     $replace->('port',        qr/\blisten (\d+)(?=[ ;])/,              sub { "listen $self->{listen}:" . $self->port($1) });
