@@ -1,7 +1,6 @@
 #include "cli/pat_output.h"
 
 #include "cli/pat_failure.h"
-#include "cli/pat_text.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -14,7 +13,6 @@ namespace pat::cli {
 namespace {
 
 constexpr std::size_t buffer_bytes = std::size_t{256} * 1024;
-constexpr std::size_t rows_in_block = 1000;
 
 }  // namespace
 
@@ -41,45 +39,6 @@ void output_stream::finish()
 {
     write_out(text_);
     text_.clear();
-}
-
-table::table(output_stream &output, std::vector<std::string> heads) : output_{output}, widths_(heads.size())
-{
-    add(std::move(heads));
-}
-
-void table::add(std::vector<std::string> cells)
-{
-    for (std::size_t i = 0; i < cells.size(); i++) {
-        widths_[i] = std::max(widths_[i], columns_of(cells[i]));
-    }
-    rows_.push_back(std::move(cells));
-    if (rows_.size() == rows_in_block) {
-        write_block();
-    }
-}
-
-void table::write_block()
-{
-    for (const auto &cells : rows_) {
-        std::size_t gap = 0;
-        for (std::size_t i = 0; i < cells.size(); i++) {
-            if (!cells[i].empty()) {
-                output_.text().append(gap, ' ');
-                output_.text() += cells[i];
-                gap = 0;
-            }
-            gap += widths_[i] + 2 - columns_of(cells[i]);
-        }
-        output_.end_line();
-    }
-    rows_.clear();
-}
-
-void table::finish()
-{
-    write_block();
-    output_.finish();
 }
 
 void property_list::add(std::string name, std::string value)

@@ -28,22 +28,6 @@ private:
     std::string text_;
 };
 
-/// Rows in columns as wide as their widest cell. Written in blocks, so that a table may be longer than memory.
-class table {
-public:
-    table(output_stream &output, std::vector<std::string> heads);
-
-    void add(std::vector<std::string> cells);
-    void finish();
-
-private:
-    void write_block();
-
-    output_stream &output_;
-    std::vector<std::vector<std::string>> rows_;
-    std::vector<std::size_t> widths_;
-};
-
 /// Names and their values, one a line; those without a value are left out.
 class property_list {
 public:

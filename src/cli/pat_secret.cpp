@@ -3,10 +3,15 @@
 #include "cli/pat_failure.h"
 
 #include <cerrno>
+#include <csignal>
+#include <cstdio>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 namespace pat::cli {
@@ -29,11 +34,87 @@ void read_all(int fd, const std::string &name, secret<Size> &out)
     }
 }
 
+/// Keeps a terminal on standard input from showing what is typed. Signals that end or stop patctl wait until it shows
+/// that again.
+class hidden_input {
+public:
+    hidden_input()
+    {
+        sigset_t signals;
+        sigemptyset(&signals);
+        for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP}) {
+            sigaddset(&signals, number);
+        }
+        sigprocmask(SIG_BLOCK, &signals, &mask_);
+        signals_ = signalfd(-1, &signals, SFD_CLOEXEC);
+
+        if (tcgetattr(STDIN_FILENO, &shown_) == 0) {
+            termios hidden = shown_;
+            hidden.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+            hidden.c_lflag |= ECHONL;
+            is_hidden_ = signals_ >= 0 && tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden) == 0;
+        }
+    }
+    hidden_input(const hidden_input &) = delete;
+    hidden_input &operator=(const hidden_input &) = delete;
+    ~hidden_input()
+    {
+        if (is_hidden_) {
+            tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown_);
+        }
+        close(signals_);
+        sigprocmask(SIG_SETMASK, &mask_, nullptr);
+    }
+
+    [[nodiscard]] bool is_hidden() const noexcept { return is_hidden_; }
+
+    /// Waits for a line; false if a signal comes first.
+    [[nodiscard]] bool wait() const noexcept
+    {
+        std::array<pollfd, 2> sources{{{STDIN_FILENO, POLLIN, 0}, {signals_, POLLIN, 0}}};
+        while (poll(sources.data(), sources.size(), -1) < 0 && errno == EINTR) {
+        }
+        return sources[1].revents == 0;
+    }
+
+private:
+    sigset_t mask_{};
+    int signals_ = -1;
+    termios shown_{};
+    bool is_hidden_ = false;
+};
+
+void ask_for_token(presented_token &out)
+{
+    for (;;) {
+        const hidden_input input;
+        if (!input.is_hidden()) {
+            throw failure{exit_status::fault, "standard input: the terminal would show the token that is typed"};
+        }
+        std::fputs("Token: ", stderr);
+        if (!input.wait()) {
+            // If the signal only stopped patctl, ask again.
+            std::fputs("\n", stderr);
+            continue;
+        }
+        const ssize_t length = read(STDIN_FILENO, out.bytes.data(), out.bytes.size());
+        if (length < 0) {
+            throw failure{exit_status::fault, fmt::format("standard input: {}", error_text(errno))};
+        }
+        out.length = static_cast<std::size_t>(length);
+        return;
+    }
+}
+
 }  // namespace
 
 void read_token(presented_token &out)
 {
-    read_all(STDIN_FILENO, "standard input", out);
+    if (isatty(STDIN_FILENO) == 1) {
+        ask_for_token(out);
+    } else {
+        read_all(STDIN_FILENO, "standard input", out);
+    }
 
     if (out.length == out.bytes.size()) {
         throw bad_value{"standard input: too long for a token"};

@@ -30,7 +30,8 @@ public:
 /// Room for any text that could be meant as a token.
 using presented_token = secret<4096>;
 
-/// Reads the one line on standard input. Throws bad_value if there is none, or more than one.
+/// Reads the one line on standard input, or asks for it if that is a terminal, which does not show what is typed.
+/// Throws bad_value if there is none, or more than one.
 void read_token(presented_token &out);
 
 /// The hasher that goes with a pepper file, or the plain one if `path` is empty. Wiped when it goes out of scope.
