@@ -42,6 +42,7 @@ void add_backup(CLI::App &app, command_context &context);
 void add_gc(CLI::App &app, command_context &context);
 void add_convert(CLI::App &app, command_context &context);
 void add_issue(CLI::App &app, command_context &context);
+void add_rotate(CLI::App &app, command_context &context);
 void add_import(CLI::App &app, command_context &context);
 void add_export(CLI::App &app, command_context &context);
 void add_apply(CLI::App &app, command_context &context);

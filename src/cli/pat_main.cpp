@@ -124,9 +124,9 @@ exit_status run(int argc, char **argv)
 
     show_global_options(app);
     declare_global_options(app, context);
-    for (const auto add :
-         {add_init, add_verify, add_backup, add_gc, add_convert, add_issue, add_import, add_export, add_apply,
-          add_accept_snapshot, add_revoke, add_restore_access, add_show, add_list, add_check, add_stats, add_help}) {
+    for (const auto add : {add_init, add_verify, add_backup, add_gc, add_convert, add_issue, add_rotate, add_import,
+                           add_export, add_apply, add_accept_snapshot, add_revoke, add_restore_access, add_show,
+                           add_list, add_check, add_stats, add_help}) {
         add(app, context);
     }
 

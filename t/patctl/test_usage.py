@@ -11,7 +11,7 @@ from basics import PATCTL, VERSION
 from conftest import FAULT, NO, USAGE, YES, Patctl
 
 COMMANDS = ("init", "issue", "import", "export", "revoke", "restore-access", "show", "list", "check", "stats", "verify",
-            "backup", "gc", "help")
+            "backup", "gc", "convert", "rotate", "help")
 
 
 def run(*arguments: str, input: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,7 +108,8 @@ def test_a_token_among_the_arguments_is_refused_and_not_repeated(patctl: Patctl,
 
 @pytest.mark.parametrize(
     "command",
-    ["show {}", "revoke {}", "revoke --token-stdin={}", "revoke --token {}", "check --address {}", "check -x{}",
+    ["show {}", "revoke {}", "rotate {}", "list --name {}",
+     "revoke --token-stdin={}", "revoke --token {}", "check --address {}", "check -x{}",
      "check -- {}", "list --status {}", "list --limit {}", "--map-size {} list", "{}", "import {}"],
 )
 def test_a_token_is_refused_wherever_it_stands(patctl: Patctl, command: str) -> None:
@@ -128,7 +129,8 @@ def test_a_token_of_another_system_is_not_repeated(patctl: Patctl, command: str)
 @pytest.mark.parametrize(
     "command",
     ["issue --subject a --expires-at", "issue --subject a --not-before", "issue --subject", "list --subject", "show",
-     "show --digest", "revoke", "restore-access", "revoke --subject", "check --address", "check --prefix"],
+     "show --digest", "revoke", "restore-access", "revoke --subject", "check --address", "check --prefix",
+     "rotate", "rotate --digest", "rotate --expires-in", "list --name", "list --scope"],
 )
 def test_an_empty_value_is_not_taken_for_none(patctl: Patctl, command: str) -> None:
     patctl.run(*command.split(), "", status=USAGE)

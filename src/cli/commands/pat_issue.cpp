@@ -1,21 +1,16 @@
-#include "core/pat_token.h"
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_draft.h"
-#include "cli/pat_json.h"
-#include "cli/pat_output.h"
+#include "cli/pat_issuing.h"
 #include "cli/pat_secret.h"
 #include "cli/pat_text.h"
 #include "cli/pat_time.h"
 
-#include <cerrno>
-#include <csignal>
 #include <memory>
 #include <vector>
 
 #include <CLI/CLI.hpp>
-#include <unistd.h>
 
 namespace pat::cli {
 
@@ -67,11 +62,7 @@ std::int64_t read_expiry(const issue_options &options, std::int64_t now)
         return 0;
     }
     if (options.expires_at.empty()) {
-        const std::int64_t lifetime = with_name("--expires-in", [&] { return parse_duration(options.expires_in); });
-        if (lifetime == 0) {
-            throw bad_value{"--expires-in: a token must be valid for at least a second"};
-        }
-        return now + lifetime;
+        return now + read_lifetime(options.expires_in);
     }
 
     const std::int64_t time = with_name("--expires-at", [&] { return parse_time(options.expires_at); });
@@ -117,84 +108,13 @@ record_draft read_options(const issue_options &options, std::int64_t now)
     return result;
 }
 
-/// A token that is wiped when it goes out of scope.
-class fresh_token {
-public:
-    explicit fresh_token(std::string_view prefix)
-    {
-        auto issued = generate_token(prefix, kernel_random, nullptr);
-        if (!issued) {
-            throw failure{exit_status::fault, "the kernel gave no random bytes"};
-        }
-        token_ = *issued;
-        OPENSSL_cleanse(&*issued, sizeof *issued);
-    }
-    fresh_token(const fresh_token &) = delete;
-    fresh_token &operator=(const fresh_token &) = delete;
-    ~fresh_token() { OPENSSL_cleanse(&token_, sizeof token_); }
-
-    [[nodiscard]] std::string_view text() const noexcept { return token_.text(); }
-
-private:
-    issued_token token_;
-};
-
-/// An id of 16 characters of base62, which is 95 bits: among 2^32 tokens, two have the same with a probability of
-/// 2^-32. The characters are those of a token that is thrown away.
-std::string generate_id()
-{
-    constexpr std::size_t length = 16;
-    return "pat_" + std::string{fresh_token{default_prefix}.text().substr(default_prefix.size(), length)};
-}
-
-/// A text that is wiped when it goes out of scope.
-struct secret_text {
-    std::string text;
-    ~secret_text() { OPENSSL_cleanse(text.data(), text.size()); }
-};
-
-void print_token(std::string_view token, const token_record &issued, bool json)
-{
-    // Reserved for the worst case of JSON, so that no copy of the token is left where the string has grown out of.
-    secret_text line;
-    line.text.reserve(8 * max_record_length);
-    if (json) {
-        json_object object{std::move(line.text)};
-        line.text = add_properties(issued, object.text("token", token)).line();
-    } else {
-        line.text += token;
-        line.text += '\n';
-    }
-
-    try {
-        write_out(line.text);
-    } catch (const failure &problem) {
-        throw failure{exit_status::fault,
-                      fmt::format("{}; the token was issued but could not be handed over: revoke it "
-                                  "with \"patctl revoke {}\"",
-                                  problem.what(), issued.id)};
-    }
-}
-
 exit_status issue(const command_context &context, const issue_options &options)
 {
-    constexpr std::int64_t year_2020 = 1577836800;
-    if (context.now < year_2020) {
-        throw failure{exit_status::fault, fmt::format("the clock says {}: set it first", format_time(context.now))};
-    }
-    if (!is_prefix(options.prefix)) {
-        throw bad_value{"--prefix: 1 to 32 letters, digits, \"_\", \"-\" and \".\""};
-    }
+    prepare_to_issue(context, options.prefix);
 
     record_draft drafted = read_options(options, context.now);
     drafted.id = generate_id();
     const token_record issued = drafted.view();
-
-    // Report a broken standard output before the token is issued if possible, or else afterwards.
-    std::signal(SIGPIPE, SIG_IGN);
-    if (write(STDOUT_FILENO, "", 0) < 0) {
-        throw failure{exit_status::fault, fmt::format("standard output: {}; no token was issued", error_text(errno))};
-    }
 
     const pepper_hasher hash{context.pepper_file};
     store::writer writer;
@@ -216,10 +136,8 @@ exit_status issue(const command_context &context, const issue_options &options)
     }));
     print_token(token.text(), issued, context.json);
 
-    const std::string subject = printable(drafted.subject);
-    notice(drafted.expires_at != 0
-               ? fmt::format("issued {} for {}, valid until {}", drafted.id, subject, format_time(drafted.expires_at))
-               : fmt::format("issued {} for {}, which never expires", drafted.id, subject));
+    notice(
+        fmt::format("issued {} for {}, {}", drafted.id, printable(drafted.subject), describe_end(drafted.expires_at)));
     if (is_followed) {
         warning("the store has a source that does not have this token: its next snapshot removes it");
     }

@@ -1,0 +1,226 @@
+#include "writer/pat_writer.h"
+
+#include "cli/pat_command.h"
+#include "cli/pat_description.h"
+#include "cli/pat_draft.h"
+#include "cli/pat_issuing.h"
+#include "cli/pat_json.h"
+#include "cli/pat_secret.h"
+#include "cli/pat_text.h"
+#include "cli/pat_time.h"
+#include "cli/pat_walk.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include <CLI/CLI.hpp>
+
+namespace pat::cli {
+
+namespace {
+
+constexpr const char *examples = R"(Examples:
+  patctl rotate pat_7Kq2ZC0mS3wB1xYt
+  patctl rotate pat_7Kq2ZC0mS3wB1xYt --overlap 7d
+  patctl rotate --token-stdin --overlap 0s < token)";
+
+struct rotate_options {
+    selection_options named;
+    std::string overlap = "24h";
+    std::string expires_in;
+    std::string prefix{default_prefix};
+};
+
+/// Puts a token like the named one into the store, and has the named one expire after the overlap. Throws nothing into
+/// the transaction: what it refuses is in `refusal`, and then nothing is changed.
+class rotation {
+public:
+    rotation(const selection &named, std::int64_t now, std::int64_t overlap, std::int64_t lifetime, std::string id)
+        : named_{named},
+          now_{now},
+          overlap_{overlap},
+          lifetime_{lifetime}
+    {
+        draft_.id = std::move(id);
+    }
+
+    store::fault apply(store::transaction &transaction, const token_hasher &hasher, const token_digest &new_digest)
+    {
+        if (!named_.fits(transaction.info()) || !transaction.info().made_with(hasher)) {
+            return {store::fault_kind::wrong_pepper};
+        }
+        if (store::is_followed(transaction.info())) {
+            refusal = "the store has a source, which has to issue the new token: pat.rotate() does in PostgreSQL";
+            return {};
+        }
+
+        token_digest digest{};
+        if (const store::fault problem = find(transaction, digest); problem || !refusal.empty()) {
+            return problem;
+        }
+
+        token_record old;
+        bool found = false;
+        if (const store::fault problem = transaction.get(digest, old, found)) {
+            return problem;
+        }
+        if (!found) {
+            refusal = "no such token in the store";
+            return {};
+        }
+
+        try {
+            draft(old);
+            old_end = std::min(old.expires_at != 0 ? old.expires_at : INT64_MAX, now_ + overlap_);
+            if (const store::fault problem = transaction.put(new_digest, draft_.view())) {
+                return problem;
+            }
+        } catch (const bad_value &bad) {
+            refusal = bad.what();
+            return {};
+        }
+
+        if (const store::fault problem = transaction.get(digest, old, found)) {
+            return problem;
+        }
+        old_id = old.id;
+        old.expires_at = old_end;
+        return transaction.put(digest, old);
+    }
+
+    [[nodiscard]] const record_draft &issued() const noexcept { return draft_; }
+
+    std::string refusal;
+    std::string old_id;
+    std::int64_t old_end = 0;
+
+private:
+    store::fault find(store::transaction &transaction, token_digest &out)
+    {
+        if (named_.exact()) {
+            out = *named_.exact();
+            return {};
+        }
+
+        std::uint64_t matched = 0;
+        for (;;) {
+            token_digest digest;
+            token_record candidate;
+            bool done = false;
+            const store::fault problem = transaction.next(digest, candidate, done);
+            if (done) {
+                break;
+            }
+            if (problem && problem.kind != store::fault_kind::bad_record) {
+                return problem;
+            }
+            if (!problem && named_.matches(candidate)) {
+                out = digest;
+                matched++;
+            }
+        }
+
+        if (matched != 1) {
+            refusal = matched == 0 ? "no such token in the store"
+                                   : fmt::format("{} tokens have this id: name one of them by --digest", matched);
+        }
+        return {};
+    }
+
+    /// Drafts the new token, as pat.rotate() does. Throws bad_value.
+    void draft(const token_record &old)
+    {
+        const std::string id = printable(old.id);
+        if (status_of(old, now_) == access_verdict::revoked) {
+            throw bad_value{fmt::format("the token \"{}\" is revoked: issue a new one", id)};
+        }
+        if (old.expires_at != 0 && old.expires_at <= now_) {
+            throw bad_value{fmt::format("the token \"{}\" has expired: issue a new one", id)};
+        }
+        if (lifetime_ == 0 && old.expires_at != 0 && old.issued_at == 0) {
+            throw bad_value{fmt::format(
+                "the lifetime of the token \"{}\" is not known, as its record has no issued_at: use --expires-in", id)};
+        }
+
+        draft_.subject = old.subject;
+        draft_.name = old.name;
+        for_each_scope(old, [&](std::string_view scope) { draft_.add_scope(scope); });
+        for_each_cidr(old, [&](std::string_view cidr) { draft_.add_cidr(cidr); });
+        for_each_claim(old, [&](const token_claim &claim) { draft_.add_claim(claim); });
+        draft_.issued_at = now_;
+        draft_.not_before = old.not_before > now_ ? old.not_before : 0;
+        if (lifetime_ != 0) {
+            draft_.expires_at = now_ + lifetime_;
+        } else if (old.expires_at != 0) {
+            draft_.expires_at = now_ + (old.expires_at - old.issued_at);
+        }
+        with_name("a new token like it is invalid", [&] { (void) draft_.view(); });
+    }
+
+    const selection &named_;
+    std::int64_t now_;
+    std::int64_t overlap_;
+    std::int64_t lifetime_;  ///< 0: that of the old token
+    record_draft draft_;
+};
+
+exit_status rotate(const command_context &context, const rotate_options &options)
+{
+    const std::int64_t overlap = with_name("--overlap", [&] { return parse_duration(options.overlap); });
+    const std::int64_t lifetime = options.expires_in.empty() ? 0 : read_lifetime(options.expires_in);
+    prepare_to_issue(context, options.prefix);
+
+    const selection named{context, options.named};
+    const pepper_hasher hash{context.pepper_file};
+    store::writer writer;
+    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
+
+    const fresh_token token{options.prefix};
+    rotation work{named, context.now, overlap, lifetime, generate_id()};
+    require(context.folder(), writer.update([&](store::transaction &transaction) {
+        return work.apply(transaction, hash.get(), hash.get()(token.text()));
+    }));
+    if (!work.refusal.empty()) {
+        error(work.refusal);
+        return exit_status::no;
+    }
+
+    const record_draft &issued = work.issued();
+    print_token(token.text(), issued.view(), context.json);
+    notice(fmt::format("issued {} for {}, {}", issued.id, printable(issued.subject), describe_end(issued.expires_at)));
+    notice(work.old_end > context.now
+               ? fmt::format("{} is still valid, until {}", printable(work.old_id), format_time(work.old_end))
+               : fmt::format("{} is no longer valid", printable(work.old_id)));
+    return exit_status::yes;
+}
+
+}  // namespace
+
+void add_rotate(CLI::App &app, command_context &context)
+{
+    const auto options = std::make_shared<rotate_options>();
+    CLI::App *command = app.add_subcommand("rotate", "Replace a token by a new one like it");
+    command->footer(examples);
+
+    auto *group = command->add_option_group("Which", "exactly one of");
+    group->add_option("ID", options->named.id, "the token with this id")->check(refuse_empty);
+    group->add_option("--digest", options->named.digest_text, "the token with this digest")
+        ->type_name("HEX")
+        ->check(refuse_empty);
+    group->add_flag("--token-stdin", options->named.token_on_stdin, "the token on standard input");
+    group->require_option(1);
+
+    command->add_option("--overlap", options->overlap, "how long the old token stays valid, at most")
+        ->type_name("TIME")
+        ->capture_default_str();
+    command
+        ->add_option("--expires-in", options->expires_in, "lifetime of the new token, instead of that of the old one")
+        ->type_name("TIME")
+        ->check(refuse_empty);
+    command->add_option("--prefix", options->prefix, "prefix of the new token")->type_name("P")->capture_default_str();
+
+    command->callback([&context, options] { context.run = [&context, options] { return rotate(context, *options); }; });
+}
+
+}  // namespace pat::cli

@@ -1,0 +1,170 @@
+"""rotate: a new token like an old one, which ends after the overlap."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from basics import PATCTL
+from conftest import FAULT, NO, USAGE, Patctl
+from test_apply import begin, end, put, run
+
+DAY = 86400
+SECRET = "a-token-of-another-system"
+KEPT = ("subject", "name", "scopes", "cidrs", "claims")
+
+
+def shown(patctl: Patctl, token: str) -> dict[str, Any]:
+    (found,) = patctl.json("show", "--token-stdin", input=token)
+    return found
+
+
+def old_token(patctl: Patctl, **fields: object) -> str:
+    """A token that was issued ten days ago, for thirty."""
+    now = int(time.time())
+    record = {"token": SECRET, "id": "old", "subject": "alice", "issued_at": now - 10 * DAY,
+              "expires_at": now + 20 * DAY}
+    line = {name: value for name, value in {**record, **fields}.items() if value is not None}
+    patctl.run("import", "--plaintext", "--strict", "-", input=json.dumps(line) + "\n")
+    return SECRET
+
+
+def about(seconds: float, wanted: float) -> bool:
+    return abs(seconds - wanted) < 60
+
+
+def test_the_new_token_is_like_the_old_one_and_lives_as_long(patctl: Patctl) -> None:
+    old = old_token(patctl, name="CI", scopes=["a", "b"], cidrs=["192.0.2.0/24", "2001:db8::/32"],
+                    claims={"plan": "pro"})
+    before = shown(patctl, old)
+    done = patctl.run("rotate", "old")
+    new = done.stdout.removesuffix("\n")
+    after, replaced = shown(patctl, new), shown(patctl, old)
+
+    assert {name: after[name] for name in KEPT} == {name: before[name] for name in KEPT}
+    assert after["id"] != "old" and after["id"].startswith("pat_")
+    assert about(after["issued_at"], time.time())
+    assert about(after["expires_at"], time.time() + 30 * DAY)
+    assert about(replaced["expires_at"], time.time() + DAY)
+    assert {**replaced, "expires_at": None} == {**before, "expires_at": None}
+    for token in (old, new):
+        assert patctl.verdict(token, "--address", "192.0.2.7", "--scope", "b") == "ok"
+    assert new not in done.stderr and "old is still valid, until " in done.stderr
+    patctl.run("verify")
+
+
+def test_the_life_of_the_old_token_is_shortened_and_never_lengthened(patctl: Patctl) -> None:
+    old = old_token(patctl)
+    patctl.run("rotate", "old", "--overlap", "365d")
+    assert about(shown(patctl, old)["expires_at"], time.time() + 20 * DAY)
+    patctl.run("rotate", "old", "--overlap", "1h")
+    assert about(shown(patctl, old)["expires_at"], time.time() + 3600)
+    assert "old is no longer valid" in patctl.run("rotate", "old", "--overlap", "0s").stderr
+    assert patctl.verdict(old) == "expired"
+    assert len(patctl.json("list")) == 4
+
+
+def test_a_token_without_an_end_gets_one_and_the_new_one_has_none(patctl: Patctl) -> None:
+    old = old_token(patctl, expires_at=None)
+    (issued,) = patctl.json("rotate", "--token-stdin", input=old)
+    assert "expires_at" not in issued and set(issued) >= {"token", "id", "subject"} and "digest" not in issued
+    assert "which never expires" in patctl.run("rotate", issued["id"]).stderr
+    assert about(shown(patctl, old)["expires_at"], time.time() + DAY)
+
+
+def test_a_time_from_which_it_is_valid_is_kept_while_it_is_to_come(patctl: Patctl) -> None:
+    now = int(time.time())
+    for not_before, kept in ((now + 2 * DAY, now + 2 * DAY), (now - DAY, None)):
+        old_token(patctl, not_before=not_before)
+        (issued,) = patctl.json("rotate", "old")
+        assert issued.get("not_before") == kept
+
+
+def test_the_lifetime_can_be_another_and_must_be_where_it_is_not_known(patctl: Patctl) -> None:
+    old_token(patctl, issued_at=None)
+    before = patctl.json("list")
+    assert "--expires-in" in patctl.run("rotate", "old", status=NO).stderr
+    assert patctl.json("list") == before
+    (issued,) = patctl.json("rotate", "old", "--expires-in", "7d", "--prefix", "shop_")
+    assert about(issued["expires_at"], time.time() + 7 * DAY)
+    assert issued["token"].startswith("shop_")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"revoked_at": 1700000000}, '"old" is revoked'),
+        ({"local_revoked_at": 1700000000}, '"old" is revoked'),
+        ({"denied": True}, '"old" is revoked'),
+        ({"expires_at": 1700000000, "issued_at": 1600000000}, '"old" has expired'),
+        ({"id": "other"}, "no such token"),
+    ],
+)
+def test_what_can_not_be_rotated(patctl: Patctl, fields: dict[str, object], words: str) -> None:
+    old_token(patctl, **fields)
+    before = patctl.json("list")
+    done = patctl.run("rotate", "old", status=NO)
+    assert words in done.stderr and done.stdout == ""
+    assert patctl.json("list") == before
+
+
+def test_an_id_of_several_tokens_names_none(patctl: Patctl) -> None:
+    patctl.load(*({"digest": digest * 32, "id": "twice", "subject": "s"} for digest in ("ab", "cd")))
+    before = patctl.json("list")
+    assert "2 tokens have this id" in patctl.run("rotate", "twice", status=NO).stderr
+    assert patctl.json("list") == before
+    patctl.run("rotate", "--digest", "ab" * 32)
+    assert {token["digest"] for token in patctl.json("list") if "expires_at" in token} == {"ab" * 32}
+
+
+def test_a_token_that_is_not_there_is_not_rotated(patctl: Patctl) -> None:
+    assert "no such token" in patctl.run("rotate", "--digest", "ab" * 32, status=NO).stderr
+    assert "no such token" in patctl.run("rotate", "--token-stdin", input="x" * 44, status=NO).stderr
+    assert patctl.json("list") == []
+
+
+def test_a_store_with_a_source_gets_no_token_that_its_source_lacks(patctl: Patctl) -> None:
+    run(patctl, begin("E", 1), put(1, 1), end(1))
+    before = patctl.json("list")
+    done = patctl.run("rotate", before[0]["id"], status=NO)
+    assert "has a source" in done.stderr and done.stdout == ""
+    assert patctl.json("list") == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--overlap", "1"), ("--overlap", "-1s"), ("--expires-in", "0s"), ("--prefix", "a b")]
+)
+def test_bad_values_are_refused(patctl: Patctl, arguments: tuple[str, ...]) -> None:
+    old_token(patctl)
+    before = patctl.json("list")
+    assert arguments[0] in patctl.run("rotate", "old", *arguments, status=USAGE).stderr
+    assert patctl.json("list") == before
+
+
+def test_the_new_token_is_of_the_pepper_of_the_store(tmp_path: Path) -> None:
+    pepper = tmp_path / "pepper"
+    pepper.write_text("0123456789abcdef" * 4)
+    pepper.chmod(0o600)
+    peppered = Patctl(tmp_path / "peppered")
+    with_pepper = ("--pepper-file", str(pepper))
+    peppered.run("init", *with_pepper)
+    peppered.issue(*with_pepper)
+    (old,) = peppered.json("list")
+    peppered.run("rotate", old["id"], status=FAULT)
+    assert peppered.json("list") == [old]
+    new = peppered.run("rotate", old["id"], *with_pepper).stdout.strip()
+    assert peppered.verdict(new, *with_pepper) == "ok"
+
+
+def test_nothing_is_rotated_where_it_is_known_that_nobody_can_read_it(patctl: Patctl) -> None:
+    old_token(patctl)
+    before = patctl.json("list")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([PATCTL, "--store", str(patctl.store), "rotate", "old"], stdout=full,
+                              stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == FAULT and "no token was issued" in done.stderr
+    assert patctl.json("list") == before
