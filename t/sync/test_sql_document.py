@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from basics import ROOT
 from postgresql import POSTGRESQL_BIN, Connection, Database, issue, one
+from sidecar import once
+from store import Store
 
 DOCUMENT = (ROOT / "docs" / "sql.md").read_text()
 
@@ -63,14 +66,15 @@ def test_the_signatures_are_those_of_the_functions(owner: Connection) -> None:
     assert documented(owner) == existing(owner)
 
 
-def statements() -> Iterator[str]:
-    for block in re.findall(r"^```sql\n(.*?)^```", DOCUMENT, re.M | re.S):
+def statements(heading: str) -> Iterator[str]:
+    section = re.split(r"^#+ .*\n", DOCUMENT.partition(f"\n{heading}\n")[2], maxsplit=1, flags=re.M)[0]
+    for block in re.findall(r"^```sql\n(.*?)^```", section, re.M | re.S):
         for statement in block.split(";\n"):
             if statement.strip():
                 yield statement
 
 
-PAGE = [statement for statement in statements() if not statement.startswith("GRANT")]
+PAGE = list(statements("### A profile page"))
 
 
 @pytest.mark.parametrize("number", range(len(PAGE)))
@@ -95,8 +99,7 @@ def test_a_page_shows_and_changes_the_tokens_of_its_user(shop: Connection) -> No
 
 
 def test_the_roles_are_granted(database: Database) -> None:
-    database.psql("CREATE ROLE dba; " + ";".join(s for s in statements() if s.startswith("GRANT")).replace(
-        "edge_fra1", "edge") + "; DROP ROLE dba")
+    database.psql("CREATE ROLE dba; " + ";".join(statements("## Roles")).replace("edge_fra1", "edge") + "; DROP ROLE dba")
 
 
 def test_the_job_purges(database: Database, owner: Connection) -> None:
@@ -115,3 +118,29 @@ def test_the_job_purges(database: Database, owner: Connection) -> None:
     command = found[1].replace("-XAtqd shop", "-XAtqd nowhere")
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=60)
     assert 'database "nowhere" does not exist' in done.stderr
+
+
+def test_a_database_takes_over_the_tokens_of_a_local_store(database: Database, store: Store, tmp_path: Path) -> None:
+    names = ["--subject", 'a "user" \\', "--name", "ü,", "--claim", "plan=a\\b"]
+    kept = store.issue(*names, "--scope", "api:read", "--cidr", "10.0.0.0/8", "--cidr", "2001:db8::/32")
+    forever = store.issue("--subject", "b", "--no-expiry")
+    revoked = store.issue("--subject", "b")
+    store.revoke(revoked)
+    before = store.records()
+
+    (tmp_path / "tokens.jsonl").write_text(store.patctl("export"))
+    script = re.search(r"^```sql\n(BEGIN;\n.*?)^```", DOCUMENT, re.M | re.S)
+    assert script is not None
+    url = database.server.socket_url("postgres", database.name)
+    done = subprocess.run([POSTGRESQL_BIN / "psql", "-XAtqv", "ON_ERROR_STOP=1", "-d", url], input=script[1],
+                          cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    store.patctl("accept-snapshot")
+    assert once("--source", database.url("edge"), "--store", store.folder).returncode == 0
+    # What the source adds: numbers, and that the revocation is its own, too.
+    added = {"seq", "revoked_at"}
+    after = {digest: {field: value for field, value in record.items() if field not in added}
+             for digest, record in store.records().items()}
+    assert after == before
+    assert store.tokens() == {kept.id: "ok", forever.id: "ok", revoked.id: "revoked"}
