@@ -54,5 +54,6 @@ void add_list(CLI::App &app, command_context &context);
 void add_check(CLI::App &app, command_context &context);
 void add_stats(CLI::App &app, command_context &context);
 void add_help(CLI::App &app, command_context &context);
+void add_completion(CLI::App &app, command_context &context);
 
 }  // namespace pat::cli

@@ -126,7 +126,7 @@ exit_status run(int argc, char **argv)
     declare_global_options(app, context);
     for (const auto add : {add_init, add_verify, add_backup, add_gc, add_convert, add_issue, add_rotate, add_import,
                            add_export, add_apply, add_accept_snapshot, add_revoke, add_restore_access, add_show,
-                           add_list, add_check, add_stats, add_help}) {
+                           add_list, add_check, add_stats, add_help, add_completion}) {
         add(app, context);
     }
 

@@ -1,0 +1,94 @@
+"""completion: the scripts know what patctl takes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from basics import PATCTL
+from conftest import USAGE
+from test_usage import COMMANDS, run
+
+FOLDER = Path(__file__).parent
+
+# Outside of a completion, there is no compopt.
+OFFER = """
+source /dev/stdin
+compopt() { :; }
+COMP_WORDS=("$@")
+COMP_CWORD=$(($# - 1))
+_patctl
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def complete(*words: str) -> list[str]:
+    """What bash offers for the last word."""
+    command = ["bash", "-c", OFFER, "-", "patctl", *words]
+    done = subprocess.run(command, input=run("completion", "bash").stdout, cwd=FOLDER, capture_output=True, text=True,
+                          timeout=60, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def options_in_help(command: str) -> set[str]:
+    return set(re.findall(r"^ +(?:-h, *)?(--[a-z-]+)", run("help", command).stdout, re.MULTILINE))
+
+
+def test_commands_are_completed() -> None:
+    assert set(complete("")) >= set(COMMANDS)
+    assert complete("re") == ["revoke", "restore-access"]
+    assert complete("--store", "/x", "rot") == ["rotate"]
+    assert set(complete("--")) >= {"--store", "--json", "--version", "--help"}
+    assert complete("help", "ba") == ["backup"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_its_options(command: str) -> None:
+    assert set(complete(command, "--")) == options_in_help(command)
+    assert complete(command, "--hel") == ["--help"]
+
+
+def test_values_are_completed_by_what_they_are() -> None:
+    assert complete("list", "--status", "re") == ["revoked"]
+    assert complete("list", "--status", "=", "re") == ["revoked"]
+    assert set(complete("list", "--sort", "")) == {"id", "status", "subject", "name", "expires", "issued"}
+    assert complete("import", "test_comp") == ["test_completion.py"]
+    assert complete("stats", "--pepper-file", "test_comp") == ["test_completion.py"]
+    assert complete("--store", "../patc") == ["../patctl"]
+    assert complete("stats", "--store", "test_comp") == []
+    assert complete("revoke", "--subject", "") == complete("revoke", "") == complete("stats", "") == []
+    assert set(complete("completion", "")) == {"bash", "zsh"}
+
+
+def test_bash_takes_the_script_without_a_warning() -> None:
+    script = run("completion", "bash").stdout
+    command = ["shellcheck", "--shell", "bash", "-"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_zsh_has_the_options_of_each_command(command: str) -> None:
+    script = run("completion", "zsh").stdout
+    (own,) = re.findall(rf"^ +{command}\) _arguments(.*?) ;;$", script, re.MULTILINE | re.DOTALL)
+    (all_take,) = re.findall(r"globals=\((.*?)\n    \)", script, re.DOTALL)
+    text = own + (all_take if "globals" in own else "")
+    assert set(re.findall(r"'\*?(--[a-z-]+)", text)) == options_in_help(command)
+
+
+def test_zsh_takes_the_script(tmp_path: Path) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("there is no zsh")
+    file = tmp_path / "_patctl"
+    file.write_text(run("completion", "zsh").stdout)
+    done = subprocess.run(["zsh", "-fn", file], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_other_shells_are_refused() -> None:
+    assert "SHELL" in subprocess.run([PATCTL, "completion", "csh"], capture_output=True, text=True).stderr
+    assert run("completion").returncode == USAGE
