@@ -9,6 +9,8 @@ NGINX_CONFIGURE_FLAGS ?= --with-compat
 PREFIX ?= /usr
 MODULES_DIR ?= $(PREFIX)/lib/nginx/modules
 DESTDIR ?=
+# What strips installed binaries; `make install STRIP=` leaves their symbols.
+STRIP := $(if $(filter undefined default,$(origin STRIP)),$(if $(filter nostrip,$(DEB_BUILD_OPTIONS)),,strip),$(STRIP))
 
 CXX ?= g++
 OPTIMISE ?= -O2 -g
@@ -45,7 +47,7 @@ define remember
 endef
 
 .PHONY: all
-all: module patctl
+all: module patctl manuals
 
 .PHONY: FORCE
 FORCE:
@@ -56,11 +58,14 @@ help:
 	@echo "make module NGINX_SRC=DIR BUILD=DIR"
 	@echo "                        build the module against another nginx source tree;"
 	@echo "                        NGINX_CONFIGURE_FLAGS=\"$(NGINX_CONFIGURE_FLAGS)\" are that nginx's own"
-	@echo "make patctl             build patctl and its man page"
+	@echo "make patctl             build patctl"
 	@echo "make unit               build and run the unit tests"
 	@echo "make race               build $(BUILD)/race, which opens a store from many processes at once"
 	@echo "make check              all tests, as scripts/check does"
-	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts and documentation"
+	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts and documentation;"
+	@echo "                        STRIP= keeps the symbols of binaries"
+	@echo "make uninstall DESTDIR= remove what was installed"
+	@echo "scripts/package         build packages for Debian"
 	@echo "make clean              remove $(BUILD)/"
 
 # --- the module ---
@@ -92,13 +97,10 @@ $(BUILD)/nginx.from: FORCE | $(BUILD)
 # --- patctl ---
 
 .PHONY: patctl
-patctl: $(BUILD)/patctl $(BUILD)/patctl.1
+patctl: $(BUILD)/patctl
 
 $(BUILD)/patctl: $(cli_objects) $(library_objects)
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lsimdjson -lfmt
-
-$(BUILD)/patctl.1: docs/patctl.md | $(BUILD)
-	pandoc -s -f markdown-smart -t man -o $@ $<
 
 # Parts of the module are compiled with the module's flags.
 $(BUILD)/obj/src/core/%.o $(BUILD)/obj/src/store/%.o $(BUILD)/obj/src/writer/%.o: CXXFLAGS += -fno-exceptions -fno-rtti
@@ -109,6 +111,24 @@ $(BUILD)/obj/%.o: %.cpp $(BUILD)/compiled.with
 
 $(BUILD)/compiled.with: FORCE | $(BUILD)
 	$(call remember,$(CXX) $(OPTIMISE) $(WARNINGS))
+
+# --- manual pages ---
+
+.PHONY: manuals
+manuals: $(BUILD)/patctl.1 $(BUILD)/pat-sync.1 $(BUILD)/auth_pat.5
+
+manual = pandoc -s -f markdown-smart -t man --lua-filter scripts/manual.lua -o $@
+# Documents that have a title instead of the headings of a manual page.
+titled = $(manual) --shift-heading-level-by=-1 -M header=nginx-auth-pat -M footer=nginx-auth-pat
+
+$(BUILD)/patctl.1: docs/patctl.md scripts/manual.lua | $(BUILD)
+	$(manual) $<
+
+$(BUILD)/pat-sync.1: docs/pat-sync.md scripts/manual.lua | $(BUILD)
+	$(titled) -M page=PAT-SYNC -M section=1 -M name="pat-sync - keep a store of access tokens equal to a source" $<
+
+$(BUILD)/auth_pat.5: docs/directives.md scripts/manual.lua | $(BUILD)
+	$(titled) -M page=AUTH_PAT -M section=5 -M name="auth_pat - authorize requests to nginx by access tokens" $<
 
 # --- tests ---
 
@@ -138,26 +158,51 @@ check:
 $(BUILD):
 	mkdir -p $@
 
-.PHONY: install
-install: all
-	install -D -m 644 $(BUILD)/$(module_name).so $(DESTDIR)$(MODULES_DIR)/$(module_name).so
-	install -D -m 755 $(BUILD)/patctl $(DESTDIR)$(PREFIX)/bin/patctl
-	install -D -m 644 $(BUILD)/patctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/patctl.1
+installed_files := $(MODULES_DIR)/$(module_name).so $(addprefix $(PREFIX)/, \
+    bin/patctl bin/pat-sync \
+    share/man/man1/patctl.1 share/man/man1/pat-sync.1 share/man/man5/auth_pat.5 \
+    lib/systemd/system/pat-sync.service lib/sysusers.d/pat-sync.conf lib/tmpfiles.d/pat-sync.conf)
+# Nothing else puts anything there.
+installed_folders := $(addprefix $(PREFIX)/, lib/nginx-auth-pat share/nginx-auth-pat share/doc/nginx-auth-pat)
+
+install_binary = install $(if $(STRIP),--strip --strip-program=$(STRIP)) -D
+
+.PHONY: install install-module install-patctl install-pat-sync install-manuals install-doc
+install: install-module install-patctl install-pat-sync install-manuals install-doc
+
+install-module: module
+	$(install_binary) -m 644 $(BUILD)/$(module_name).so $(DESTDIR)$(MODULES_DIR)/$(module_name).so
+
+install-patctl: patctl
+	$(install_binary) -m 755 $(BUILD)/patctl $(DESTDIR)$(PREFIX)/bin/patctl
+
+install-pat-sync:
 	install -D -m 755 scripts/pat-sync $(DESTDIR)$(PREFIX)/bin/pat-sync
 	@# Files of another version could still be loaded.
 	rm -rf $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/pat_sync
 	@set -e; for file in $(patsubst scripts/%,%,$(pat_sync) scripts/pat_sync/VERSION); do \
 	    install -D -m 644 scripts/$$file $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/$$file; \
 	done
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/postgres scripts/postgres/*.sql
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/prometheus scripts/prometheus/alerts.yml
 	install -D -m 644 scripts/systemd/pat-sync.service $(DESTDIR)$(PREFIX)/lib/systemd/system/pat-sync.service
 	install -D -m 644 scripts/systemd/pat-sync.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/pat-sync.conf
 	install -D -m 644 scripts/systemd/pat-sync.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pat-sync.conf
+
+install-manuals: manuals
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 $(BUILD)/patctl.1 $(BUILD)/pat-sync.1
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man5 $(BUILD)/auth_pat.5
+
+install-doc:
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/postgres scripts/postgres/*.sql
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/prometheus scripts/prometheus/alerts.yml
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat README.md
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/docs docs/*.md
 	install -d $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d
 	cp -R conf.d/. $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d/
+
+.PHONY: uninstall
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(installed_files))
+	rm -rf $(addprefix $(DESTDIR),$(installed_folders))
 
 .PHONY: clean
 clean:
