@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <ctime>
+#include <type_traits>
 
 namespace pat::store {
 
@@ -83,9 +84,13 @@ fault transaction::step(token_key first, token_digest &digest, Entry &out, bool 
             return result;
         }
 
+        // Nothing sorts behind token records. Another key there is damage, as there may be records behind it.
         const std::span<const std::byte> found = to_bytes(key);
-        if (found.size() != first.size() || found[0] != first[0]) {
+        if (!std::is_same_v<Entry, token_record> && !found.empty() && found[0] > first[0]) {
             return MDB_NOTFOUND;
+        }
+        if (found.size() != first.size() || found[0] != first[0]) {
+            return MDB_CORRUPTED;
         }
         if (!begins && !order_.accepts(walked_, found.subspan(1))) {
             return MDB_CORRUPTED;
@@ -101,6 +106,12 @@ fault transaction::step(token_key first, token_digest &digest, Entry &out, bool 
         return done ? fault{} : from_lmdb(code);
     }
     return judge(error, out);
+}
+
+fault transaction::interrupt_walk(token_digest &digest) const noexcept
+{
+    digest = walked_;
+    return walk_from_ < walked_ ? fault{} : fault{fault_kind::damaged};
 }
 
 template <typename Entry>

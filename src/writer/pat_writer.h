@@ -45,6 +45,29 @@ public:
     /// The same for tombstones. A transaction can walk through only one of both.
     fault next(token_digest &digest, tombstone &out, bool &done) noexcept;
 
+    /// Walks with next(): `visit(digest, entry, problem) -> bool` returns whether to go on. After
+    /// `fault_kind::bad_record`, its `problem`, there is no entry.
+    template <typename Entry, typename Visit>
+    fault for_each(const Visit &visit)
+    {
+        for (;;) {
+            token_digest digest{};
+            Entry entry;
+            bool done = false;
+            const fault problem = next(digest, entry, done);
+            if (problem && problem.kind != fault_kind::bad_record) {
+                return problem;
+            }
+            if (done || !visit(digest, entry, problem)) {
+                return {};
+            }
+        }
+    }
+
+    /// Ends a walk at the digest that next() returned last, which a later transaction passes to seek(). It must be past
+    /// the one where this walk began: if keys are out of order, the walk through all would never end.
+    fault interrupt_walk(token_digest &digest) const noexcept;
+
     /// Writes the record of a digest, new or not, in the current generation, and removes its tombstone. A record that
     /// is new, or replaces a damaged one, takes over its early revocation. `record` may be one that get() returned.
     fault put(const token_digest &digest, const token_record &record) noexcept;

@@ -88,6 +88,17 @@ def test_a_walk_ends_whatever_leads_to_whatever(patctl: Patctl, tmp_path: Path, 
     assert not list(tmp_path.glob("copy*"))
 
 
+@pytest.mark.parametrize("command", ["revoke --subject nobody", "gc", "convert --format 2"])
+def test_a_key_that_sorts_behind_all_is_not_the_end(patctl: Patctl, command: str) -> None:
+    load(patctl, 300)
+    data = patctl.store / "data.mdb"
+    key = b"t" + sorted(hashlib.sha256(str(number).encode()).digest() for number in range(300))[150]
+    spoiled = data.read_bytes().replace(key, b"u" + key[1:])
+    data.write_bytes(spoiled)
+    assert "is damaged" in patctl.run(*command.split(), status=FAULT).stderr
+    assert data.read_bytes() == spoiled
+
+
 def test_a_backup_that_is_made_has_all_that_the_store_has(patctl: Patctl, tmp_path: Path) -> None:
     load(patctl, 300)
     data = patctl.store / "data.mdb"

@@ -411,6 +411,114 @@ void writer_rule_7_appending_wants_ascending_digests(void **)
     });
 }
 
+/// Puts a key that is none of ours into a store.
+void put_foreign(const path &store, std::string_view key)
+{
+    in_child([&] {
+        MDB_env *env = nullptr;
+        MDB_txn *change = nullptr;
+        MDB_dbi database = 0;
+        MDB_val room{key.size(), const_cast<char *>(key.data())};
+        MDB_val value{room};
+        const bool good = mdb_env_create(&env) == 0 && mdb_env_set_mapsize(env, map_size) == 0
+                          && mdb_env_set_maxreaders(env, store::max_readers) == 0
+                          && mdb_env_open(env, store.text, 0, store::data_file_mode) == 0
+                          && mdb_txn_begin(env, nullptr, 0, &change) == 0
+                          && mdb_dbi_open(change, nullptr, 0, &database) == 0
+                          && mdb_put(change, database, &room, &value, 0) == 0 && mdb_txn_commit(change) == 0;
+        mdb_env_close(env);
+        return good;
+    });
+}
+
+/// How many entries a walk visits, and how it ends.
+template <typename Entry>
+bool walk_ends(store::transaction &change, unsigned wanted, fault_kind end)
+{
+    unsigned visited = 0;
+    const store::fault problem =
+        change.for_each<Entry>([&](const token_digest &, const Entry &, store::fault) { return ++visited != 0; });
+    return problem.kind == end && visited == wanted;
+}
+
+void a_walk_does_not_take_damage_for_its_end(void **)
+{
+    const struct {
+        std::string_view key;
+        fault_kind tokens;
+        fault_kind tombstones;
+    } rows[] = {
+        {"u", fault_kind::damaged, fault_kind::none},
+        {"t\xff\xff", fault_kind::damaged, fault_kind::none},
+        {"d\xff\xff", fault_kind::none, fault_kind::damaged},
+        {"n", fault_kind::none, fault_kind::none},
+        {"a", fault_kind::none, fault_kind::none},
+    };
+    unsigned number = 0;
+    for (const auto &row : rows) {
+        char name[20];
+        std::snprintf(name, sizeof name, "store-%u", number++);
+        const path store = make_store(name);
+        put_many(store, 3);
+        commit(store, [](store::transaction &change) {
+            return change.bury(plain(token(0).text), {.sequence = 1, .deleted_at = 1});
+        });
+        put_foreign(store, row.key);
+
+        commit(store, [&](store::transaction &change) {
+            return walk_ends<token_record>(change, 2, row.tokens) ? store::fault{} : store::fault{fault_kind::exists};
+        });
+        commit(store, [&](store::transaction &change) {
+            return walk_ends<tombstone>(change, 1, row.tombstones) ? store::fault{} : store::fault{fault_kind::exists};
+        });
+    }
+}
+
+void a_walk_is_interrupted_only_past_its_beginning(void **)
+{
+    const path store = make_store();
+    commit(store, [](store::transaction &change) {
+        for (const unsigned at : {1, 3, 4}) {
+            if (const store::fault problem = change.put(digest_at(at), record_of(token(at)))) {
+                return problem;
+            }
+        }
+        return store::fault{};
+    });
+    for (const unsigned begin : {0, 1, 2}) {
+        commit(store, [begin](store::transaction &change) {
+            change.seek(digest_at(begin));
+            bool right = true;
+            for (const unsigned wanted : {1, 3, 4}) {
+                if (wanted < begin) {
+                    continue;
+                }
+                token_digest digest{};
+                token_record record;
+                bool done = true;
+                right = right && !change.next(digest, record, done) && !done && digest == digest_at(wanted);
+                token_digest next{};
+                const store::fault problem = change.interrupt_walk(next);
+                right = right && next == digest
+                        && problem.kind == (wanted > begin ? fault_kind::none : fault_kind::damaged);
+            }
+            unsigned left = 0;
+            right = right
+                    && !change.for_each<token_record>(
+                        [&](const token_digest &, const token_record &, store::fault) { return ++left != 0; })
+                    && left == 0;
+            return right ? store::fault{} : store::fault{fault_kind::exists};
+        });
+    }
+
+    commit(store, [](store::transaction &change) {
+        unsigned visited = 0;
+        const store::fault problem = change.for_each<token_record>(
+            [&](const token_digest &, const token_record &, store::fault) { return ++visited != 2; });
+        return !problem && visited == 2 ? store::fault{} : store::fault{fault_kind::exists};
+    });
+}
+
 void writer_rule_8_a_backup_is_whole_or_not_there(void **)
 {
     const path store = make_store();
@@ -727,16 +835,15 @@ void a_record_that_is_damaged_can_be_told_replaced_and_removed(void **)
         // A walk meets the three in some order, and names those that are damaged.
         unsigned damaged = 0;
         unsigned good = 0;
-        for (bool done = false; !done;) {
-            token_digest of;
-            const store::fault problem = change.next(of, one, done);
-            if (!done) {
-                const bool is_damaged = problem.kind == fault_kind::bad_record;
-                damaged += is_damaged ? 1 : 0;
-                good += problem ? 0 : 1;
-                right = right && is_damaged == (of != plain(token(1).text));
-            }
-        }
+        right = right
+                && !change.for_each<token_record>(
+                    [&](const token_digest &digest, const token_record &, store::fault problem) {
+                        const bool is_damaged = problem.kind == fault_kind::bad_record;
+                        damaged += is_damaged ? 1 : 0;
+                        good += problem ? 0 : 1;
+                        right = right && is_damaged == (digest != plain(token(1).text));
+                        return true;
+                    });
         return right && damaged == 2 && good == 1 ? store::fault{} : store::fault{fault_kind::lmdb};
     });
     commit(store, [](store::transaction &change) {
@@ -865,6 +972,8 @@ int main()
         store_test(writer_rule_4_files_that_were_replaced_under_it_stop_it),
         store_test(writer_rule_5_a_full_disk_leaves_the_store_usable),
         store_test(writer_rule_7_appending_wants_ascending_digests),
+        store_test(a_walk_does_not_take_damage_for_its_end),
+        store_test(a_walk_is_interrupted_only_past_its_beginning),
         store_test(writer_rule_8_a_backup_is_whole_or_not_there),
         store_test(writer_rule_8_a_backup_that_does_not_fit_leaves_nothing),
         store_test(a_tombstone_takes_the_place_of_a_record_until_one_is_put),

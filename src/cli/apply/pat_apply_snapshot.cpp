@@ -15,20 +15,14 @@ constexpr std::int64_t held_reminder_seconds = 30;
 store::fault find_local_tokens(store::transaction &transaction, bool &found)
 {
     found = transaction.info().tokens > 0 && transaction.info().cursor.empty();
-    while (transaction.info().tokens > 0 && !found) {
-        token_digest digest;
-        token_record token;
-        bool is_last = false;
-        const store::fault problem = transaction.next(digest, token, is_last);
-        if (is_last) {
-            return {};
-        }
-        if (problem && problem.kind != store::fault_kind::bad_record) {
-            return problem;
-        }
-        found = !problem && token.sequence == 0;
+    if (transaction.info().tokens == 0 || found) {
+        return {};
     }
-    return {};
+    return transaction.for_each<token_record>(
+        [&](const token_digest &, const token_record &token, store::fault problem) {
+            found = !problem && token.sequence == 0;
+            return !found;
+        });
 }
 
 /// Whether a snapshot keeps clearly less than the one that the operator accepted. The source changes meanwhile, so

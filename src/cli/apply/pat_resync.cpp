@@ -279,11 +279,7 @@ store::fault resync::plan_merge(store::transaction &transaction, std::vector<mer
             return {};
         }
         if (work >= max_step) {
-            if (digest <= reached_.digest) {
-                return {store::fault_kind::damaged};  // the keys are out of order: the walk would never end
-            }
-            next_.digest = digest;
-            return {};
+            return transaction.interrupt_walk(next_.digest);
         }
 
         const std::size_t planned = plan.size();

@@ -73,36 +73,27 @@ public:
 private:
     store::fault find_others(store::transaction &transaction, std::vector<token_digest> &others)
     {
-        const token_digest begin = next_.value_or(token_digest{});
-        transaction.seek(begin);
+        transaction.seek(next_.value_or(token_digest{}));
         next_.reset();
 
-        for (std::size_t count = 0;; count++) {
-            token_digest digest{};
-            token_record record;
-            bool done = false;
-            const store::fault problem = transaction.next(digest, record, done);
-            if (problem && problem.kind != store::fault_kind::bad_record) {
-                return problem;
-            }
-            if (done) {
-                return {};
-            }
-            if (count == max_batch) {
-                if (digest <= begin) {
-                    return {store::fault_kind::damaged};  // the keys are out of order: the walk would never end
+        std::size_t count = 0;
+        const store::fault failed = transaction.for_each<token_record>(
+            [&](const token_digest &digest, const token_record &record, store::fault problem) {
+                if (count == max_batch) {
+                    next_ = digest;
+                    return false;
                 }
-                next_ = digest;
-                return {};
-            }
-            if (problem) {
-                refuse(digest, problem);
-            } else if (record.format != format_) {
-                others.push_back(digest);
-            } else {
-                unchanged_++;
-            }
-        }
+                count++;
+                if (problem) {
+                    refuse(digest, problem);
+                } else if (record.format != format_) {
+                    others.push_back(digest);
+                } else {
+                    unchanged_++;
+                }
+                return true;
+            });
+        return !failed && next_ ? transaction.interrupt_walk(*next_) : failed;
     }
 
     void refuse(const token_digest &digest, store::fault problem)

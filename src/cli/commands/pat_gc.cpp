@@ -66,22 +66,12 @@ std::uint64_t count_garbage(const command_context &context, std::int64_t cutoff)
 template <typename Entry>
 store::fault find_garbage(store::transaction &transaction, std::int64_t cutoff, std::vector<token_digest> &found)
 {
-    for (;;) {
-        token_digest digest;
-        Entry entry;
-        bool done = false;
-
-        const store::fault problem = transaction.next(digest, entry, done);
-        if (done) {
-            return {};
-        }
-        if (problem && problem.kind != store::fault_kind::bad_record) {
-            return problem;
-        }
+    return transaction.for_each<Entry>([&](const token_digest &digest, const Entry &entry, store::fault problem) {
         if (!problem && is_garbage(entry, transaction.info().has_source(), cutoff)) {
             found.push_back(digest);
         }
-    }
+        return true;
+    });
 }
 
 std::uint64_t remove_garbage(const command_context &context, std::int64_t cutoff)

@@ -64,23 +64,15 @@ public:
 private:
     store::fault find(store::transaction &transaction, std::vector<token_digest> &found)
     {
-        for (;;) {
-            token_digest digest;
-            token_record candidate;
-            bool done = false;
-
-            const store::fault problem = transaction.next(digest, candidate, done);
-            if (done) {
-                return {};
-            }
-            if (problem.kind == store::fault_kind::bad_record) {
-                result_.damaged++;
-            } else if (problem) {
-                return problem;
-            } else if (named_.matches(candidate)) {
-                found.push_back(digest);
-            }
-        }
+        return transaction.for_each<token_record>(
+            [&](const token_digest &digest, const token_record &candidate, store::fault problem) {
+                if (problem) {
+                    result_.damaged++;
+                } else if (named_.matches(candidate)) {
+                    found.push_back(digest);
+                }
+                return true;
+            });
     }
 
     store::fault set(store::transaction &transaction, const token_digest &digest)
