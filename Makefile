@@ -58,7 +58,7 @@ help:
 	@echo "make module NGINX_SRC=DIR BUILD=DIR"
 	@echo "                        build the module against another nginx source tree;"
 	@echo "                        NGINX_CONFIGURE_FLAGS=\"$(NGINX_CONFIGURE_FLAGS)\" are that nginx's own"
-	@echo "make patctl             build patctl"
+	@echo "make patctl             build patctl, and its completion for bash and zsh"
 	@echo "make unit               build and run the unit tests"
 	@echo "make race               build $(BUILD)/race, which opens a store from many processes at once"
 	@echo "make check              all tests, as scripts/check does"
@@ -97,10 +97,13 @@ $(BUILD)/nginx.from: FORCE | $(BUILD)
 # --- patctl ---
 
 .PHONY: patctl
-patctl: $(BUILD)/patctl
+patctl: $(BUILD)/patctl $(BUILD)/patctl.bash $(BUILD)/patctl.zsh
 
 $(BUILD)/patctl: $(cli_objects) $(library_objects)
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lsimdjson -lfmt
+
+$(BUILD)/patctl.bash $(BUILD)/patctl.zsh: $(BUILD)/patctl.%: $(BUILD)/patctl
+	$(BUILD)/patctl completion $* > $@
 
 # Parts of the module are compiled with the module's flags.
 $(BUILD)/obj/src/core/%.o $(BUILD)/obj/src/store/%.o $(BUILD)/obj/src/writer/%.o: CXXFLAGS += -fno-exceptions -fno-rtti
@@ -160,6 +163,7 @@ $(BUILD):
 
 installed_files := $(MODULES_DIR)/$(module_name).so $(addprefix $(PREFIX)/, \
     bin/patctl bin/pat-sync \
+    share/bash-completion/completions/patctl share/zsh/vendor-completions/_patctl \
     share/man/man1/patctl.1 share/man/man1/pat-sync.1 share/man/man5/auth_pat.5 \
     lib/systemd/system/pat-sync.service lib/sysusers.d/pat-sync.conf lib/tmpfiles.d/pat-sync.conf)
 # Nothing else puts anything there.
@@ -175,6 +179,8 @@ install-module: module
 
 install-patctl: patctl
 	$(install_binary) -m 755 $(BUILD)/patctl $(DESTDIR)$(PREFIX)/bin/patctl
+	install -D -m 644 $(BUILD)/patctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/patctl
+	install -D -m 644 $(BUILD)/patctl.zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_patctl
 
 install-pat-sync:
 	install -D -m 755 scripts/pat-sync $(DESTDIR)$(PREFIX)/bin/pat-sync
