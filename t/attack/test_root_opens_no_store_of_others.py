@@ -19,6 +19,7 @@ FILES = ("data.mdb", "lock.mdb", "open.lock")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "init": ("init",),
     "issue": ("issue", "--subject", "alice"),
+    "rotate": ("rotate", "pat_none"),
     "import": ("import", "-"),
     "export": ("export",),
     "revoke": ("revoke", "--subject", "alice"),
