@@ -33,9 +33,12 @@ std::string_view many_scopes(std::size_t length) noexcept
 }
 
 /// A store with all that a file can have: three levels, long values, and a list of free pages.
-path make_full_store(const char *name = "store")
+path make_full_store(const char *name = "store", long page_size = 0)
 {
+    system_page_size = page_size;
     const path store = make_store(name);
+    system_page_size = 0;  // maps begin where a page of this system does
+
     put_many(store, tokens);
     commit(store, [](store::transaction &change) {
         for (unsigned i = 0; i < tokens; i += 50) {
@@ -347,9 +350,7 @@ void writer_rule_10_pages_may_have_another_size_than_those_of_the_system(void **
         long page_size;
     } const files[] = {{"smaller", 2048}, {"larger", 16384}};
     for (const auto &file : files) {
-        system_page_size = file.page_size;
-        const path store = make_full_store(file.name);
-        system_page_size = 0;
+        const path store = make_full_store(file.name, file.page_size);
 
         for (unsigned number = 0; number < 40; number++) {
             in_child([&] {
