@@ -40,12 +40,16 @@ class hidden_input {
 public:
     hidden_input()
     {
+        // A signal that was blocked before stays so, and would end no wait but the next one, too.
         sigset_t signals;
         sigemptyset(&signals);
-        for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP}) {
-            sigaddset(&signals, number);
+        sigprocmask(SIG_BLOCK, nullptr, &mask_);
+        for (const int number : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGTSTP, SIGALRM, SIGUSR1, SIGUSR2}) {
+            if (sigismember(&mask_, number) == 0) {
+                sigaddset(&signals, number);
+            }
         }
-        sigprocmask(SIG_BLOCK, &signals, &mask_);
+        sigprocmask(SIG_BLOCK, &signals, nullptr);
         signals_ = signalfd(-1, &signals, SFD_CLOEXEC);
 
         if (tcgetattr(STDIN_FILENO, &shown_) == 0) {

@@ -58,6 +58,14 @@ void warn_of_repair(const token_digest &digest)
         to_hex(digest)));
 }
 
+void warn_of_damaged(std::uint64_t count)
+{
+    if (count > 0) {
+        warning(fmt::format("{} damaged records could not be read (nginx refuses their tokens): see \"patctl verify\"",
+                            count));
+    }
+}
+
 selection::selection(const command_context &context, const selection_options &options)
     : id_{options.id},
       subject_{options.subject}
@@ -79,6 +87,12 @@ selection::selection(const command_context &context, const selection_options &op
 bool selection::matches(const token_record &candidate) const noexcept
 {
     return id_.empty() ? candidate.subject == subject_ : candidate.id == id_;
+}
+
+std::string not_in_store(const selection &named)
+{
+    return named.is_by_id() ? "no such token in the store: none has this id (a token itself is read with --token-stdin)"
+                            : "no such token in the store";
 }
 
 }  // namespace pat::cli

@@ -27,6 +27,9 @@ std::uint64_t walk(const command_context &context, store::snapshot &snapshot, co
 /// Says on standard error that a record was replaced which could not be read.
 void warn_of_repair(const token_digest &digest);
 
+/// Says on standard error that records could not be read, one of which may be the one that was named.
+void warn_of_damaged(std::uint64_t count);
+
 /// How a command line names tokens: exactly one of these.
 struct selection_options {
     std::string id;
@@ -39,6 +42,8 @@ struct selection_options {
 class selection {
 public:
     selection(const command_context &context, const selection_options &options);
+
+    [[nodiscard]] bool is_by_id() const noexcept { return !id_.empty(); }
 
     /// The one digest that was named, if it was named by a digest or a token.
     [[nodiscard]] const std::optional<token_digest> &exact() const noexcept { return exact_; }
@@ -58,5 +63,8 @@ private:
     std::optional<token_digest> exact_;
     std::optional<pepper_hasher> hasher_;
 };
+
+/// The error that no token is the named one. It tells who gave a token instead of an id how a token is named.
+[[nodiscard]] std::string not_in_store(const selection &named);
 
 }  // namespace pat::cli

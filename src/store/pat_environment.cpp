@@ -219,17 +219,20 @@ fault environment::open_files(const char *folder, open_mode mode, unsigned wait_
 /// file if nobody else has it open.
 fault environment::open_environment(const char *folder, open_mode mode, unsigned wait_ms) noexcept
 {
-    const time_limit limit{wait_ms};
+    const time_limit limit{std::min(wait_ms, max_healing_ms)};
     for (int tries = 1;; tries++) {
         fault problem;
         const fault cut_short = bounded(wait_ms, [&] { problem = try_environment(folder, mode); });
         if (cut_short) {
             return cut_short;
         }
-        if (problem.kind != fault_kind::lost_mutexes || (tries > 1 && !limit.wait())) {
+        if (problem.kind != fault_kind::lost_mutexes) {
             return problem;
         }
-        close_environment();
+        close_environment();  // in between, the locks of the other program alone can be in the way
+        if (tries > 1 && !limit.wait()) {
+            return problem;
+        }
     }
 }
 

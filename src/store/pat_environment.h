@@ -28,6 +28,9 @@ inline constexpr unsigned command_wait_ms = 10000;
 /// How long LMDB may take to open a store, at least: a hundred times what it needs.
 inline constexpr unsigned min_open_ms = 500;
 
+/// How long an opener tries, at most, to have the mutexes in lock.mdb made anew, while others wait for open.lock.
+inline constexpr unsigned max_healing_ms = 1000;
+
 /// The largest address space that a file can ask for. A process has 128 TiB for all its stores.
 inline constexpr std::size_t max_map_size = std::size_t{1} << 40;
 

@@ -77,6 +77,7 @@ def test_scopes_may_be_given_in_one_option(filled: Patctl) -> None:
         (("--scope", "a,b"), "--scope"),
         (("--name", ""), "--name"),
         (("--scope", ""), "--scope"),
+        (("--scope", " "), "--scope"),
     ],
 )
 def test_bad_values_are_refused(filled: Patctl, arguments: tuple[str, ...], words: str) -> None:

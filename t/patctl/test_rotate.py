@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -76,19 +77,14 @@ def test_a_token_without_an_end_gets_one_and_the_new_one_has_none(patctl: Patctl
     assert about(shown(patctl, old)["expires_at"], time.time() + DAY)
 
 
-def test_a_time_from_which_it_is_valid_is_kept_while_it_is_to_come(patctl: Patctl) -> None:
-    now = int(time.time())
-    for not_before, kept in ((now + 2 * DAY, now + 2 * DAY), (now - DAY, None)):
-        old_token(patctl, not_before=not_before)
-        (issued,) = patctl.json("rotate", "old")
-        assert issued.get("not_before") == kept
-
-
 def test_the_lifetime_can_be_another_and_must_be_where_it_is_not_known(patctl: Patctl) -> None:
     old_token(patctl, issued_at=None)
     before = patctl.json("list")
     assert "--expires-in" in patctl.run("rotate", "old", status=NO).stderr
     assert patctl.json("list") == before
+    now = int(time.time())
+    old_token(patctl, issued_at=now + 7200, expires_at=now + 3600)
+    assert "--expires-in" in patctl.run("rotate", "old", status=NO).stderr
     (issued,) = patctl.json("rotate", "old", "--expires-in", "7d", "--prefix", "shop_")
     assert about(issued["expires_at"], time.time() + 7 * DAY)
     assert issued["token"].startswith("shop_")
@@ -101,7 +97,8 @@ def test_the_lifetime_can_be_another_and_must_be_where_it_is_not_known(patctl: P
         ({"local_revoked_at": 1700000000}, '"old" is revoked'),
         ({"denied": True}, '"old" is revoked'),
         ({"expires_at": 1700000000, "issued_at": 1600000000}, '"old" has expired'),
-        ({"id": "other"}, "no such token"),
+        ({"not_before": int(time.time()) + DAY}, '"old" is not valid yet'),
+        ({"id": "other"}, "none has this id (a token itself is read with --token-stdin)"),
     ],
 )
 def test_what_can_not_be_rotated(patctl: Patctl, fields: dict[str, object], words: str) -> None:
@@ -168,3 +165,17 @@ def test_nothing_is_rotated_where_it_is_known_that_nobody_can_read_it(patctl: Pa
                               stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == FAULT and "no token was issued" in done.stderr
     assert patctl.json("list") == before
+
+
+def test_a_new_token_that_nobody_got_leaves_the_old_one_as_it_was(patctl: Patctl) -> None:
+    old = old_token(patctl)
+    before = shown(patctl, old)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([PATCTL, "--store", str(patctl.store), "rotate", "old", "--overlap", "0s"], stdout=writer,
+                          stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert done.returncode == FAULT and "could not be handed over: revoke it" in done.stderr
+    assert shown(patctl, old) == before
+    patctl.run("rotate", "old")
+    assert about(shown(patctl, old)["expires_at"], time.time() + DAY)

@@ -51,12 +51,26 @@ def test_what_is_no_token_is_refused(patctl: Patctl, typed: str) -> None:
         assert terminal.shows_input
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1])
 def test_a_signal_ends_it_and_the_terminal_is_as_before(patctl: Patctl, number: signal.Signals) -> None:
     with asking(patctl, "revoke", "--token-stdin") as (terminal, process):
         process.send_signal(number)
         assert process.wait(60) == -number
         assert terminal.shows_input
+
+
+def test_a_signal_that_was_blocked_before_stays_so(patctl: Patctl) -> None:
+    token = patctl.issue()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # which patctl inherits
+    try:
+        with asking(patctl, "revoke", "--token-stdin") as (terminal, process):
+            process.send_signal(signal.SIGTERM)
+            terminal.type(token + "\n")
+            assert process.wait(60) == YES
+            assert terminal.output.count("Token: ") == 1
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    assert patctl.verdict(token) == "revoked"
 
 
 def test_while_it_is_stopped_the_terminal_is_as_before_and_then_it_asks_again(patctl: Patctl) -> None:

@@ -134,10 +134,7 @@ tally set_local_revocation(const command_context &context, const selection &name
     require(context.folder(), writer.update([&](store::transaction &transaction) { return work.apply(transaction); }));
 
     const tally &result = work.result();
-    if (result.damaged > 0) {
-        warning(fmt::format("{} damaged records could not be read (nginx refuses their tokens): see \"patctl verify\"",
-                            result.damaged));
-    }
+    warn_of_damaged(result.damaged);
     return result;
 }
 
@@ -146,15 +143,16 @@ std::string count_of(std::uint64_t number)
     return fmt::format("{} {}", number, number == 1 ? "token" : "tokens");
 }
 
-exit_status not_found()
+exit_status not_found(const selection &named)
 {
-    error("no such token in the store");
+    error(not_in_store(named));
     return exit_status::no;
 }
 
 exit_status revoke(const command_context &context, const selection_options &options)
 {
-    const tally done = set_local_revocation(context, {context, options}, context.now);
+    const selection named{context, options};
+    const tally done = set_local_revocation(context, named, context.now);
     if (done.is_early) {
         const char *cause =
             done.is_damaged ? "the record of the token is damaged" : "the store does not hold the token";
@@ -183,12 +181,13 @@ exit_status revoke(const command_context &context, const selection_options &opti
         write_out(fmt::format("revoked {}{}\n", count_of(done.changed),
                               before > 0 ? fmt::format(", {} had been revoked before", before) : ""));
     }
-    return done.matched > 0 ? exit_status::yes : not_found();
+    return done.matched > 0 ? exit_status::yes : not_found(named);
 }
 
 exit_status restore(const command_context &context, const selection_options &options)
 {
-    const tally done = set_local_revocation(context, {context, options}, 0);
+    const selection named{context, options};
+    const tally done = set_local_revocation(context, named, 0);
     const std::uint64_t before = done.matched - done.changed;
 
     if (context.json) {
@@ -204,7 +203,7 @@ exit_status restore(const command_context &context, const selection_options &opt
     }
 
     if (done.matched == 0) {
-        return not_found();
+        return not_found(named);
     }
     if (done.is_early) {
         notice("the store does not hold the token: when it arrives, it is not revoked on this host");

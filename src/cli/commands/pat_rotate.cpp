@@ -32,8 +32,7 @@ struct rotate_options {
     std::string prefix{default_prefix};
 };
 
-/// Puts a token like the named one into the store, and has the named one expire after the overlap. Throws nothing into
-/// the transaction: what it refuses is in `refusal`, and then nothing is changed.
+/// Replaces the named token in two steps, so that a new token that nobody got leaves the old one as it was.
 class rotation {
 public:
     rotation(const selection &named, std::int64_t now, std::int64_t overlap, std::int64_t lifetime, std::string id)
@@ -45,7 +44,9 @@ public:
         draft_.id = std::move(id);
     }
 
-    store::fault apply(store::transaction &transaction, const token_hasher &hasher, const token_digest &new_digest)
+    /// Puts a token like the named one into the store. Throws nothing into the transaction: what it refuses is in
+    /// `refusal`, and then nothing is changed.
+    store::fault add_new(store::transaction &transaction, const token_hasher &hasher, const token_digest &new_digest)
     {
         if (!named_.fits(transaction.info()) || !transaction.info().made_with(hasher)) {
             return {store::fault_kind::wrong_pepper};
@@ -54,39 +55,41 @@ public:
             refusal = "the store has a source, which has to issue the new token: pat.rotate() does in PostgreSQL";
             return {};
         }
-
-        token_digest digest{};
-        if (const store::fault problem = find(transaction, digest); problem || !refusal.empty()) {
+        if (const store::fault problem = find(transaction); problem || !refusal.empty()) {
             return problem;
         }
 
         token_record old;
         bool found = false;
-        if (const store::fault problem = transaction.get(digest, old, found)) {
+        if (const store::fault problem = transaction.get(digest_, old, found)) {
             return problem;
         }
         if (!found) {
-            refusal = "no such token in the store";
+            refusal = not_in_store(named_);
             return {};
         }
 
         try {
             draft(old);
+            old_id = old.id;
             old_end = std::min(old.expires_at != 0 ? old.expires_at : INT64_MAX, now_ + overlap_);
-            if (const store::fault problem = transaction.put(new_digest, draft_.view())) {
-                return problem;
-            }
+            return transaction.put(new_digest, draft_.view());
         } catch (const bad_value &bad) {
             refusal = bad.what();
             return {};
         }
+    }
 
-        if (const store::fault problem = transaction.get(digest, old, found)) {
+    /// Has the named token expire after the overlap.
+    store::fault end_old(store::transaction &transaction) const
+    {
+        token_record old;
+        bool found = false;
+        if (const store::fault problem = transaction.get(digest_, old, found); problem || !found) {
             return problem;
         }
-        old_id = old.id;
-        old.expires_at = old_end;
-        return transaction.put(digest, old);
+        old.expires_at = std::min(old.expires_at != 0 ? old.expires_at : INT64_MAX, old_end);
+        return transaction.put(digest_, old);
     }
 
     [[nodiscard]] const record_draft &issued() const noexcept { return draft_; }
@@ -94,38 +97,32 @@ public:
     std::string refusal;
     std::string old_id;
     std::int64_t old_end = 0;
+    std::uint64_t damaged = 0;  ///< records that may have been the named one
 
 private:
-    store::fault find(store::transaction &transaction, token_digest &out)
+    store::fault find(store::transaction &transaction)
     {
         if (named_.exact()) {
-            out = *named_.exact();
+            digest_ = *named_.exact();
             return {};
         }
 
         std::uint64_t matched = 0;
-        for (;;) {
-            token_digest digest;
-            token_record candidate;
-            bool done = false;
-            const store::fault problem = transaction.next(digest, candidate, done);
-            if (done) {
-                break;
-            }
-            if (problem && problem.kind != store::fault_kind::bad_record) {
-                return problem;
-            }
-            if (!problem && named_.matches(candidate)) {
-                out = digest;
-                matched++;
-            }
-        }
-
-        if (matched != 1) {
-            refusal = matched == 0 ? "no such token in the store"
+        const store::fault failed = transaction.for_each<token_record>(
+            [&](const token_digest &digest, const token_record &candidate, store::fault problem) {
+                if (problem) {
+                    damaged++;
+                } else if (named_.matches(candidate)) {
+                    digest_ = digest;
+                    matched++;
+                }
+                return true;
+            });
+        if (!failed && matched != 1) {
+            refusal = matched == 0 ? not_in_store(named_)
                                    : fmt::format("{} tokens have this id: name one of them by --digest", matched);
         }
-        return {};
+        return failed;
     }
 
     /// Drafts the new token, as pat.rotate() does. Throws bad_value.
@@ -138,9 +135,13 @@ private:
         if (old.expires_at != 0 && old.expires_at <= now_) {
             throw bad_value{fmt::format("the token \"{}\" has expired: issue a new one", id)};
         }
-        if (lifetime_ == 0 && old.expires_at != 0 && old.issued_at == 0) {
+        if (old.not_before > now_) {
+            throw bad_value{fmt::format("the token \"{}\" is not valid yet: issue a new one", id)};
+        }
+        if (lifetime_ == 0 && old.expires_at != 0 && (old.issued_at == 0 || old.issued_at >= old.expires_at)) {
             throw bad_value{fmt::format(
-                "the lifetime of the token \"{}\" is not known, as its record has no issued_at: use --expires-in", id)};
+                "the lifetime of the token \"{}\" is not known, as its record has no good issued_at: use --expires-in",
+                id)};
         }
 
         draft_.subject = old.subject;
@@ -149,7 +150,6 @@ private:
         for_each_cidr(old, [&](std::string_view cidr) { draft_.add_cidr(cidr); });
         for_each_claim(old, [&](const token_claim &claim) { draft_.add_claim(claim); });
         draft_.issued_at = now_;
-        draft_.not_before = old.not_before > now_ ? old.not_before : 0;
         if (lifetime_ != 0) {
             draft_.expires_at = now_ + lifetime_;
         } else if (old.expires_at != 0) {
@@ -162,6 +162,7 @@ private:
     std::int64_t now_;
     std::int64_t overlap_;
     std::int64_t lifetime_;  ///< 0: that of the old token
+    token_digest digest_{};
     record_draft draft_;
 };
 
@@ -179,8 +180,9 @@ exit_status rotate(const command_context &context, const rotate_options &options
     const fresh_token token{options.prefix};
     rotation work{named, context.now, overlap, lifetime, generate_id()};
     require(context.folder(), writer.update([&](store::transaction &transaction) {
-        return work.apply(transaction, hash.get(), hash.get()(token.text()));
+        return work.add_new(transaction, hash.get(), hash.get()(token.text()));
     }));
+    warn_of_damaged(work.damaged);
     if (!work.refusal.empty()) {
         error(work.refusal);
         return exit_status::no;
@@ -188,6 +190,8 @@ exit_status rotate(const command_context &context, const rotate_options &options
 
     const record_draft &issued = work.issued();
     print_token(token.text(), issued.view(), context.json);
+    require(context.folder(),
+            writer.update([&](store::transaction &transaction) { return work.end_old(transaction); }));
     notice(fmt::format("issued {} for {}, {}", issued.id, printable(issued.subject), describe_end(issued.expires_at)));
     notice(work.old_end > context.now
                ? fmt::format("{} is still valid, until {}", printable(work.old_id), format_time(work.old_end))

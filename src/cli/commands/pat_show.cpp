@@ -128,7 +128,7 @@ exit_status show(const command_context &context, const selection_options &option
 
     output.finish();
     if (shown == 0) {
-        error("no such token in the store");
+        error(not_in_store(named));
         return exit_status::no;
     }
     return exit_status::yes;
