@@ -16,12 +16,19 @@ from terminal import Terminal, a_terminal
 SUBJECT = "user:" + "long" * 10
 
 
+def heed_signals() -> None:
+    """Who runs the tests may ignore some, as a shell does for what it starts in the background."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def asking(patctl: Patctl, *arguments: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
     """patctl, as it waits for a token at a terminal."""
     with a_terminal() as terminal:
         process = subprocess.Popen([PATCTL, "--store", str(patctl.store), *arguments], stdin=terminal.slave,
-                                   stdout=subprocess.PIPE, stderr=terminal.slave, process_group=0)
+                                   stdout=subprocess.PIPE, stderr=terminal.slave, process_group=0,
+                                   preexec_fn=heed_signals)
         try:
             terminal.read_until("Token: ")
             yield terminal, process
