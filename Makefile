@@ -19,8 +19,9 @@ CXXFLAGS := -std=c++20 $(OPTIMISE) $(WARNINGS) -Isrc -MMD -MP
 LDLIBS := -llmdb -lcrypto -lz
 
 # nginx's configure splits its arguments at spaces, and so does make.
-ifneq ($(words [$(CURDIR)] [$(BUILD)] [$(NGINX_SRC)] [$(DESTDIR)]), 4)
-$(error no path may have a space in it: "$(CURDIR)", BUILD="$(BUILD)", NGINX_SRC="$(NGINX_SRC)", DESTDIR="$(DESTDIR)")
+ifneq ($(words [$(CURDIR)] [$(BUILD)] [$(NGINX_SRC)] [$(DESTDIR)] [$(PREFIX)] [$(MODULES_DIR)]), 6)
+$(error no path may have a space in it: "$(CURDIR)", BUILD="$(BUILD)", NGINX_SRC="$(NGINX_SRC)", DESTDIR="$(DESTDIR)", \
+    PREFIX="$(PREFIX)", MODULES_DIR="$(MODULES_DIR)")
 endif
 
 module_name := ngx_http_auth_pat_module
