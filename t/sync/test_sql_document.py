@@ -48,14 +48,14 @@ def documented(connection: Connection) -> dict[str, Signature]:
 def existing(connection: Connection) -> dict[str, Signature]:
     """Those that a role may execute, and those that the document has for operators."""
     rows: list[Any] = connection.execute(
-        "SELECT proname, pronargs, pronargdefaults, coalesce(proargnames, '{}'), coalesce(proargmodes::text[], '{}'),"
+        "SELECT proname, pronargdefaults, coalesce(proargnames, '{}'), coalesce(proargmodes::text[], '{}'),"
         " (SELECT coalesce(array_agg(type::regtype::text ORDER BY place), '{}')"
         "  FROM unnest(coalesce(proallargtypes, proargtypes::oid[])) WITH ORDINALITY AS argument (type, place)),"
         " prorettype::regtype::text FROM pg_proc WHERE pronamespace = 'pat'::regnamespace AND prokind = 'f'"
         " AND (has_function_privilege('pat_platform', oid, 'EXECUTE') OR has_function_privilege('pat_edge', oid, 'EXECUTE')"
         "      OR proname IN ('new_epoch', 'number_changes', 'use_pepper'))").fetchall()
     signatures: dict[str, Signature] = {}
-    for name, _, defaults, names, modes, types, result in rows:
+    for name, defaults, names, modes, types, result in rows:
         arguments = list(zip(names, types, modes or ["i"] * len(types)))
         results = [(name, type) for name, type, mode in arguments if mode in "obt"]
         signatures[name] = ([(name, type) for name, type, mode in arguments if mode in "ib"], defaults, results or result)
