@@ -4,15 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <string>
 
-namespace CLI {
-class App;
-}
-
-/// The subcommands. Each add_…() declares one on the command line, which sets `command_context::run` if it is called.
+/// The subcommands. Each add_…() declares one on the command line.
 namespace pat::cli {
+
+class command_line;
 
 struct command_context {
     std::string store;
@@ -23,8 +20,6 @@ struct command_context {
     std::int64_t now = 0;      ///< one time for all parts of a command
     std::size_t map_size = 0;  ///< bytes
 
-    std::function<exit_status()> run;
-
     /// The store's folder, or bad_value if none was named.
     [[nodiscard]] const std::string &folder() const;
 
@@ -33,27 +28,24 @@ struct command_context {
     [[nodiscard]] const std::string &enter() const;
 };
 
-/// For options whose empty value, as from an unset variable of a script, must not mean that the option is absent.
-[[nodiscard]] std::string refuse_empty(const std::string &value);
-
-void add_init(CLI::App &app, command_context &context);
-void add_verify(CLI::App &app, command_context &context);
-void add_backup(CLI::App &app, command_context &context);
-void add_gc(CLI::App &app, command_context &context);
-void add_convert(CLI::App &app, command_context &context);
-void add_issue(CLI::App &app, command_context &context);
-void add_rotate(CLI::App &app, command_context &context);
-void add_import(CLI::App &app, command_context &context);
-void add_export(CLI::App &app, command_context &context);
-void add_apply(CLI::App &app, command_context &context);
-void add_accept_snapshot(CLI::App &app, command_context &context);
-void add_revoke(CLI::App &app, command_context &context);
-void add_restore_access(CLI::App &app, command_context &context);
-void add_show(CLI::App &app, command_context &context);
-void add_list(CLI::App &app, command_context &context);
-void add_check(CLI::App &app, command_context &context);
-void add_stats(CLI::App &app, command_context &context);
-void add_help(CLI::App &app, command_context &context);
-void add_completion(CLI::App &app, command_context &context);
+void add_init(command_line &line, command_context &context);
+void add_verify(command_line &line, command_context &context);
+void add_backup(command_line &line, command_context &context);
+void add_gc(command_line &line, command_context &context);
+void add_convert(command_line &line, command_context &context);
+void add_issue(command_line &line, command_context &context);
+void add_rotate(command_line &line, command_context &context);
+void add_import(command_line &line, command_context &context);
+void add_export(command_line &line, command_context &context);
+void add_apply(command_line &line, command_context &context);
+void add_accept_snapshot(command_line &line, command_context &context);
+void add_revoke(command_line &line, command_context &context);
+void add_restore_access(command_line &line, command_context &context);
+void add_show(command_line &line, command_context &context);
+void add_list(command_line &line, command_context &context);
+void add_check(command_line &line, command_context &context);
+void add_stats(command_line &line, command_context &context);
+void add_help(command_line &line, command_context &context);
+void add_completion(command_line &line, command_context &context);
 
 }  // namespace pat::cli

@@ -2,7 +2,7 @@
 #include "core/pat_version.h"
 
 #include "cli/pat_command.h"
-#include "cli/pat_help.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_owner.h"
 #include "cli/pat_time.h"
 
@@ -14,7 +14,6 @@
 #include <new>
 #include <span>
 
-#include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -54,17 +53,18 @@ std::size_t read_map_size(const std::string &text)
     return (size + page - 1) / page * page;
 }
 
-void declare_global_options(CLI::App &app, command_context &context)
+void declare_global_options(command_line &line, command_context &context)
 {
-    app.add_option("--store", context.store, "folder of the store")->envname("PAT_STORE")->type_name("DIR");
-    app.add_option("--pepper-file", context.pepper_file, "file with the pepper of the store's digests")
-        ->envname("PAT_PEPPER_FILE")
-        ->type_name("FILE");
-    app.add_option("--map-size", context.map_size_text, "address space for the store, the same as nginx has")
-        ->type_name("SIZE")
-        ->capture_default_str();
-    app.add_flag("--json", context.json, "JSON on standard output, one object per line");
-    app.set_version_flag("--version", fmt::format("patctl {}", release));
+    command_syntax options = line.global_options();
+    options.add_option("--store", context.store, "folder of the store").environment("PAT_STORE").value_name("DIR");
+    options.add_option("--pepper-file", context.pepper_file, "file with the pepper of the store's digests")
+        .environment("PAT_PEPPER_FILE")
+        .value_name("FILE");
+    options.add_option("--map-size", context.map_size_text, "address space for the store, the same as nginx has")
+        .value_name("SIZE")
+        .show_default();
+    options.add_flag("--json", context.json, "JSON on standard output, one object per line");
+    line.add_version_flag(fmt::format("patctl {}", release));
 }
 
 /// Whether an argument is or ends with a token of our own form: "TOKEN", "--option=TOKEN", "-xTOKEN".
@@ -85,63 +85,26 @@ void refuse_tokens(std::span<char *const> arguments)
     }
 }
 
-/// What CLI11 says about the command line, in our form. It never repeats an argument that may be a token of any form.
-std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
-{
-    const auto called = app.get_subcommands();
-    const std::string help =
-        fmt::format("see \"patctl {}--help\"", called.empty() ? "" : called.front()->get_name() + ' ');
-
-    const auto extras = app.remaining(true);
-    if (called.empty() && extras.empty()) {
-        return "no command was given: " + help;
-    }
-    if (called.empty() && !extras.front().starts_with('-')) {
-        return fmt::format("{}: {}", unknown_command(app, extras.front()), help);
-    }
-    if (called.empty() || dynamic_cast<const CLI::ExtrasError *>(&error) != nullptr) {
-        const std::string name = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
-        if (!name.starts_with('-') || is_token(name)) {
-            return "unexpected argument (a token is read from standard input only): " + help;
-        }
-        return "unknown option " + name + ": " + help;
-    }
-    if (dynamic_cast<const CLI::ConversionError *>(&error) != nullptr) {
-        return "an option has an invalid value: " + help;
-    }
-    return std::string{error.what()} + ": " + help;
-}
-
 exit_status run(int argc, char **argv)
 {
     command_context context;
     context.now = std::max<std::int64_t>(1, std::time(nullptr));  // 0 would be "not revoked" in a record
 
-    CLI::App app{"Makes, fills and inspects the token stores of nginx-auth-pat.", "patctl"};
-    app.require_subcommand(1);
-    app.fallthrough();
-    app.footer(examples);
-
-    show_global_options(app);
-    declare_global_options(app, context);
+    command_line line{"patctl", "Makes, fills and inspects the token stores of nginx-auth-pat.", examples};
+    declare_global_options(line, context);
     for (const auto add : {add_init, add_verify, add_backup, add_gc, add_convert, add_issue, add_rotate, add_import,
                            add_export, add_apply, add_accept_snapshot, add_revoke, add_restore_access, add_show,
                            add_list, add_check, add_stats, add_help, add_completion}) {
-        add(app, context);
+        add(line, context);
     }
 
     refuse_tokens({argv, static_cast<std::size_t>(argc)});
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::Success &done) {
-        app.exit(done);
-        return std::cout.flush() ? exit_status::yes : exit_status::fault;
-    } catch (const CLI::ParseError &error) {
-        throw bad_value{usage_error(app, error)};
+    const command_line::command_body body = line.parse(argc, argv);
+    if (!body) {
+        return exit_status::yes;
     }
-
     context.map_size = with_name("--map-size", [&] { return read_map_size(context.map_size_text); });
-    return context.run();
+    return body();
 }
 
 }  // namespace
@@ -158,11 +121,6 @@ const std::string &command_context::enter() const
 {
     become_owner_of(folder());
     return store;
-}
-
-std::string refuse_empty(const std::string &value)
-{
-    return value.empty() ? "the value is empty" : "";
 }
 
 }  // namespace pat::cli

@@ -1,9 +1,9 @@
 #include "cli/apply/pat_applier.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_output.h"
 
 #include <cerrno>
 
-#include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
@@ -141,11 +141,10 @@ std::int64_t applier::newer_heartbeat(std::int64_t stored, std::int64_t time)
     return stored > now() ? time : std::max(stored, time);
 }
 
-void add_apply(CLI::App &app, command_context &context)
+void add_apply(command_line &line, command_context &context)
 {
-    CLI::App *command = app.add_subcommand("apply", "Apply the changes that a source sends, and acknowledge them");
-    command->footer(apply_examples);
-    command->callback([&context] { context.run = [&context] { return std::make_unique<applier>(context)->run(); }; });
+    line.add_command("apply", "Apply the changes that a source sends, and acknowledge them", apply_examples,
+                     [&context] { return std::make_unique<applier>(context)->run(); });
 }
 
 }  // namespace pat::cli

@@ -1,13 +1,12 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
 
 #include <algorithm>
 #include <string>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -68,11 +67,10 @@ exit_status accept_snapshot(const command_context &context)
 
 }  // namespace
 
-void add_accept_snapshot(CLI::App &app, command_context &context)
+void add_accept_snapshot(command_line &line, command_context &context)
 {
-    CLI::App *command = app.add_subcommand("accept-snapshot", "Accept the snapshot that is held back, once");
-    command->footer(examples);
-    command->callback([&context] { context.run = [&context] { return accept_snapshot(context); }; });
+    line.add_command("accept-snapshot", "Accept the snapshot that is held back, once", examples,
+                     [&context] { return accept_snapshot(context); });
 }
 
 }  // namespace pat::cli

@@ -3,6 +3,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_owner.h"
 
 #include <cerrno>
@@ -11,7 +12,6 @@
 #include <filesystem>
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -133,14 +133,12 @@ exit_status backup(const command_context &context, const std::string &destinatio
 
 }  // namespace
 
-void add_backup(CLI::App &app, command_context &context)
+void add_backup(command_line &line, command_context &context)
 {
     const auto destination = std::make_shared<std::string>();
-    CLI::App *command = app.add_subcommand("backup", "Copy the store, while it is in use, to a new folder");
-    command->footer(examples);
-    command->add_option("DIR", *destination, "the new folder")->required();
-    command->callback(
-        [&context, destination] { context.run = [&context, destination] { return backup(context, *destination); }; });
+    command_syntax command = line.add_command("backup", "Copy the store, while it is in use, to a new folder", examples,
+                                              [&context, destination] { return backup(context, *destination); });
+    command.add_argument("DIR", *destination, "the new folder").required();
 }
 
 }  // namespace pat::cli

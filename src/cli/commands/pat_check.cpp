@@ -3,6 +3,7 @@
 #include "store/pat_reader.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
 #include "cli/pat_secret.h"
@@ -11,8 +12,6 @@
 
 #include <memory>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -122,18 +121,15 @@ exit_status check(const command_context &context, const check_options &options)
 
 }  // namespace
 
-void add_check(CLI::App &app, command_context &context)
+void add_check(command_line &line, command_context &context)
 {
     const auto options = std::make_shared<check_options>();
-    CLI::App *command = app.add_subcommand("check", "Tell how nginx would decide on the token on standard input");
-    command->footer(examples);
-    command->add_option("--address", options->address, "the client's address")->type_name("A")->check(refuse_empty);
-    command->add_option("--scope", options->scopes, "required scope; may be repeated")
-        ->type_name("SCOPE")
-        ->allow_extra_args(false);
-    command->add_option("--leeway", options->leeway, "auth_pat_leeway")->type_name("TIME")->capture_default_str();
-    command->add_option("--prefix", options->prefix, "auth_pat_prefix")->type_name("P")->check(refuse_empty);
-    command->callback([&context, options] { context.run = [&context, options] { return check(context, *options); }; });
+    command_syntax command = line.add_command("check", "Tell how nginx would decide on the token on standard input",
+                                              examples, [&context, options] { return check(context, *options); });
+    command.add_option("--address", options->address, "the client's address").value_name("A").refuse_empty();
+    command.add_option("--scope", options->scopes, "required scope; may be repeated").value_name("SCOPE");
+    command.add_option("--leeway", options->leeway, "auth_pat_leeway").value_name("TIME").show_default();
+    command.add_option("--prefix", options->prefix, "auth_pat_prefix").value_name("P").refuse_empty();
 }
 
 }  // namespace pat::cli

@@ -1,4 +1,5 @@
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_output.h"
 
 #include <algorithm>
@@ -6,8 +7,6 @@
 #include <memory>
 #include <string_view>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -59,68 +58,14 @@ constexpr std::string_view zsh_tail = R"(
 _patctl "$@"
 )";
 
-using option_list = std::vector<const CLI::Option *>;
-using command_list = std::vector<const CLI::App *>;
-
-/// The options of a command, with those of its groups.
-option_list options_of(const CLI::App &app)
-{
-    option_list result = app.get_options({});
-    for (const CLI::App *group : app.get_subcommands({})) {
-        if (group->get_name().empty()) {
-            std::ranges::copy_if(group->get_options({}), std::back_inserter(result),
-                                 [group](const CLI::Option *option) { return option != group->get_help_ptr(); });
-        }
-    }
-    return result;
-}
+using option_list = std::vector<option_description>;
+using command_list = std::vector<command_description>;
 
 /// What a value is to be completed with.
 struct completion {
     enum class kind : unsigned char { none, directory, file, words } what = kind::none;
     std::string words;
 };
-
-completion completion_of(const CLI::Option &option, const std::string &commands)
-{
-    const std::string name = option.nonpositional() ? option.get_type_name() : option.get_name(true);
-    if (name == "DIR") {
-        return {completion::kind::directory, {}};
-    }
-    if (name == "FILE") {
-        return {completion::kind::file, {}};
-    }
-    if (name == "COMMAND") {
-        return {completion::kind::words, commands};
-    }
-
-    // CLI::IsMember describes itself as "{a,b}".
-    const std::string &type = option.get_type_name();
-    const std::size_t start = type.find('{');
-    if (start == std::string::npos) {
-        return {};
-    }
-    std::string words = type.substr(start + 1, type.find('}') - start - 1);
-    std::ranges::replace(words, ',', ' ');
-    return {completion::kind::words, words};
-}
-
-bool takes_value(const CLI::Option &option)
-{
-    return option.get_expected_max() > 0;
-}
-
-std::vector<std::string> names_of(const CLI::Option &option)
-{
-    std::vector<std::string> result;
-    for (const std::string &name : option.get_snames()) {
-        result.push_back("-" + name);
-    }
-    for (const std::string &name : option.get_lnames()) {
-        result.push_back("--" + name);
-    }
-    return result;
-}
 
 std::string joined(const std::vector<std::string> &words, std::string_view separator)
 {
@@ -134,10 +79,24 @@ std::string joined(const std::vector<std::string> &words, std::string_view separ
 std::string names_of(const command_list &commands, std::string_view separator)
 {
     std::vector<std::string> names;
-    for (const CLI::App *command : commands) {
-        names.push_back(command->get_name());
+    for (const command_description &command : commands) {
+        names.push_back(command.name);
     }
     return joined(names, separator);
+}
+
+completion completion_of(const option_description &option, const std::string &commands)
+{
+    if (option.value_name == "DIR") {
+        return {completion::kind::directory, {}};
+    }
+    if (option.value_name == "FILE") {
+        return {completion::kind::file, {}};
+    }
+    if (option.value_name == "COMMAND") {
+        return {completion::kind::words, commands};
+    }
+    return option.choices.empty() ? completion{} : completion{completion::kind::words, joined(option.choices, " ")};
 }
 
 /// Sets `kind` and `words`, as the body of a case.
@@ -155,9 +114,12 @@ std::string bash_setting(const completion &value)
 /// Cases that complete the value of an option, each only for the command it belongs to, or for all.
 void add_values(std::string_view command, const option_list &options, const std::string &commands, std::string &out)
 {
-    for (const CLI::Option *option : options) {
-        for (const std::string &name : takes_value(*option) ? names_of(*option) : std::vector<std::string>{}) {
-            out += fmt::format("        {}:{}) {} ;;\n", command, name, bash_setting(completion_of(*option, commands)));
+    for (const option_description &option : options) {
+        if (option.value_name.empty()) {
+            continue;
+        }
+        for (const std::string &name : option.names) {
+            out += fmt::format("        {}:{}) {} ;;\n", command, name, bash_setting(completion_of(option, commands)));
         }
     }
 }
@@ -167,38 +129,31 @@ void add_words(std::string_view command, const option_list &options, const std::
 {
     std::vector<std::string> names;
     completion argument;
-    for (const CLI::Option *option : options) {
-        if (!option->nonpositional()) {
-            argument = completion_of(*option, commands);
+    for (const option_description &option : options) {
+        if (option.names.empty()) {
+            argument = completion_of(option, commands);
         }
-        for (std::string &name : names_of(*option)) {
-            names.push_back(std::move(name));
-        }
+        names.insert(names.end(), option.names.begin(), option.names.end());
     }
     out += fmt::format("            {}:-*) kind=words words='{}' ;;\n", command, joined(names, " "));
     out += fmt::format("            {}:*) {} ;;\n", command, bash_setting(argument));
 }
 
-std::string for_bash(const CLI::App &app, const command_list &commands)
+std::string for_bash(const option_list &own, const command_list &commands)
 {
     const std::string names = names_of(commands, " ");
-    const option_list globals = options_of(app);
 
     std::string values;
     std::string words;
-    for (const CLI::App *command : commands) {
-        option_list options = options_of(*command);
-        add_values(command->get_name(), options, names, values);
-        if (command->get_fallthrough()) {
-            for (const CLI::Option *option : globals) {
-                if (option != app.get_help_ptr() && option != app.get_version_ptr()) {
-                    options.push_back(option);
-                }
-            }
+    for (const command_description &command : commands) {
+        option_list options = command.options;
+        add_values(command.name, options, names, values);
+        if (command.takes_global_options) {
+            std::ranges::copy_if(own, std::back_inserter(options), &option_description::is_global);
         }
-        add_words(command->get_name(), options, names, words);
+        add_words(command.name, options, names, words);
     }
-    add_values("*", globals, names, values);
+    add_values("*", own, names, values);
 
     std::string result{bash_head};
     result +=
@@ -206,11 +161,11 @@ std::string for_bash(const CLI::App &app, const command_list &commands)
     result += "    case $command:$before in\n" + values + "    esac\n";
     result += "    if [[ -z $kind ]]; then\n        case $command:$current in\n" + words;
 
-    std::string own;
-    for (const CLI::Option *option : globals) {
-        own += ' ' + joined(names_of(*option), " ");
+    std::string own_names;
+    for (const option_description &option : own) {
+        own_names += ' ' + joined(option.names, " ");
     }
-    result += fmt::format("            :-*) kind=words words='{}' ;;\n", own.substr(1));
+    result += fmt::format("            :-*) kind=words words='{}' ;;\n", own_names.substr(1));
     result += fmt::format("            :*) kind=words words='{}' ;;\n        esac\n    fi\n", names);
     return result.append(bash_tail);
 }
@@ -247,21 +202,21 @@ std::string zsh_action(const completion &value)
 std::string zsh_options(const option_list &options, const std::string &commands, std::string_view indent)
 {
     std::string result;
-    for (const CLI::Option *option : options) {
-        const std::string action = zsh_action(completion_of(*option, commands));
-        if (!option->nonpositional()) {
-            result += fmt::format("{}'1:{}:{}'", indent, zsh_text(option->get_name(true)), action);
+    for (const option_description &option : options) {
+        const std::string action = zsh_action(completion_of(option, commands));
+        if (option.names.empty()) {
+            result += fmt::format("{}'1:{}:{}'", indent, zsh_text(option.value_name), action);
             continue;
         }
-        for (const std::string &name : names_of(*option)) {
+        const bool takes_value = !option.value_name.empty();
+        for (const std::string &name : option.names) {
             // Those that may be repeated have "*" before their name.
-            const bool can_repeat = option->get_expected_max() > 1;
-            result += fmt::format("{}'{}{}{}[{}]", indent, can_repeat ? "*" : "", name,
-                                  !takes_value(*option)    ? ""
+            result += fmt::format("{}'{}{}{}[{}]", indent, option.can_repeat ? "*" : "", name,
+                                  !takes_value             ? ""
                                   : name.starts_with("--") ? "="
                                                            : "+",
-                                  zsh_text(option->get_description()));
-            if (takes_value(*option)) {
+                                  zsh_text(option.description));
+            if (takes_value) {
                 result += fmt::format(":{}:{}", zsh_text(name.substr(name.find_first_not_of('-'))), action);
             }
             result += '\'';
@@ -270,50 +225,46 @@ std::string zsh_options(const option_list &options, const std::string &commands,
     return result;
 }
 
-std::string for_zsh(const CLI::App &app, const command_list &commands)
+std::string for_zsh(const option_list &options, const command_list &commands)
 {
     const std::string names = names_of(commands, " ");
 
     option_list own;
     option_list globals;
-    for (const CLI::Option *option : options_of(app)) {
-        (option == app.get_help_ptr() || option == app.get_version_ptr() ? own : globals).push_back(option);
+    for (const option_description &option : options) {
+        (option.is_global ? globals : own).push_back(option);
     }
 
     std::string result{zsh_head};
     result += "    globals=(" + zsh_options(globals, names, "\n        ") + "\n    )\n    commands=(";
-    for (const CLI::App *command : commands) {
-        result += fmt::format("\n        '{}:{}'", command->get_name(), zsh_text(command->get_description()));
+    for (const command_description &command : commands) {
+        result += fmt::format("\n        '{}:{}'", command.name, zsh_text(command.description));
     }
     result += "\n    )\n    _arguments -C \"${globals[@]}\"" + zsh_options(own, names, " \\\n        ")
               + " \\\n        '1:command:->command' '*::argument:->argument'\n"
                 "    case $state in\n        command) _describe command commands ;;\n        argument)\n"
                 "            case $words[1] in";
-    for (const CLI::App *command : commands) {
-        result += fmt::format("\n                {}) _arguments{}{} ;;", command->get_name(),
-                              command->get_fallthrough() ? " \"${globals[@]}\"" : "",
-                              zsh_options(options_of(*command), names, " \\\n                    "));
+    for (const command_description &command : commands) {
+        result += fmt::format("\n                {}) _arguments{}{} ;;", command.name,
+                              command.takes_global_options ? " \"${globals[@]}\"" : "",
+                              zsh_options(command.options, names, " \\\n                    "));
     }
     return result.append(zsh_tail);
 }
 
 }  // namespace
 
-void add_completion(CLI::App &app, command_context &context)
+void add_completion(command_line &line, command_context &)
 {
     const auto shell = std::make_shared<std::string>();
-    CLI::App *command = app.add_subcommand("completion", "Print a script with which a shell completes patctl");
-    command->fallthrough(false);
-    command->footer(examples);
-    command->add_option("SHELL", *shell, "bash or zsh")->required()->check(CLI::IsMember({"bash", "zsh"}));
-    command->callback([&app, &context, shell] {
-        context.run = [&app, shell] {
-            const CLI::App &described = app;
-            const command_list commands = described.get_subcommands({});
-            write_out(*shell == "bash" ? for_bash(described, commands) : for_zsh(described, commands));
+    command_syntax command =
+        line.add_command("completion", "Print a script with which a shell completes patctl", examples, [&line, shell] {
+            const auto script = *shell == "bash" ? for_bash : for_zsh;
+            write_out(script(line.describe_options(), line.describe_commands()));
             return exit_status::yes;
-        };
-    });
+        });
+    command.leave_out_global_options();
+    command.add_argument("SHELL", *shell, "bash or zsh").required().one_of({"bash", "zsh"});
 }
 
 }  // namespace pat::cli

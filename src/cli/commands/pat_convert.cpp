@@ -1,6 +1,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_failure.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
@@ -10,8 +11,6 @@
 #include <memory>
 #include <optional>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -111,7 +110,7 @@ private:
     bool is_overtaken_ = false;
 };
 
-exit_status convert(const command_context &context, unsigned format)
+exit_status convert(const command_context &context, std::uint8_t format)
 {
     const std::string &folder = context.enter();
 
@@ -135,7 +134,7 @@ exit_status convert(const command_context &context, unsigned format)
         return {};
     }));
 
-    conversion work{static_cast<std::uint8_t>(format)};
+    conversion work{format};
     {
         progress bar{"converting", tokens};
         while (!work.is_done() && !work.is_overtaken()) {
@@ -166,15 +165,15 @@ exit_status convert(const command_context &context, unsigned format)
 
 }  // namespace
 
-void add_convert(CLI::App &app, command_context &context)
+void add_convert(command_line &line, command_context &context)
 {
-    const auto format = std::make_shared<unsigned>(newest_format);
-    CLI::App *command = app.add_subcommand("convert", "Write all records in the newest format, or in an older one");
-    command->footer(examples);
-    command->add_option("--format", *format, "that of the release that is to read the store")
-        ->check(CLI::Range(unsigned{first_format}, unsigned{newest_format}))
-        ->capture_default_str();
-    command->callback([&context, format] { context.run = [&context, format] { return convert(context, *format); }; });
+    const auto format = std::make_shared<std::uint64_t>(newest_format);
+    command_syntax command =
+        line.add_command("convert", "Write all records in the newest format, or in an older one", examples,
+                         [&context, format] { return convert(context, static_cast<std::uint8_t>(*format)); });
+    command.add_option("--format", *format, "that of the release that is to read the store")
+        .range(first_format, newest_format)
+        .show_default();
 }
 
 }  // namespace pat::cli

@@ -1,13 +1,12 @@
 #include "writer/pat_snapshot.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
 #include "cli/pat_walk.h"
 
 #include <memory>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -76,17 +75,14 @@ exit_status export_records(const command_context &context)
 
 }  // namespace
 
-void add_export(CLI::App &app, command_context &context)
+void add_export(command_line &line, command_context &context)
 {
-    CLI::App *command = app.add_subcommand("export", "Write all tokens as JSON Lines, for import");
-    command->footer(examples);
     const auto is_local = std::make_shared<bool>(false);
-    command->add_flag("--local-revocations", *is_local, "only the revocations that this host alone knows");
-    command->callback([&context, is_local] {
-        context.run = [&context, is_local] {
+    command_syntax command =
+        line.add_command("export", "Write all tokens as JSON Lines, for import", examples, [&context, is_local] {
             return *is_local ? export_local_revocations(context) : export_records(context);
-        };
-    });
+        });
+    command.add_flag("--local-revocations", *is_local, "only the revocations that this host alone knows");
 }
 
 }  // namespace pat::cli

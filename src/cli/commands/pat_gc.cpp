@@ -2,6 +2,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
 #include "cli/pat_time.h"
@@ -9,8 +10,6 @@
 
 #include <memory>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -143,17 +142,13 @@ exit_status collect_garbage(const command_context &context, const gc_options &op
 
 }  // namespace
 
-void add_gc(CLI::App &app, command_context &context)
+void add_gc(command_line &line, command_context &context)
 {
     const auto options = std::make_shared<gc_options>();
-    CLI::App *command = app.add_subcommand("gc", "Remove tokens that expired or were revoked long ago");
-    command->footer(examples);
-    command->add_option("--older-than", options->older_than, "since when at least")
-        ->type_name("TIME")
-        ->capture_default_str();
-    command->add_flag("--dry-run", options->dry_run, "only count them");
-    command->callback(
-        [&context, options] { context.run = [&context, options] { return collect_garbage(context, *options); }; });
+    command_syntax command = line.add_command("gc", "Remove tokens that expired or were revoked long ago", examples,
+                                              [&context, options] { return collect_garbage(context, *options); });
+    command.add_option("--older-than", options->older_than, "since when at least").value_name("TIME").show_default();
+    command.add_flag("--dry-run", options->dry_run, "only count them");
 }
 
 }  // namespace pat::cli

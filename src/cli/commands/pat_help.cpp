@@ -1,11 +1,8 @@
-#include "cli/pat_help.h"
-
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_output.h"
 
 #include <memory>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -17,19 +14,15 @@ constexpr const char *examples = R"(Examples:
 
 }  // namespace
 
-void add_help(CLI::App &app, command_context &context)
+void add_help(command_line &line, command_context &)
 {
     const auto name = std::make_shared<std::string>();
-    CLI::App *command = app.add_subcommand("help", "Describe patctl, or one command");
-    command->fallthrough(false);
-    command->footer(examples);
-    command->add_option("COMMAND", *name, "the command");
-    command->callback([&app, &context, name] {
-        context.run = [&app, name] {
-            write_out(help_on(app, *name));
-            return exit_status::yes;
-        };
+    command_syntax command = line.add_command("help", "Describe patctl, or one command", examples, [&line, name] {
+        write_out(line.help(*name));
+        return exit_status::yes;
     });
+    command.leave_out_global_options();
+    command.add_argument("COMMAND", *name, "the command");
 }
 
 }  // namespace pat::cli

@@ -2,6 +2,7 @@
 
 #include "cli/pat_collection.h"
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_draft.h"
 #include "cli/pat_json.h"
 #include "cli/pat_lines.h"
@@ -15,7 +16,6 @@
 #include <utility>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -365,33 +365,30 @@ exit_status import_local_revocations(const command_context &context, const impor
 
 }  // namespace
 
-void add_import(CLI::App &app, command_context &context)
+void add_import(command_line &line, command_context &context)
 {
     const auto options = std::make_shared<import_options>();
-    CLI::App *command = app.add_subcommand("import", "Add or replace tokens, from JSON Lines");
-    command->footer(examples);
-    command->add_option("FILE", options->file, "the file; - for standard input")->required();
-    auto *plaintext =
-        command->add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
-    auto *strict = command->add_flag("--strict", options->strict, "import nothing if a line is bad");
-    auto *lenient = command->add_flag("--lenient", options->lenient, "exit with 0 although lines were bad");
-    auto *dry_run =
-        command->add_flag("--dry-run", options->dry_run, "check the lines, without a store, and import nothing");
-    lenient->excludes(strict)->excludes(dry_run);
-    command
-        ->add_flag("--local-revocations", options->local_revocations,
-                   "lines are those of \"export --local-revocations\"")
-        ->excludes(plaintext)
-        ->excludes(dry_run);
-    command->callback([&context, options] {
-        context.run = [&context, options] {
+    command_syntax command =
+        line.add_command("import", "Add or replace tokens, from JSON Lines", examples, [&context, options] {
             if (options->dry_run) {
                 return check_records(context, *options);
             }
             return options->local_revocations ? import_local_revocations(context, *options)
                                               : import_records(context, *options);
-        };
-    });
+        });
+    command.add_argument("FILE", options->file, "the file; - for standard input").required();
+    command_option plaintext =
+        command.add_flag("--plaintext", options->plaintext, "lines hold tokens, instead of their digests");
+    command_option strict = command.add_flag("--strict", options->strict, "import nothing if a line is bad");
+    command_option lenient = command.add_flag("--lenient", options->lenient, "exit with 0 although lines were bad");
+    command_option dry_run =
+        command.add_flag("--dry-run", options->dry_run, "check the lines, without a store, and import nothing");
+    lenient.excludes(strict).excludes(dry_run);
+    command
+        .add_flag("--local-revocations", options->local_revocations,
+                  "lines are those of \"export --local-revocations\"")
+        .excludes(plaintext)
+        .excludes(dry_run);
 }
 
 }  // namespace pat::cli

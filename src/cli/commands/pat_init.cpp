@@ -2,12 +2,12 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_owner.h"
 #include "cli/pat_secret.h"
 
 #include <memory>
 
-#include <CLI/CLI.hpp>
 #include <unistd.h>
 
 namespace pat::cli {
@@ -48,16 +48,14 @@ exit_status init(const command_context &context, const std::string &owner_name, 
 
 }  // namespace
 
-void add_init(CLI::App &app, command_context &context)
+void add_init(command_line &line, command_context &context)
 {
     const auto owner = std::make_shared<std::string>();
     const auto group = std::make_shared<std::string>();
-    CLI::App *command = app.add_subcommand("init", "Make a store");
-    command->footer(examples);
-    command->add_option("--owner", *owner, "owner of the store, whom root becomes to work on it")->type_name("USER");
-    command->add_option("--group", *group, "group that nginx's workers run as")->type_name("G");
-    command->callback(
-        [&context, owner, group] { context.run = [&context, owner, group] { return init(context, *owner, *group); }; });
+    command_syntax command = line.add_command("init", "Make a store", examples,
+                                              [&context, owner, group] { return init(context, *owner, *group); });
+    command.add_option("--owner", *owner, "owner of the store, whom root becomes to work on it").value_name("USER");
+    command.add_option("--group", *group, "group that nginx's workers run as").value_name("G");
 }
 
 }  // namespace pat::cli

@@ -1,6 +1,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_draft.h"
 #include "cli/pat_issuing.h"
 #include "cli/pat_secret.h"
@@ -9,8 +10,6 @@
 
 #include <memory>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -146,42 +145,35 @@ exit_status issue(const command_context &context, const issue_options &options)
 
 }  // namespace
 
-void add_issue(CLI::App &app, command_context &context)
+void add_issue(command_line &line, command_context &context)
 {
     const auto options = std::make_shared<issue_options>();
 
-    CLI::App *command = app.add_subcommand("issue", "Issue a token, and print it once");
-    command->footer(examples);
+    command_syntax command = line.add_command("issue", "Issue a token, and print it once", examples,
+                                              [&context, options] { return issue(context, *options); });
 
-    command->add_option("--subject", options->subject, "user or account that the token acts for")
-        ->type_name("S")
-        ->required();
-    command->add_option("--name", options->name, "what the token is for")->type_name("N");
-    command->add_option("--scope", options->scopes, "scope to grant; may be repeated")
-        ->type_name("SCOPE")
-        ->allow_extra_args(false);
-    auto *expires_in =
-        command->add_option("--expires-in", options->expires_in, "lifetime: a number with s, m, h, d, w, M or y")
-            ->type_name("TIME")
-            ->capture_default_str();
-    auto *expires_at = command->add_option("--expires-at", options->expires_at, "time: Unix seconds or RFC 3339")
-                           ->type_name("T")
-                           ->check(refuse_empty);
-    auto *never = command->add_flag("--no-expiry", options->no_expiry, "valid until it is revoked");
-    expires_in->excludes(expires_at)->excludes(never);
-    expires_at->excludes(never);
-    command->add_option("--not-before", options->not_before, "time from which it is valid")
-        ->type_name("T")
-        ->check(refuse_empty);
-    command->add_option("--cidr", options->cidrs, "addresses it may be used from; may be repeated")
-        ->type_name("CIDR")
-        ->allow_extra_args(false);
-    command->add_option("--claim", options->claims, "value for the upstream; may be repeated")
-        ->type_name("NAME=VALUE")
-        ->allow_extra_args(false);
-    command->add_option("--prefix", options->prefix, "prefix of the token")->type_name("P")->capture_default_str();
-
-    command->callback([&context, options] { context.run = [&context, options] { return issue(context, *options); }; });
+    command.add_option("--subject", options->subject, "user or account that the token acts for")
+        .value_name("S")
+        .required();
+    command.add_option("--name", options->name, "what the token is for").value_name("N");
+    command.add_option("--scope", options->scopes, "scope to grant; may be repeated").value_name("SCOPE");
+    command_option expires_in =
+        command.add_option("--expires-in", options->expires_in, "lifetime: a number with s, m, h, d, w, M or y")
+            .value_name("TIME")
+            .show_default();
+    command_option expires_at =
+        command.add_option("--expires-at", options->expires_at, "time: Unix seconds or RFC 3339")
+            .value_name("T")
+            .refuse_empty();
+    command_option never = command.add_flag("--no-expiry", options->no_expiry, "valid until it is revoked");
+    expires_in.excludes(expires_at).excludes(never);
+    expires_at.excludes(never);
+    command.add_option("--not-before", options->not_before, "time from which it is valid")
+        .value_name("T")
+        .refuse_empty();
+    command.add_option("--cidr", options->cidrs, "addresses it may be used from; may be repeated").value_name("CIDR");
+    command.add_option("--claim", options->claims, "value for the upstream; may be repeated").value_name("NAME=VALUE");
+    command.add_option("--prefix", options->prefix, "prefix of the token").value_name("P").show_default();
 }
 
 }  // namespace pat::cli

@@ -1,4 +1,5 @@
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_description.h"
 #include "cli/pat_draft.h"
 #include "cli/pat_output.h"
@@ -13,8 +14,6 @@
 #include <optional>
 #include <tuple>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -221,34 +220,29 @@ exit_status list(const command_context &context, const list_options &options)
 
 }  // namespace
 
-void add_list(CLI::App &app, command_context &context)
+void add_list(command_line &line, command_context &context)
 {
     const auto options = std::make_shared<list_options>();
-    CLI::App *command = app.add_subcommand("list", "List tokens");
-    command->footer(examples);
-    command->add_option("--subject", options->subject, "only those of this subject")
-        ->type_name("S")
-        ->check(refuse_empty);
-    command->add_option("--status", options->status, "only those with this status")
-        ->check(CLI::IsMember({"ok", "expired", "revoked", "not_yet_valid"}));
-    command->add_option("--name", options->name, "only those whose name contains this")
-        ->type_name("TEXT")
-        ->check(refuse_empty);
-    command->add_option("--scope", options->scopes, "only those with this scope; may be repeated")
-        ->type_name("SCOPE")
-        ->check(refuse_empty)
-        ->allow_extra_args(false);
+    command_syntax command =
+        line.add_command("list", "List tokens", examples, [&context, options] { return list(context, *options); });
+    command.add_option("--subject", options->subject, "only those of this subject").value_name("S").refuse_empty();
+    command.add_option("--status", options->status, "only those with this status")
+        .one_of({"ok", "expired", "revoked", "not_yet_valid"});
+    command.add_option("--name", options->name, "only those whose name contains this")
+        .value_name("TEXT")
+        .refuse_empty();
+    command.add_option("--scope", options->scopes, "only those with this scope; may be repeated")
+        .value_name("SCOPE")
+        .refuse_empty();
     command
-        ->add_option("--expiring-within", options->expiring_within, "only those that are valid, and expire within this")
-        ->type_name("TIME")
-        ->check(refuse_empty);
-    auto *sort = command->add_option("--sort", options->sort, "the order, which is that of the digests without this")
-                     ->check(CLI::IsMember(std::vector<std::string>{sort_names.begin(), sort_names.end()}));
-    command->add_flag("--reverse", options->reverse, "the reverse order")->needs(sort);
-    command->add_option("--limit", options->limit, "at most N tokens")
-        ->type_name("N")
-        ->check(CLI::Range(std::uint64_t{1}, UINT64_MAX));
-    command->callback([&context, options] { context.run = [&context, options] { return list(context, *options); }; });
+        .add_option("--expiring-within", options->expiring_within, "only those that are valid, and expire within this")
+        .value_name("TIME")
+        .refuse_empty();
+    command_option sort =
+        command.add_option("--sort", options->sort, "the order, which is that of the digests without this")
+            .one_of(std::vector<std::string>{sort_names.begin(), sort_names.end()});
+    command.add_flag("--reverse", options->reverse, "the reverse order").needs(sort);
+    command.add_option("--limit", options->limit, "at most N tokens").value_name("N").range(1, UINT64_MAX);
 }
 
 }  // namespace pat::cli

@@ -1,6 +1,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
 #include "cli/pat_walk.h"
@@ -8,8 +9,6 @@
 #include <cstdint>
 #include <memory>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -219,37 +218,31 @@ exit_status restore(const command_context &context, const selection_options &opt
 
 using command_body = exit_status (*)(const command_context &context, const selection_options &options);
 
-void add(CLI::App &app, command_context &context, const char *name, const char *description, const char *examples,
+void add(command_line &line, command_context &context, const char *name, const char *description, const char *examples,
          command_body body)
 {
     const auto options = std::make_shared<selection_options>();
 
-    CLI::App *command = app.add_subcommand(name, description);
-    command->footer(examples);
+    command_syntax command =
+        line.add_command(name, description, examples, [&context, options, body] { return body(context, *options); });
 
-    auto *group = command->add_option_group("Which", "exactly one of");
-    group->add_option("ID", options->id, "the token with this id")->check(refuse_empty);
-    group->add_option("--subject", options->subject, "all tokens of this subject")->type_name("S")->check(refuse_empty);
-    group->add_option("--digest", options->digest_text, "the token with this digest")
-        ->type_name("HEX")
-        ->check(refuse_empty);
-    group->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
-    group->require_option(1);
-
-    command->callback(
-        [&context, options, body] { context.run = [&context, options, body] { return body(context, *options); }; });
+    command_syntax group = command.add_exclusive_group("Which", "exactly one of");
+    group.add_argument("ID", options->id, "the token with this id").refuse_empty();
+    group.add_option("--subject", options->subject, "all tokens of this subject").value_name("S").refuse_empty();
+    group.add_option("--digest", options->digest_text, "the token with this digest").value_name("HEX").refuse_empty();
+    group.add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
 }
 
 }  // namespace
 
-void add_revoke(CLI::App &app, command_context &context)
+void add_revoke(command_line &line, command_context &context)
 {
-    add(app, context, "revoke", "Revoke tokens on this host, from the next request on", revoke_examples, revoke);
+    add(line, context, "revoke", "Revoke tokens on this host, from the next request on", revoke_examples, revoke);
 }
 
-void add_restore_access(CLI::App &app, command_context &context)
+void add_restore_access(command_line &line, command_context &context)
 {
-    add(app, context, "restore-access", "Undo \"revoke\"", restore_examples, restore);
+    add(line, context, "restore-access", "Undo \"revoke\"", restore_examples, restore);
 }
 
 }  // namespace pat::cli

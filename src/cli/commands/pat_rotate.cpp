@@ -1,6 +1,7 @@
 #include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_description.h"
 #include "cli/pat_draft.h"
 #include "cli/pat_issuing.h"
@@ -13,8 +14,6 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -201,30 +200,26 @@ exit_status rotate(const command_context &context, const rotate_options &options
 
 }  // namespace
 
-void add_rotate(CLI::App &app, command_context &context)
+void add_rotate(command_line &line, command_context &context)
 {
     const auto options = std::make_shared<rotate_options>();
-    CLI::App *command = app.add_subcommand("rotate", "Replace a token by a new one like it");
-    command->footer(examples);
+    command_syntax command = line.add_command("rotate", "Replace a token by a new one like it", examples,
+                                              [&context, options] { return rotate(context, *options); });
 
-    auto *group = command->add_option_group("Which", "exactly one of");
-    group->add_option("ID", options->named.id, "the token with this id")->check(refuse_empty);
-    group->add_option("--digest", options->named.digest_text, "the token with this digest")
-        ->type_name("HEX")
-        ->check(refuse_empty);
-    group->add_flag("--token-stdin", options->named.token_on_stdin, "the token on standard input");
-    group->require_option(1);
+    command_syntax group = command.add_exclusive_group("Which", "exactly one of");
+    group.add_argument("ID", options->named.id, "the token with this id").refuse_empty();
+    group.add_option("--digest", options->named.digest_text, "the token with this digest")
+        .value_name("HEX")
+        .refuse_empty();
+    group.add_flag("--token-stdin", options->named.token_on_stdin, "the token on standard input");
 
-    command->add_option("--overlap", options->overlap, "how long the old token stays valid, at most")
-        ->type_name("TIME")
-        ->capture_default_str();
-    command
-        ->add_option("--expires-in", options->expires_in, "lifetime of the new token, instead of that of the old one")
-        ->type_name("TIME")
-        ->check(refuse_empty);
-    command->add_option("--prefix", options->prefix, "prefix of the new token")->type_name("P")->capture_default_str();
-
-    command->callback([&context, options] { context.run = [&context, options] { return rotate(context, *options); }; });
+    command.add_option("--overlap", options->overlap, "how long the old token stays valid, at most")
+        .value_name("TIME")
+        .show_default();
+    command.add_option("--expires-in", options->expires_in, "lifetime of the new token, instead of that of the old one")
+        .value_name("TIME")
+        .refuse_empty();
+    command.add_option("--prefix", options->prefix, "prefix of the new token").value_name("P").show_default();
 }
 
 }  // namespace pat::cli

@@ -1,4 +1,5 @@
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_description.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
@@ -6,8 +7,6 @@
 #include "cli/pat_walk.h"
 
 #include <memory>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -136,19 +135,15 @@ exit_status show(const command_context &context, const selection_options &option
 
 }  // namespace
 
-void add_show(CLI::App &app, command_context &context)
+void add_show(command_line &line, command_context &context)
 {
     const auto options = std::make_shared<selection_options>();
-    CLI::App *command = app.add_subcommand("show", "Show one token");
-    command->footer(examples);
-    auto *group = command->add_option_group("Which", "exactly one of");
-    group->add_option("ID", options->id, "the token with this id")->check(refuse_empty);
-    group->add_option("--digest", options->digest_text, "the token with this digest")
-        ->type_name("HEX")
-        ->check(refuse_empty);
-    group->add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
-    group->require_option(1);
-    command->callback([&context, options] { context.run = [&context, options] { return show(context, *options); }; });
+    command_syntax command =
+        line.add_command("show", "Show one token", examples, [&context, options] { return show(context, *options); });
+    command_syntax group = command.add_exclusive_group("Which", "exactly one of");
+    group.add_argument("ID", options->id, "the token with this id").refuse_empty();
+    group.add_option("--digest", options->digest_text, "the token with this digest").value_name("HEX").refuse_empty();
+    group.add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
 }
 
 }  // namespace pat::cli

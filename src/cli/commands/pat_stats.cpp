@@ -2,6 +2,7 @@
 #include "writer/pat_snapshot.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_description.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
@@ -11,7 +12,6 @@
 #include <cerrno>
 #include <map>
 
-#include <CLI/CLI.hpp>
 #include <sys/stat.h>
 
 namespace pat::cli {
@@ -186,11 +186,10 @@ exit_status stats(const command_context &context)
 
 }  // namespace
 
-void add_stats(CLI::App &app, command_context &context)
+void add_stats(command_line &line, command_context &context)
 {
-    CLI::App *command = app.add_subcommand("stats", "Count tokens by status, and describe the store");
-    command->footer(examples);
-    command->callback([&context] { context.run = [&context] { return stats(context); }; });
+    line.add_command("stats", "Count tokens by status, and describe the store", examples,
+                     [&context] { return stats(context); });
 }
 
 }  // namespace pat::cli

@@ -2,14 +2,13 @@
 #include "writer/pat_snapshot.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_description.h"
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
 
 #include <algorithm>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 namespace pat::cli {
 
@@ -190,11 +189,9 @@ exit_status verify(const command_context &context)
 
 }  // namespace
 
-void add_verify(CLI::App &app, command_context &context)
+void add_verify(command_line &line, command_context &context)
 {
-    CLI::App *command = app.add_subcommand("verify", "Check every record, and the counts");
-    command->footer(examples);
-    command->callback([&context] { context.run = [&context] { return verify(context); }; });
+    line.add_command("verify", "Check every record, and the counts", examples, [&context] { return verify(context); });
 }
 
 }  // namespace pat::cli
