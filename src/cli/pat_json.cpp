@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <openssl/crypto.h>
+#include <simdjson.h>
 
 namespace pat::cli {
 
@@ -125,10 +126,18 @@ token_digest read_token_field(std::string_view name, const element &value, recor
 
 }  // namespace
 
-json_parser::json_parser()
+static_assert(json_padding >= simdjson::SIMDJSON_PADDING);
+
+struct json_parser::state {
+    simdjson::dom::parser parser;
+    simdjson::dom::document document;  ///< with room for the longest line, so that it never moves
+    simdjson::dom::object object;
+};
+
+json_parser::json_parser() : state_{std::make_unique<state>()}
 {
-    if (parser_.allocate(max_line_length) != simdjson::SUCCESS
-        || document_.allocate(max_line_length) != simdjson::SUCCESS) {
+    if (state_->parser.allocate(max_line_length) != simdjson::SUCCESS
+        || state_->document.allocate(max_line_length) != simdjson::SUCCESS) {
         throw std::bad_alloc{};
     }
 }
@@ -136,22 +145,21 @@ json_parser::json_parser()
 json_parser::~json_parser()
 {
     // Strings are copied there, and one of them may have been a token. There is room for five thirds of a line.
-    OPENSSL_cleanse(document_.string_buf.get(), 5 * max_line_length / 3);
+    OPENSSL_cleanse(state_->document.string_buf.get(), 5 * max_line_length / 3);
 }
 
-simdjson::dom::object json_parser::parse(std::string_view text)
+const simdjson::dom::object &json_parser::parse(std::string_view text)
 {
     element value;
-    const auto error = parser_.parse_into_document(document_, text.data(), text.size(), false).get(value);
+    const auto error = state_->parser.parse_into_document(state_->document, text.data(), text.size(), false).get(value);
     if (error != simdjson::SUCCESS) {
         throw bad_value{fmt::format("not JSON: {}", simdjson::error_message(error))};
     }
 
-    simdjson::dom::object object;
-    if (value.get(object) != simdjson::SUCCESS) {
+    if (value.get(state_->object) != simdjson::SUCCESS) {
         throw bad_value{"not a JSON object"};
     }
-    return object;
+    return state_->object;
 }
 
 std::string_view read_text(const element &value)

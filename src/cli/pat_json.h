@@ -11,19 +11,28 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include <fmt/core.h>
-#include <simdjson.h>
+
+// Who reads fields includes simdjson.h, which is slow to compile.
+namespace simdjson::dom {
+class element;
+class object;
+}  // namespace simdjson::dom
 
 /// Records as JSON, one object a line: docs/patctl.md, "RECORDS AS JSON LINES".
 namespace pat::cli {
 
 /// The longest line that is read: a record takes 4 KiB, and JSON can write a byte with six.
 inline constexpr std::size_t max_line_length = 65536;
+
+/// How many bytes behind a text must be readable, as simdjson reads ahead.
+inline constexpr std::size_t json_padding = 64;
 
 /// Reads objects. Throws bad_value if a text is not one.
 class json_parser {
@@ -33,13 +42,13 @@ public:
     json_parser &operator=(const json_parser &) = delete;
     ~json_parser();
 
-    /// At most `max_line_length`, and `SIMDJSON_PADDING` bytes behind `text` must be readable. The object holds until
-    /// the next call.
-    [[nodiscard]] simdjson::dom::object parse(std::string_view text);
+    /// At most `max_line_length`, and `json_padding` bytes behind `text` must be readable. The object holds until the
+    /// next call.
+    [[nodiscard]] const simdjson::dom::object &parse(std::string_view text);
 
 private:
-    simdjson::dom::parser parser_;
-    simdjson::dom::document document_;  ///< with room for the longest line, so that it never moves
+    struct state;
+    std::unique_ptr<state> state_;
 };
 
 /// The highest number of a change: that of PostgreSQL's bigint.

@@ -23,8 +23,8 @@ constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
 line_reader::line_reader(int fd, std::string name)
     : fd_{fd},
       name_{std::move(name)},
-      buffer_(buffer_bytes + simdjson::SIMDJSON_PADDING),
-      beginning_(max_line_length + simdjson::SIMDJSON_PADDING)
+      buffer_(buffer_bytes + json_padding),
+      beginning_(max_line_length + json_padding)
 {
 }
 

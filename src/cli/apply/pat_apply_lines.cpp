@@ -53,12 +53,12 @@ void applier::take(const input_line &line)
         return;
     }
 
-    std::optional<simdjson::dom::object> object;
+    const simdjson::dom::object *object = nullptr;
     try {
         if (line.too_long) {
             throw bad_value{fmt::format("longer than {} bytes", max_line_length)};
         }
-        object = parser_.parse(line.text);
+        object = &parser_.parse(line.text);
         act_on(line.number, read_message(*object));
     } catch (const stray_row &bad) {
         reject(line.number, bad.what(), {});
@@ -67,9 +67,9 @@ void applier::take(const input_line &line)
         arriving_.reset();
         is_stray_ = true;
     } catch (const bad_value &bad) {
-        reject(line.number, bad.what(), object ? read_hint(*object) : read_hint(line.text));
-        std::string_view op;
-        if (object && object->at_key("op").get(op) == simdjson::SUCCESS && op == "snapshot_begin") {
+        const line_hint hint = object != nullptr ? read_hint(*object) : read_hint(line.text);
+        reject(line.number, bad.what(), hint);
+        if (hint.begins_snapshot) {
             arriving_.reset();
             is_stray_ = true;
         }

@@ -8,6 +8,8 @@
 #include <charconv>
 #include <initializer_list>
 
+#include <simdjson.h>
+
 namespace pat::cli {
 
 namespace {
@@ -234,6 +236,9 @@ apply_message read_message(const object &object)
 line_hint read_hint(const object &object)
 {
     line_hint result;
+    std::string_view op;
+    result.begins_snapshot = object.at_key("op").get(op) == simdjson::SUCCESS && op == "snapshot_begin";
+
     int sequences = 0;
     for (const auto &[name, value] : object) {
         std::string_view text;

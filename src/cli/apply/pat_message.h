@@ -11,7 +11,9 @@
 #include <string_view>
 #include <vector>
 
-#include <simdjson.h>
+namespace simdjson::dom {
+class object;
+}
 
 /// The lines that "patctl apply" reads: docs/patctl.md, "apply".
 namespace pat::cli {
@@ -37,6 +39,7 @@ struct line_hint {
     std::vector<token_digest> digests;      ///< of the tokens it is about
     std::optional<std::uint64_t> sequence;  ///< if it is certain
     std::string id;                         ///< empty if unknown
+    bool begins_snapshot = false;
 };
 
 [[nodiscard]] line_hint read_hint(const simdjson::dom::object &object);
