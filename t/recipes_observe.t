@@ -119,14 +119,18 @@ unlike($answer->{body}, qr/\Q${\ substr $alice, 0, 20}/, 'metrics: no token');
     is(system("promtool check config ${\scratch()}/config.yml >${\scratch()}/promtool 2>&1"), 0, 'metrics: promtool takes the example')
         or diag slurp(scratch() . '/promtool');
 
-    # What alerts are about is there.
-    my $expressions = slurp($rules) =~ s/^(?:#| *(?:summary|description):).*//mgr;
-    my %named = map { $_ => 1 } $expressions =~ /\b(auth_pat_\w+)/g;
-    cmp_ok(scalar keys %named, '>', 5, 'metrics: alerts name some');
-    like($answer->{body}, qr/^$_[ {]/m, "metrics: $_, which an alert names, is there") for sort keys %named;
+    # What alerts and the dashboard are about is there.
     my %known = map { $_ => 1 } $answer->{body} =~ /^auth_pat_requests_total\{.*status="(\w+)"\}/mg;
-    my @statuses = map { split /\|/ } $expressions =~ /status=~"([^"]*)"/g;
-    is_deeply([grep { !$known{$_} } @statuses], [], "metrics: so are the statuses that alerts name: @statuses");
+    my $alerts    = slurp($rules) =~ s/^(?:#| *(?:summary|description):).*//mgr;
+    my $dashboard = join '', slurp("$AuthPat::ROOT/scripts/prometheus/grafana.json") =~ /^ *"(?:expr|query)": (".*")/mg;
+    for (['alerts', $alerts], ['the dashboard', $dashboard]) {
+        my ($what, $expressions) = @$_;
+        my %named = map { $_ => 1 } $expressions =~ /\b(auth_pat_\w+)/g;
+        cmp_ok(scalar keys %named, '>', 5, "metrics: $what: names some");
+        like($answer->{body}, qr/^$_[ {]/m, "metrics: $_, named by $what, is there") for sort keys %named;
+        my @statuses = map { split /\|/ } $expressions =~ /status!?=~?\\?"([\w|]*)/g;
+        is_deeply([grep { !$known{$_} } @statuses], [], "metrics: $what: so are the statuses: @statuses");
+    }
 }
 
 is($site->request('http://metrics.referon.com:9146/metrics', '--interface', '127.0.0.20')->{status}, 200, 'metrics: Prometheus may read them');

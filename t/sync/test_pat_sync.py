@@ -95,14 +95,15 @@ def test_the_example_of_every_option_is_in_the_documentation() -> None:
     assert options - {"help"} == documented
 
 
-def test_every_metric_is_in_the_documentation_and_alerts_name_no_other(feed: Feed, store: Store, tmp_path: Path) -> None:
+def test_every_metric_is_in_the_documentation_and_alerts_and_dashboard_name_no_other(feed: Feed, store: Store, tmp_path: Path) -> None:
     textfile = tmp_path / "pat.prom"
     assert once("--source", feed.url, "--store", store.folder, "--metrics-textfile", textfile).returncode == 0
     metrics = set(re.findall(r"^# TYPE (\S+)", textfile.read_text(), re.MULTILINE))
     documented = set(re.findall(r"^\| `(pat_sync_[a-z_]+)", (ROOT / "docs" / "pat-sync.md").read_text(), re.MULTILINE))
     assert metrics == documented
-    alerts = set(re.findall(r"pat_sync_\w+", (ROOT / "scripts" / "prometheus" / "alerts.yml").read_text()))
-    assert alerts and alerts <= metrics
+    for file in ("alerts.yml", "grafana.json"):
+        named = set(re.findall(r"pat_sync_\w+", (ROOT / "scripts" / "prometheus" / file).read_text()))
+        assert named and named <= metrics
 
 
 def test_every_log_line_is_in_the_documentation() -> None:
