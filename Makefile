@@ -7,7 +7,7 @@ NGINX_SRC ?= /usr/share/nginx/src
 NGINX_CONFIGURE_FLAGS ?= --with-compat
 
 PREFIX ?= /usr
-MODULES_DIR ?= $(PREFIX)/lib/nginx/modules
+MODULES_DIR ?= /usr/lib/nginx/modules
 DESTDIR ?=
 # What strips installed binaries; `make install STRIP=` leaves their symbols.
 STRIP := $(if $(filter undefined default,$(origin STRIP)),$(if $(filter nostrip,$(DEB_BUILD_OPTIONS)),,strip),$(STRIP))
@@ -191,6 +191,8 @@ install-pat-sync:
 	    install -D -m 644 scripts/$$file $(DESTDIR)$(PREFIX)/lib/nginx-auth-pat/$$file; \
 	done
 	install -D -m 644 scripts/systemd/pat-sync.service $(DESTDIR)$(PREFIX)/lib/systemd/system/pat-sync.service
+	sed -i 's,/usr/bin/,$(PREFIX)/bin/,; s,/usr/share/,$(PREFIX)/share/,' \
+	    $(DESTDIR)$(PREFIX)/lib/systemd/system/pat-sync.service
 	install -D -m 644 scripts/systemd/pat-sync.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/pat-sync.conf
 	install -D -m 644 scripts/systemd/pat-sync.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/pat-sync.conf
 
