@@ -163,7 +163,7 @@ class _Adapter(HTTPAdapter):
         super().init_poolmanager(*arguments, **options)  # type: ignore[no-untyped-call]
         pools = {}
         for scheme, pool in self.poolmanager.pool_classes_by_scheme.items():
-            response = functools.partial(_Response, self._patience)
+            response = staticmethod(functools.partial(_Response, self._patience))
             connection = type("Connection", (pool.ConnectionCls,), {"response_class": response})
             pools[scheme] = type("Pool", (pool,), {"ConnectionCls": connection})
         self.poolmanager.pool_classes_by_scheme = pools

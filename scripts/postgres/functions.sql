@@ -140,8 +140,9 @@ AS $$
 #variable_conflict use_column
 BEGIN
     IF (changes.after >= (SELECT horizon FROM pat.history)) IS NOT TRUE THEN
+        -- The code is "snapshot too old", a name that PostgreSQL 17 has no more.
         RAISE EXCEPTION 'some changes after % are no longer available', changes.after
-            USING ERRCODE = 'snapshot_too_old', HINT = 'Start over with pat.snapshot().';
+            USING ERRCODE = '72000', HINT = 'Start over with pat.snapshot().';
     END IF;
 
     -- The inner limits let the planner merge both in order, and stop early.

@@ -78,7 +78,8 @@ class PgBouncer:
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.terminate()
+            # What SIGTERM and SIGQUIT mean differs between releases.
+            self._process.kill()
             self._process.wait(60)
             self._process = None
 

@@ -138,8 +138,13 @@ def test_a_configuration_that_may_mean_another_one_is_refused(
 @needs_a_namespace
 def test_a_default_file_that_can_not_be_read_is_told(host: Host, tmp_path: Path) -> None:
     """It is an error: otherwise pat-sync would silently run with another configuration."""
-    unreadable = 'chmod 600 /etc/nginx-auth-pat/pat-sync.conf && exec setpriv --reuid=nobody --clear-groups "$@"'
-    done = host.run("sh", "-c", unreadable, "sh", PAT_SYNC, "--once", "--source", "https://x/", "--store", tmp_path)
+    # Others may not be allowed into the folders above this repository either.
+    unreadable = """
+        chmod 600 /etc/nginx-auth-pat/pat-sync.conf
+        mount --bind "$1" /mnt
+        exec setpriv --reuid=nobody --clear-groups /mnt/scripts/pat-sync --once --source https://x/ --store "$2"
+    """
+    done = host.run("sh", "-ec", unreadable, "sh", ROOT, tmp_path)
     assert done.returncode == 3
     assert done.stderr == 'pat-sync: cannot read "/etc/nginx-auth-pat/pat-sync.conf": Permission denied\n'
 

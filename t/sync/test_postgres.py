@@ -834,10 +834,11 @@ def test_a_subscriber_of_logical_replication_numbers_for_itself() -> None:
                 server.connect(dbname="there", autocommit=True) as there:
             issue(there, "local")
             ids = [issue(here)[0] for _ in range(3)]
+            as_the_owner = ", run_as_owner = true" if there.info.server_version >= 160000 else ""
             here.execute("CREATE PUBLICATION tokens FOR TABLE pat.token")
             here.execute("SELECT pg_create_logical_replication_slot('tokens', 'pgoutput')")
             there.execute(f"CREATE SUBSCRIPTION tokens CONNECTION '{server.socket_url('postgres', 'here')}'"
-                          " PUBLICATION tokens WITH (create_slot = false)")
+                          f" PUBLICATION tokens WITH (create_slot = false{as_the_owner})")
             try:
                 wait_until(lambda: len(snapshot(there)) == 4, "the first tokens are there")
                 here.execute("SELECT pat.revoke(%s)", (ids[0],))
