@@ -111,6 +111,14 @@ void require_no_other_list(std::string_view text, const char *hint)
     }
 }
 
+void require_scopes(std::string_view text)
+{
+    require_no_other_list(text, "separate scopes by spaces, or give them one by one");
+    if (take_scope(text).empty()) {
+        throw bad_value{std::string{message(codec_error::scopes)}};
+    }
+}
+
 void require_utf8(std::string_view text)
 {
     if (!simdjson::validate_utf8(text.data(), text.size())) {

@@ -41,12 +41,15 @@ private:
 /// Throws bad_value, with a hint, for a list with commas, semicolons or bars, or one of JSON or PostgreSQL.
 void require_no_other_list(std::string_view text, const char *hint);
 
-/// Calls `visit(scope)` for each scope of a text that separates them by spaces. Throws bad_value for a list of another
-/// kind, which would become a single scope that no location requires.
+/// Throws bad_value for a list of scopes without any, and for a list of another kind than separated by spaces, which
+/// would become a single scope that no location requires.
+void require_scopes(std::string_view text);
+
+/// Calls `visit(scope)` for each scope of a text, as require_scopes() wants it.
 template <typename Visit>
 void for_each_scope_in(std::string_view text, const Visit &visit)
 {
-    require_no_other_list(text, "separate scopes by spaces, or give them one by one");
+    require_scopes(text);
     for (auto scope = take_scope(text); !scope.empty(); scope = take_scope(text)) {
         visit(scope);
     }

@@ -53,6 +53,15 @@ def test_a_scope_that_looks_like_a_list_is_refused_with_a_hint(patctl: Patctl, s
     assert stats(patctl)["meta_tokens"] == 0
 
 
+@pytest.mark.parametrize("scopes", ["", " "])
+def test_a_list_without_a_scope_is_refused(patctl: Patctl, scopes: str) -> None:
+    token = patctl.issue()
+    for command in ("issue --subject s", "check", "list"):
+        done = patctl.run(*command.split(), "--scope", scopes, input=token, status=USAGE)
+        assert done.stderr.startswith("patctl: --scope: ") and done.stdout == ""
+    assert len(patctl.json("list")) == 1
+
+
 @pytest.mark.parametrize("cidr", ["10.0.0.1,10.0.0.2", "10.0.0.1;10.0.0.2", "{10.0.0.1}"])
 def test_a_range_that_looks_like_a_list_is_refused_with_a_hint(patctl: Patctl, cidr: str) -> None:
     assert "repeat --cidr for each range" in patctl.run("issue", "--subject", "s", "--cidr", cidr, status=USAGE).stderr

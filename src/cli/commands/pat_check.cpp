@@ -81,7 +81,7 @@ exit_status check(const command_context &context, const check_options &options)
     }
     std::vector<scope_requirement> required;
     for (const std::string &scopes : options.scopes) {
-        with_name("--scope", [&] { for_each_scope_in(scopes, [](std::string_view) {}); });
+        with_name("--scope", [&] { require_scopes(scopes); });
         required.push_back({scopes});
     }
     request.required = required;

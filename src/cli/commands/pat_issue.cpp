@@ -34,18 +34,6 @@ struct issue_options {
     std::string prefix{default_prefix};
 };
 
-void add_scopes(std::string_view scopes, record_draft &draft)
-{
-    bool any = false;
-    for_each_scope_in(scopes, [&](std::string_view scope) {
-        draft.add_scope(scope);
-        any = true;
-    });
-    if (!any) {
-        throw bad_value{std::string{message(codec_error::scopes)}};
-    }
-}
-
 void add_claim(std::string_view text, record_draft &draft)
 {
     const std::size_t equals = text.find('=');
@@ -83,7 +71,8 @@ record_draft read_options(const issue_options &options, std::int64_t now)
     result.expires_at = read_expiry(options, now);
 
     for (const std::string &scopes : options.scopes) {
-        with_name("--scope", [&] { add_scopes(scopes, result); });
+        with_name("--scope",
+                  [&] { for_each_scope_in(scopes, [&](std::string_view scope) { result.add_scope(scope); }); });
     }
     for (const std::string &cidr : options.cidrs) {
         with_name("--cidr", [&] {

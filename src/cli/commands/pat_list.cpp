@@ -43,11 +43,7 @@ public:
     {
         for (const std::string &scopes : options.scopes) {
             with_name("--scope", [&] {
-                const std::size_t length = scopes_.size();
                 for_each_scope_in(scopes, [&](std::string_view scope) { scopes_.append(scope).append(" "); });
-                if (scopes_.size() == length) {
-                    throw bad_value{std::string{message(codec_error::scopes)}};
-                }
             });
         }
         if (!options.expiring_within.empty()) {
