@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::size_t rows_in_block = 1000;
 constexpr std::size_t gap_columns = 2;
-constexpr std::size_t narrowest_cut = 8;
+constexpr std::size_t narrowest_cut = 3;
 constexpr std::size_t usual_columns = 80;
 constexpr std::string_view ellipsis = "…";
 
@@ -90,7 +90,8 @@ void table::add(std::vector<table_cell> cells)
     }
 }
 
-/// Takes columns from the widest cells that can be cut, until the table fits or none is left to take.
+/// Takes columns from the widest cells that are cut first, and then from others, until the table fits or none is left
+/// to take.
 void table::fit()
 {
     std::size_t total = gap_columns * (widths_.size() - 1);
@@ -98,18 +99,22 @@ void table::fit()
         total += width;
     }
 
+    column_cut turn = column_cut::first;
     while (terminal_.columns != 0 && total > terminal_.columns) {
         std::size_t *widest = nullptr;
         for (std::size_t i = 0; i < widths_.size(); i++) {
-            if (columns_[i].can_be_cut && widths_[i] > narrowest_cut && (widest == nullptr || widths_[i] > *widest)) {
+            if (columns_[i].cut == turn && widths_[i] > narrowest_cut && (widest == nullptr || widths_[i] > *widest)) {
                 widest = &widths_[i];
             }
         }
-        if (widest == nullptr) {
+        if (widest != nullptr) {
+            --*widest;
+            total--;
+        } else if (turn == column_cut::first) {
+            turn = column_cut::last;
+        } else {
             return;
         }
-        --*widest;
-        total--;
     }
 }
 

@@ -18,9 +18,16 @@ struct terminal {
 /// COLUMNS and NO_COLOR (no-color.org) count where standard output is a terminal.
 [[nodiscard]] terminal find_terminal();
 
+/// Whether a column is cut where the table is wider than the terminal.
+enum class column_cut : unsigned char {
+    never,
+    first,
+    last,  ///< if the others can't be cut any more
+};
+
 struct table_column {
     std::string head;
-    bool can_be_cut = false;  ///< where the table is wider than the terminal
+    column_cut cut = column_cut::never;
 };
 
 struct table_cell {

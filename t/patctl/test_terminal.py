@@ -123,6 +123,21 @@ def test_a_table_fits_the_terminal(wide: Patctl, columns: int) -> None:
     assert ("T" in text.splitlines()[1].split()[3]) == (columns >= 100)
 
 
+@pytest.mark.parametrize("status", ["ok", "revoked", "not_yet_valid"])
+def test_a_table_of_long_ids_fits_too(patctl: Patctl, status: str) -> None:
+    uuid = "0b5c1b0e-6a36-4c1c-9f0e-3c1f5a0c7d11"
+    fields = {"revoked": {"revoked_at": 1}, "not_yet_valid": {"not_before": 4000000000}}.get(status, {})
+    patctl.load({"digest": "ab" * 32, "id": uuid, "subject": SUBJECT, "name": "n" * 40, "scopes": ["s" * 40],
+                 "expires_at": 4100000000, **fields})
+    head, row = list_at(80, patctl, NO_COLOR="1").splitlines()
+    assert len(row) == 80 and len(head) <= 80
+    assert row.split()[:2] == [uuid, status] and row.count("…") == 3
+
+    patctl.load({"digest": "ab" * 32, "id": "i" * 64, "subject": "s", "expires_at": 4100000000, **fields})
+    head, row = list_at(80, patctl, NO_COLOR="1").splitlines()
+    assert len(head) <= 80 and len(row) <= 80 and row.startswith("iiiiiiii")
+
+
 def test_columns_count_before_the_size_of_the_terminal(wide: Patctl) -> None:
     assert max(widths(list_at(80, wide, NO_COLOR="1", COLUMNS="120"))) == 120
     assert max(widths(list_at(0, wide, NO_COLOR="1"))) == 80

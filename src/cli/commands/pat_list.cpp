@@ -119,12 +119,12 @@ public:
             const terminal terminal = find_terminal();
             has_short_times_ = terminal.columns != 0 && terminal.columns < roomy_columns;
             rows_.emplace(output_, terminal,
-                          std::vector<table_column>{{.head = "ID"},
+                          std::vector<table_column>{{.head = "ID", .cut = column_cut::last},
                                                     {.head = "STATUS"},
-                                                    {.head = "SUBJECT", .can_be_cut = true},
+                                                    {.head = "SUBJECT", .cut = column_cut::first},
                                                     {.head = "EXPIRES"},
-                                                    {.head = "SCOPES", .can_be_cut = true},
-                                                    {.head = "NAME", .can_be_cut = true}});
+                                                    {.head = "SCOPES", .cut = column_cut::first},
+                                                    {.head = "NAME", .cut = column_cut::first}});
         }
     }
 
