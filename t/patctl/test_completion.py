@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from basics import PATCTL
 from conftest import USAGE
+from terminal import a_terminal
 from test_usage import COMMANDS, run
 
 FOLDER = Path(__file__).parent
@@ -62,6 +64,48 @@ def test_values_are_completed_by_what_they_are() -> None:
     assert complete("stats", "--store", "test_comp") == []
     assert complete("revoke", "--subject", "") == complete("revoke", "") == complete("stats", "") == []
     assert set(complete("completion", "")) == {"bash", "zsh"}
+
+
+def test_the_value_of_an_option_is_no_command() -> None:
+    assert complete("--store", "list", "--pepper-file", "stats", "rot") == ["rotate"]
+    assert complete("--store", "=", "list", "rot") == ["rotate"]
+    assert "--overlap" in complete("--map-size", "list", "rotate", "--o")
+    assert complete("--map-size", "") == complete("list", "--limit", "") == complete("list", "--name", "-") == []
+    assert complete("list", "--store", "../patc") == complete("--store", "=", "../patc") == ["../patctl"]
+    assert "--limit" in complete("list", "--subject", "stats", "--l")
+
+
+def test_after_two_dashes_there_are_no_options() -> None:
+    assert complete("revoke", "--", "-") == []
+    assert complete("import", "--", "test_comp") == ["test_completion.py"]
+    assert complete("help", "--", "ba") == ["backup"]
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
+def test_zsh_completes_what_is_not_ambiguous(tmp_path: Path) -> None:
+    (tmp_path / "_patctl").write_text(run("completion", "zsh").stdout)
+    with a_terminal(100) as terminal:
+        shell = subprocess.Popen(["zsh", "-f", "-i"], stdin=terminal.slave, stdout=terminal.slave, cwd=FOLDER,
+                                 stderr=terminal.slave, start_new_session=True, env={**os.environ, "TERM": "dumb"})
+        try:
+            # The terminal shows what is typed, which is not what is waited for.
+            terminal.type(f"fpath=({tmp_path} $fpath); autoload -U compinit; compinit -u -D; complete_line() "
+                          "{ zle complete-word; print -r -- \"<$BUFFER>\"; BUFFER='' }; zle -N complete_line; "
+                          "bindkey '^I' complete_line; echo '<'ready'>'\n")
+            terminal.read_until("<ready>")
+            for words, completed in (("patctl --store list rot", "ate "),
+                                     ("patctl --map-size stats list --li", "mit="),
+                                     ("patctl list --status rev", "oked "),
+                                     ("patctl import test_comp", "letion.py "),
+                                     ("patctl list --store ../patc", "tl/"),
+                                     ("patctl list -- --li", ""),
+                                     ("patctl --map-size sta", ""),
+                                     ("patctl list --limit sta", "")):
+                terminal.type(words + "\t")
+                terminal.read_until(f"<{words}{completed}>")
+        finally:
+            shell.kill()
+            shell.wait()
 
 
 def test_bash_takes_the_script_without_a_warning() -> None:

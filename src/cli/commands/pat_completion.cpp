@@ -18,7 +18,8 @@ constexpr const char *examples = R"(Examples:
 
 constexpr std::string_view bash_head = R"(# Completion of patctl for bash, printed by "patctl completion bash".
 _patctl() {
-    local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' word words='' kind=''
+    local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' words='' kind=''
+    local index operand=''
     COMPREPLY=()
 
     # "=" is a word of its own.
@@ -28,8 +29,9 @@ _patctl() {
         before=${COMP_WORDS[COMP_CWORD - 2]}
     fi
 
-    for word in "${COMP_WORDS[@]:1:COMP_CWORD - 1}"; do
-        case $word in
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        case $command:${COMP_WORDS[index]} in
+            *:--) operand=any ;;
 )";
 
 constexpr std::string_view bash_tail = R"(
@@ -119,7 +121,8 @@ void add_values(std::string_view command, const option_list &options, const std:
             continue;
         }
         for (const std::string &name : option.names) {
-            out += fmt::format("        {}:{}) {} ;;\n", command, name, bash_setting(completion_of(option, commands)));
+            out +=
+                fmt::format("            {}:{}) {} ;;\n", command, name, bash_setting(completion_of(option, commands)));
         }
     }
 }
@@ -155,11 +158,25 @@ std::string for_bash(const option_list &own, const command_list &commands)
     }
     add_values("*", own, names, values);
 
+    std::vector<std::string> with_value;
+    for (const option_description &option : own) {
+        if (!option.value_name.empty()) {
+            std::ranges::transform(option.names, std::back_inserter(with_value),
+                                   [](const std::string &name) { return ':' + name; });
+        }
+    }
+
     std::string result{bash_head};
-    result +=
-        fmt::format("            {}) command=$word; break ;;\n        esac\n    done\n\n", names_of(commands, "|"));
-    result += "    case $command:$before in\n" + values + "    esac\n";
-    result += "    if [[ -z $kind ]]; then\n        case $command:$current in\n" + words;
+    result += fmt::format("            :{}) command=${{COMP_WORDS[index]}} ;;\n", names_of(commands, "|:"));
+    result += fmt::format("            {})\n"
+                          "                # Its value, which may be the name of a command.\n"
+                          "                [[ ${{COMP_WORDS[index + 1]}} != = ]] || ((++index))\n"
+                          "                ((++index))\n"
+                          "                ;;\n",
+                          joined(with_value, "|"));
+    result += "        esac\n    done\n\n";
+    result += "    if [[ -z $operand ]]; then\n        case $command:$before in\n" + values + "        esac\n    fi\n";
+    result += "    if [[ -z $kind ]]; then\n        case $command:${operand:-$current} in\n" + words;
 
     std::string own_names;
     for (const option_description &option : own) {
@@ -240,12 +257,12 @@ std::string for_zsh(const option_list &options, const command_list &commands)
     for (const command_description &command : commands) {
         result += fmt::format("\n        '{}:{}'", command.name, zsh_text(command.description));
     }
-    result += "\n    )\n    _arguments -C \"${globals[@]}\"" + zsh_options(own, names, " \\\n        ")
+    result += "\n    )\n    _arguments -S -C \"${globals[@]}\"" + zsh_options(own, names, " \\\n        ")
               + " \\\n        '1:command:->command' '*::argument:->argument'\n"
                 "    case $state in\n        command) _describe command commands ;;\n        argument)\n"
                 "            case $words[1] in";
     for (const command_description &command : commands) {
-        result += fmt::format("\n                {}) _arguments{}{} ;;", command.name,
+        result += fmt::format("\n                {}) _arguments -S{}{} ;;", command.name,
                               command.takes_global_options ? " \"${globals[@]}\"" : "",
                               zsh_options(command.options, names, " \\\n                    "));
     }
