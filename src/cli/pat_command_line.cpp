@@ -6,6 +6,7 @@
 #include "cli/pat_output.h"
 
 #include <algorithm>
+#include <deque>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -30,6 +31,12 @@ public:
         }
         return text;
     }
+
+    std::string make_help(const CLI::App *app, std::string name, CLI::AppFormatMode mode) const override
+    {
+        // CLI11 separates groups by two empty lines.
+        return CLI::detail::find_and_replace(CLI::Formatter::make_help(app, std::move(name), mode), "\n\n\n", "\n\n");
+    }
 };
 
 std::vector<std::string> names_of_commands(const CLI::App &app)
@@ -48,7 +55,8 @@ std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
     const std::string help =
         fmt::format("see \"patctl {}--help\"", called.empty() ? "" : called.front()->get_name() + ' ');
 
-    const auto extras = app.remaining(true);
+    auto extras = app.remaining(true);
+    std::erase(extras, "--");
     if (called.empty() && extras.empty()) {
         return "no command was given: " + help;
     }
@@ -95,26 +103,41 @@ option_description describe(const CLI::Option &option)
     return result;
 }
 
-/// The options of a command, with those of its groups.
 std::vector<option_description> options_of(const CLI::App &app)
 {
     std::vector<option_description> result;
     for (const CLI::Option *option : app.get_options({})) {
         result.push_back(describe(*option));
     }
-    for (const CLI::App *group : app.get_subcommands({})) {
-        if (group->get_name().empty()) {
-            for (const CLI::Option *option : group->get_options({})) {
-                if (option != group->get_help_ptr()) {
-                    result.push_back(describe(*option));
-                }
-            }
-        }
-    }
     return result;
 }
 
+/// Throws unless exactly one of these was given.
+void check_alternatives(const std::vector<const CLI::Option *> &options)
+{
+    const auto given = std::ranges::count_if(options, [](const CLI::Option *option) { return option->count() > 0; });
+    if (!options.empty() && given != 1) {
+        const std::string names =
+            CLI::detail::join(options, [](const CLI::Option *option) { return option->get_name(); });
+        throw CLI::RequiredError::Option(1, 1, static_cast<std::size_t>(given), names);
+    }
+}
+
 }  // namespace
+
+struct declared_command {
+    CLI::App *app;
+    command_body body;
+    std::vector<const CLI::Option *> alternatives;  ///< exactly one of which is required
+};
+
+struct command_line::state {
+    state(const char *name, const char *description) : app{description, name} {}
+
+    CLI::App app;
+    declared_command global{&app, {}, {}};
+    std::deque<declared_command> commands;  ///< which handles point to
+};
 
 command_option &command_option::value_name(const std::string &name)
 {
@@ -172,113 +195,124 @@ command_option &command_option::needs(const command_option &other)
 
 command_option command_syntax::add_option(const char *name, std::string &value, const char *description)
 {
-    return command_option{app_->add_option(name, value, description)};
+    return command_option{command_->app->add_option(name, value, description)};
 }
 
 command_option command_syntax::add_option(const char *name, std::uint64_t &value, const char *description)
 {
-    return command_option{app_->add_option(name, value, description)};
+    return command_option{command_->app->add_option(name, value, description)};
 }
 
 command_option command_syntax::add_option(const char *name, std::vector<std::string> &values, const char *description)
 {
-    return command_option{app_->add_option(name, values, description)->allow_extra_args(false)};
+    return command_option{command_->app->add_option(name, values, description)->allow_extra_args(false)};
 }
 
 command_option command_syntax::add_flag(const char *name, bool &value, const char *description)
 {
-    return command_option{app_->add_flag(name, value, description)};
+    return command_option{command_->app->add_flag(name, value, description)};
 }
 
 command_option command_syntax::add_argument(const char *name, std::string &value, const char *description)
 {
-    return command_option{app_->add_option(name, value, description)};
+    return command_option{command_->app->add_option(name, value, description)};
 }
 
-command_syntax command_syntax::add_exclusive_group(const char *name, const char *description)
+void command_syntax::require_exactly_one(const char *group, const std::vector<command_option> &options)
 {
-    CLI::App *group = app_->add_option_group(name, description);
-    group->require_option(1);
-    return command_syntax{group};
+    // Not an option group of CLI11, whose arguments are not found after "--".
+    for (const command_option &each : options) {
+        if (each.option_->nonpositional()) {
+            each.option_->group(group);
+        }
+        command_->alternatives.push_back(each.option_);
+    }
 }
 
 void command_syntax::leave_out_global_options()
 {
-    app_->fallthrough(false);
+    command_->app->fallthrough(false);
 }
 
 command_line::command_line(const char *name, const char *description, const char *footer)
-    : app_{std::make_unique<CLI::App>(description, name)}
+    : state_{std::make_unique<state>(name, description)}
 {
-    app_->require_subcommand(1);
-    app_->fallthrough();
-    app_->footer(footer);
-    app_->formatter(std::make_shared<formatter>());
+    CLI::App &app = state_->app;
+    app.require_subcommand(1);
+    app.fallthrough();
+    app.footer(footer);
+    app.formatter(std::make_shared<formatter>());
 }
 
 command_line::~command_line() = default;
 
-command_syntax command_line::global_options() noexcept
+command_syntax command_line::global_options()
 {
-    return command_syntax{app_.get()};
+    return command_syntax{&state_->global};
 }
 
 void command_line::add_version_flag(const std::string &version)
 {
-    app_->set_version_flag("--version", version);
+    state_->app.set_version_flag("--version", version);
 }
 
 command_syntax command_line::add_command(const char *name, const char *description, const char *examples,
                                          command_body body)
 {
-    CLI::App *command = app_->add_subcommand(name, description);
-    command->footer(examples);
-    command->callback([this, body = std::move(body)] { called_ = body; });
-    return command_syntax{command};
+    CLI::App *app = state_->app.add_subcommand(name, description);
+    app->footer(examples);
+    return command_syntax{&state_->commands.emplace_back(declared_command{app, std::move(body), {}})};
 }
 
-command_line::command_body command_line::parse(int argc, const char *const *argv)
+command_body command_line::parse(int argc, const char *const *argv)
 {
+    CLI::App &app = state_->app;
     try {
-        app_->parse(argc, argv);
+        app.parse(argc, argv);
+        const CLI::App *called = app.get_subcommands().front();
+        const declared_command &command = *std::ranges::find(state_->commands, called, &declared_command::app);
+        check_alternatives(command.alternatives);
+        return command.body;
     } catch (const CLI::Success &done) {
         std::ostringstream answer;
-        app_->exit(done, answer);
+        app.exit(done, answer);
         write_out(answer.str());
         return {};
     } catch (const CLI::ParseError &error) {
-        throw bad_value{usage_error(*app_, error)};
+        throw bad_value{usage_error(app, error)};
     }
-    return called_;
 }
 
 std::string command_line::help(const std::string &command) const
 {
+    const CLI::App &app = state_->app;
     if (command.empty()) {
-        return app_->get_formatter()->make_help(app_.get(), app_->get_name(), CLI::AppFormatMode::Normal);
+        return app.get_formatter()->make_help(&app, app.get_name(), CLI::AppFormatMode::Normal);
     }
-    for (const CLI::App *each : std::as_const(*app_).get_subcommands({})) {
+    for (const CLI::App *each : app.get_subcommands({})) {
         if (each->get_name() == command) {
-            return each->help(app_->get_name());
+            return each->help(app.get_name());
         }
     }
-    throw bad_value{unknown_command(names_of_commands(*app_), command) + ": see \"patctl --help\""};
+    throw bad_value{unknown_command(names_of_commands(app), command) + ": see \"patctl --help\""};
 }
 
 std::vector<option_description> command_line::describe_options() const
 {
+    const CLI::App &app = state_->app;
     std::vector<option_description> result;
-    for (const CLI::Option *option : std::as_const(*app_).get_options({})) {
+    for (const CLI::Option *option : app.get_options({})) {
         result.push_back(describe(*option));
-        result.back().is_global = option != app_->get_help_ptr() && option != app_->get_version_ptr();
+        result.back().is_global = option != app.get_help_ptr() && option != app.get_version_ptr();
     }
     return result;
 }
 
 std::vector<command_description> command_line::describe_commands() const
 {
+    const CLI::App &app = state_->app;
     std::vector<command_description> result;
-    for (const CLI::App *command : std::as_const(*app_).get_subcommands({})) {
+    for (const CLI::App *command : app.get_subcommands({})) {
         result.push_back(
             {command->get_name(), command->get_description(), options_of(*command), command->get_fallthrough()});
     }

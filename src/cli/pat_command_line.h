@@ -17,6 +17,8 @@ class Option;
 /// all else in a file, so only pat_command_line.cpp includes it.
 namespace pat::cli {
 
+struct declared_command;
+
 /// An option, a flag or an argument that was declared. A handle, which is valid as long as its command line.
 class command_option {
 public:
@@ -43,6 +45,8 @@ public:
     command_option &needs(const command_option &other);
 
 private:
+    friend class command_syntax;
+
     CLI::Option *option_;
 };
 
@@ -50,7 +54,7 @@ private:
 /// the variables that are declared here, which have to outlive the command line.
 class command_syntax {
 public:
-    explicit command_syntax(CLI::App *app) noexcept : app_{app} {}
+    explicit command_syntax(declared_command *command) noexcept : command_{command} {}
 
     command_option add_option(const char *name, std::string &value, const char *description);
     command_option add_option(const char *name, std::uint64_t &value, const char *description);
@@ -61,14 +65,14 @@ public:
     command_option add_flag(const char *name, bool &value, const char *description);
     command_option add_argument(const char *name, std::string &value, const char *description);
 
-    /// Options and arguments of which exactly one has to be given.
-    command_syntax add_exclusive_group(const char *name, const char *description);
+    /// Exactly one of these has to be given. The options among them get a group of their own in the help.
+    void require_exactly_one(const char *group, const std::vector<command_option> &options);
 
     /// The options that all commands take are not for this one.
     void leave_out_global_options();
 
 private:
-    CLI::App *app_;
+    declared_command *command_;
 };
 
 /// An option or an argument, for completion.
@@ -88,19 +92,19 @@ struct command_description {
     bool takes_global_options = true;
 };
 
+/// Runs a command.
+using command_body = std::function<exit_status()>;
+
 class command_line {
 public:
-    using command_body = std::function<exit_status()>;
-
     command_line(const char *name, const char *description, const char *footer);
     command_line(const command_line &) = delete;
     command_line &operator=(const command_line &) = delete;
     ~command_line();
 
-    [[nodiscard]] command_syntax global_options() noexcept;
+    [[nodiscard]] command_syntax global_options();
     void add_version_flag(const std::string &version);
 
-    /// `body` runs the command, once the command line was parsed.
     command_syntax add_command(const char *name, const char *description, const char *examples, command_body body);
 
     /// Returns the body of the command that was called, or nothing if --help or --version was given, which it has
@@ -116,8 +120,8 @@ public:
     [[nodiscard]] std::vector<command_description> describe_commands() const;
 
 private:
-    std::unique_ptr<CLI::App> app_;
-    command_body called_;
+    struct state;
+    std::unique_ptr<state> state_;
 };
 
 }  // namespace pat::cli

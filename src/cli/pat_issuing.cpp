@@ -5,6 +5,7 @@
 #include "cli/pat_secret.h"
 #include "cli/pat_time.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 
@@ -30,6 +31,13 @@ fresh_token::fresh_token(std::string_view prefix)
     }
     token_ = *issued;
     OPENSSL_cleanse(&*issued, sizeof *issued);
+}
+
+std::string issued_prefix(std::string_view token)
+{
+    constexpr std::size_t rest = random_length + checksum_length;
+    const std::string_view prefix = token.substr(0, token.size() - std::min(rest, token.size()));
+    return is_prefix(prefix) && is_issued_form(token, prefix) ? std::string{prefix} : std::string{};
 }
 
 std::string generate_id()

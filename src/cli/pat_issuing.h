@@ -27,6 +27,9 @@ private:
     issued_token token_;
 };
 
+/// The prefix of a token of the form we issue; empty for one of another form.
+[[nodiscard]] std::string issued_prefix(std::string_view token);
+
 /// An id of 16 characters of base62, which is 95 bits: among 2^32 tokens, two have the same with a probability of
 /// 2^-32.
 [[nodiscard]] std::string generate_id();

@@ -59,7 +59,8 @@ void declare_global_options(command_line &line, command_context &context)
     options.add_option("--store", context.store, "folder of the store").environment("PAT_STORE").value_name("DIR");
     options.add_option("--pepper-file", context.pepper_file, "file with the pepper of the store's digests")
         .environment("PAT_PEPPER_FILE")
-        .value_name("FILE");
+        .value_name("FILE")
+        .refuse_empty();
     options.add_option("--map-size", context.map_size_text, "address space for the store, the same as nginx has")
         .value_name("SIZE")
         .show_default();
@@ -99,7 +100,7 @@ exit_status run(int argc, char **argv)
     }
 
     refuse_tokens({argv, static_cast<std::size_t>(argc)});
-    const command_line::command_body body = line.parse(argc, argv);
+    const command_body body = line.parse(argc, argv);
     if (!body) {
         return exit_status::yes;
     }

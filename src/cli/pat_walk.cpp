@@ -2,7 +2,10 @@
 
 #include "core/pat_token.h"
 
+#include "cli/pat_issuing.h"
 #include "cli/pat_json.h"
+
+#include <vector>
 
 namespace pat::cli {
 
@@ -66,6 +69,22 @@ void warn_of_damaged(std::uint64_t count)
     }
 }
 
+void add_selection(command_syntax &command, selection_options &options, selection_scope scope)
+{
+    std::vector<command_option> alternatives;
+    alternatives.push_back(command.add_argument("ID", options.id, "the token with this id").refuse_empty());
+    if (scope == selection_scope::tokens_of_subject) {
+        alternatives.push_back(command.add_option("--subject", options.subject, "all tokens of this subject")
+                                   .value_name("S")
+                                   .refuse_empty());
+    }
+    alternatives.push_back(command.add_option("--digest", options.digest_text, "the token with this digest")
+                               .value_name("HEX")
+                               .refuse_empty());
+    alternatives.push_back(command.add_flag("--token-stdin", options.token_on_stdin, "the token on standard input"));
+    command.require_exactly_one("Exactly one of ID and these", alternatives);
+}
+
 selection::selection(const command_context &context, const selection_options &options)
     : id_{options.id},
       subject_{options.subject}
@@ -79,6 +98,7 @@ selection::selection(const command_context &context, const selection_options &op
         if (!is_token(token.text())) {
             throw bad_value{"standard input: not 16 to 512 characters of a b64token (RFC 6750)"};
         }
+        prefix_ = issued_prefix(token.text());
         hasher_.emplace(context.pepper_file);
         exact_ = hasher_->get()(token.text());
     }

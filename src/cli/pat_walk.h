@@ -4,6 +4,7 @@
 #include "writer/pat_snapshot.h"
 
 #include "cli/pat_command.h"
+#include "cli/pat_command_line.h"
 #include "cli/pat_secret.h"
 
 #include <cstdint>
@@ -38,6 +39,11 @@ struct selection_options {
     bool token_on_stdin = false;
 };
 
+enum class selection_scope : unsigned char { one_token, tokens_of_subject };
+
+/// Declares them for a command, which requires exactly one; `--subject` is for commands on all tokens of a subject.
+void add_selection(command_syntax &command, selection_options &options, selection_scope scope);
+
 /// The tokens that were named. A token on standard input has been read, and made a digest, when this is constructed.
 class selection {
 public:
@@ -47,6 +53,9 @@ public:
 
     /// The one digest that was named, if it was named by a digest or a token.
     [[nodiscard]] const std::optional<token_digest> &exact() const noexcept { return exact_; }
+
+    /// The prefix of the token on standard input; empty if none was read, or one of another form than we issue.
+    [[nodiscard]] const std::string &prefix() const noexcept { return prefix_; }
 
     /// Whether a record has the id or the subject that was named.
     [[nodiscard]] bool matches(const token_record &candidate) const noexcept;
@@ -60,6 +69,7 @@ public:
 private:
     std::string id_;
     std::string subject_;
+    std::string prefix_;
     std::optional<token_digest> exact_;
     std::optional<pepper_hasher> hasher_;
 };

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
+import resource
+import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from basics import PATCTL
+from basics import PATCTL, wait_until
 from conftest import FAULT, NO, USAGE, Patctl
 from test_apply import begin, end, put, run
 
@@ -165,6 +169,43 @@ def test_nothing_is_rotated_where_it_is_known_that_nobody_can_read_it(patctl: Pa
                               stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == FAULT and "no token was issued" in done.stderr
     assert patctl.json("list") == before
+
+
+def test_the_prefix_is_that_of_the_old_token_where_it_is_known(patctl: Patctl) -> None:
+    old = patctl.issue("--prefix", "shop_")
+    (id,) = (token["id"] for token in patctl.json("list"))
+    assert patctl.run("rotate", "--token-stdin", input=old).stdout.startswith("shop_")
+    assert patctl.run("rotate", "--token-stdin", "--prefix", "x.", input=old).stdout.startswith("x.")
+    assert patctl.run("rotate", id).stdout.startswith("ropat_")
+    assert patctl.run("rotate", "--token-stdin", input=old_token(patctl)).stdout.startswith("ropat_")
+    assert "else ropat_" in patctl.run("rotate", "--help").stdout
+
+
+def test_an_old_token_that_can_not_be_shortened_is_told_of_with_what_to_do(patctl: Patctl) -> None:
+    old = old_token(patctl)
+    before = shown(patctl, old)
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    full = b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
+    os.write(writer, full)  # so that patctl waits when it prints the new token
+    process = subprocess.Popen([PATCTL, "--store", str(patctl.store), "rotate", "old"], stdout=writer,
+                               stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
+    os.close(writer)
+    try:
+        wait_until(lambda: len(patctl.json("list")) == 2, "the new token is in the store")
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
+        with open(reader, "rb") as output:
+            new = output.read()[len(full):].decode().strip()
+        errors = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == FAULT
+    assert f"the new token {shown(patctl, new)['id']} was issued, but old stays as it was" in errors
+    assert shown(patctl, old) == before and patctl.verdict(new) == patctl.verdict(old) == "ok"
+    command = re.findall('end the old one with "patctl (.*)"', errors)[0]
+    patctl.run(*command.split())
+    assert (patctl.verdict(new), patctl.verdict(old)) == ("ok", "revoked")
 
 
 def test_a_new_token_that_nobody_got_leaves_the_old_one_as_it_was(patctl: Patctl) -> None:

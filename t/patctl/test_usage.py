@@ -80,6 +80,39 @@ def test_wrong_usage_is_status_2(patctl: Patctl, arguments: tuple[str, ...]) -> 
     assert patctl.run(*arguments, status=USAGE).stderr.startswith("patctl: ")
 
 
+@pytest.mark.parametrize("id", ["plain", "-x", "--subject", "--help"])
+def test_what_follows_two_dashes_is_an_argument(patctl: Patctl, tmp_path: Path, id: str) -> None:
+    patctl.load({"digest": "ab" * 32, "id": id, "subject": "s", "issued_at": 1700000000})
+    for command in ("revoke", "restore-access", "show", "rotate"):
+        assert patctl.run(command, "--", id).stdout
+        assert patctl.run("--json", command, "--", id).stdout
+        assert f"see \"patctl {command} --help\"" in patctl.run(command, "--", id, "more", status=USAGE).stderr
+        assert "Exactly 1 option" in patctl.run(command, "--", status=USAGE).stderr
+    file = tmp_path / id
+    patctl.run("import", "--", str(file), status=FAULT)
+    file.write_text("")
+    patctl.run("import", "--", str(file))
+    patctl.run("backup", "--", str(tmp_path / "copy"))
+
+
+def test_two_dashes_may_stand_before_a_name() -> None:
+    assert run("help", "--", "issue").stdout == run("help", "issue").stdout
+    assert run("completion", "--", "bash").stdout == run("completion", "bash").stdout
+    assert "did you mean" in run("--", "lsit").stderr and "no command was given" in run("--").stderr
+
+
+@pytest.mark.parametrize("command", ["revoke", "restore-access", "show", "rotate"])
+def test_a_token_is_named_in_one_way(command: str) -> None:
+    text = run("help", command).stdout
+    assert f"patctl {command} [OPTIONS] [ID]\n" in text
+    ways = text.split("\nExactly one of ID and these:\n")[1].split("\n\n")[0]
+    names = re.findall("^ +(--[a-z-]+)", ways, re.MULTILINE)
+    assert names == (["--subject"] if command.startswith("re") else []) + ["--digest", "--token-stdin"]
+    assert "\n\n\n" not in text
+    assert "2 were given" in run(command, "x", "--token-stdin").stderr
+    assert "--sujbect" in run(command, "--sujbect", "x").stderr
+
+
 def test_without_a_store_it_says_how_to_name_one() -> None:
     done = run("list")
     assert done.returncode == USAGE
@@ -131,7 +164,8 @@ def test_a_token_of_another_system_is_not_repeated(patctl: Patctl, command: str)
     "command",
     ["issue --subject a --expires-at", "issue --subject a --not-before", "issue --subject", "list --subject", "show",
      "show --digest", "revoke", "restore-access", "revoke --subject", "check --address", "check --prefix",
-     "rotate", "rotate --digest", "rotate --expires-in", "list --name", "list --scope"],
+     "rotate", "rotate --digest", "rotate --expires-in", "rotate x --prefix", "list --name", "list --scope",
+     "check --scope", "issue --subject a --scope", "stats --pepper-file"],
 )
 def test_an_empty_value_is_not_taken_for_none(patctl: Patctl, command: str) -> None:
     patctl.run(*command.split(), "", status=USAGE)

@@ -54,8 +54,10 @@ void add_init(command_line &line, command_context &context)
     const auto group = std::make_shared<std::string>();
     command_syntax command = line.add_command("init", "Make a store", examples,
                                               [&context, owner, group] { return init(context, *owner, *group); });
-    command.add_option("--owner", *owner, "owner of the store, whom root becomes to work on it").value_name("USER");
-    command.add_option("--group", *group, "group that nginx's workers run as").value_name("G");
+    command.add_option("--owner", *owner, "owner of the store, whom root becomes to work on it")
+        .value_name("USER")
+        .refuse_empty();
+    command.add_option("--group", *group, "group that nginx's workers run as").value_name("G").refuse_empty();
 }
 
 }  // namespace pat::cli

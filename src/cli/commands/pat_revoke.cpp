@@ -226,11 +226,7 @@ void add(command_line &line, command_context &context, const char *name, const c
     command_syntax command =
         line.add_command(name, description, examples, [&context, options, body] { return body(context, *options); });
 
-    command_syntax group = command.add_exclusive_group("Which", "exactly one of");
-    group.add_argument("ID", options->id, "the token with this id").refuse_empty();
-    group.add_option("--subject", options->subject, "all tokens of this subject").value_name("S").refuse_empty();
-    group.add_option("--digest", options->digest_text, "the token with this digest").value_name("HEX").refuse_empty();
-    group.add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
+    add_selection(command, *options, selection_scope::tokens_of_subject);
 }
 
 }  // namespace

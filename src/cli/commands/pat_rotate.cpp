@@ -28,7 +28,7 @@ struct rotate_options {
     selection_options named;
     std::string overlap = "24h";
     std::string expires_in;
-    std::string prefix{default_prefix};
+    std::string prefix;  ///< empty: that of the old token if it is known, or the default
 };
 
 /// Replaces the named token in two steps, so that a new token that nobody got leaves the old one as it was.
@@ -92,6 +92,7 @@ public:
     }
 
     [[nodiscard]] const record_draft &issued() const noexcept { return draft_; }
+    [[nodiscard]] const token_digest &old_digest() const noexcept { return digest_; }
 
     std::string refusal;
     std::string old_id;
@@ -169,14 +170,15 @@ exit_status rotate(const command_context &context, const rotate_options &options
 {
     const std::int64_t overlap = with_name("--overlap", [&] { return parse_duration(options.overlap); });
     const std::int64_t lifetime = options.expires_in.empty() ? 0 : read_lifetime(options.expires_in);
-    prepare_to_issue(context, options.prefix);
+    prepare_to_issue(context, options.prefix.empty() ? std::string{default_prefix} : options.prefix);
 
     const selection named{context, options.named};
+    const std::string_view known = named.prefix().empty() ? default_prefix : std::string_view{named.prefix()};
     const pepper_hasher hash{context.pepper_file};
     store::writer writer;
     require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
 
-    const fresh_token token{options.prefix};
+    const fresh_token token{options.prefix.empty() ? known : options.prefix};
     rotation work{named, context.now, overlap, lifetime, generate_id()};
     require(context.folder(), writer.update([&](store::transaction &transaction) {
         return work.add_new(transaction, hash.get(), hash.get()(token.text()));
@@ -189,8 +191,15 @@ exit_status rotate(const command_context &context, const rotate_options &options
 
     const record_draft &issued = work.issued();
     print_token(token.text(), issued.view(), context.json);
-    require(context.folder(),
-            writer.update([&](store::transaction &transaction) { return work.end_old(transaction); }));
+    if (const store::fault problem =
+            writer.update([&](store::transaction &transaction) { return work.end_old(transaction); })) {
+        throw failure{
+            exit_status::fault,
+            fmt::format("{}; the new token {} was issued, but {} stays as it was: once the new one is in use, "
+                        "end the old one with \"patctl revoke --digest {}\"",
+                        describe(context.folder(), problem), issued.id, printable(work.old_id),
+                        to_hex(work.old_digest()))};
+    }
     notice(fmt::format("issued {} for {}, {}", issued.id, printable(issued.subject), describe_end(issued.expires_at)));
     notice(work.old_end > context.now
                ? fmt::format("{} is still valid, until {}", printable(work.old_id), format_time(work.old_end))
@@ -206,12 +215,7 @@ void add_rotate(command_line &line, command_context &context)
     command_syntax command = line.add_command("rotate", "Replace a token by a new one like it", examples,
                                               [&context, options] { return rotate(context, *options); });
 
-    command_syntax group = command.add_exclusive_group("Which", "exactly one of");
-    group.add_argument("ID", options->named.id, "the token with this id").refuse_empty();
-    group.add_option("--digest", options->named.digest_text, "the token with this digest")
-        .value_name("HEX")
-        .refuse_empty();
-    group.add_flag("--token-stdin", options->named.token_on_stdin, "the token on standard input");
+    add_selection(command, options->named, selection_scope::one_token);
 
     command.add_option("--overlap", options->overlap, "how long the old token stays valid, at most")
         .value_name("TIME")
@@ -219,7 +223,9 @@ void add_rotate(command_line &line, command_context &context)
     command.add_option("--expires-in", options->expires_in, "lifetime of the new token, instead of that of the old one")
         .value_name("TIME")
         .refuse_empty();
-    command.add_option("--prefix", options->prefix, "prefix of the new token").value_name("P").show_default();
+    const std::string prefix =
+        fmt::format("prefix of the new token: with --token-stdin the old one's, else {}", default_prefix);
+    command.add_option("--prefix", options->prefix, prefix.c_str()).value_name("P").refuse_empty();
 }
 
 }  // namespace pat::cli

@@ -140,10 +140,7 @@ void add_show(command_line &line, command_context &context)
     const auto options = std::make_shared<selection_options>();
     command_syntax command =
         line.add_command("show", "Show one token", examples, [&context, options] { return show(context, *options); });
-    command_syntax group = command.add_exclusive_group("Which", "exactly one of");
-    group.add_argument("ID", options->id, "the token with this id").refuse_empty();
-    group.add_option("--digest", options->digest_text, "the token with this digest").value_name("HEX").refuse_empty();
-    group.add_flag("--token-stdin", options->token_on_stdin, "the token on standard input");
+    add_selection(command, *options, selection_scope::one_token);
 }
 
 }  // namespace pat::cli
