@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from feed_server import Authority, Feed
+from authority import Authority
+from feed_server import Feed
 from postgresql import NOT_FOR_EVER, Connection, Database, PostgreSQL, new_database, prepare
 from store import Store
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from authority import Authority
 from basics import DEADLINE
 
 Line = dict[str, Any]
@@ -24,27 +23,6 @@ def digest(name: str) -> str:
 
 def token(id: str, /, **fields: Any) -> Line:
     return {"digest": digest(id), "id": id, "subject": f"user:{id}", **fields}
-
-
-class Authority:
-    """A certificate authority, and a certificate for 127.0.0.1 that it signed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ca = folder / "ca.pem"
-        self.certificate = folder / "server.pem"
-        self.key = folder / "server.key"
-        folder.mkdir()
-        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        _run(*new, "-subj", "/CN=ca", "-keyout", folder / "ca.key", "-out", self.ca)
-        _run(
-            *new, "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-            "-addext", "basicConstraints=critical,CA:FALSE",
-            "-CA", self.ca, "-CAkey", folder / "ca.key", "-keyout", self.key, "-out", self.certificate,
-        )  # fmt: skip
-
-
-def _run(*arguments: str | Path) -> None:
-    subprocess.run(list(map(str, arguments)), check=True, capture_output=True, timeout=60)
 
 
 class Feed:

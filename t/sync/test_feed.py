@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from authority import Authority
 from basics import PATCTL, wait_until
-from feed_server import Authority, Feed, Handler, digest, token
+from feed_server import Feed, Handler, digest, token
 from sidecar import PatSync, once
 from store import Store
 

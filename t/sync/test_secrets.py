@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from feed_server import Authority, Feed
+from authority import Authority
+from feed_server import Feed
 from postgresql import PostgreSQL, new_database, prepare
 from sidecar import PAT_SYNC, environment, once
 from store import Store

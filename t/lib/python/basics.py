@@ -39,14 +39,15 @@ _given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that the kernel does not give to outgoing connections meanwhile."""
+    """A port that neither TCP nor UDP has in use, and that the kernel does not give to outgoing connections meanwhile."""
     first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.SystemRandom().randrange(min(20000, first_ephemeral - 1000), first_ephemeral)
         if port in _given_ports:
             continue
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, suppress(OSError):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
             _given_ports.add(port)
             return port
 
