@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import http.client
 import json
 import subprocess
 import threading
@@ -12,45 +12,49 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from basics import DEADLINE, PATCTL, wait_until
-from nginx import Nginx
+from authority import Authority
+from basics import PATCTL, wait_until
+from client import connect
 from store import Issued, Store
+from transport import ALL, Site, Transport
 
 # Enough for several transactions of a conversion.
 RECORDS = 20000
 
 SITE = """
     auth_pat_store FOLDER/store;
-    server { listen 127.0.0.1:PORT; location / { auth_pat API; empty_gif; } }
+    keepalive_requests 1000000;
+    server { LISTEN location / { auth_pat API; empty_gif; } }
 """
 
 
 @pytest.fixture
-def nginx(folder: Path, store: Store) -> Iterator[Nginx]:
-    with Nginx(folder, SITE, workers=2) as started:
+def nginx(folder: Path, store: Store, authority: Authority) -> Iterator[Site]:
+    with Site(folder, SITE, authority, workers=2) as started:
         yield started
 
 
 class Client(threading.Thread):
     """Asks for the same all the time, over one connection, until it is told to end."""
 
-    def __init__(self, port: int, tokens: dict[str, int]) -> None:
+    def __init__(self, site: Site, transport: Transport, tokens: dict[str, int]) -> None:
         super().__init__()
         self.answers: Counter[tuple[str, int]] = Counter()
-        self._port = port
+        self._site = site
+        self._transport = transport
         self._tokens = tokens
         self._ended = threading.Event()
         self.start()
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
-        while not self._ended.is_set():
-            for token in self._tokens:
-                connection.request("GET", "/", headers={"Authorization": f"Bearer {token}"})
-                with connection.getresponse() as answer:
-                    answer.read()
+        asyncio.run(self._ask())
+
+    async def _ask(self) -> None:
+        async with connect(self._site, self._transport) as connection:
+            while not self._ended.is_set():
+                for token in self._tokens:
+                    answer = await connection.fetch("/", [("Authorization", f"Bearer {token}")])
                     self.answers[token, answer.status] += 1
-        connection.close()
 
     def end(self) -> None:
         self._ended.set()
@@ -65,11 +69,13 @@ def load(store: Store) -> None:
     store.patctl("import", "--strict", "-", input="\n".join(lines))
 
 
-def test_no_answer_is_wrong_while_a_store_is_converted(nginx: Nginx, store: Store) -> None:
+@pytest.mark.parametrize("transport", ALL)
+def test_no_answer_is_wrong_while_a_store_is_converted(nginx: Site, store: Store, transport: Transport) -> None:
     load(store)
     good, bad, late = (store.issue("--subject", f"user:{number}", "--name", "n" * 50) for number in range(3))
     store.revoke(bad)
-    clients = [Client(nginx.port, {good.token: 200, bad.token: 401, "u" * 44: 401}) for _ in range(3)]
+    tokens = {good.token: 200, bad.token: 401, "u" * 44: 401}
+    clients = [Client(nginx, transport, tokens) for _ in range(3)]
 
     for round in range(3):
         for target in ("1", "2"):

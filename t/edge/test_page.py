@@ -27,6 +27,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from store import Issued, Store
 
+# All of them share one browser.
+pytestmark = pytest.mark.xdist_group("chromium")
+
 SCREENSHOTS = os.environ.get("AUTH_PAT_SCREENSHOTS")
 
 REASONS = ("missing", "malformed", "unknown", "revoked", "expired", "not_yet_valid", "address_denied", "scope_denied",
