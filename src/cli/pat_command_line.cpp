@@ -99,7 +99,7 @@ option_description describe(const CLI::Option &option)
         result.choices = choices_of(option);
     }
     result.description = option.get_description();
-    result.can_repeat = option.get_expected_max() > 1;
+    result.can_repeat = option.get_trigger_on_parse();
     return result;
 }
 
@@ -205,7 +205,9 @@ command_option command_syntax::add_option(const char *name, std::uint64_t &value
 
 command_option command_syntax::add_option(const char *name, std::vector<std::string> &values, const char *description)
 {
-    return command_option{command_->app->add_option(name, values, description)->allow_extra_args(false)};
+    // As an option for a vector, CLI11 2.5 would take "[a,b]" apart.
+    const auto add = [&values](const std::string &value) { values.push_back(value); };
+    return command_option{command_->app->add_option_function<std::string>(name, add, description)->trigger_on_parse()};
 }
 
 command_option command_syntax::add_flag(const char *name, bool &value, const char *description)
