@@ -21,11 +21,13 @@ from typing import Any
 
 import httpx
 import pytest
+from authority import Authority
 from basics import DEADLINE, VERSION, wait_until
 from nginx import Nginx, quote
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from store import Issued, Store
+from transport import Site
 
 # All of them share one browser.
 pytestmark = pytest.mark.xdist_group("chromium")
@@ -54,6 +56,7 @@ class Browser:
                      "--disable-background-networking", "--disable-component-update", "--disable-sync",
                      "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
             options.add_argument(flag)  # type: ignore[no-untyped-call]
+        options.accept_insecure_certs = True  # which no authority of the system has signed
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
 
@@ -68,12 +71,12 @@ class Browser:
         entries: list[Record] = self.driver.get_log(name)  # type: ignore[no-untyped-call]
         return entries
 
-    def open(self, nginx: Nginx, *, width: int = 1440, scheme: str = "light") -> None:
+    def open(self, nginx: Nginx, *, url: str = "", width: int = 1440, scheme: str = "light") -> None:
         for name in ("browser", "performance"):
             self.log(name)
         self.tell("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         self.tell("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.driver.get(page_of(nginx))
+        self.driver.get(url or page_of(nginx))
         # Gone when the page is loaded again.
         self.run("window.stays = true")
 
@@ -442,6 +445,22 @@ def test_it_updates_itself_without_being_loaded_again(browser: Browser, nginx: N
     nginx.request("/token", API, headers=UNKNOWN.header, times=4)
     wait_until(lambda: browser.texts("#legend li") == ["unknown 4 (100 %)"], "the refusals are shown")
     assert browser.run("return window.stays")
+
+
+def test_it_updates_itself_over_tls(browser: Browser, folder: Path, store: Store, authority: Authority) -> None:
+    servers = f"""
+        log_format test '$server_protocol $request_uri $status';
+        {servers_for(store)}
+        server {{ LISTEN server_name tls.example.com; location = /status {{ auth_pat_status; }} }}"""
+    token = store.issue()
+    with Site(folder, with_page(servers), authority, access_log=f"{folder}/access.log test") as nginx:
+        url = f"https://127.0.0.1:{nginx.tls_port}/status"
+        browser.open(nginx, url=url)
+        nginx.request("/token", API, headers=token.header, times=5)
+        wait_until(lambda: browser.table("#statuses")["ok"]["Total"] == "5", "5 requests are shown")
+        assert browser.requested() == {url}
+        assert browser.complaints() == []
+        nginx.accessed("HTTP/2.0 /status 200")
 
 
 def test_what_is_selected_and_focused_stays_so(browser: Browser, nginx: Nginx, store: Store) -> None:
