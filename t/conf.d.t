@@ -258,6 +258,11 @@ $answer = request('http://api.referon.com/v1/things', bearer($token));
 is($answer->{status}, 403, 'plain HTTP: 403');
 like($answer->{body}, qr/^\{"error":"tls_required",/, 'plain HTTP: JSON');
 
+mkdir $_ or die "$_: $!\n" for map { "$site->{root}/html/.well-known$_" } '', '/acme-challenge';
+write_file("$site->{root}/html/.well-known/acme-challenge/1", "challenge\n");
+$answer = request('http://api.referon.com/.well-known/acme-challenge/1');
+is("$answer->{status} $answer->{body}", "200 challenge\n", 'what certbot puts there is served by plain HTTP');
+
 # ---- 429
 
 my $busy = issue($store, '--subject', 'user:49', '--scope', 'api:read');

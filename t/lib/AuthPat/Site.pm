@@ -79,8 +79,9 @@ sub adapt {
     $replace->('IPv6 port',   qr/^ *listen \[::\].*?;\n/m,            sub { '' });
     $replace->('local port',  qr/\b127\.0\.0\.1:(\d+)/,               sub { '127.0.0.1:' . $self->port($1) });
     $replace->('port',        qr/\blisten (\d+)(?=[ ;])/,              sub { "listen $self->{listen}:" . $self->port($1) });
-    $replace->('certificate', qr{/etc/letsencrypt/live/[^/]+},        sub { certificates() });
+    $replace->('certificate', qr{/etc/nginx/tls\b},                   sub { certificates() });
     $replace->('store',       qr{/var/lib/pat/(\w+)},                 sub { store_path($1) });
+    $replace->('webroot',     qr{/var/www/html\b},                    sub { "$root/html" });
     $replace->('log',         qr{/var/log/nginx\b},                   sub { "$root/logs" });
     $replace->('cache',       qr{/var/cache\b},                       sub { "$root/cache" });
     $replace->('socket',      qr{unix:/run\b},                        sub { "unix:$root/run" });
