@@ -34,6 +34,7 @@ class Http3(Connection, asyncio.DatagramProtocol):
         configuration = QuicConfiguration(alpn_protocols=H3_ALPN, server_name="127.0.0.1", session_ticket=ticket)
         configuration.load_verify_locations(str(ca))
         self.exchanges: dict[int, Exchange] = {}
+        self.sent: list[bytes] = []
         self.tickets: list[Any] = []
         self.handshake: Any = None
         self.closed: Any = None
@@ -103,6 +104,7 @@ class Http3(Connection, asyncio.DatagramProtocol):
         now = self._loop.time()
         for data, _ in self._quic.datagrams_to_send(now=now):
             self._transport.sendto(data)
+            self.sent.append(data)
         if self._timer is not None:
             self._timer.cancel()
         at = self._quic.get_timer()

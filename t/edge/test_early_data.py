@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
+import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from authority import Authority
-from basics import DEADLINE, NGINX
+from basics import DEADLINE, NGINX, wait_until
 from client import End, until
 from nginx import nginx_version
 from store import Issued, Store
@@ -42,10 +46,10 @@ def request(path: str, token: Issued) -> str:
     return "\r\n".join([f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""])
 
 
-def openssl(nginx: Site, *options: str | Path, input: str = "") -> str:
+def openssl(nginx: Site, *options: str | Path, port: int = 0, input: str = "") -> str:
     """What its TLS client tells, and the answer."""
-    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{nginx.tls_port}", "-CAfile", str(nginx.authority.ca),
-               "-verify_return_error", "-tls1_3", "-ign_eof", *map(str, options)]
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port or nginx.tls_port}",
+               "-CAfile", str(nginx.authority.ca), "-verify_return_error", "-tls1_3", "-ign_eof", *map(str, options)]
     done = subprocess.run(command, input=input, capture_output=True, text=True, timeout=DEADLINE, check=True)
     return done.stdout
 
@@ -78,6 +82,47 @@ def test_over_tls(nginx: Site, store: Store) -> None:
     nginx.accessed(f'HTTP/1.1 /bad 204 ok "{bad.id}"')
     nginx.accessed(f'HTTP/1.1 /bad 401 revoked "{bad.id}"')
     nginx.accessed('HTTP/1.1 /unknown 401 unknown "-"')
+
+
+def record(listener: socket.socket, port: int) -> bytes:
+    """Passes one connection on to a port. What its client has sent before there was an answer."""
+    client, _ = listener.accept()
+    with client, socket.create_connection(("127.0.0.1", port), DEADLINE) as server:
+        client.settimeout(DEADLINE)
+        other = {client: server, server: client}
+        recorded, is_answered, is_open = b"", False, True
+        with suppress(ConnectionError):  # which is an end, too
+            while is_open:
+                for source in select.select(list(other), [], [], DEADLINE)[0]:
+                    data = source.recv(65536)
+                    is_open = is_open and bool(data)
+                    is_answered = is_answered or source is server
+                    recorded += b"" if is_answered else data
+                    other[source].sendall(data)
+    return recorded
+
+
+def test_a_recorded_request_counts_again_until_its_token_is_revoked(nginx: Site, store: Store) -> None:
+    token = store.issue()
+    session, data = nginx.folder / "session", nginx.folder / "request"
+    data.write_text(request("/recorded", token))
+    openssl(nginx, "-sess_out", session, input=request("/first", token))
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as executor:
+        recording = executor.submit(record, listener, nginx.tls_port)
+        port = listener.getsockname()[1]
+        assert "Early data was accepted" in openssl(nginx, "-sess_in", session, "-early_data", data, port=port)
+        recorded = recording.result(DEADLINE)
+
+    def replay(requests: int) -> None:
+        with socket.create_connection(("127.0.0.1", nginx.tls_port), DEADLINE) as client:
+            client.sendall(recorded)
+            wait_until(lambda: len(nginx.access_log()) == requests, "a request")
+
+    replay(3)
+    store.revoke(token)
+    replay(4)
+    assert nginx.access_log()[1:] == [
+        *[f'HTTP/1.1 /recorded 204 ok "{token.id}"'] * 2, f'HTTP/1.1 /recorded 401 revoked "{token.id}"']
 
 
 def has_quic_early_data() -> bool:
@@ -116,3 +161,48 @@ def test_over_http3(nginx: Site, store: Store) -> None:
     nginx.accessed(f'HTTP/3.0 /first 204 ok "{bad.id}"')
     nginx.accessed(f'HTTP/3.0 /good 204 ok "{good.id}"')
     nginx.accessed(f'HTTP/3.0 /bad 401 revoked "{bad.id}"')
+
+
+@pytest.mark.parametrize("retry", ["off", "on"])
+@pytest.mark.skipif(not has_http3(), reason="this nginx is built without HTTP/3")
+def test_a_recorded_request_from_a_forged_address(
+    folder: Path, store: Store, authority: Authority, retry: str
+) -> None:
+    """nginx takes it for that of a client there, unless quic_retry has it ask whether there is one."""
+    from http3 import Http3
+
+    elsewhere = "127.0.0.5"
+    token = store.issue("--subject", "alice", "--cidr", f"{elsewhere}/32")
+    http = SITE.replace("ssl_early_data on;", f"ssl_early_data on; quic_retry {retry};")
+    is_taken = has_quic_early_data() and retry == "off"
+
+    async def scenario(nginx: Site) -> None:
+        first = await Http3.connect(authority.ca, nginx.tls_port)
+        assert (await first.fetch("/first", token.header.items())).status == 403
+        await until(lambda: first.tickets, "a ticket")
+        await first.close()
+
+        second = await Http3.connect(authority.ca, nginx.tls_port, ticket=first.tickets[-1])
+        await second.start("GET", "/recorded", token.header.items())
+        recorded = list(second.sent)
+        await second.close()
+
+        with socket.socket(type=socket.SOCK_DGRAM) as forger:
+            forger.bind((elsewhere, 0))
+
+            def replay() -> bool:
+                for datagram in recorded:
+                    forger.sendto(datagram, ("127.0.0.1", nginx.tls_port))
+                return f'HTTP/3.0 /recorded 204 ok "{token.id}"' in nginx.access_log()
+
+            if is_taken:
+                await until(replay, "the request counts")
+            else:
+                replay()
+                third = await Http3.connect(authority.ca, nginx.tls_port)
+                assert (await third.fetch("/last", token.header.items())).status == 403
+                await third.close()
+                assert not replay()
+
+    with Site(folder, http, authority, access_log=f"{folder}/access.log test") as nginx:
+        asyncio.run(scenario(nginx))

@@ -39,7 +39,7 @@ class Transport(enum.Enum):
     @property
     def protocol(self) -> str:
         """What nginx calls it."""
-        return f"HTTP/{1.1 if self.is_http1 else 2.0 if self is not Transport.HTTP3 else 3.0}"
+        return {"http1": "HTTP/1.1", "http2": "HTTP/2.0", "http3": "HTTP/3.0"}[self.value.removesuffix("-tls")]
 
 
 def _parameter(transport: Transport) -> object:
