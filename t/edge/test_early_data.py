@@ -1,5 +1,5 @@
-"""Early data (RFC 8446 2.3): a request that comes with the first packet of a connection, and may be a replay, is decided
-when it arrives."""
+"""Early data (RFC 8446 2.3): a request that comes with the first packet of a connection, and may be a replay, counts as
+any other does."""
 
 from __future__ import annotations
 
