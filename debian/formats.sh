@@ -12,7 +12,7 @@ refuse_older() {
         if ! said=$(patctl stats --json --store "$store" 2>&1) || echo "$said" | grep -qE '"format":[2-9]'; then
             echo "$1: version $2 could not read the store $store. Stop pat-sync, run" >&2
             echo "patctl convert --format 1 --store $store" >&2
-            echo "and start again." >&2
+            echo "install version $2, and then start pat-sync." >&2
             refused=true
         fi
     done

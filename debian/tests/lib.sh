@@ -21,6 +21,16 @@ wait_for() {
     done
 }
 
+# synchronize STORE FILE: pat-sync keeps a new store equal to a file of tokens.
+synchronize() {
+    patctl export --store /var/lib/pat/api > "$2"
+    chgrp pat-sync "$2"
+    chmod 640 "$2"
+    runuser -u pat-sync -- patctl init --store "$1" --group www-data
+    printf '%s\n' "source = file://$2" "store = $1" > /etc/nginx-auth-pat/pat-sync.conf
+    systemctl start pat-sync
+}
+
 # A server on port 8088 in front of the store.
 serve() {
     cat > /etc/nginx/conf.d/tested.conf << 'END'
@@ -49,9 +59,14 @@ status() {
         http://127.0.0.1:8088/
 }
 
+# is STATUS [TOKEN]
+is() {
+    got=$(status ${2:+"$2"})
+    [ "$got" = "$1" ]
+}
+
 # expect STATUS [TOKEN]
 expect() {
-    got=$(status ${2:+"$2"})
-    [ "$got" = "$1" ] || fail "the status is $got instead of $1"
+    is "$@" || fail "the status is $got instead of $1"
     echo "$1${2:+ with the token}"
 }
