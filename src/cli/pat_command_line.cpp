@@ -17,9 +17,20 @@ namespace pat::cli {
 
 namespace {
 
+/// CLI11 2.5 would put the lines of a footer together to paragraphs.
+template <typename Formatter>
+void keep_lines(Formatter &formatter)
+{
+    if constexpr (requires { formatter.enable_footer_formatting(false); }) {
+        formatter.enable_footer_formatting(false);
+    }
+}
+
 /// Has the help of each command end with the options that all of them take.
 class formatter : public CLI::Formatter {
 public:
+    formatter() { keep_lines(*this); }
+
     std::string make_subcommands(const CLI::App *app, CLI::AppFormatMode mode) const override
     {
         std::string text = CLI::Formatter::make_subcommands(app, mode);
