@@ -3,6 +3,7 @@
 
 #include "cli/pat_command.h"
 #include "cli/pat_command_line.h"
+#include "cli/pat_issuing.h"
 #include "cli/pat_owner.h"
 #include "cli/pat_time.h"
 
@@ -68,11 +69,17 @@ void declare_global_options(command_line &line, command_context &context)
     line.add_version_flag(fmt::format("patctl {}", release));
 }
 
-/// Whether an argument is or ends with a token of our own form: "TOKEN", "--option=TOKEN", "-xTOKEN".
+/// Whether an argument is or ends with a token that was issued: "TOKEN", "--option=TOKEN", "-xTOKEN".
 bool has_token(std::string_view argument)
 {
-    const std::size_t position = argument.find(default_prefix);
-    return position != std::string_view::npos && is_issued_form(argument.substr(position), default_prefix);
+    // Where its prefix begins is not known, but the checksum counts that in.
+    constexpr std::size_t rest = random_length + checksum_length;
+    for (std::size_t length = rest + 1; length <= std::min(rest + max_prefix_length, argument.size()); length++) {
+        if (!issued_prefix(argument.substr(argument.size() - length)).empty()) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /// Other users can see arguments, and an error message that repeats one would end up in logs.

@@ -146,8 +146,9 @@ def test_a_token_among_the_arguments_is_refused_and_not_repeated(patctl: Patctl,
      "revoke --token-stdin={}", "revoke --token {}", "check --address {}", "check -x{}",
      "check -- {}", "list --status {}", "list --limit {}", "--map-size {} list", "{}", "import {}"],
 )
-def test_a_token_is_refused_wherever_it_stands(patctl: Patctl, command: str) -> None:
-    token = patctl.issue()
+@pytest.mark.parametrize("prefix", ["ropat_", "shop_", "x", "A.long-prefix_of-32-characters.1"])
+def test_a_token_is_refused_wherever_it_stands(patctl: Patctl, command: str, prefix: str) -> None:
+    token = patctl.issue("--prefix", prefix)
     done = patctl.run(*command.format(token).split(), status=USAGE)
     assert token not in done.stdout + done.stderr
     assert "standard input only" in done.stderr
