@@ -98,6 +98,9 @@ def test_zsh_completes_what_is_not_ambiguous(tmp_path: Path) -> None:
                                      ("patctl list --status rev", "oked "),
                                      ("patctl import test_comp", "letion.py "),
                                      ("patctl list --store ../patc", "tl/"),
+                                     ("patctl revoke --tok", "en-stdin "),
+                                     ("patctl rotate --over", "lap="),
+                                     ("patctl rotate x --over", "lap="),
                                      ("patctl list -- --li", ""),
                                      ("patctl --map-size sta", ""),
                                      ("patctl list --limit sta", "")):

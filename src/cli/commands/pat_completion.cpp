@@ -207,7 +207,7 @@ std::string zsh_text(std::string_view text)
 std::string zsh_action(const completion &value)
 {
     switch (value.what) {
-    case completion::kind::none: return " ";
+    case completion::kind::none: return "()";
     case completion::kind::directory: return "_files -/";
     case completion::kind::file: return "_files";
     case completion::kind::words: return fmt::format("({})", value.words);
