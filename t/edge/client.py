@@ -35,6 +35,7 @@ class End(enum.Enum):
     COMPLETE = "the answer is whole"
     RESET = "its stream was reset"
     CLOSED = "its connection was closed"
+    MALFORMED = "its connection had something that its protocol does not allow"
 
 
 class Exchange:
@@ -127,16 +128,24 @@ class _Streamed(Connection):
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        with suppress(OSError, h2.exceptions.ProtocolError, h11.RemoteProtocolError):
+        end = End.CLOSED
+        try:
             while data := await self._reader.read(65536):
                 self._received(data)
                 await self._flush()
-            self._received(b"")
+            self._received_end()
+        except ConnectionError:
+            pass
+        except (ssl.SSLError, h2.exceptions.ProtocolError, h11.RemoteProtocolError):
+            end = End.MALFORMED
         for exchange in self.exchanges.values():
-            exchange.finish(End.CLOSED)
+            exchange.finish(end)
 
     @abc.abstractmethod
     def _received(self, data: bytes) -> None: ...
+
+    def _received_end(self) -> None:
+        """The other side has closed the connection, after all that it has sent."""
 
     async def _flush(self) -> None:
         with suppress(OSError):  # the other side has closed it, as the reader notices, too
@@ -188,6 +197,10 @@ class _Http1(_Streamed):
             elif isinstance(event, h11.EndOfMessage):
                 exchange.finish(End.COMPLETE)
 
+    def _received_end(self) -> None:
+        with suppress(h11.RemoteProtocolError):  # in the middle of an answer
+            self._received(b"")
+
 
 def head_of(scheme: str, method: str, path: str, fields: Fields) -> list[tuple[str, str]]:
     """As HTTP/2 and HTTP/3 have it."""
@@ -227,7 +240,7 @@ class _Http2(_Streamed):
             await self._flush()
 
     def _received(self, data: bytes) -> None:
-        for event in self._http.receive_data(data) if data else ():
+        for event in self._http.receive_data(data):
             exchange = self.exchanges.get(getattr(event, "stream_id", 0) or 0)
             if exchange is None:
                 continue
@@ -263,7 +276,7 @@ async def _connect(site: Site, transport: Transport) -> Connection:
         return await Http3.connect(site.authority.ca, site.tls_port)
 
     context = None
-    if transport.has_tls:
+    if transport.is_tls_over_tcp:
         context = ssl.create_default_context(cafile=site.authority.ca)
         context.set_alpn_protocols(["http/1.1" if transport.is_http1 else "h2"])
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port_of(transport), ssl=context)

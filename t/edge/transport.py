@@ -32,8 +32,8 @@ class Transport(enum.Enum):
         return self in (Transport.HTTP1, Transport.HTTP1_TLS)
 
     @property
-    def has_tls(self) -> bool:
-        """Over TCP. HTTP/3 always has it."""
+    def is_tls_over_tcp(self) -> bool:
+        """HTTP/3 has TLS, too, as a part of QUIC."""
         return self in (Transport.HTTP1_TLS, Transport.HTTP2_TLS)
 
     @property
