@@ -16,7 +16,7 @@ from authority import Authority
 from basics import DEADLINE, wait_until
 from client import Connection, End, Exchange, connect, until
 from nginx import Nginx
-from store import Issued, Store
+from store import Issued, Record, Store
 from transport import ALL, WITH_STREAMS, WITHOUT_STREAMS, Site, Transport
 from upstream import Upstream
 from websockets.exceptions import ConnectionClosed
@@ -86,6 +86,15 @@ async def start(connection: Connection, path: str, token: Issued) -> Exchange:
     assert await exchange.answered() == 200
     await exchange.goes_on()
     return exchange
+
+
+def put_elsewhere(store: Store, **fields: object) -> tuple[Issued, Record]:
+    """A token from a source, which may put its record again with other fields."""
+    token = Issued("made-elsewhere-0123456789", "pat_1")
+    digest = hashlib.sha256(token.token.encode()).hexdigest()
+    record = {"op": "put", "digest": digest, "id": token.id, "subject": "alice"}
+    store.apply({**record, "seq": 1, **fields}, {"op": "commit", "cursor": "1"})
+    return token, record
 
 
 @asynccontextmanager
@@ -199,11 +208,15 @@ def test_the_end_of_a_stream_does_not_wait_for_another_stream(nginx: Site, store
 
 @pytest.mark.parametrize("transport", ALL)
 def test_a_token_that_expires_ends_its_request(nginx: Site, store: Store, transport: Transport) -> None:
-    token = store.issue("--subject", "alice", "--expires-in", "3s")
+    token, record = put_elsewhere(store)
 
     async def scenario() -> None:
         async with running(nginx, "/events", token, transport) as request:
+            # Only now: however long the above has taken, the token was good.
+            expires_at = int(time.time()) + 3
+            store.apply({**record, "seq": 2, "expires_at": expires_at}, {"op": "commit", "cursor": "2"})
             assert await request.ended(3 + CLOSED_WITHIN) is cut(transport)
+            assert time.time() >= expires_at
 
     asyncio.run(scenario())
     nginx.accessed(f'{transport.protocol} /events 200 expired "{token.id}"')
@@ -278,14 +291,24 @@ def test_a_request_is_closed_when_the_store_cannot_be_read_unless_it_fails_open(
 @pytest.mark.parametrize("transport", ALL)
 def test_a_request_is_closed_when_the_store_becomes_stale(nginx: Site, store: Store, transport: Transport) -> None:
     token = store.issue()
-    store.heartbeat(time.time() - 3595)
+
+    async def start_fresh(connection: Connection) -> tuple[Exchange, int]:
+        """Shortly before its store becomes stale, and from when it is; again if it was too late for that."""
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            stale_at = int(time.time()) + 3
+            store.heartbeat(stale_at - 3601)
+            request = await connection.start("GET", "/fresh", token.header.items())
+            if await request.answered() == 200:
+                return request, stale_at
+            assert (request.status, await request.ended()) == (503, End.COMPLETE)
+        raise TimeoutError(f"a request while the store is fresh: not within {DEADLINE} s")
 
     async def scenario() -> None:
-        async with (
-            running(nginx, "/fresh", token, transport) as closed,
-            running(nginx, "/events", token, transport) as kept,
-        ):
-            assert await closed.ended(5 + CLOSED_WITHIN) is cut(transport)
+        async with running(nginx, "/events", token, transport) as kept, connect(nginx, transport) as connection:
+            closed, stale_at = await start_fresh(connection)
+            assert await closed.ended(3 + CLOSED_WITHIN) is cut(transport)
+            assert time.time() >= stale_at
             await goes_on_for(kept)
 
     asyncio.run(scenario())
@@ -297,10 +320,7 @@ def test_a_request_is_closed_when_the_store_becomes_stale(nginx: Site, store: St
 def test_a_request_is_closed_when_its_token_loses_what_it_needs(
     nginx: Site, store: Store, transport: Transport
 ) -> None:
-    token = Issued("made-elsewhere-0123456789", "pat_1")
-    digest = hashlib.sha256(token.token.encode()).hexdigest()
-    record = {"op": "put", "digest": digest, "id": "pat_1", "subject": "alice"}
-    store.apply({**record, "seq": 1, "scopes": ["read"]}, {"op": "commit", "cursor": "1"})
+    token, record = put_elsewhere(store, scopes=["read"])
 
     async def scenario() -> None:
         async with (
