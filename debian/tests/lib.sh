@@ -21,9 +21,9 @@ wait_for() {
     done
 }
 
-# synchronize STORE FILE: pat-sync keeps a new store equal to a file of tokens.
+# synchronize STORE FILE OTHER: pat-sync keeps a new store equal to a file, which gets the tokens of another store.
 synchronize() {
-    patctl export --store /var/lib/pat/api > "$2"
+    patctl export --store "$3" > "$2"
     chgrp pat-sync "$2"
     chmod 640 "$2"
     runuser -u pat-sync -- patctl init --store "$1" --group www-data
