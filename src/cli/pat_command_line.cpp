@@ -2,11 +2,14 @@
 
 #include "core/pat_token.h"
 
-#include "cli/pat_help.h"
 #include "cli/pat_output.h"
+#include "cli/pat_text.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <deque>
+#include <iterator>
+#include <span>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -50,6 +53,48 @@ public:
     }
 };
 
+/// How many edits make one text of the other: a character inserted, removed or replaced, or two neighbours exchanged
+/// (optimal string alignment).
+std::size_t distance_of(std::string_view one, std::string_view other)
+{
+    const std::size_t columns = other.size() + 1;
+    std::vector<std::size_t> edits((one.size() + 1) * columns);
+    const auto at = [&](std::size_t i, std::size_t j) -> std::size_t & { return edits[i * columns + j]; };
+
+    for (std::size_t i = 0; i <= one.size(); i++) {
+        for (std::size_t j = 0; j <= other.size(); j++) {
+            if (i == 0 || j == 0) {
+                at(i, j) = i + j;
+                continue;
+            }
+            const std::size_t replaced = at(i - 1, j - 1) + (one[i - 1] != other[j - 1] ? 1 : 0);
+            at(i, j) = std::min({replaced, at(i - 1, j) + 1, at(i, j - 1) + 1});
+            if (i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1]) {
+                at(i, j) = std::min(at(i, j), at(i - 2, j - 2) + 1);
+            }
+        }
+    }
+    return edits.back();
+}
+
+/// The error for a name that none of the commands has, with the one that was probably meant.
+std::string unknown_command(const std::vector<std::string> &commands, const std::string &name)
+{
+    constexpr std::size_t most_edits = 2;
+    constexpr std::size_t longest = 32;
+
+    std::string meant;
+    if (name.size() <= longest) {
+        const auto distance = [&](const std::string &command) { return distance_of(command, name); };
+        const std::string &nearest = *std::ranges::min_element(commands, {}, distance);
+        if (distance(nearest) <= std::min(most_edits, name.size() / 2)) {
+            meant = fmt::format(" (did you mean \"{}\"?)", nearest);
+        }
+    }
+    return is_token(name) ? fmt::format("unknown command (a token is read from standard input only){}", meant)
+                          : fmt::format("unknown command \"{}\"{}", printable(name), meant);
+}
+
 std::vector<std::string> names_of_commands(const CLI::App &app)
 {
     std::vector<std::string> names;
@@ -59,68 +104,173 @@ std::vector<std::string> names_of_commands(const CLI::App &app)
     return names;
 }
 
-/// What CLI11 says about the command line, in our form. It never repeats an argument that may be a token of any form.
-std::string usage_error(const CLI::App &app, const CLI::ParseError &error)
-{
-    const auto called = app.get_subcommands();
-    const std::string help =
-        fmt::format("see \"patctl {}--help\"", called.empty() ? "" : called.front()->get_name() + ' ');
+/// CLI11 has meanings of its own for some values, and each release for others: "[[aabb]]", "{}", "++", the name of a
+/// command. None of them is what begins with a NUL, as no argument does.
+constexpr char mark = '\0';
 
+std::string without_marks(std::string text)
+{
+    std::erase(text, mark);
+    return text;
+}
+
+/// An argument up to its "=".
+std::string_view name_in(std::string_view argument)
+{
+    return argument.substr(0, argument.find('='));
+}
+
+}  // namespace
+
+struct declared_option {
+    option_description description;
+    CLI::Option *option = nullptr;
+    std::string *value = nullptr;
+    std::vector<std::string> *values = nullptr;
+    bool *flag = nullptr;
+    std::string variable;  ///< of the environment
+    bool refuses_empty = false;
+};
+
+struct declared_command {
+    CLI::App *app;
+    command_body body;
+    std::deque<declared_option> options;            ///< which handles point to
+    std::vector<const CLI::Option *> alternatives;  ///< exactly one of which is required
+};
+
+namespace {
+
+bool has_name(const declared_option &option, std::string_view name)
+{
+    return std::ranges::find(option.description.names, name) != option.description.names.end();
+}
+
+bool has_option(const declared_command &command, std::string_view name)
+{
+    return std::ranges::any_of(command.options, [&](const declared_option &each) { return has_name(each, name); });
+}
+
+std::string name_of(const declared_option &option)
+{
+    return option.option->get_name();
+}
+
+/// Adds an option whose values CLI11 only keeps: set_value() takes them.
+CLI::Option *add_to(CLI::App &app, const char *name, const char *description)
+{
+    return app.add_option(name, CLI::callback_t{}, description)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+/// Tells CLI11 how the help shows the value of an option.
+void show_value(const declared_option &option)
+{
+    const option_description &description = option.description;
+    std::string text = !description.choices.empty() ? '{' + CLI::detail::join(description.choices, ",") + '}'
+                       : description.names.empty()  ? std::string{}
+                                                    : description.value_name;
+    if (!option.variable.empty()) {
+        text += fmt::format(" (Env:{})", option.variable);
+    }
+    option.option->type_name(text);
+}
+
+declared_option &declare(declared_command &command, CLI::Option *option, const char *value_name)
+{
+    declared_option &declared = command.options.emplace_back();
+    declared.option = option;
+    for (const std::string &name : option->get_snames()) {
+        declared.description.names.push_back("-" + name);
+    }
+    for (const std::string &name : option->get_lnames()) {
+        declared.description.names.push_back("--" + name);
+    }
+    declared.description.value_name = value_name;
+    declared.description.description = option->get_description();
+    show_value(declared);
+    return declared;
+}
+
+/// Throws for an option whose value is the next option, as after a variable that is empty and not in quotes, and for a
+/// flag with a value.
+void check_form(const declared_command &global, const declared_command *called)
+{
+    const auto check = [&](const declared_option &option) {
+        for (const std::string &result : option.option->results()) {
+            if (option.flag != nullptr && result.find(mark) != std::string::npos) {
+                throw bad_value{name_of(option) + ": takes no value"};
+            }
+            const std::string_view name = name_in(result);
+            const bool is_next =
+                name == "--" || has_option(global, name) || (called != nullptr && has_option(*called, name));
+            if (!option.description.names.empty() && is_next) {
+                throw bad_value{fmt::format(
+                    "{0}: the value is missing (one that looks like an option is written {0}=VALUE)", name_of(option))};
+            }
+        }
+    };
+    std::ranges::for_each(global.options, check);
+    if (called != nullptr) {
+        std::ranges::for_each(called->options, check);
+    }
+}
+
+/// Sets the variable of an option. Throws bad_value for a value that it does not take.
+void set_value(const declared_option &option)
+{
+    if (option.flag != nullptr) {
+        *option.flag = option.option->count() > 0;
+        return;
+    }
+    std::vector<std::string> values = option.option->results();
+    std::ranges::transform(values, values.begin(), without_marks);
+    if (const char *value = option.variable.empty() ? nullptr : std::getenv(option.variable.c_str());
+        values.empty() && value != nullptr && *value != '\0') {
+        values.emplace_back(value);
+    }
+
+    const auto &choices = option.description.choices;
+    for (const std::string &value : values) {
+        if (option.refuses_empty && value.empty()) {
+            throw bad_value{name_of(option) + ": the value is empty"};
+        }
+        if (!choices.empty() && std::ranges::find(choices, value) == choices.end()) {
+            throw bad_value{fmt::format("{}: not one of {}", name_of(option), CLI::detail::join(choices, ", "))};
+        }
+    }
+    if (option.values != nullptr) {
+        *option.values = std::move(values);
+    } else if (values.size() > 1) {
+        throw bad_value{name_of(option) + ": given more than once"};
+    } else if (option.value != nullptr && !values.empty()) {
+        *option.value = std::move(values.front());
+    }
+}
+
+/// What is wrong with a command line that CLI11 refuses. It never repeats an argument that may be a token of any form.
+std::string usage_error(const CLI::App &app, const declared_command *called, const CLI::ParseError &error,
+                        const char *last_argument)
+{
     auto extras = app.remaining(true);
     std::erase(extras, "--");
-    if (called.empty() && extras.empty()) {
-        return "no command was given: " + help;
-    }
-    if (called.empty() && !extras.front().starts_with('-')) {
-        return fmt::format("{}: {}", unknown_command(names_of_commands(app), extras.front()), help);
-    }
-    if (called.empty() || dynamic_cast<const CLI::ExtrasError *>(&error) != nullptr) {
-        const std::string name = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
-        if (!name.starts_with('-') || is_token(name)) {
-            return "unexpected argument (a token is read from standard input only): " + help;
+    if (!extras.empty()) {
+        const std::string &first = extras.front();
+        const std::string name{name_in(first)};
+        const bool is_option = name.starts_with('-') && name != "-";
+        if (called == nullptr && !is_option) {
+            return unknown_command(names_of_commands(app), without_marks(first));
         }
-        return "unknown option " + name + ": " + help;
+        if (!is_option || is_token(name)) {
+            return "unexpected argument (a token is read from standard input only)";
+        }
+        return called != nullptr && has_option(*called, name)
+                   ? fmt::format("{} has to be behind \"{}\"", name, called->app->get_name())
+                   : "unknown option " + name;
     }
-    if (dynamic_cast<const CLI::ConversionError *>(&error) != nullptr) {
-        return "an option has an invalid value: " + help;
+    if (dynamic_cast<const CLI::ArgumentMismatch *>(&error) != nullptr) {
+        return fmt::format("{}: the value is missing", last_argument);
     }
-    return std::string{error.what()} + ": " + help;
-}
-
-std::vector<std::string> choices_of(const CLI::Option &option)
-{
-    // CLI::IsMember describes itself as "{a,b}".
-    const std::string type = option.get_type_name();
-    const std::size_t start = type.find('{');
-    return start == std::string::npos ? std::vector<std::string>{}
-                                      : CLI::detail::split(type.substr(start + 1, type.find('}') - start - 1), ',');
-}
-
-option_description describe(const CLI::Option &option)
-{
-    option_description result;
-    for (const std::string &name : option.get_snames()) {
-        result.names.push_back("-" + name);
-    }
-    for (const std::string &name : option.get_lnames()) {
-        result.names.push_back("--" + name);
-    }
-    if (option.get_expected_max() > 0) {
-        result.value_name = option.nonpositional() ? option.get_type_name() : option.get_name(true);
-        result.choices = choices_of(option);
-    }
-    result.description = option.get_description();
-    result.can_repeat = option.get_trigger_on_parse();
-    return result;
-}
-
-std::vector<option_description> options_of(const CLI::App &app)
-{
-    std::vector<option_description> result;
-    for (const CLI::Option *option : app.get_options({})) {
-        result.push_back(describe(*option));
-    }
-    return result;
+    return called == nullptr ? "no command was given" : error.what();
 }
 
 /// Throws unless exactly one of these was given.
@@ -136,109 +286,147 @@ void check_alternatives(const std::vector<const CLI::Option *> &options)
 
 }  // namespace
 
-struct declared_command {
-    CLI::App *app;
-    command_body body;
-    std::vector<const CLI::Option *> alternatives;  ///< exactly one of which is required
-};
-
 struct command_line::state {
-    state(const char *name, const char *description) : app{description, name} {}
+    state(const char *name, const char *description) : app{description, name}
+    {
+        declare(global, app.get_help_ptr(), "");
+    }
+
+    /// The command that was called, or nullptr.
+    [[nodiscard]] const declared_command *called() const
+    {
+        const auto names = app.get_subcommands();
+        return names.empty() ? nullptr : &*std::ranges::find(commands, names.front(), &declared_command::app);
+    }
+
+    /// The arguments in the reverse order, as CLI11 wants them, with a mark before each value.
+    [[nodiscard]] std::vector<std::string> read(std::span<const char *const> arguments) const
+    {
+        const std::vector<std::string> names = names_of_commands(app);
+        const auto takes_value = [this](std::string_view name) {
+            return std::ranges::any_of(global.options, [&](const declared_option &option) {
+                return has_name(option, name) && !option.description.value_name.empty();
+            });
+        };
+
+        std::vector<std::string> result;
+        bool is_called = false;
+        bool has_options = true;
+        std::string_view before;
+        for (const char *each : arguments) {
+            std::string argument = each;
+            if (!has_options || !argument.starts_with('-')) {
+                const bool calls = has_options && !is_called && !takes_value(before)
+                                   && std::ranges::find(names, argument) != names.end();
+                is_called = is_called || calls;
+                argument.insert(0, calls ? 0 : 1, mark);
+            } else if (argument == "--") {
+                has_options = false;
+            } else if (const std::size_t equals = argument.find('='); equals != std::string::npos) {
+                argument.insert(equals + 1, 1, mark);
+            }
+            result.push_back(std::move(argument));
+            before = each;
+        }
+        std::ranges::reverse(result);
+        return result;
+    }
 
     CLI::App app;
-    declared_command global{&app, {}, {}};
+    declared_command global{&app, {}, {}, {}};
     std::deque<declared_command> commands;  ///< which handles point to
 };
 
 command_option &command_option::value_name(const std::string &name)
 {
-    option_->type_name(name);
+    option_->description.value_name = name;
+    show_value(*option_);
     return *this;
 }
 
 command_option &command_option::environment(const std::string &variable)
 {
-    option_->envname(variable);
+    option_->variable = variable;
+    show_value(*option_);
     return *this;
 }
 
 command_option &command_option::show_default()
 {
-    option_->capture_default_str();
+    option_->option->default_str(*option_->value);
     return *this;
 }
 
 command_option &command_option::required()
 {
-    option_->required();
+    option_->option->required();
     return *this;
 }
 
 command_option &command_option::refuse_empty()
 {
-    option_->check([](const std::string &value) { return value.empty() ? "the value is empty" : ""; });
+    option_->refuses_empty = true;
     return *this;
 }
 
 command_option &command_option::one_of(std::vector<std::string> values)
 {
-    option_->check(CLI::IsMember(std::move(values)));
-    return *this;
-}
-
-command_option &command_option::range(std::uint64_t smallest, std::uint64_t largest)
-{
-    option_->check(CLI::Range(smallest, largest));
+    option_->description.choices = std::move(values);
+    show_value(*option_);
     return *this;
 }
 
 command_option &command_option::excludes(const command_option &other)
 {
-    option_->excludes(other.option_);
+    option_->option->excludes(other.option_->option);
     return *this;
 }
 
 command_option &command_option::needs(const command_option &other)
 {
-    option_->needs(other.option_);
+    option_->option->needs(other.option_->option);
     return *this;
 }
 
 command_option command_syntax::add_option(const char *name, std::string &value, const char *description)
 {
-    return command_option{command_->app->add_option(name, value, description)};
-}
-
-command_option command_syntax::add_option(const char *name, std::uint64_t &value, const char *description)
-{
-    return command_option{command_->app->add_option(name, value, description)};
+    declared_option &option = declare(*command_, add_to(*command_->app, name, description), "VALUE");
+    option.value = &value;
+    return command_option{&option};
 }
 
 command_option command_syntax::add_option(const char *name, std::vector<std::string> &values, const char *description)
 {
-    // As an option for a vector, CLI11 2.5 would take "[a,b]" apart.
-    const auto add = [&values](const std::string &value) { values.push_back(value); };
-    return command_option{command_->app->add_option_function<std::string>(name, add, description)->trigger_on_parse()};
+    declared_option &option = declare(*command_, add_to(*command_->app, name, description), "VALUE");
+    option.values = &values;
+    option.description.can_repeat = true;
+    return command_option{&option};
 }
 
 command_option command_syntax::add_flag(const char *name, bool &value, const char *description)
 {
-    return command_option{command_->app->add_flag(name, value, description)};
+    const std::string text = description;
+    declared_option &option = declare(*command_, command_->app->add_flag(name, text), "");
+    option.flag = &value;
+    return command_option{&option};
 }
 
 command_option command_syntax::add_argument(const char *name, std::string &value, const char *description)
 {
-    return command_option{command_->app->add_option(name, value, description)};
+    declared_option &option = declare(*command_, add_to(*command_->app, name, description), name);
+    option.value = &value;
+    return command_option{&option};
 }
 
 void command_syntax::require_exactly_one(const char *group, const std::vector<command_option> &options)
 {
     // Not an option group of CLI11, whose arguments are not found after "--".
     for (const command_option &each : options) {
-        if (each.option_->nonpositional()) {
-            each.option_->group(group);
+        CLI::Option *option = each.option_->option;
+        if (option->nonpositional()) {
+            option->group(group);
         }
-        command_->alternatives.push_back(each.option_);
+        command_->alternatives.push_back(option);
     }
 }
 
@@ -266,7 +454,7 @@ command_syntax command_line::global_options()
 
 void command_line::add_version_flag(const std::string &version)
 {
-    state_->app.set_version_flag("--version", version);
+    declare(state_->global, state_->app.set_version_flag("--version", version), "");
 }
 
 command_syntax command_line::add_command(const char *name, const char *description, const char *examples,
@@ -274,25 +462,39 @@ command_syntax command_line::add_command(const char *name, const char *descripti
 {
     CLI::App *app = state_->app.add_subcommand(name, description);
     app->footer(examples);
-    return command_syntax{&state_->commands.emplace_back(declared_command{app, std::move(body), {}})};
+    declared_command &command = state_->commands.emplace_back(declared_command{app, std::move(body), {}, {}});
+    declare(command, app->get_help_ptr(), "");
+    return command_syntax{&command};
 }
 
 command_body command_line::parse(int argc, const char *const *argv)
 {
     CLI::App &app = state_->app;
+    const declared_command &global = state_->global;
+    const declared_command *called = nullptr;
+    const std::span<const char *const> arguments{argv, static_cast<std::size_t>(argc)};
     try {
-        app.parse(argc, argv);
-        const CLI::App *called = app.get_subcommands().front();
-        const declared_command &command = *std::ranges::find(state_->commands, called, &declared_command::app);
-        check_alternatives(command.alternatives);
-        return command.body;
-    } catch (const CLI::Success &done) {
-        std::ostringstream answer;
-        app.exit(done, answer);
-        write_out(answer.str());
-        return {};
-    } catch (const CLI::ParseError &error) {
-        throw bad_value{usage_error(app, error)};
+        try {
+            app.parse(state_->read(arguments.subspan(1)));
+            called = state_->called();
+            check_form(global, called);
+            check_alternatives(called->alternatives);
+        } catch (const CLI::Success &done) {
+            std::ostringstream answer;
+            app.exit(done, answer);
+            write_out(answer.str());
+            return {};
+        } catch (const CLI::ParseError &error) {
+            called = state_->called();
+            check_form(global, called);
+            throw bad_value{usage_error(app, called, error, arguments.back())};
+        }
+        std::ranges::for_each(global.options, set_value);
+        std::ranges::for_each(called->options, set_value);
+        return called->body;
+    } catch (const bad_value &bad) {
+        throw bad_value{fmt::format("{}: see \"patctl {}--help\"", bad.what(),
+                                    called != nullptr ? called->app->get_name() + ' ' : "")};
     }
 }
 
@@ -314,20 +516,22 @@ std::vector<option_description> command_line::describe_options() const
 {
     const CLI::App &app = state_->app;
     std::vector<option_description> result;
-    for (const CLI::Option *option : app.get_options({})) {
-        result.push_back(describe(*option));
-        result.back().is_global = option != app.get_help_ptr() && option != app.get_version_ptr();
+    for (const declared_option &option : state_->global.options) {
+        result.push_back(option.description);
+        result.back().is_global = option.option != app.get_help_ptr() && option.option != app.get_version_ptr();
     }
     return result;
 }
 
 std::vector<command_description> command_line::describe_commands() const
 {
-    const CLI::App &app = state_->app;
     std::vector<command_description> result;
-    for (const CLI::App *command : app.get_subcommands({})) {
-        result.push_back(
-            {command->get_name(), command->get_description(), options_of(*command), command->get_fallthrough()});
+    for (const declared_command &command : state_->commands) {
+        command_description &description = result.emplace_back();
+        description.name = command.app->get_name();
+        description.description = command.app->get_description();
+        std::ranges::transform(command.options, std::back_inserter(description.options), &declared_option::description);
+        description.takes_global_options = command.app->get_fallthrough();
     }
     return result;
 }

@@ -2,27 +2,22 @@
 
 #include "cli/pat_failure.h"
 
-#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
-
-namespace CLI {
-class App;
-class Option;
-}  // namespace CLI
 
 /// The command line: what patctl takes, and reading that. CLI11 does the work. Compiling its header takes longer than
 /// all else in a file, so only pat_command_line.cpp includes it.
 namespace pat::cli {
 
 struct declared_command;
+struct declared_option;
 
 /// An option, a flag or an argument that was declared. A handle, which is valid as long as its command line.
 class command_option {
 public:
-    explicit command_option(CLI::Option *option) noexcept : option_{option} {}
+    explicit command_option(declared_option *option) noexcept : option_{option} {}
 
     /// What its value is, for people and for completion: "DIR" and "FILE" are completed with paths.
     command_option &value_name(const std::string &name);
@@ -39,7 +34,6 @@ public:
     command_option &refuse_empty();
 
     command_option &one_of(std::vector<std::string> values);
-    command_option &range(std::uint64_t smallest, std::uint64_t largest);
 
     command_option &excludes(const command_option &other);
     command_option &needs(const command_option &other);
@@ -47,7 +41,7 @@ public:
 private:
     friend class command_syntax;
 
-    CLI::Option *option_;
+    declared_option *option_;
 };
 
 /// The options and arguments of a command, or those of patctl that all commands take. A handle, as above. Parsing sets
@@ -57,7 +51,6 @@ public:
     explicit command_syntax(declared_command *command) noexcept : command_{command} {}
 
     command_option add_option(const char *name, std::string &value, const char *description);
-    command_option add_option(const char *name, std::uint64_t &value, const char *description);
 
     /// May be given several times, each time with one value.
     command_option add_option(const char *name, std::vector<std::string> &values, const char *description);

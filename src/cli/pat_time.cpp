@@ -235,4 +235,13 @@ std::size_t parse_size(std::string_view text)
     return number << shift;
 }
 
+std::uint64_t parse_count(std::string_view text, std::uint64_t largest)
+{
+    std::uint64_t number = 0;
+    if (parse_number(text, number) != std::errc{} || number == 0 || number > largest) {
+        throw bad_text(text, fmt::format("is not a whole number from 1 to {}", largest));
+    }
+    return number;
+}
+
 }  // namespace pat::cli

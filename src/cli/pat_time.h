@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-/// Times and durations as text. All times are Unix seconds, UTC.
+/// Numbers, times and durations as text. All times are Unix seconds, UTC.
 namespace pat::cli {
 
 /// Reads Unix seconds, or a date and time of RFC 3339 such as `2026-12-31T23:59:59Z`; a fraction of a second is cut
@@ -22,5 +22,8 @@ namespace pat::cli {
 
 /// Reads a size as nginx does: bytes, or with `k`, `m` or `g`. Throws bad_value.
 [[nodiscard]] std::size_t parse_size(std::string_view text);
+
+/// Reads a whole number from 1 to `largest`, in decimal digits. Throws bad_value.
+[[nodiscard]] std::uint64_t parse_count(std::string_view text, std::uint64_t largest);
 
 }  // namespace pat::cli

@@ -102,6 +102,9 @@ selection::selection(const command_context &context, const selection_options &op
         hasher_.emplace(context.pepper_file);
         exact_ = hasher_->get()(token.text());
     }
+    if (!exact_ && id_.empty() && subject_.empty()) {
+        throw bad_value{"no token was named"};  // or it would match what has an empty subject
+    }
 }
 
 bool selection::matches(const token_record &candidate) const noexcept

@@ -15,9 +15,11 @@ COMMANDS = ("init", "issue", "import", "export", "revoke", "restore-access", "sh
             "backup", "gc", "convert", "rotate", "help", "completion")
 
 
-def run(*arguments: str, input: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, input: str = "", cwd: Path | None = None,
+        **environment: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PAT_")}
-    return subprocess.run([PATCTL, *arguments], input=input, capture_output=True, text=True, env={**clean, **environment})
+    return subprocess.run([PATCTL, *arguments], input=input, capture_output=True, text=True, cwd=cwd,
+                          env={**clean, **environment})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -32,6 +34,14 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 def test_the_help_of_every_command_has_the_options_that_all_take(command: str) -> None:
     for option in ("--store DIR", "--pepper-file FILE", "--map-size SIZE", "--json"):
         assert len(re.findall(rf"^ +{option}", run("help", command).stdout, re.MULTILINE)) == 1
+
+
+def test_the_help_shows_values_as_they_are_declared() -> None:
+    listed, converted = run("help", "list").stdout, run("help", "convert").stdout
+    assert re.search(r"^ +--limit N +at most N tokens *$", listed, re.MULTILINE)
+    assert re.search(r"^ +--status \{ok,expired,revoked,not_yet_valid\} *$", listed, re.MULTILINE)
+    assert re.search(r"^ +--format N\W", converted, re.MULTILINE)
+    assert not re.search("TEXT:|UINT| TEXT REQUIRED", listed + converted + run("help", "import").stdout)
 
 
 def test_help_without_a_command_is_that_of_all() -> None:
@@ -59,6 +69,80 @@ def test_a_token_of_another_system_in_the_place_of_a_command_is_not_repeated() -
 def test_an_unknown_option_is_named_without_a_command_too() -> None:
     assert "--stoer" in run("--stoer", "/none").stderr
     assert "no command was given" in run().stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("issue --sujbect x", "unknown option --sujbect:"),
+        ("issue x --subject", "unexpected argument"),
+        ("--json=foo", "--json: takes no value:"),
+        ("--json=foo list", "--json: takes no value:"),
+        ("--store", "--store: the value is missing:"),
+        ("list --limit", "--limit: the value is missing:"),
+        ("--limit 5 list", '--limit has to be behind "list":'),
+        ("--limit 5", "unknown option --limit:"),
+        ("list --subject a --subject b", "--subject: given more than once:"),
+        ("show a -- -x", "unexpected argument"),
+    ],
+)
+def test_what_is_wrong_is_named_before_what_it_leads_to(command: str, words: str) -> None:
+    done = run(*command.split())
+    assert done.returncode == USAGE
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("value", ["false", "true", "", "{}", "0"])
+@pytest.mark.parametrize("command", ["revoke", "restore-access", "show"])
+def test_a_flag_takes_no_value(patctl: Patctl, command: str, value: str) -> None:
+    assert "--token-stdin: takes no value" in patctl.run(command, f"--token-stdin={value}", status=USAGE).stderr
+
+
+@pytest.mark.parametrize("next", ["--no-expiry", "--", "--name", "--name=x", "--json", "-h", "--help"])
+def test_an_option_is_no_value_of_the_one_before(patctl: Patctl, next: str) -> None:
+    for arguments in (("--subject", next), ("--subject", "x", "--scope", next, "y")):
+        done = patctl.run("issue", *arguments, status=USAGE)
+        assert f"{arguments[-2] if next == arguments[-1] else '--scope'}: the value is missing" in done.stderr
+        assert done.stdout == ""
+    assert patctl.json("list") == []
+    patctl.run("issue", f"--subject={next}", "--name", "--other")
+    (token,) = patctl.json("list")
+    assert (token["subject"], token["name"]) == (next, "--other")
+
+
+@pytest.mark.parametrize("value", ["[[aabb]]", "[a]", "[]", "{}", "++", "list", "%%", "'a'", '"a"', "a,b", "--x=[[aa]]"])
+def test_a_value_is_taken_as_it_is_written(patctl: Patctl, tmp_path: Path, value: str) -> None:
+    for arguments in (("--subject", value, "--name", value), (f"--subject={value}", f"--name={value}")):
+        patctl.run("issue", *arguments)
+    assert {(token["subject"], token["name"]) for token in patctl.json("list")} == {(value, value)}
+    assert len(patctl.json("list", "--subject", value)) == 2
+    (tmp_path / value).write_text("")
+    for arguments in (("--", value), (value,))[:1 if value.startswith("-") else 2]:
+        assert run("import", "--store", str(patctl.store), *arguments, cwd=tmp_path).returncode == YES
+
+
+def test_the_name_of_a_command_is_an_id_behind_a_command(patctl: Patctl) -> None:
+    patctl.load({"digest": "ab" * 32, "id": "list", "subject": "s", "issued_at": 1700000000})
+    for command in ("show", "revoke", "restore-access", "rotate"):
+        assert patctl.run(command, "list").stdout
+
+
+def test_the_name_of_the_store_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    store = tmp_path / "[[aabb]]"
+    owner = str(os.geteuid())
+    assert run("init", "--owner", owner, PAT_STORE=store.name, cwd=tmp_path).returncode == YES
+    assert run("list", "--store", store.name, cwd=tmp_path).returncode == YES
+    assert store.is_dir()
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "99999999999999999999", "0b11", "0x3", "1'0", "1_0", "3 ", " 3", "+3",
+                                    "3.0", "", "three"])
+def test_a_number_is_written_in_decimal_digits(patctl: Patctl, number: str) -> None:
+    for command, option in (("list", "--limit"), ("convert", "--format")):
+        for arguments in ((option, number), (f"{option}={number}",)):
+            assert f"{option}: " in patctl.run(command, *arguments, status=USAGE).stderr
+    patctl.run("convert", "--format", "1")
+    patctl.run("list", "--limit", "18446744073709551615")
 
 
 def test_every_command_is_in_the_manual() -> None:

@@ -6,10 +6,12 @@
 #include "cli/pat_json.h"
 #include "cli/pat_output.h"
 #include "cli/pat_source_lock.h"
+#include "cli/pat_time.h"
 
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace pat::cli {
@@ -167,12 +169,14 @@ exit_status convert(const command_context &context, std::uint8_t format)
 
 void add_convert(command_line &line, command_context &context)
 {
-    const auto format = std::make_shared<std::uint64_t>(newest_format);
-    command_syntax command =
-        line.add_command("convert", "Write all records in the newest format, or in an older one", examples,
-                         [&context, format] { return convert(context, static_cast<std::uint8_t>(*format)); });
+    const auto format = std::make_shared<std::string>(std::to_string(newest_format));
+    command_syntax command = line.add_command(
+        "convert", "Write all records in the newest format, or in an older one", examples, [&context, format] {
+            const auto number = with_name("--format", [&] { return parse_count(*format, newest_format); });
+            return convert(context, static_cast<std::uint8_t>(number));
+        });
     command.add_option("--format", *format, "that of the release that is to read the store")
-        .range(first_format, newest_format)
+        .value_name("N")
         .show_default();
 }
 

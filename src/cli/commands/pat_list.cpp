@@ -34,7 +34,7 @@ struct list_options {
     std::string expiring_within;
     std::string sort;
     bool reverse = false;
-    std::uint64_t limit = UINT64_MAX;
+    std::string limit;
 };
 
 class token_filter {
@@ -175,6 +175,9 @@ private:
 exit_status list(const command_context &context, const list_options &options)
 {
     const token_filter filter{options, context.now};
+    const std::uint64_t limit = options.limit.empty()
+                                    ? UINT64_MAX
+                                    : with_name("--limit", [&] { return parse_count(options.limit, UINT64_MAX); });
     store::snapshot snapshot;
     open(context, snapshot);
 
@@ -191,13 +194,13 @@ exit_status list(const command_context &context, const list_options &options)
             return true;
         }
         tokens.add(digest, token);
-        return ++listed != options.limit;
+        return ++listed != limit;
     });
 
     std::ranges::stable_sort(found, [&](const sort_key &first, const sort_key &second) {
         return options.reverse ? second < first : first < second;
     });
-    found.resize(std::min<std::uint64_t>(found.size(), options.limit));
+    found.resize(std::min<std::uint64_t>(found.size(), limit));
     for (const sort_key &each : found) {
         const token_key key = make_token_key(each.digest);
         std::span<const std::byte> value;
@@ -223,6 +226,7 @@ void add_list(command_line &line, command_context &context)
         line.add_command("list", "List tokens", examples, [&context, options] { return list(context, *options); });
     command.add_option("--subject", options->subject, "only those of this subject").value_name("S").refuse_empty();
     command.add_option("--status", options->status, "only those with this status")
+        .value_name("STATUS")
         .one_of({"ok", "expired", "revoked", "not_yet_valid"});
     command.add_option("--name", options->name, "only those whose name contains this")
         .value_name("TEXT")
@@ -236,9 +240,10 @@ void add_list(command_line &line, command_context &context)
         .refuse_empty();
     command_option sort =
         command.add_option("--sort", options->sort, "the order, which is that of the digests without this")
+            .value_name("KEY")
             .one_of(std::vector<std::string>{sort_names.begin(), sort_names.end()});
     command.add_flag("--reverse", options->reverse, "the reverse order").needs(sort);
-    command.add_option("--limit", options->limit, "at most N tokens").value_name("N").range(1, UINT64_MAX);
+    command.add_option("--limit", options->limit, "at most N tokens").value_name("N").refuse_empty();
 }
 
 }  // namespace pat::cli

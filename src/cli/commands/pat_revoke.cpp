@@ -216,10 +216,10 @@ exit_status restore(const command_context &context, const selection_options &opt
     return exit_status::yes;
 }
 
-using command_body = exit_status (*)(const command_context &context, const selection_options &options);
+using revocation_body = exit_status (*)(const command_context &context, const selection_options &options);
 
 void add(command_line &line, command_context &context, const char *name, const char *description, const char *examples,
-         command_body body)
+         revocation_body body)
 {
     const auto options = std::make_shared<selection_options>();
 
