@@ -27,10 +27,10 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
-def complete(*words: str) -> list[str]:
+def complete(*words: str, cwd: Path = FOLDER) -> list[str]:
     """What bash offers for the last word."""
     command = ["bash", "-c", OFFER, "-", "patctl", *words]
-    done = subprocess.run(command, input=run("completion", "bash").stdout, cwd=FOLDER, capture_output=True, text=True,
+    done = subprocess.run(command, input=run("completion", "bash").stdout, cwd=cwd, capture_output=True, text=True,
                           timeout=60, check=True)
     assert done.stderr == ""
     return done.stdout.split()
@@ -73,6 +73,19 @@ def test_the_value_of_an_option_is_no_command() -> None:
     assert complete("--map-size", "") == complete("list", "--limit", "") == complete("list", "--name", "-") == []
     assert complete("list", "--store", "../patc") == complete("--store", "=", "../patc") == ["../patctl"]
     assert "--limit" in complete("list", "--subject", "stats", "--l")
+
+
+def test_a_value_may_have_an_equals_sign(tmp_path: Path) -> None:
+    for name in ("exp=1", "exp=2=a", "another"):
+        (tmp_path / name).write_text("")
+    assert set(complete("import", "exp", "=", cwd=tmp_path)) == {"1", "2=a"}
+    assert complete("import", "exp", "=", "2", cwd=tmp_path) == ["2=a"]
+    assert complete("import", "exp", "=", "2", "=", cwd=tmp_path) == ["a"]
+    assert complete("import", "--strict", "exp", "=", "1", cwd=tmp_path) == ["1"]
+    assert complete("stats", "--pepper-file", "=", "exp", "=", "1", cwd=tmp_path) == ["1"]
+    assert complete("stats", "--pepper-file", "exp", "=", "1", cwd=tmp_path) == ["1"]
+    assert complete("issue", "--claim", "plan", "=", cwd=tmp_path) == complete("=", cwd=tmp_path) == []
+    assert complete("--store", "a", "=", "list", "rot") == complete("--store", "=", "a", "=", "list", "rot") == ["rotate"]
 
 
 def test_after_two_dashes_there_are_no_options() -> None:

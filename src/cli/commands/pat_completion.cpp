@@ -18,16 +18,22 @@ constexpr const char *examples = R"(Examples:
 
 constexpr std::string_view bash_head = R"(# Completion of patctl for bash, printed by "patctl completion bash".
 _patctl() {
-    local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' words='' kind=''
-    local index operand=''
+    local current=${COMP_WORDS[COMP_CWORD]} before command='' words='' kind=''
+    local index equals=$((COMP_CWORD - 1)) start='' operand=''
     COMPREPLY=()
 
-    # "=" is a word of its own.
-    if [[ $current == = ]]; then
+    # "=" is a word of its own: behind an option, or in a value, whose start is then not to be repeated.
+    if ((equals > 0)) && [[ $current == = ]]; then
         current=''
-    elif [[ $before == = ]]; then
-        before=${COMP_WORDS[COMP_CWORD - 2]}
+        equals=$COMP_CWORD
     fi
+    while ((equals > 1)) && [[ ${COMP_WORDS[equals]} == = && ${COMP_WORDS[equals - 1]} != -* ]]; do
+        start=${COMP_WORDS[equals - 1]}=$start
+        ((equals -= 2))
+    done
+    before=${COMP_WORDS[equals]}
+    [[ $before != = ]] || before=${COMP_WORDS[equals - 1]}
+    current=$start$current
 
     for ((index = 1; index < COMP_CWORD; index++)); do
         case $command:${COMP_WORDS[index]} in
@@ -41,6 +47,7 @@ constexpr std::string_view bash_tail = R"(
         files) compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
         *) mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current") ;;
     esac
+    COMPREPLY=("${COMPREPLY[@]#"$start"}")
 }
 complete -F _patctl patctl
 )";
@@ -172,6 +179,7 @@ std::string for_bash(const option_list &own, const command_list &commands)
                           "                # Its value, which may be the name of a command.\n"
                           "                [[ ${{COMP_WORDS[index + 1]}} != = ]] || ((++index))\n"
                           "                ((++index))\n"
+                          "                while [[ ${{COMP_WORDS[index + 1]}} == = ]]; do ((index += 2)); done\n"
                           "                ;;\n",
                           joined(with_value, "|"));
     result += "        esac\n    done\n\n";
