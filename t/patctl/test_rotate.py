@@ -10,12 +10,14 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from basics import PATCTL, wait_until
-from conftest import FAULT, NO, USAGE, Patctl
+from conftest import FAULT, NO, USAGE, YES, Patctl
 from test_apply import begin, end, put, run
 
 DAY = 86400
@@ -181,31 +183,73 @@ def test_the_prefix_is_that_of_the_old_token_where_it_is_known(patctl: Patctl) -
     assert "else ropat_" in " ".join(patctl.run("rotate", "--help").stdout.split())
 
 
+class Rotation:
+    """patctl rotate, which waits as it prints the new token."""
+
+    def __init__(self, patctl: Patctl, id: str) -> None:
+        self._output, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        self._full = b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
+        os.write(writer, self._full)
+        tokens = len(patctl.json("list"))
+        self.process = subprocess.Popen([PATCTL, "--store", str(patctl.store), "rotate", id], stdout=writer,
+                                        stderr=subprocess.PIPE, text=True,
+                                        preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
+        os.close(writer)
+        wait_until(lambda: len(patctl.json("list")) > tokens, "the new token is in the store")
+
+    def finish(self) -> tuple[str, str]:
+        """The new token, and the errors."""
+        with open(self._output, "rb") as output:
+            new = output.read()[len(self._full):].decode().strip()
+        return new, self.process.communicate(timeout=60)[1]
+
+
+@contextmanager
+def rotating(patctl: Patctl, id: str) -> Iterator[Rotation]:
+    rotation = Rotation(patctl, id)
+    try:
+        yield rotation
+    finally:
+        rotation.process.kill()
+
+
 def test_an_old_token_that_can_not_be_shortened_is_told_of_with_what_to_do(patctl: Patctl) -> None:
     old = old_token(patctl)
     before = shown(patctl, old)
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    full = b"x" * fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
-    os.write(writer, full)  # so that patctl waits when it prints the new token
-    process = subprocess.Popen([PATCTL, "--store", str(patctl.store), "rotate", "old"], stdout=writer,
-                               stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
-    os.close(writer)
-    try:
-        wait_until(lambda: len(patctl.json("list")) == 2, "the new token is in the store")
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))
-        with open(reader, "rb") as output:
-            new = output.read()[len(full):].decode().strip()
-        errors = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-    assert process.returncode == FAULT
+    with rotating(patctl, "old") as rotation:
+        resource.prlimit(rotation.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+        new, errors = rotation.finish()
+    assert rotation.process.returncode == FAULT
     assert f"the new token {shown(patctl, new)['id']} was issued, but old stays as it was" in errors
     assert shown(patctl, old) == before and patctl.verdict(new) == patctl.verdict(old) == "ok"
     command = re.findall('end the old one with "patctl (.*)"', errors)[0]
     patctl.run(*command.split())
     assert (patctl.verdict(new), patctl.verdict(old)) == ("ok", "revoked")
+
+
+def end_long_ago(patctl: Patctl) -> None:
+    old_token(patctl, revoked_at=1700000000)
+    patctl.run("gc")
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "words"),
+    [
+        (lambda patctl: patctl.run("revoke", "old"), "old is revoked"),
+        (end_long_ago, "old is no longer in the store"),
+        (lambda patctl: patctl.run("rotate", "old", "--overlap", "0s"), "old is no longer valid"),
+    ],
+)
+def test_what_became_of_the_old_token_meanwhile_is_told(patctl: Patctl, meanwhile: Callable[[Patctl], object],
+                                                        words: str) -> None:
+    old_token(patctl)
+    with rotating(patctl, "old") as rotation:
+        meanwhile(patctl)
+        new, errors = rotation.finish()
+    assert rotation.process.returncode == YES
+    assert words in errors and "still valid" not in errors
+    assert patctl.verdict(new) == "ok"
 
 
 def test_a_new_token_that_nobody_got_leaves_the_old_one_as_it_was(patctl: Patctl) -> None:

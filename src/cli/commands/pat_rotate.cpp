@@ -79,15 +79,18 @@ public:
         }
     }
 
-    /// Has the named token expire after the overlap.
-    store::fault end_old(store::transaction &transaction) const
+    /// Has the named token expire after the overlap. It may have been revoked or removed since add_new().
+    store::fault end_old(store::transaction &transaction)
     {
         token_record old;
         bool found = false;
         if (const store::fault problem = transaction.get(digest_, old, found); problem || !found) {
+            old_status.reset();
             return problem;
         }
         old.expires_at = std::min(old.expires_at != 0 ? old.expires_at : INT64_MAX, old_end);
+        old_end = old.expires_at;
+        old_status = status_of(old, now_);
         return transaction.put(digest_, old);
     }
 
@@ -97,7 +100,8 @@ public:
     std::string refusal;
     std::string old_id;
     std::int64_t old_end = 0;
-    std::uint64_t damaged = 0;  ///< records that may have been the named one
+    std::optional<access_verdict> old_status;  ///< what end_old() made of it; none: it is no longer there
+    std::uint64_t damaged = 0;                 ///< records that may have been the named one
 
 private:
     store::fault find(store::transaction &transaction)
@@ -166,6 +170,19 @@ private:
     record_draft draft_;
 };
 
+std::string describe_old(const rotation &done)
+{
+    const std::string id = printable(done.old_id);
+    if (!done.old_status) {
+        return fmt::format("{} is no longer in the store", id);
+    }
+    switch (*done.old_status) {
+    case access_verdict::revoked: return fmt::format("{} is revoked", id);
+    case access_verdict::expired: return fmt::format("{} is no longer valid", id);
+    default: return fmt::format("{} is still valid, until {}", id, format_time(done.old_end));
+    }
+}
+
 exit_status rotate(const command_context &context, const rotate_options &options)
 {
     const std::int64_t overlap = with_name("--overlap", [&] { return parse_duration(options.overlap); });
@@ -201,9 +218,7 @@ exit_status rotate(const command_context &context, const rotate_options &options
                         to_hex(work.old_digest()))};
     }
     notice(fmt::format("issued {} for {}, {}", issued.id, printable(issued.subject), describe_end(issued.expires_at)));
-    notice(work.old_end > context.now
-               ? fmt::format("{} is still valid, until {}", printable(work.old_id), format_time(work.old_end))
-               : fmt::format("{} is no longer valid", printable(work.old_id)));
+    notice(describe_old(work));
     return exit_status::yes;
 }
 
