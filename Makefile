@@ -207,6 +207,12 @@ install-doc:
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/docs docs/*.md
 	install -d $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d
 	cp -R conf.d/. $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d/
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/containers $(addprefix containers/, \
+	    Containerfile compose.yaml kubernetes.yaml nginx.conf)
+	@# What the documents link to
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/t/bench t/bench/README.md
+	install -d $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/scripts
+	ln -sfn ../../../nginx-auth-pat/prometheus $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/scripts/prometheus
 
 .PHONY: uninstall
 uninstall:
