@@ -49,9 +49,10 @@ cmp_ok($texts_of{$_} // 0, '>', 5, "src/$_ has texts") for qw(core store nginx);
 # patctl.
 @calls = calls('notice|warning|error|failure|bad_value|bad_text|stray_row|reject|(?:found|findings)\.add', sources('cli'));
 cmp_ok(scalar @calls, '>', 90, 'patctl complains');
-push @calls, map { { file => 'src/cli/pat_main.cpp', arguments => $_ } }
-    map { /\breturn (.+?);/gs }
-    slurp("$root/src/cli/pat_main.cpp") =~ /^std::string (?:usage_error|refuse_empty)\(.*?\n\{\n(.*?)^\}/msg;
+my @errors = map { /\breturn (.+?);/gs }
+    slurp("$root/src/cli/pat_command_line.cpp") =~ /^std::string (?:usage_error|unknown_command)\(.*?\n\{\n(.*?)^\}/msg;
+cmp_ok(scalar @errors, '>', 4, 'patctl complains of its arguments');
+push @calls, map { { file => 'src/cli/pat_command_line.cpp', arguments => $_ } } @errors;
 for my $call (@calls) {
     my $text = text_of($call->{arguments} =~ s/^\s*(?:exit_status::\w+|\{\}|merging_line_),//r);
     next if $text !~ /\w/;

@@ -3,7 +3,6 @@
 #include "core/pat_token.h"
 
 #include "cli/pat_output.h"
-#include "cli/pat_text.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -92,7 +91,7 @@ std::string unknown_command(const std::vector<std::string> &commands, const std:
         }
     }
     return is_token(name) ? fmt::format("unknown command (a token is read from standard input only){}", meant)
-                          : fmt::format("unknown command \"{}\"{}", printable(name), meant);
+                          : fmt::format("unknown command \"{}\"{}", name, meant);
 }
 
 std::vector<std::string> names_of_commands(const CLI::App &app)

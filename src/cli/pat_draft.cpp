@@ -55,7 +55,8 @@ void record_draft::add_cidr(std::string_view text)
     switch (parse_cidr(text, parsed)) {
     case cidr_error::none: break;
     case cidr_error::syntax:
-        throw bad_value{fmt::format("\"{}\" is not an address or a range such as 192.0.2.0/24 or 2001:db8::/32", text)};
+        throw bad_value{
+            fmt::format("{} is not an address or a range such as 192.0.2.0/24 or 2001:db8::/32", quote_value(text))};
     case cidr_error::host_bits:
         throw bad_value{
             fmt::format("\"{}\" has bits set past its prefix: did you mean {}?", text, without_host_bits(text))};

@@ -2,6 +2,7 @@
 #include "store/pat_ownership.h"
 
 #include "cli/pat_failure.h"
+#include "cli/pat_text.h"
 
 #include <cstdio>
 #include <system_error>
@@ -60,12 +61,12 @@ void require(const std::string &folder, store::fault problem)
 
 void notice(const std::string &text) noexcept
 {
-    std::fprintf(stderr, "patctl: %s\n", text.c_str());
+    std::fprintf(stderr, "patctl: %s\n", printable(text).c_str());
 }
 
 void warning(const std::string &text) noexcept
 {
-    std::fprintf(stderr, "patctl: warning: %s\n", text.c_str());
+    std::fprintf(stderr, "patctl: warning: %s\n", printable(text).c_str());
 }
 
 void error(const std::string &text) noexcept

@@ -43,7 +43,8 @@ public:
 /// Throws if there is a problem.
 void require(const std::string &folder, store::fault problem);
 
-/// `patctl: text` on standard error: for what was done, or is about to be.
+/// `patctl: text` on standard error: for what was done, or is about to be. What a terminal would act on is replaced,
+/// here and in the other two.
 void notice(const std::string &text) noexcept;
 
 /// `patctl: warning: text`: for what was done, although something is wrong.

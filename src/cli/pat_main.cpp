@@ -5,6 +5,7 @@
 #include "cli/pat_command_line.h"
 #include "cli/pat_issuing.h"
 #include "cli/pat_owner.h"
+#include "cli/pat_text.h"
 #include "cli/pat_time.h"
 
 #include <algorithm>
@@ -49,7 +50,7 @@ std::size_t read_map_size(const std::string &text)
 
     const std::size_t size = parse_size(text);
     if (size < smallest) {
-        throw bad_value{fmt::format("\"{}\" is less than 1m", text)};
+        throw bad_value{fmt::format("{} is less than 1m", quote_value(text))};
     }
     return (size + page - 1) / page * page;
 }

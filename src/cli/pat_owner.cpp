@@ -1,6 +1,7 @@
 #include "cli/pat_owner.h"
 
 #include "cli/pat_failure.h"
+#include "cli/pat_text.h"
 #include "store/pat_environment.h"
 #include "store/pat_files.h"
 #include "store/pat_ownership.h"
@@ -44,7 +45,7 @@ uid_t find_user(const std::string &name)
     if (const auto number = read_number<uid_t>(name)) {
         return *number;
     }
-    throw bad_value{fmt::format("--owner: there is no user \"{}\"", name)};
+    throw bad_value{fmt::format("--owner: {} is not a user of this host", quote_value(name))};
 }
 
 gid_t find_group(const std::string &name)
@@ -55,7 +56,7 @@ gid_t find_group(const std::string &name)
     if (const auto number = read_number<gid_t>(name)) {
         return *number;
     }
-    throw bad_value{fmt::format("--group: there is no group \"{}\"", name)};
+    throw bad_value{fmt::format("--group: {} is not a group of this host", quote_value(name))};
 }
 
 gid_t group_of(uid_t user)

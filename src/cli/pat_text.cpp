@@ -1,7 +1,11 @@
 #include "cli/pat_text.h"
 
+#include "core/pat_token.h"
+
 #include <algorithm>
 #include <cwchar>
+
+#include <fmt/core.h>
 
 namespace pat::cli {
 
@@ -66,6 +70,11 @@ std::string printable(std::string_view text)
         append_character(acts_on_terminals(character) ? replacement_character : character, result);
     }
     return result;
+}
+
+std::string quote_value(std::string_view text)
+{
+    return is_token(text) ? "the value" : fmt::format("\"{}\"", text);
 }
 
 std::string_view trim_blanks(std::string_view text) noexcept

@@ -1,6 +1,7 @@
 #include "cli/pat_time.h"
 
 #include "cli/pat_failure.h"
+#include "cli/pat_text.h"
 
 #include <charconv>
 #include <chrono>
@@ -126,7 +127,7 @@ std::errc parse_number(std::string_view text, Number &out)
 
 bad_value bad_text(std::string_view text, std::string_view problem)
 {
-    return bad_value{fmt::format("\"{}\" {}", text, problem)};
+    return bad_value{fmt::format("{} {}", quote_value(text), problem)};
 }
 
 }  // namespace

@@ -238,11 +238,34 @@ def test_a_token_is_refused_wherever_it_stands(patctl: Patctl, command: str, pre
     assert "standard input only" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["revoke --token-stdin={}", "check -x{}", "check {}", "revoke --token={}"])
+@pytest.mark.parametrize(
+    "command",
+    ["revoke --token-stdin={}", "check -x{}", "check {}", "revoke --token={}", "list --status {}", "list --sort {}",
+     "list --limit {}", "completion {}", "--map-size {} list", "issue --subject a --expires-in {}",
+     "issue --subject a --expires-at {}", "issue --subject a --cidr {}", "issue --subject a --claim {}",
+     "gc --older-than {}", "check --address {}", "check --leeway {}", "rotate a --overlap {}", "show --digest {}",
+     "convert --format {}", "list --expiring-within {}", "init --owner {}", "init --group {}", "{}", "help {}",
+     "issue --subject --name={}", "issue --subject a --subject {}", "--{} list", "list {}"],
+)
 def test_a_token_of_another_system_is_not_repeated(patctl: Patctl, command: str) -> None:
     token = "a-token-of-another-system"
     done = patctl.run(*command.format(token).split(), status=USAGE)
     assert token not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("value", ["\x1b]0;x\x07", "\x9b31m", "a\rb\nc", "\u202ex"])
+@pytest.mark.parametrize(
+    "command",
+    ["list --status", "list --limit", "--map-size", "issue --subject a --cidr", "issue --subject a --expires-in",
+     "check --address", "stats --store", "issue --subject a --pepper-file", "import", "list --subject a --", "", "help",
+     "init --owner", "completion"],
+)
+def test_no_error_has_what_a_terminal_acts_on(patctl: Patctl, command: str, value: str) -> None:
+    for end in ((value,), (f"--{value}",), (f"--{value}=1",)):
+        done = run("--store", str(patctl.store), *command.split(), *end)
+        assert done.returncode != YES
+        assert not set("\x1b\x07\x9b\r\u202e") & set(done.stderr)
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

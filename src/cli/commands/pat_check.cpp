@@ -75,7 +75,7 @@ exit_status check(const command_context &context, const check_options &options)
     if (!options.address.empty()) {
         const auto peer = parse_address(options.address);
         if (!peer) {
-            throw bad_value{fmt::format("--address: \"{}\" is not an address", options.address)};
+            throw bad_value{fmt::format("--address: {} is not an address", quote_value(options.address))};
         }
         request.peer = *peer;
     }

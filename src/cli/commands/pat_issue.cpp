@@ -124,8 +124,7 @@ exit_status issue(const command_context &context, const issue_options &options)
     }));
     print_token(token.text(), issued, context.json);
 
-    notice(
-        fmt::format("issued {} for {}, {}", drafted.id, printable(drafted.subject), describe_end(drafted.expires_at)));
+    notice(fmt::format("issued {} for {}, {}", drafted.id, drafted.subject, describe_end(drafted.expires_at)));
     if (is_followed) {
         warning("the store has a source that does not have this token: its next snapshot removes it");
     }

@@ -7,7 +7,6 @@
 #include "cli/pat_issuing.h"
 #include "cli/pat_json.h"
 #include "cli/pat_secret.h"
-#include "cli/pat_text.h"
 #include "cli/pat_time.h"
 #include "cli/pat_walk.h"
 
@@ -132,7 +131,7 @@ private:
     /// Drafts the new token, as pat.rotate() does. Throws bad_value.
     void draft(const token_record &old)
     {
-        const std::string id = printable(old.id);
+        const std::string_view id = old.id;
         if (status_of(old, now_) == access_verdict::revoked) {
             throw bad_value{fmt::format("the token \"{}\" is revoked: issue a new one", id)};
         }
@@ -172,7 +171,7 @@ private:
 
 std::string describe_old(const rotation &done)
 {
-    const std::string id = printable(done.old_id);
+    const std::string &id = done.old_id;
     if (!done.old_status) {
         return fmt::format("{} is no longer in the store", id);
     }
@@ -214,10 +213,9 @@ exit_status rotate(const command_context &context, const rotate_options &options
             exit_status::fault,
             fmt::format("{}; the new token {} was issued, but {} stays as it was: once the new one is in use, "
                         "end the old one with \"patctl revoke --digest {}\"",
-                        describe(context.folder(), problem), issued.id, printable(work.old_id),
-                        to_hex(work.old_digest()))};
+                        describe(context.folder(), problem), issued.id, work.old_id, to_hex(work.old_digest()))};
     }
-    notice(fmt::format("issued {} for {}, {}", issued.id, printable(issued.subject), describe_end(issued.expires_at)));
+    notice(fmt::format("issued {} for {}, {}", issued.id, issued.subject, describe_end(issued.expires_at)));
     notice(describe_old(work));
     return exit_status::yes;
 }
