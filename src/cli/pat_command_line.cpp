@@ -257,7 +257,10 @@ std::string usage_error(const CLI::App &app, const declared_command *called, con
         const std::string name{name_in(first)};
         const bool is_option = name.starts_with('-') && name != "-";
         if (called == nullptr && !is_option) {
-            return unknown_command(names_of_commands(app), without_marks(first));
+            const std::vector<std::string> commands = names_of_commands(app);
+            const std::string given = without_marks(first);
+            return std::ranges::find(commands, given) != commands.end() ? "the command has to be before \"--\""
+                                                                        : unknown_command(commands, given);
         }
         if (!is_option || is_token(name)) {
             return "unexpected argument (a token is read from standard input only)";

@@ -182,6 +182,7 @@ def test_what_follows_two_dashes_is_an_argument(patctl: Patctl, tmp_path: Path, 
 def test_two_dashes_may_stand_before_a_name() -> None:
     assert run("help", "--", "issue").stdout == run("help", "issue").stdout
     assert run("completion", "--", "bash").stdout == run("completion", "bash").stdout
+    assert 'the command has to be before "--":' in run("--", "help", "issue").stderr
     assert "did you mean" in run("--", "lsit").stderr and "no command was given" in run("--").stderr
 
 
