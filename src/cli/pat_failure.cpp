@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include <pwd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace pat::cli {
@@ -32,7 +33,15 @@ std::string explain(const std::string &folder)
 
     switch (refusal.part) {
     case store::store_part::none: break;
-    case store::store_part::way: return sentence("enter", folder.substr(0, refusal.way_length));
+    case store::store_part::way: {
+        const std::string path = folder.substr(0, refusal.way_length);
+        struct stat found {};
+        // It leads where the user may not go, or another user made it in a folder like /tmp (fs.protected_symlinks).
+        if (lstat(path.c_str(), &found) == 0 && S_ISLNK(found.st_mode)) {
+            return fmt::format(": user \"{}\" may not follow the link \"{}\"", name_of_user(geteuid()), path);
+        }
+        return sentence("enter", path);
+    }
     case store::store_part::open_lock: return sentence("read", folder + '/' + store::open_lock_file);
     case store::store_part::data: return sentence("read", folder + '/' + store::data_file);
     case store::store_part::lock: return sentence("write", folder + '/' + store::lock_file);
