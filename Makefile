@@ -63,8 +63,8 @@ help:
 	@echo "make unit               build and run the unit tests"
 	@echo "make race               build $(BUILD)/race, which opens a store from many processes at once"
 	@echo "make check              all tests, as scripts/check does"
-	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts, a dashboard and documentation;"
-	@echo "                        STRIP= keeps the symbols of binaries"
+	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts, a dashboard and"
+	@echo "                        documentation; STRIP= keeps the symbols of binaries"
 	@echo "make uninstall DESTDIR= remove what was installed"
 	@echo "scripts/package         build packages for Debian"
 	@echo "make clean              remove $(BUILD)/"
@@ -202,7 +202,8 @@ install-manuals: manuals
 
 install-doc:
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/postgres scripts/postgres/*.sql
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/prometheus scripts/prometheus/alerts.yml scripts/prometheus/grafana.json
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/nginx-auth-pat/prometheus \
+	    scripts/prometheus/alerts.yml scripts/prometheus/grafana.json
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat README.md
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/docs docs/*.md
 	install -d $(DESTDIR)$(PREFIX)/share/doc/nginx-auth-pat/conf.d
