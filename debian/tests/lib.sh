@@ -21,6 +21,10 @@ wait_for() {
     done
 }
 
+has_tokens() {
+    patctl stats --json --store "$1" | grep -q '"ok":[1-9]'
+}
+
 # synchronize STORE FILE OTHER: pat-sync keeps a new store equal to a file, which gets the tokens of another store.
 synchronize() {
     patctl export --store "$3" > "$2"
@@ -29,6 +33,7 @@ synchronize() {
     runuser -u pat-sync -- patctl init --store "$1" --group www-data
     printf '%s\n' "source = file://$2" "store = $1" > /etc/nginx-auth-pat/pat-sync.conf
     systemctl start pat-sync
+    wait_for "pat-sync has put tokens into $1" has_tokens "$1"
 }
 
 # A server on port 8088 in front of the store.
