@@ -149,6 +149,15 @@ for my $file (@documents) {
     is_deeply(\@long, [], "$file: no line is too long");
 }
 
+# Each promise has a test, and each test that a promise names is there: path, or path::name.
+my ($promises) = slurp("$AuthPat::ROOT/docs/security.md") =~ /^## Tests of these promises\n(.*?)^## /ms;
+for my $promise (grep { !/^\| \*\*|^\| promise |^\|-/ } $promises =~ /^(\|.*)$/mg) {
+    my (undef, $what, $tests) = split / ?\| ?/, $promise;
+    my @tests = map { [split /::/] } $tests =~ /`([^`]+)`/g;
+    my @missing = grep { !-f "$AuthPat::ROOT/$_->[0]" || $_->[1] && slurp("$AuthPat::ROOT/$_->[0]") !~ /\b$_->[1]\b/ } @tests;
+    ok(@tests && !@missing, "docs/security.md: tested: $what") or diag(join '::', @$_) for @missing;
+}
+
 # The same of what sources, tests and configuration cite: a page of docs, and perhaps a heading of it in quotes.
 chdir $AuthPat::ROOT or die "$AuthPat::ROOT: $!\n";
 my @citing = grep { -f && !/\.md$/ } split /\n/, `git ls-files -co --exclude-standard`;

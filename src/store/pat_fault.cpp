@@ -35,7 +35,7 @@ const char *message(fault problem) noexcept
     case fault_kind::stalled: return "the store did not open in time: a process holds a lock in lock.mdb";
     case fault_kind::other_namespace:
         return "a process of another PID namespace has the store open: share one (Kubernetes: shareProcessNamespace: "
-               "true; Compose: pid: \"service:...\")";
+               "true; Compose: one service for both)";
     case fault_kind::no_namespace: return "the PID namespace is unknown: mount /proc where this process runs";
     case fault_kind::lost_mutexes:
         return "another program destroyed the mutexes in lock.mdb: end all others that have the store open";

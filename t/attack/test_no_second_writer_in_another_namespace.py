@@ -27,7 +27,7 @@ def assert_refused(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 3, done
     assert "another PID namespace" in done.stderr
     assert "shareProcessNamespace: true" in done.stderr
-    assert 'pid: "service:' in done.stderr
+    assert "one service for both" in done.stderr
 
 
 def test_a_writer_beside_nginx(folder: Path, store: Store) -> None:
