@@ -531,6 +531,7 @@ codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noex
     const auto record_format = load_le<std::uint8_t>(&value[meta_at::record_format]);
     const auto scheme = static_cast<digest_scheme>(value[meta_at::scheme]);
     const auto state = static_cast<store_state>(value[meta_at::state]);
+    const auto heartbeat = load_le<std::int64_t>(&value[meta_at::heartbeat]);
     const std::size_t epoch = load_le<std::uint16_t>(&value[meta_at::epoch_length]);
     const std::size_t cursor = load_le<std::uint16_t>(&value[meta_at::cursor_length]);
 
@@ -538,8 +539,8 @@ codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noex
         || (scheme != digest_scheme::sha256 && scheme != digest_scheme::hmac_sha256) || state < store_state::empty
         || state > store_state::resync
         || !std::ranges::equal(value.subspan(meta_at::magic, meta_magic.size()), meta_magic)
-        || !is_zero(value.subspan(meta_at::zero, meta_at::texts - meta_at::zero)) || epoch > max_epoch_length
-        || cursor > max_cursor_length || meta_at::texts + epoch + cursor != value.size()) {
+        || !is_zero(value.subspan(meta_at::zero, meta_at::texts - meta_at::zero)) || !is_time(heartbeat)
+        || epoch > max_epoch_length || cursor > max_cursor_length || meta_at::texts + epoch + cursor != value.size()) {
         return codec_error::inconsistent;
     }
 
@@ -548,7 +549,7 @@ codec_error decode_meta(std::span<const std::byte> value, meta_record &out) noex
     out.scheme = scheme;
     out.state = state;
     std::ranges::copy(value.subspan(meta_at::key_id, out.key.size()), out.key.begin());
-    out.heartbeat = load_le<std::int64_t>(&value[meta_at::heartbeat]);
+    out.heartbeat = heartbeat;
     out.last_sequence = load_le<std::uint64_t>(&value[meta_at::last_sequence]);
     out.tokens = load_le<std::uint64_t>(&value[meta_at::tokens]);
     out.revoked = load_le<std::uint64_t>(&value[meta_at::revoked]);
@@ -569,13 +570,14 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
         error != codec_error::none) {
         return error;
     }
+    const auto deleted_at = load_le<std::int64_t>(&value[tombstone_at::deleted_at]);
     if (value.size() != tombstone_at::end || (value[tombstone_at::flags] & ~revoked_flag) != std::byte{0}
-        || value[tombstone_at::zero] != std::byte{0}) {
+        || value[tombstone_at::zero] != std::byte{0} || !is_time(deleted_at)) {
         return codec_error::inconsistent;
     }
 
     out.sequence = load_le<std::uint64_t>(&value[tombstone_at::sequence]);
-    out.deleted_at = load_le<std::int64_t>(&value[tombstone_at::deleted_at]);
+    out.deleted_at = deleted_at;
     out.generation = load_le<std::uint8_t>(&value[tombstone_at::generation]);
     out.revoked = value[tombstone_at::flags] == revoked_flag;
     return codec_error::none;
@@ -586,12 +588,14 @@ codec_error decode(std::span<const std::byte> key, std::span<const std::byte> va
     if (const codec_error error = check_envelope(key, value, early_at::end, first_format); error != codec_error::none) {
         return error;
     }
+    const auto local_revoked_at = load_le<std::int64_t>(&value[early_at::local_revoked_at]);
     if (value.size() != early_at::end || (value[early_at::flags] & ~denied_flag) != std::byte{0}
-        || !is_zero(value.subspan(early_at::zero, early_at::local_revoked_at - early_at::zero))) {
+        || !is_zero(value.subspan(early_at::zero, early_at::local_revoked_at - early_at::zero))
+        || !is_time(local_revoked_at)) {
         return codec_error::inconsistent;
     }
 
-    out.local_revoked_at = load_le<std::int64_t>(&value[early_at::local_revoked_at]);
+    out.local_revoked_at = local_revoked_at;
     out.denied = value[early_at::flags] == denied_flag;
     return codec_error::none;
 }

@@ -2,6 +2,7 @@
 
 #include "core/pat_bytes.h"
 #include "core/pat_crc32c.h"
+#include "core/pat_rules.h"
 
 #include <algorithm>
 
@@ -51,13 +52,14 @@ codec_error decode(std::span<const std::byte> value, held_snapshot &out) noexcep
         return codec_error::checksum;
     }
     const std::byte flags = value[flags_at];
+    const auto held_at = load_le<std::int64_t>(&value[held_at_at]);
     if (std::to_integer<std::uint8_t>(value[version_at]) != first_format
-        || (flags & ~(accepted_flag | first_flag)) != std::byte{0}
+        || (flags & ~(accepted_flag | first_flag)) != std::byte{0} || !is_time(held_at)
         || epoch_at + load_le<std::uint16_t>(&value[epoch_length_at]) != value.size()) {
         return codec_error::inconsistent;
     }
 
-    out.held_at = load_le<std::int64_t>(&value[held_at_at]);
+    out.held_at = held_at;
     out.received = load_le<std::uint64_t>(&value[received_at]);
     out.removed = load_le<std::uint64_t>(&value[removed_at]);
     out.tokens = load_le<std::uint64_t>(&value[tokens_at]);
@@ -72,7 +74,7 @@ encoded encode(const held_snapshot &held, held_buffer &buffer) noexcept
     if (held.epoch.size() > max_epoch_length) {
         return {codec_error::epoch, {}};
     }
-    if (held.held_at < 0) {
+    if (!is_time(held.held_at)) {
         return {codec_error::time, {}};
     }
 

@@ -1173,6 +1173,40 @@ void the_heartbeat_is_a_time(void **)
     }
 }
 
+void a_time_that_no_record_may_have_is_not_read(void **)
+{
+    struct row {
+        const char *label;
+        std::span<const std::byte> key;
+        std::span<const std::byte> whole;
+        std::size_t at;
+        codec_error (*decoding)(std::span<const std::byte> value) noexcept;
+    };
+
+    static record_buffer early_buffer;
+    static store::held_buffer held_buffer;
+    const row rows[] = {
+        {"heartbeat", meta_key(), encode_meta_right({}), 24, decoding_meta},
+        {"deleted_at", the_tombstone_key, encode_right(full_tombstone), 16, decoding_tombstone},
+        {"local_revoked_at", the_early_key,
+         encode(the_early_key, early_revocation{.local_revoked_at = 1}, early_buffer).bytes, 8, decoding_early},
+        {"held_at", store::held_key(), store::encode(store::held_snapshot{}, held_buffer).bytes, 8,
+         [](std::span<const std::byte> value) noexcept {
+             store::held_snapshot ignored;
+             return store::decode(value, ignored);
+         }},
+    };
+    for (const row &row : rows) {
+        specimen value{row.whole};
+        assert_number_equal(row.label, row.decoding(value.bytes()), codec_error::none);
+        for (const std::int64_t time : {std::int64_t{-1}, std::int64_t{INT64_MIN}, year_9999 + 1}) {
+            store_le(&value.bytes()[row.at], time);
+            value.seal(row.key);
+            assert_number_equal(row.label, row.decoding(value.bytes()), codec_error::inconsistent);
+        }
+    }
+}
+
 void the_numbers_of_the_states_stand_in_the_store(void **)
 {
     assert_number_equal("empty", store_state::empty, 1);
@@ -1658,6 +1692,7 @@ int main()
         cmocka_unit_test(a_meta_record_that_contradicts_itself_is_refused),
         cmocka_unit_test(the_epoch_and_the_cursor_are_bounded),
         cmocka_unit_test(the_heartbeat_is_a_time),
+        cmocka_unit_test(a_time_that_no_record_may_have_is_not_read),
         cmocka_unit_test(the_numbers_of_the_states_stand_in_the_store),
         cmocka_unit_test(a_store_is_made_with_one_pepper),
         cmocka_unit_test(a_record_has_at_most_4096_bytes),
