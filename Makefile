@@ -32,6 +32,7 @@ store := $(wildcard src/store/*.cpp)
 writer := $(wildcard src/writer/*.cpp)
 cli := $(wildcard src/cli/*.cpp src/cli/*/*.cpp)
 unit := $(wildcard t/unit/test_*.cpp)
+fuzz := $(patsubst t/fuzz/%.cpp,%,$(wildcard t/fuzz/*.cpp))
 pat_sync := $(wildcard $(addprefix scripts/pat_sync/,*.py */*.py */*/*.py))
 
 # The same globs as in config.
@@ -62,6 +63,7 @@ help:
 	@echo "make patctl             build patctl, and its completion for bash and zsh"
 	@echo "make unit               build and run the unit tests"
 	@echo "make race               build $(BUILD)/race, which opens a store from many processes at once"
+	@echo "make fuzz TIME=60       run each fuzz target for so many seconds; fails on a finding"
 	@echo "make check              all tests, as scripts/check does"
 	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts, a dashboard and"
 	@echo "                        documentation; STRIP= keeps the symbols of binaries"
@@ -152,6 +154,31 @@ $(BUILD)/race: $(BUILD)/obj/t/race/race.o $(library_objects)
 	$(CXX) $(LDFLAGS) -rdynamic -o $@ $^ $(LDLIBS)
 
 $(BUILD)/obj/t/unit/%.o $(BUILD)/obj/t/race/%.o: CXXFLAGS += -It/unit
+
+# Targets of libFuzzer, with sanitizers and counters for llvm-cov. `make fuzz-targets` calls make again, with clang.
+TIME ?= 60
+fuzz_build := $(BUILD)/fuzz
+fuzz_sanitizers := address,undefined -fno-sanitize-recover=all
+fuzz_counters := -fprofile-instr-generate -fcoverage-mapping
+
+.PHONY: fuzz fuzz-targets
+fuzz:
+	t/fuzz/run --seconds $(TIME)
+
+fuzz-targets:
+	$(MAKE) --no-print-directory BUILD=$(fuzz_build) CXX=clang++ WARNINGS="-Wall -Wextra" \
+	    OPTIMISE="-O1 -gline-tables-only -fsanitize=fuzzer-no-link,$(fuzz_sanitizers) $(fuzz_counters)" \
+	    LDFLAGS="-fsanitize=fuzzer,$(fuzz_sanitizers) $(fuzz_counters)" \
+	    $(fuzz:%=$(fuzz_build)/targets/%)
+
+fuzz_cli_objects := $(patsubst %,$(BUILD)/obj/src/cli/%.o, \
+    pat_draft pat_failure pat_json pat_lines pat_owner pat_text pat_time apply/pat_message)
+
+$(BUILD)/targets/%: $(BUILD)/obj/t/fuzz/%.o $(library_objects) $(fuzz_cli_objects)
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lsimdjson -lfmt
+
+$(BUILD)/obj/t/fuzz/%.o: CXXFLAGS += -It/fuzz
 
 .PHONY: check
 check:
