@@ -204,13 +204,16 @@ sub _next_packet {
 }
 
 # Whether a process still has the server's end of a connection open. In the
-# list of the kernel such a socket has an inode.
+# list of the kernel such a socket has an inode. The list is read by the line:
+# others on the machine may have tens of thousands of connections.
 sub _server_holds {
     my ($server_port, $client_port) = @_;
     my $ends = sprintf '[0-9A-F]+:%04X [0-9A-F]+:%04X', $server_port, $client_port;
-    my ($rest) = (slurp('/proc/net/tcp') // '') =~ /^ *\d+: $ends (.*)$/m
-        or return 0;
-    return (split ' ', $rest)[6] != 0;
+    open my $list, '<', '/proc/net/tcp' or return 0;
+    while (my $line = <$list>) {
+        return (split ' ', $line)[9] != 0 if $line =~ /^ *\d+: $ends /;
+    }
+    return 0;
 }
 
 # The curl command for a request, for HTTP/2 and for "--- curl".
