@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <new>
 
 namespace pat {
@@ -78,6 +79,17 @@ usage_table *usage_table::make(std::span<std::byte> memory, std::uint64_t first_
         usage_table{static_cast<std::uint32_t>(capacity), static_cast<std::uint32_t>(buckets), first_cursor};
     std::fill_n(table->buckets(), buckets, none);
     return table;
+}
+
+std::optional<std::uint64_t> usage_table::parse_cursor(std::string_view text, std::int64_t now) noexcept
+{
+    constexpr std::int64_t a_year = std::int64_t{365} * 24 * 3600;
+
+    std::uint64_t cursor = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), cursor);
+    const bool is_cursor =
+        error == std::errc{} && end == text.data() + text.size() && cursor <= cursor_at(now + a_year);
+    return is_cursor ? std::optional{cursor} : std::nullopt;
 }
 
 const usage_table::usage_entry *usage_table::entries() const noexcept

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -85,6 +86,10 @@ public:
     {
         return static_cast<std::uint64_t>(time) << 20;
     }
+
+    /// Reads a cursor as text. Returns nothing for what is none, or is from farther in the future than a wrong clock
+    /// can make it: cursors only grow, so it would stay.
+    [[nodiscard]] static std::optional<std::uint64_t> parse_cursor(std::string_view text, std::int64_t now) noexcept;
 
     /// Makes a table in `memory`, which must be aligned for any type. Returns nullptr if not even one token would fit.
     static usage_table *make(std::span<std::byte> memory, std::uint64_t first_cursor) noexcept;

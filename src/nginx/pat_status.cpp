@@ -1,19 +1,12 @@
 #include "nginx/pat_status.h"
 
-#include "core/pat_bytes.h"
+#include "core/pat_media.h"
 #include "nginx/pat_conf.h"
 #include "nginx/pat_status_figures.h"
-
-#include <algorithm>
-#include <charconv>
 
 namespace pat::ngx {
 
 namespace {
-
-/// A cursor from farther in the future is not the result of a wrong clock. Refuse it: cursors only grow, so it would
-/// stay.
-constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
 
 /// Checks the method and discards the body. Returns NGX_OK if the handler should respond.
 [[nodiscard]] ngx_int_t begin_answer(ngx_http_request_t *r) noexcept
@@ -46,13 +39,11 @@ constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
     return mcf.zone == nullptr || read_zone(*mcf.zone, r->pool, figures.counted);
 }
 
-/// Whether an Accept header names a media type. Ignores weights, which neither browsers nor Prometheus need.
 [[nodiscard]] bool accepts(const ngx_http_request_t *r, std::string_view type) noexcept
 {
     const auto *header = find_header(r, "accept");
     while (header != nullptr) {
-        const ngx_str_t &types = header->value;
-        if (ngx_strlcasestrn(types.data, types.data + types.len, to_ngx(type).data, type.size() - 1) != nullptr) {
+        if (names_media_type(view(header->value), type)) {
             return true;
         }
         header = find_header(r, "accept", header);
@@ -78,10 +69,9 @@ constexpr time_t farthest_cursor = time_t{365} * 24 * 3600;
     if (ngx_http_arg(r, name.data, name.len, &value) != NGX_OK) {
         return true;
     }
-    const auto *first = reinterpret_cast<const char *>(value.data);
-    const auto [end, error] = std::from_chars(first, first + value.len, out);
-    return error == std::errc{} && end == first + value.len
-           && out <= usage_table::cursor_at(ngx_time() + farthest_cursor);
+    const auto cursor = usage_table::parse_cursor(view(value), ngx_time());
+    out = cursor.value_or(0);
+    return cursor.has_value();
 }
 
 }  // namespace
