@@ -7,6 +7,7 @@ import random
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -61,3 +62,21 @@ def temporary_folder() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path)
+
+
+class Part(threading.Thread):
+    """A loop that runs until the end; if it fails, the whole run fails."""
+
+    def __init__(self, name: str, ends: threading.Event, body: Callable[[], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.ends = ends
+        self.body = body
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.ends.is_set():
+                self.body()
+        except BaseException as failure:
+            self.failure = failure
+            self.ends.set()

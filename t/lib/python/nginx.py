@@ -107,12 +107,13 @@ class Nginx:
         """Starts it, and waits until it listens and all workers are there."""
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            wait_until(self._listens, "nginx listens")
+            wait_until(self.listens, "nginx listens")
         except BaseException:
-            self._kill()
+            self.kill()
             raise
 
-    def _listens(self) -> bool:
+    def listens(self) -> bool:
+        """Whether all its workers are there, too."""
         if self.process.poll() is not None:
             raise RuntimeError(f"nginx has ended: {self.error_log()}")
         with socket.socket() as probe:
@@ -125,10 +126,11 @@ class Nginx:
             try:
                 self.process.wait(DEADLINE)
             except subprocess.TimeoutExpired:
-                self._kill()
+                self.kill()
                 raise
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """With all its workers."""
         children = self.children()
         self.process.kill()
         self.process.wait()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from postgresql import Connection
 from store import Record, Store
 
 PAT_SYNC = str(ROOT / "scripts" / "pat-sync")
+RECORDER = ROOT / "t" / "sync" / "recorder"
 
 
 def records_of(connection: Connection) -> dict[str, Record]:
@@ -130,6 +133,53 @@ class PatSync:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+class Sidecar:
+    """A supervisor: restarts pat-sync whenever it has ended. Its store is in a folder, to which it adds logs: pat-sync.log,
+    and acks of t/sync/recorder."""
+
+    def __init__(self, source: str, folder: Path, ends: threading.Event, *options: str, patctl: str = PATCTL,
+                 env: dict[str, str] | None = None) -> None:
+        self.source = source
+        self.folder = folder
+        self.ends = ends
+        self.current: PatSync | None = None
+        self._options = options
+        self._env = {"PATCTL": patctl, "RECORD": str(folder / "acks"), **(env or {})}
+
+    def __call__(self) -> None:
+        self.current = PatSync("--source", self.source, "--store", self.folder / "store", "--patctl", RECORDER,
+                               *self._options, env=self._env, log_file=self.folder / "pat-sync.log")
+        while self.current.process.poll() is None and not self.ends.is_set():
+            self.ends.wait(0.02)
+
+    def send(self, number: signal.Signals) -> bool:
+        if self.current is None or self.current.process.poll() is not None:
+            return False
+        self.current.process.send_signal(number)
+        return True
+
+    def send_to_patctl(self, number: signal.Signals) -> bool:
+        """Signal the recorder's child, the last whose process id was recorded."""
+        with suppress(FileNotFoundError, ProcessLookupError):
+            numbers = [line for line in (self.folder / "acks").read_text().splitlines() if line.startswith("pid ")]
+            if numbers:
+                pid = int(numbers[-1].split()[1])
+                if b"apply" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, number)
+                    return True
+        return False
+
+
+def acknowledgements(record: Path) -> dict[str, int]:
+    """When each revocation was acknowledged first."""
+    result: dict[str, int] = {}
+    for line in record.read_text().splitlines():
+        time_text, _, digest = line.partition(" ")
+        if time_text != "pid":
+            result.setdefault(digest, int(time_text))
+    return result
 
 
 def pat_sync(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -38,6 +38,8 @@ class Feed:
         self.bearer: str | None = None
         self.page = 1000
         self.faults: list[Callable[[Handler], None]] = []
+        # How the changes of an answer are sent.
+        self.arrange: Callable[[list[Line]], list[Line]] = lambda changes: changes
         self.requests: list[tuple[dict[str, str], dict[str, str]]] = []
         self.clients: set[int] = set()
         self.news = threading.Condition()
@@ -67,7 +69,7 @@ class Feed:
     def position(self) -> int:
         return max([self.oldest, *(int(change["seq"]) for change in self.changes)])
 
-    def put(self, name: str, **fields: Any) -> Line:
+    def put(self, name: str, /, **fields: Any) -> Line:
         return self.add({"op": "put", **token(name, **fields)})
 
     def revoke(self, name: str) -> Line:
@@ -110,14 +112,19 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self.feed.faults:
                 self.feed.faults.pop(0)(self)
-            elif self.feed.bearer and self.headers["Authorization"] != f"Bearer {self.feed.bearer}":
-                self.answer(401)
-            elif "after" in query:
-                self.send_changes(query)
             else:
-                self.send_snapshot()
+                self.respond(query)
         except OSError:
             pass
+
+    def respond(self, query: dict[str, str]) -> None:
+        """As a feed without faults."""
+        if self.feed.bearer and self.headers["Authorization"] != f"Bearer {self.feed.bearer}":
+            self.answer(401)
+        elif "after" in query:
+            self.send_changes(query)
+        else:
+            self.send_snapshot()
 
     def send_changes(self, query: dict[str, str]) -> None:
         feed = self.feed
@@ -133,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(204)
         cursor = str(later[-1]["seq"])
         more = later[-1]["seq"] < feed.position
-        self.lines(*later, {"op": "commit", "after": query["after"], "cursor": cursor, "more": more})
+        self.lines(*feed.arrange(later), {"op": "commit", "after": query["after"], "cursor": cursor, "more": more})
 
     def send_snapshot(self) -> None:
         position = self.feed.position
