@@ -64,6 +64,7 @@ help:
 	@echo "make unit               build and run the unit tests"
 	@echo "make race               build $(BUILD)/race, which opens a store from many processes at once"
 	@echo "make fuzz TIME=60       run each fuzz target for so many seconds; fails on a finding"
+	@echo "make faults             build $(BUILD)/faults.so, which t/faults/run preloads"
 	@echo "make check              all tests, as scripts/check does"
 	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts, a dashboard and"
 	@echo "                        documentation; STRIP= keeps the symbols of binaries"
@@ -179,6 +180,13 @@ $(BUILD)/targets/%: $(BUILD)/obj/t/fuzz/%.o $(library_objects) $(fuzz_cli_object
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lsimdjson -lfmt
 
 $(BUILD)/obj/t/fuzz/%.o: CXXFLAGS += -It/fuzz
+
+# t/faults/run preloads it.
+.PHONY: faults
+faults: $(BUILD)/faults.so
+
+$(BUILD)/faults.so: t/faults/shim.cpp $(BUILD)/compiled.with
+	$(CXX) $(filter-out -MMD -MP,$(CXXFLAGS)) -fPIC -fno-exceptions -shared $(LDFLAGS) -o $@ $<
 
 .PHONY: check
 check:
