@@ -248,14 +248,15 @@ class Applier:
     # --- the threads that read ---
 
     def _read_answers(self, stream: IO[bytes]) -> None:
-        try:
-            for line in stream:
-                self._take(json.loads(line))
-        except Exception as error:
-            self._fail(ApplierFailed(f"cannot parse its answer: {type(error).__name__}: {error}"))
-            # Drain the pipe, so that patctl does not block.
-            for _ in stream:
-                pass
+        with stream:
+            try:
+                for line in stream:
+                    self._take(json.loads(line))
+            except Exception as error:
+                self._fail(ApplierFailed(f"cannot parse its answer: {type(error).__name__}: {error}"))
+                # Drain the pipe, so that patctl does not block.
+                for _ in stream:
+                    pass
         status = self._process.wait()
         if status < 0:
             self._fail(ApplierFailed(f"it was killed by signal {-status}"))
@@ -265,11 +266,12 @@ class Applier:
         self._fail(ApplierFailed(f"it ended with status {status}{said}"))
 
     def _read_errors(self, stream: IO[bytes]) -> None:
-        for line in stream:
-            text = line.decode(errors="replace").strip().removeprefix("patctl: ")
-            if text:
-                self._last_words = text
-                log.warning("patctl: %s", text)
+        with stream:
+            for line in stream:
+                text = line.decode(errors="replace").strip().removeprefix("patctl: ")
+                if text:
+                    self._last_words = text
+                    log.warning("patctl: %s", text)
 
     def _fail(self, failure: ApplierFailed) -> None:
         if self._failure is None and not self._closing:

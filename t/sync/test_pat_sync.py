@@ -298,6 +298,21 @@ def test_patctl_ends_with_a_pat_sync_that_was_killed(feed: Feed, store: Store) -
     assert once("--source", feed.url, "--store", store.folder).returncode == 0
 
 
+def test_nothing_is_left_open_of_a_patctl_that_was_killed(feed: Feed, store: Store) -> None:
+    def descriptors() -> list[str]:
+        folder = Path(f"/proc/{sync.process.pid}/fd")
+        return [os.readlink(file) for file in folder.iterdir() if "pipe" in os.readlink(file)]
+
+    with follow(feed, store) as sync:
+        sync.wait_for_line("the snapshot is in the store")
+        before = len(descriptors())
+        for number in range(3):
+            os.kill(sync.child(), signal.SIGKILL)
+            sync.wait_for_line("it was killed", number + 1)
+            sync.wait_for_line('store ".*" is ready', number + 1)
+            assert len(descriptors()) == before
+
+
 def test_a_patctl_that_was_stopped_goes_on(feed: Feed, store: Store) -> None:
     with follow(feed, store) as sync:
         wait_until(lambda: store.tokens() == {"a": "ok"}, "the token")
