@@ -160,15 +160,22 @@ class Sidecar:
         self.current.process.send_signal(number)
         return True
 
-    def send_to_patctl(self, number: signal.Signals) -> bool:
-        """Signal the recorder's child, the last whose process id was recorded."""
+    def patctl(self) -> int | None:
+        """The process id of the recorder's child, the last one that was recorded, if it runs."""
         with suppress(FileNotFoundError, ProcessLookupError):
             numbers = [line for line in (self.folder / "acks").read_text().splitlines() if line.startswith("pid ")]
             if numbers:
                 pid = int(numbers[-1].split()[1])
                 if b"apply" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, number)
-                    return True
+                    return pid
+        return None
+
+    def send_to_patctl(self, number: signal.Signals) -> bool:
+        pid = self.patctl()
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+                return True
         return False
 
 

@@ -16,12 +16,17 @@ _SLOT_SIZE = 64
 _PID_AT = 8
 
 
-def readers(store: Path) -> set[int]:
-    """The processes that have a slot."""
+def taken_slots(store: Path) -> list[int]:
+    """Their processes."""
     table = (store / "lock.mdb").read_bytes()
     (count,) = struct.unpack_from("<I", table, _COUNT_AT)
     pids = (struct.unpack_from("<i", table, _SLOT_AT + slot * _SLOT_SIZE + _PID_AT)[0] for slot in range(count))
-    return {pid for pid in pids if pid != 0}
+    return [pid for pid in pids if pid != 0]
+
+
+def readers(store: Path) -> set[int]:
+    """The processes that have a slot."""
+    return set(taken_slots(store))
 
 
 def fill(file: IO[bytes], pid: int) -> None:

@@ -75,6 +75,12 @@ class Oracle:
                 if not change.allowed and change.begun <= at:
                     change.acknowledge(at)
 
+    def arrive(self, token: str, at: int) -> None:
+        """A token was let in at that time, so it had been issued before."""
+        for change in self._changes[token]:
+            if change.allowed and change.begun <= at:
+                change.acknowledge(at)
+
     def settle(self) -> None:
         """All that has begun is done."""
         with self._lock:
