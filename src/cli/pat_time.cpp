@@ -1,5 +1,7 @@
 #include "cli/pat_time.h"
 
+#include "core/pat_rules.h"
+
 #include "cli/pat_failure.h"
 #include "cli/pat_text.h"
 
@@ -137,10 +139,7 @@ std::int64_t parse_time(std::string_view text)
     std::int64_t time = 0;
 
     const std::errc error = parse_number(text, time);
-    if (error == std::errc::result_out_of_range) {
-        throw bad_text(text, "lies outside the years 1970 to 9999");
-    }
-    if (error != std::errc{}) {
+    if (error == std::errc::invalid_argument) {
         const auto parsed = parse_rfc_3339(text);
         if (!parsed) {
             throw bad_text(text, "is neither Unix seconds nor a date and time such as 2026-12-31T23:59:59Z");
@@ -148,6 +147,9 @@ std::int64_t parse_time(std::string_view text)
         time = *parsed;
     }
 
+    if (error == std::errc::result_out_of_range || time > max_time) {
+        throw bad_text(text, "lies outside the years 1970 to 9999");
+    }
     if (time <= 0) {
         throw bad_text(text, "is not later than 1970-01-01T00:00:00Z; for no limit, leave the time out");
     }

@@ -8,7 +8,8 @@
 namespace pat::cli {
 
 /// Reads Unix seconds, or a date and time of RFC 3339 such as `2026-12-31T23:59:59Z`; a fraction of a second is cut
-/// off. Throws bad_value, also for 0 and less, which in a record would mean that there is no limit.
+/// off. Throws bad_value, also for what no record may have: 0 and less, which would mean that there is no limit, and
+/// times past the year 9999.
 [[nodiscard]] std::int64_t parse_time(std::string_view text);
 
 /// Reads a number and a unit: s, m, h, d, w, M (30 days) or y (365 days), as nginx has them. Throws bad_value.

@@ -5,6 +5,7 @@
 
 #include "cli/apply/pat_message.h"
 #include "cli/pat_failure.h"
+#include "core/pat_rules.h"
 #include "pat_fuzz.h"
 #include "pat_json_line.h"
 #include "pat_record_json.h"
@@ -30,7 +31,8 @@ void try_message(std::string_view line, const cli::apply_message &message)
 {
     using enum cli::message_kind;
 
-    expect(message.time >= 0 && message.cursor.size() <= max_cursor_length && message.epoch.size() <= max_epoch_length);
+    expect(is_time(message.time) && message.cursor.size() <= max_cursor_length
+           && message.epoch.size() <= max_epoch_length);
     expect(!message.after || message.after->size() <= max_cursor_length);
     expect(message.sequence.has_value() || message.kind == put || !has_digest(message.kind));
     expect(message.sequence.value_or(0) <= cli::max_sequence);

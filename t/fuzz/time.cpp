@@ -85,22 +85,20 @@ void try_time(std::string_view text)
 {
     const auto time = result_of([&] { return cli::parse_time(text); });
     const auto right = right_time(text);
-    const bool is_good = right && *right > 0 && *right <= std::numeric_limits<std::int64_t>::max();
+    const bool is_good = right && *right > 0 && *right <= 253402300799;
     expect(time.has_value() == is_good);
     if (!time) {
         return;
     }
     expect(*time == *right);
 
-    if (*time <= 253402300799) {
-        const std::string written = cli::format_time(*time);
-        std::array<char, 32> c_library;
-        std::tm fields{};
-        gmtime_r(&*time, &fields);
-        const std::size_t length = std::strftime(c_library.data(), c_library.size(), "%Y-%m-%dT%H:%M:%SZ", &fields);
-        expect(written == std::string_view(c_library.data(), length));
-        expect(cli::parse_time(written) == *time);
-    }
+    const std::string written = cli::format_time(*time);
+    std::array<char, 32> c_library;
+    std::tm fields{};
+    gmtime_r(&*time, &fields);
+    const std::size_t length = std::strftime(c_library.data(), c_library.size(), "%Y-%m-%dT%H:%M:%SZ", &fields);
+    expect(written == std::string_view(c_library.data(), length));
+    expect(cli::parse_time(written) == *time);
 }
 
 void try_duration(std::string_view text)

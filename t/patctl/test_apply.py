@@ -270,13 +270,14 @@ def bad_lines(name: str, seq: int) -> list[str]:
         json.dumps(put(name, seq, name="x" * 3000000)),
         json.dumps({**put(name, seq), "op": "putt"}),
         json.dumps(revoke(name, seq, revoked_at="never")),
+        json.dumps(revoke(name, seq, revoked_at=1767225600000)),
         good[:-1],
         good[:-1] + ",}",
         good.replace('"put"', '"put'),
     ]
 
 
-@pytest.mark.parametrize("which", range(11))
+@pytest.mark.parametrize("which", range(12))
 def test_a_bad_line_denies_its_token_until_a_good_one_comes(apply: Apply, patctl: Patctl, which: int) -> None:
     token = patctl.issue()
     (issued,) = patctl.json("export")

@@ -189,7 +189,7 @@ def test_lines_may_have_dos_ends_a_byte_order_mark_and_blank_lines(patctl: Patct
         ("-1", "later than"),
         ("1.5", "neither"),
         ("true", "neither"),
-        ("253402300800", "between 1970 and 9999"),
+        ("253402300800", "outside the years 1970 to 9999"),
         ("18446744073709551615", "between 1970 and 9999"),
         ('""', "neither"),
         ('"2027-01-01"', "neither"),
