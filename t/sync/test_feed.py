@@ -480,8 +480,12 @@ FIELD = '"digest":"' + digest("a") + '"'
     [REVOKE + FIELD[:41], REVOKE + FIELD[:-1] + ' "}', REVOKE[:-1] + "}", REVOKE + FIELD.title() + "}", "\0", "nonsense",
      # It is within another value.
      REVOKE + '"token":{' + FIELD + "}", REVOKE + '"token":{' + FIELD + "," + FIELD + "}}", "[" + REVOKE[1:] + FIELD + "}",
-     # patctl does not see it.
-     REVOKE + FIELD.replace("digest", "\\u0064igest") + ',"x":NaN}', REVOKE + FIELD.replace(":", ":\f") + "}"])
+     # The digest is too long, in JSON that patctl can read.
+     REVOKE + FIELD[:-1] + '2c","x":1,"x":1}',
+     # patctl does not see it, or sees another one.
+     REVOKE + FIELD.replace("digest", "\\u0064igest") + ',"x":NaN}',
+     REVOKE + FIELD.replace("digest", "\\u0064igest") + ',"x":{"digest":"' + digest("b") + '"},"y":NaN}',
+     REVOKE + FIELD.replace(":", ":\f") + "}"])
 def test_a_line_that_names_no_token_loses_no_revocation(feed: Feed, store: Store, line: str) -> None:
     feed.put("a")
     feed.put("b")

@@ -38,7 +38,7 @@ _MOST_BEFORE_COMMIT = 16 << 20
 _CHUNK = 1 << 16
 
 # patctl denies the token whose digest it finds like this in a line that is not valid JSON.
-_DIGEST = re.compile(rb'"digest"[ \t]*:[ \t]*"[0-9A-Fa-f]{64}')
+_DIGEST = re.compile(rb'"digest"[ \t]*:[ \t]*"([0-9A-Fa-f]{64})"')
 
 # Allowed in a header and a URL.
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
@@ -90,15 +90,16 @@ class _Line:
 
     def names_token(self) -> bool:
         """Whether patctl can identify the token, even if the line is not valid JSON."""
+        if self.fields:
+            # patctl may refuse JSON that Python takes, such as NaN, and then looks for the digest in the text.
+            digest = self.fields.get("digest")
+            return isinstance(digest, str) and digest.encode(errors="replace") in _DIGEST.findall(self.text)
         found = _DIGEST.search(self.text)
         if found is None:
             return False
-        if not self.fields:
-            # Ignore a digest in a nested value. A bracket in a string counts as nesting, which errs on the safe side.
-            before = self.text[: found.start()].strip().removeprefix(b"{")
-            return b"{" not in before and b"[" not in before
-        digest = self.fields.get("digest")
-        return isinstance(digest, str) and re.fullmatch("[0-9A-Fa-f]{64}", digest) is not None
+        # Ignore a digest in a nested value. A bracket in a string counts as nesting, which errs on the safe side.
+        before = self.text[: found.start()].strip().removeprefix(b"{")
+        return b"{" not in before and b"[" not in before
 
 
 class FeedSource(Source):
