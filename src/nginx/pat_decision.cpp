@@ -32,12 +32,38 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return header != nullptr && find_header(r, "authorization", header) != nullptr;
 }
 
+/// Whether a variable in a value could not be evaluated. nginx treats it as not found, which makes the value too short.
+/// Not found on a second try means that it really is not there.
+[[nodiscard]] bool has_failed(ngx_http_request_t *r, const ngx_http_complex_value_t &value) noexcept
+{
+    constexpr auto end = static_cast<ngx_uint_t>(-1);
+
+    for (const ngx_uint_t *index = value.flushes; index != nullptr && *index != end; index++) {
+        ngx_http_variable_value_t &once = r->variables[*index];
+        if (once.valid) {
+            continue;
+        }
+        once.not_found = 0;
+        const ngx_http_variable_value_t *again = ngx_http_get_indexed_variable(r, *index);
+        if (again == nullptr || again->valid) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// Evaluates an expression. Returns false if it, or a variable in it, cannot be evaluated.
+[[nodiscard]] bool evaluate(ngx_http_request_t *r, ngx_http_complex_value_t &expression, ngx_str_t &out) noexcept
+{
+    return ngx_http_complex_value(r, &expression, &out) == NGX_OK && !has_failed(r, expression);
+}
+
 /// Reads what the client presented. Returns false if it cannot be evaluated.
 [[nodiscard]] bool read_credential(ngx_http_request_t *r, const loc_conf &lcf, credential &out) noexcept
 {
     if (lcf.token != nullptr) {
         ngx_str_t value;
-        if (ngx_http_complex_value(r, lcf.token, &value) != NGX_OK) {
+        if (!evaluate(r, *lcf.token, value)) {
             return false;
         }
         if (value.len == 0) {
@@ -74,26 +100,6 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     }
 }
 
-/// Whether a variable in a value could not be evaluated. nginx treats it as not found, which makes the value too short.
-/// Not found on a second try means that it really is not there.
-[[nodiscard]] bool has_failed(ngx_http_request_t *r, const ngx_http_complex_value_t &value) noexcept
-{
-    constexpr auto end = static_cast<ngx_uint_t>(-1);
-
-    for (const ngx_uint_t *index = value.flushes; index != nullptr && *index != end; index++) {
-        ngx_http_variable_value_t &once = r->variables[*index];
-        if (once.valid) {
-            continue;
-        }
-        once.not_found = 0;
-        const ngx_http_variable_value_t *again = ngx_http_get_indexed_variable(r, *index);
-        if (again == nullptr || again->valid) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /// Reads the required scopes. Returns false if they cannot be evaluated.
 [[nodiscard]] bool read_requirements(ngx_http_request_t *r, const loc_conf &lcf,
                                      std::span<const scope_requirement> &out) noexcept
@@ -110,7 +116,7 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     auto *requirement = requirements;
     for (scope_conf &scope : items<scope_conf>(*lcf.require_scope)) {
         ngx_str_t value;
-        if (ngx_http_complex_value(r, &scope.scopes, &value) != NGX_OK || has_failed(r, scope.scopes)) {
+        if (!evaluate(r, scope.scopes, value)) {
             return false;
         }
         *requirement++ = {view(value), scope.any};
