@@ -66,28 +66,45 @@ ngx_int_t postconfiguration(ngx_conf_t *cf) noexcept
     return NGX_OK;
 }
 
-[[nodiscard]] ngx_int_t attach(ngx_cycle_t *cycle) noexcept
+constexpr ngx_msec_t retry_interval = 1000;
+
+ngx_event_t retry;
+
+/// Attaches what is not attached yet; false if out of memory.
+[[nodiscard]] bool attach_rest(ngx_cycle_t *cycle) noexcept
 {
     const main_conf *mcf = main_conf_of(cycle);
 
     if (mcf == nullptr || mcf->zone == nullptr) {
         detach_zone();
-    } else {
-        attach_zone(cycle, *mcf->zone);
     }
     if (mcf == nullptr) {
-        return NGX_OK;
+        return true;
     }
-    return attach_stores(cycle, *mcf);
+    const bool has_zone = mcf->zone == nullptr || attach_zone(cycle, *mcf->zone);
+    return attach_stores(cycle, *mcf) && has_zone;
+}
+
+/// Never fails: nginx would not respawn the worker. If out of memory, tries again: until then, the stores are closed
+/// and requests are refused.
+void attach(ngx_cycle_t *cycle) noexcept
+{
+    if (!attach_rest(cycle)) {
+        prepare_timer(
+            retry, [](ngx_event_t *) { attach(const_cast<ngx_cycle_t *>(ngx_cycle)); }, cycle->log);
+        ngx_add_timer(&retry, retry_interval);
+    }
 }
 
 /// Runs in the master, where there is nothing to do, and on a reload with `master_process off`.
 ngx_int_t init_module(ngx_cycle_t *cycle) noexcept
 {
-    return is_serving() ? attach(cycle) : NGX_OK;
+    if (is_serving()) {
+        attach(cycle);
+    }
+    return NGX_OK;
 }
 
-/// Never fails: nginx would not respawn the worker. If out of memory, the stores stay closed and requests are refused.
 ngx_int_t init_process(ngx_cycle_t *cycle) noexcept
 {
     if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) {
@@ -95,7 +112,7 @@ ngx_int_t init_process(ngx_cycle_t *cycle) noexcept
     }
 
     begin_serving();
-    (void) attach(cycle);
+    attach(cycle);
     return NGX_OK;
 }
 

@@ -211,25 +211,28 @@ bool is_serving() noexcept
     return serving;
 }
 
-ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &mcf) noexcept
+bool attach_stores(ngx_cycle_t *cycle, const main_conf &mcf) noexcept
 {
     // All stores share one wait: a starting worker may have other sites to serve.
     ngx_time_update();
     const ngx_msec_t begun_at = ngx_current_msec;
 
     for (store_conf *store : items<store_conf *>(mcf.stores)) {
+        if (store->reader != nullptr) {
+            continue;
+        }
         ngx_time_update();
         const ngx_msec_t waited = ngx_min(ngx_current_msec - begun_at, open_wait_ms);
         const unsigned wait_ms = ngx_max(open_wait_ms - static_cast<unsigned>(waited), store::reopen_wait_ms);
 
         ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cycle->pool, 0);
         if (cleanup == nullptr) {
-            return NGX_ERROR;
+            return false;
         }
 
         store_slot *slot = find(store->path);
         if (slot == nullptr && (slot = make_slot(*store, wait_ms, cycle->log)) == nullptr) {
-            return NGX_ERROR;
+            return false;
         }
 
         slot->references++;
@@ -240,14 +243,14 @@ ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &mcf) noexcept
     }
 
     if (slots == nullptr) {
-        return NGX_OK;
+        return true;
     }
 
     prepare_timer(maintenance, maintain, cycle->log);
     if (!maintenance.timer_set) {
         ngx_add_timer(&maintenance, maintenance_interval);
     }
-    return NGX_OK;
+    return true;
 }
 
 trial_result look_at(const store_conf &store, const token_hasher &make_digest) noexcept

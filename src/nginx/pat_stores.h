@@ -20,9 +20,10 @@ void begin_serving() noexcept;
 /// not run init_process.
 [[nodiscard]] bool is_serving() noexcept;
 
-/// Opens the stores of a cycle in a process that serves, and maintains them once a second: a store that cannot be
-/// opened is retried. They are released when the cycle's pool is destroyed.
-ngx_int_t attach_stores(ngx_cycle_t *cycle, const main_conf &mcf) noexcept;
+/// Opens the stores of a cycle in a process that serves, except those that an earlier call has, and maintains them once
+/// a second: a store that cannot be opened is retried. They are released when the cycle's pool is destroyed. False if
+/// out of memory.
+[[nodiscard]] bool attach_stores(ngx_cycle_t *cycle, const main_conf &mcf) noexcept;
 
 /// What a check of a store finds. A child process sends it through a pipe.
 struct trial_result {

@@ -488,15 +488,18 @@ ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept
     return NGX_OK;
 }
 
-void attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept
+bool attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept
 {
+    if (is_attached(zone)) {
+        return true;
+    }
     end_counting();
 
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cycle->pool, 0);
     auto *memory = allocate<zone_worker>(cycle->pool);
     auto *servers = static_cast<counters *>(ngx_pcalloc(cycle->pool, zone.servers.nelts * sizeof(counters)));
     if (cleanup == nullptr || memory == nullptr || servers == nullptr) {
-        return;  // counts nothing
+        return false;
     }
 
     auto *worker = new (memory) zone_worker{};
@@ -511,6 +514,7 @@ void attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept
 
     zone.worker = worker;
     attached = worker;
+    return true;
 }
 
 void detach_zone() noexcept

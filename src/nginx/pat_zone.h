@@ -75,8 +75,9 @@ struct zone_conf {
 /// Numbers the servers of the configuration, once their names are known.
 [[nodiscard]] ngx_int_t number_servers(ngx_conf_t *cf, zone_conf &zone) noexcept;
 
-/// Starts to count the requests of this cycle, in a process that serves.
-void attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept;
+/// Starts to count the requests of this cycle, in a process that serves, unless it does already. False if out of
+/// memory.
+[[nodiscard]] bool attach_zone(ngx_cycle_t *cycle, zone_conf &zone) noexcept;
 
 /// Merges what this process has counted, and stops counting.
 void detach_zone() noexcept;
