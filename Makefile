@@ -26,6 +26,9 @@ endif
 
 module_name := ngx_http_auth_pat_module
 nginx_tree := $(BUILD)/nginx
+server_tree := $(BUILD)/server
+failing := $(BUILD)/obj/t/memory/failing.o
+comma := ,
 
 core := $(wildcard src/core/*.cpp)
 store := $(wildcard src/store/*.cpp)
@@ -62,10 +65,13 @@ help:
 	@echo "                        NGINX_CONFIGURE_FLAGS=\"$(NGINX_CONFIGURE_FLAGS)\" are that nginx's own"
 	@echo "make patctl             build patctl, and its completion for bash and zsh"
 	@echo "make unit               build and run the unit tests"
+	@echo "make server             build nginx itself with the module in it, for t/memory"
 	@echo "make race               build $(BUILD)/race, which opens a store from many processes at once"
 	@echo "make fuzz TIME=60       run each fuzz target for so many seconds; fails on a finding"
 	@echo "make faults             build $(BUILD)/faults.so, which t/faults/run preloads"
 	@echo "make check              all tests, as scripts/check does"
+	@echo "make check SAN=address,undefined"
+	@echo "                        the tests of the module and of patctl with gcc's sanitizers"
 	@echo "make install DESTDIR=   install the module, patctl, pat-sync, its systemd unit, SQL, alerts, a dashboard and"
 	@echo "                        documentation; STRIP= keeps the symbols of binaries"
 	@echo "make uninstall DESTDIR= remove what was installed"
@@ -82,18 +88,35 @@ module: $(nginx_tree)/objs/Makefile
 	    { cmp -s $$built $(module_name).so || { cp $$built $(module_name).new && mv $(module_name).new $(module_name).so; }; }
 
 # configure writes into its source tree, so it gets a tree of links.
-$(nginx_tree)/objs/Makefile: config config.make $(NGINX_SRC)/src/core/nginx.h $(BUILD)/nginx.from
-	rm -rf $(nginx_tree)
-	mkdir $(nginx_tree)
-	ln -s $(abspath $(NGINX_SRC))/* $(nginx_tree)/
-	rm -rf $(nginx_tree)/Makefile $(nginx_tree)/objs
-	cd $(nginx_tree) && addon=--add-dynamic-module=$(CURDIR) && \
+$(nginx_tree)/objs/Makefile: addon := --add-dynamic-module
+$(server_tree)/objs/Makefile: addon := --with-cc-opt="$(OPTIMISE) -DNGX_DEBUG_PALLOC=1" \
+    --with-ld-opt="$(LDFLAGS) $(abspath $(failing)) \
+    $(addprefix -Wl$(comma)--wrap=ngx_slab_,alloc alloc_locked calloc calloc_locked)" --add-module
+$(server_tree)/objs/Makefile: | $(failing)
+
+$(nginx_tree)/objs/Makefile $(server_tree)/objs/Makefile: %/objs/Makefile: config config.make \
+    $(NGINX_SRC)/src/core/nginx.h $(BUILD)/nginx.from
+	rm -rf $*
+	mkdir $*
+	ln -s $(abspath $(NGINX_SRC))/* $*/
+	rm -rf $*/Makefile $*/objs
+	cd $* && set -- $(addon)=$(CURDIR) && \
 	    if [ -f conf_flags ]; then \
-	        bash -c '. ./conf_flags && ./configure "$${NGX_CONF_FLAGS[@]}" "$$@"' configure $$addon; \
+	        bash -c '. ./conf_flags && ./configure "$${NGX_CONF_FLAGS[@]}" "$$@"' configure "$$@"; \
 	    else \
 	        configure=./configure; [ -f $$configure ] || configure=./auto/configure; \
-	        $$configure $(NGINX_CONFIGURE_FLAGS) $$addon; \
+	        $$configure $(NGINX_CONFIGURE_FLAGS) "$$@"; \
 	    fi > configure.log || { cat configure.log; rm -f objs/Makefile; exit 1; }
+
+# nginx itself with the module in it, for the tests of memory: each allocation from a pool is one of malloc's, and each can
+# be made to fail.
+.PHONY: server
+server: $(server_tree)/objs/Makefile $(failing)
+	@[ ! $(failing) -nt $(server_tree)/objs/nginx ] || rm -f $(server_tree)/objs/nginx
+	$(MAKE) --no-print-directory -C $(server_tree) -f objs/Makefile binary
+
+# Runs before a sanitizer has begun.
+$(failing): CXXFLAGS += -fno-sanitize=all -fno-exceptions -fno-rtti -fPIC
 
 $(BUILD)/nginx.from: FORCE | $(BUILD)
 	$(call remember,$(NGINX_SRC) $(NGINX_CONFIGURE_FLAGS) $(module_files))
@@ -190,7 +213,7 @@ $(BUILD)/faults.so: t/faults/shim.cpp $(BUILD)/compiled.with
 
 .PHONY: check
 check:
-	scripts/check
+	$(if $(SAN),t/memory/sanitizers $(SAN),scripts/check)
 
 # --- the rest ---
 
