@@ -119,6 +119,10 @@ class Oracle:
     def _was_stale(self, seen: Observation) -> bool:
         return any(begin <= seen.sent and seen.received <= end for begin, end in self._stale)
 
+    def _is_refused_for_good(self, seen: Observation) -> bool:
+        last = self._changes[seen.token][-1]
+        return not last.allowed and last.begun <= seen.sent
+
     def judge(self, observations: Iterable[Observation]) -> Judgement:
         result = Judgement()
         refused: dict[str, int] = {}  # when a token was refused first, which has been let in before
@@ -137,7 +141,7 @@ class Oracle:
             elif seen.status == REFUSED:
                 if not self.may_be(False, seen.token, seen.sent, seen.received):
                     result.wrong_no.append(f"{said}, when it was good: {self._changes[seen.token]}")
-                elif seen.token in let_in and not self.is_allowed(seen.token):
+                elif seen.token in let_in and self._is_refused_for_good(seen):
                     refused.setdefault(seen.token, seen.received)
             elif seen.status not in (UNAVAILABLE, NO_ANSWER):
                 result.wrong_no.append(f"{said}, which no token gets")
