@@ -10,9 +10,19 @@ use File::Temp ();
 use HTTP::Response;
 use IO::Select;
 use IO::Socket::INET;
+use Socket qw(IPPROTO_TCP);
 use Test::More ();
 use Test::Nginx::Socket::Util qw(expand_env parse_time slurp verbose wait_until);
 use Time::HiRes qw(sleep);
+
+# netlink(7), sock_diag(7), and linux/tcp_states.h
+use constant {
+    AF_NETLINK          => 16,
+    NETLINK_SOCK_DIAG   => 4,
+    SOCK_DIAG_BY_FAMILY => 20,
+    NLM_F_REQUEST       => 1,
+    TCP_LISTEN          => 10,
+};
 
 # ---- what to send
 
@@ -132,12 +142,11 @@ sub _more_headers {
 sub exchange {
     my ($run, $request) = @_;
     verbose("request:\n", map { $_->{value} } @$request);
-    my ($reply, $port) = $run->{http2}
+    my ($reply, @ends) = $run->{http2}
         ? _exchange_by_curl($run, $request) : _exchange($run, $request);
     verbose("response:\n$reply");
     # The log phase of a request comes before the server closes the connection.
-    wait_until(0.5, sub { !_server_holds($run->{server}{client_port}, $port) })
-        if $port;
+    wait_until(0.5, sub { !_server_holds(@ends) }) if @ends;
     return $reply;
 }
 
@@ -191,9 +200,9 @@ sub _exchange {
             }
         }
     }
-    my $port = $socket->sockport;
+    my ($server, $client) = ($socket->peername, $socket->sockname);
     close $socket;
-    return ($reply, $port);
+    return ($reply, defined $server ? ($server, $client) : ());
 }
 
 sub _next_packet {
@@ -203,17 +212,25 @@ sub _next_packet {
     return $packet->{value};
 }
 
-# Whether a process still has the server's end of a connection open. In the
-# list of the kernel such a socket has an inode. The list is read by the line:
-# others on the machine may have tens of thousands of connections.
+# Whether a process still has the server's end of a connection open: in the
+# kernel such a socket has an inode. /proc/net/tcp says so, too, but it is long
+# where others have many connections; sock_diag(7) looks up this one.
 sub _server_holds {
-    my ($server_port, $client_port) = @_;
-    my $ends = sprintf '[0-9A-F]+:%04X [0-9A-F]+:%04X', $server_port, $client_port;
-    open my $list, '<', '/proc/net/tcp' or return 0;
-    while (my $line = <$list>) {
-        return (split ' ', $line)[9] != 0 if $line =~ /^ *\d+: $ends /;
-    }
-    return 0;
+    my ($server, $client) = map { [unpack_sockaddr_in $_] } @_;
+    socket my $netlink, AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG
+        or die "cannot ask the kernel for a connection: $!\n";
+    # struct nlmsghdr, inet_diag_req_v2, and inet_diag_sockid in it
+    send $netlink, pack('LSSLL CCCCL nna16a16LLL',
+        72, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0,
+        AF_INET, IPPROTO_TCP, 0, 0, ~0 & 0xffffffff,
+        $server->[0], $client->[0], $server->[1], $client->[1], 0,
+        (0xffffffff) x 2), 0 or die "cannot ask the kernel for a connection: $!\n";
+    defined recv $netlink, my $answer, 4096, 0
+        or die "the kernel does not tell about a connection: $!\n";
+
+    my ($type, $state, $inode) =
+        unpack 'x4Sx11Cx66L', $answer . "\0" x 88;
+    return $type == SOCK_DIAG_BY_FAMILY && $state != TCP_LISTEN && $inode != 0;
 }
 
 # The curl command for a request, for HTTP/2 and for "--- curl".
@@ -248,13 +265,15 @@ sub _exchange_by_curl {
     my ($run, $request) = @_;
     my @curl = curl_command($run, $request);
     my $errors = File::Temp->new;
-    # The output ends with the port curl used.
+    # The output ends with both ends of the connection.
     my $pid = open my $output, '-|',
-        'sh', '-c', 'exec "$@" 2>"$0"', "$errors", @curl, '-w', '\n%{local_port}'
+        'sh', '-c', 'exec "$@" 2>"$0"', "$errors", @curl, '-w',
+        '\n%{remote_ip} %{remote_port} %{local_ip} %{local_port}'
         or die "cannot run curl: $!\n";
     my $reply = do { local $/; <$output> } // '';
     close $output;
-    my $port = $reply =~ s/\n(\d+)\z// ? $1 : 0;
+    my @ends = $reply =~ s/\n([\d.]*) (\d+) ([\d.]*) (\d+)\z// && $1 ne ''
+        ? (sockaddr_in($2, inet_aton $1), sockaddr_in($4, inet_aton $3)) : ();
     my $said = slurp("$errors") // '';
 
     if ($reply eq '') {
@@ -263,7 +282,7 @@ sub _exchange_by_curl {
     elsif ($said ne '') {
         warn "$run->{name} - curl says: $said";
     }
-    return ($reply, $port);
+    return ($reply, @ends);
 }
 
 # ---- reading what came back
