@@ -2,6 +2,7 @@
 
 #include "core/pat_bytes.h"
 #include "store/pat_clock.h"
+#include "store/pat_lmdb.h"
 #include "store/pat_lmdb_header.h"
 #include "store/pat_ownership.h"
 
@@ -323,10 +324,13 @@ fault environment::check_length() const noexcept
             MDB_val key;
             MDB_val value;
             while (missing != 0 && steps < max_steps && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
-                const auto *list = static_cast<const std::size_t *>(value.mv_data);
-                const std::size_t length = std::min(value.mv_size / sizeof *list, list[0] + 1);
-                for (std::size_t i = 1; i < length && list[i] >= pages && steps < max_steps; i++, steps++) {
-                    missing -= list[i] <= info.me_last_pgno ? 1 : 0;
+                // On a damaged page it may be at any address, and of any length.
+                const auto list = to_bytes(value);
+                const auto number = [&](std::size_t i) { return load_le<std::size_t>(&list[i * sizeof(std::size_t)]); };
+                const std::size_t numbers = list.size() / sizeof(std::size_t);
+                const std::size_t count = numbers == 0 ? 0 : std::min(numbers - 1, number(0));
+                for (std::size_t i = 1; i <= count && number(i) >= pages && steps < max_steps; i++, steps++) {
+                    missing -= number(i) <= info.me_last_pgno ? 1 : 0;
                 }
                 steps++;
             }
