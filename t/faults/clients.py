@@ -127,7 +127,11 @@ class Operator:
         self.lock = threading.Lock()
 
     def __call__(self) -> None:
-        with self.lock:
-            if len(self._host.good) > OPERATORS:
-                self._host.brake(self._host.good.pop(0))
+        # A fault holds the lock for long, and may fail.
+        if self.lock.acquire(timeout=0.2):
+            try:
+                if len(self._host.good) > OPERATORS:
+                    self._host.brake(self._host.good.pop(0))
+            finally:
+                self.lock.release()
         time.sleep(0.4)

@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -104,7 +105,8 @@ def mount(*arguments: str | Path) -> None:
 
 
 def unmount(path: Path) -> None:
-    subprocess.run(["umount", "--lazy", path], check=True, capture_output=True)
+    """It may not be mounted."""
+    subprocess.run(["umount", "--lazy", path], capture_output=True)
 
 
 def run(kind: type[Fault], seed: int, keep: Path | None) -> Result:
@@ -115,14 +117,15 @@ def run(kind: type[Fault], seed: int, keep: Path | None) -> Result:
     if kind.mounts:
         enter_mount_namespace()
     chance = random.Random(f"{seed} {kind.title()}")
-    with temporary_folder() as folder:
-        try:
-            with Host(folder, chance, kind.setup) as host:
-                _observe(kind(host, chance), host, result)
-        except Exception as error:
-            result.failures.append(f"{type(error).__name__}: {error}")
-        if keep is not None:
-            subprocess.run(["cp", "-a", folder, keep / kind.title()], check=True)
+    try:
+        with temporary_folder() as folder, ExitStack() as stack:
+            if keep is not None:
+                copy = ["cp", "-a", str(folder), str(keep / kind.title())]
+                stack.callback(lambda: subprocess.run(copy, check=True))
+            host = stack.enter_context(Host(folder, chance, kind.setup))
+            _observe(kind(host, chance), host, result)
+    except Exception as error:
+        result.failures.append(f"{type(error).__name__}: {error}")
     return result
 
 
@@ -133,10 +136,9 @@ def _observe(fault: Fault, host: Host, result: Result) -> None:
     fault.inject()
     fault.last()
     healing = time.monotonic()
-    fault.heal()
-
     recovered = 0
     try:
+        fault.heal()
         wait_until(host.serves, "each worker serves")
         host.wait_for_a_change()
         result.recovery = time.monotonic() - healing

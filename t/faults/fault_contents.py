@@ -126,7 +126,7 @@ class FlippedRecords(_Damaged):
         if self.chance.random() < 0.3:
             return self.flip(file, self.chance.randrange(2 * PAGE, size))
         # Near the id of a token that has to be refused; its flags and times are before that.
-        token = self.chance.choice(self.host.bad[-8:] + [self.host.gone]).encode()
+        token = self.chance.choice([*self.host.bad[-8:], self.host.gone, *NEVER[1:3]]).encode()
         places = [found.start() for found in re.finditer(re.escape(token), os.pread(file.fileno(), size, 0))]
         if not places:
             return self.flip(file, self.chance.randrange(2 * PAGE, size))

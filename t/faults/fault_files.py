@@ -19,6 +19,7 @@ class ReadOnlyMount(Fault):
     def inject(self) -> None:
         store = self.host.store.folder
         mount("--bind", store, store)
+        self.host.at_end(self.heal)
         mount("-o", "remount,bind,ro", store)
         # Who has the store open goes on; others are refused.
         self.host.nginx.reload()
@@ -42,10 +43,21 @@ class LockMissing(Fault):
 
 
 class LockMissingForAMoment(Fault):
-    """lock.mdb missing, until patctl makes another"""
+    """lock.mdb missing, until patctl makes another; workers have the old one, and learn of a single change at once"""
 
-    def inject(self) -> None:
-        (self.host.store.folder / "lock.mdb").unlink()
+    def last(self) -> None:
+        host = self.host
+        connections = host.each_worker()
+        for _ in range(3):
+            with host.at_rest():
+                (host.store.folder / "lock.mdb").unlink()
+                token = host.good.pop()
+                host.source.refuse(token)
+                end = time.monotonic() + self.seconds / 2
+                while time.monotonic() < end:
+                    for connection in connections:
+                        host.ask(connection, token)
+                    time.sleep(0.002)
 
 
 class LockNotWritable(Fault):
@@ -69,9 +81,11 @@ class DataReplaced(Fault):
     def inject(self) -> None:
         with self.host.at_rest():
             new = self.host.new_store(self.host.local_revocations())
-            began = time.monotonic_ns()
+            self.began = time.monotonic_ns()
             (new.folder / "data.mdb").rename(self.host.store.folder / "data.mdb")
-        self.host.wait_for_replacement(began)
+
+    def heal(self) -> None:
+        self.host.wait_for_replacement(self.began)
 
 
 class DataAway(Fault):
@@ -93,7 +107,10 @@ class FolderSwapped(Fault):
     seconds = 0.0
 
     def inject(self) -> None:
-        self.host.wait_for_replacement(self.host.swap())
+        self.began = self.host.swap()
+
+    def heal(self) -> None:
+        self.host.wait_for_replacement(self.began)
 
 
 class FolderAway(Fault):

@@ -22,6 +22,7 @@ class TwoPidNamespaces(Fault):
     def inject(self) -> None:
         self.second = self.host.another_nginx("second")
         self.process = subprocess.Popen([*OTHER_NAMESPACE, *self.second.command], stderr=subprocess.DEVNULL)
+        self.host.at_end(self.heal)
         self.second.logged(r"\[crit\].*another PID namespace")
 
     def last(self) -> None:

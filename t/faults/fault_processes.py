@@ -7,6 +7,7 @@ import time
 
 from basics import wait_until
 from fault import Fault
+from fault_files import FolderSwapped
 from host import Setup
 from reader_table import readers
 
@@ -181,11 +182,7 @@ class BinaryUpgrade(Fault):
         self.host.upgrade(pause=1.0)
 
 
-class SingleProcess(Fault):
+class SingleProcess(FolderSwapped):
     """single-process mode: the folder is swapped under it"""
 
     setup = Setup(workers=0)
-    seconds = 0.0
-
-    def inject(self) -> None:
-        self.host.wait_for_replacement(self.host.swap())

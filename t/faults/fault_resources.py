@@ -61,6 +61,7 @@ class ReaderTableFull(Fault):
     def inject(self) -> None:
         command = [sys.executable, reader_table.__file__, str(self.host.store.folder)]
         self.holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.host.at_end(self.heal)
         assert self.holder.stdout is not None
         self.holder.stdout.readline()
         # The workers have their slots; new ones find none.
@@ -68,7 +69,7 @@ class ReaderTableFull(Fault):
 
     def heal(self) -> None:
         self.holder.kill()
-        self.holder.communicate()
+        self.holder.wait()
 
 
 class DescriptorsExhausted(Fault):

@@ -101,22 +101,27 @@ class Host:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.rest()
+        self._stack.close()
+
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Whatever happens before it, the last first."""
+        self._stack.callback(callback)
+
+    def _end(self) -> None:
+        """What runs in threads."""
+        self._changes_end.set()
         self._ends.set()
-        try:
-            for part in self._parts:
-                part.join(DEADLINE)
-            if self.sidecar.current is not None:
-                self.sidecar.current.stop()
-        finally:
-            self._stack.close()
+        for part in self._parts:
+            part.join(DEADLINE)
+        if self.sidecar.current is not None:
+            self.sidecar.current.stop()
 
     def _start(self) -> None:
         folder = self.folder / "store"
         if self._setup.disk:
             folder.mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={self._setup.disk}", "tmpfs", folder], check=True)
-            self._stack.callback(lambda: subprocess.run(["umount", "--lazy", folder], check=True))
+            self.at_end(lambda: subprocess.run(["umount", "--lazy", folder], check=True))
             shutil.chown(folder, OWNER)
         self.store = Store(folder, *INIT)
         # patctl as pat-sync has it: a fault may give it options.
@@ -135,7 +140,7 @@ class Host:
             subprocess.run(["chown", "-R", USER, self.nginx.folder], check=True)
         self._stack.enter_context(self.nginx)
         self.probe = Probe(self.nginx.port)
-        self._stack.callback(self.probe.kill)
+        self.at_end(self.probe.kill)
 
         self.feed = self._stack.enter_context(Feed())
         self.network = self._stack.enter_context(Network(int(re.findall(r":(\d+)/", self.feed.url)[0])))
@@ -150,6 +155,7 @@ class Host:
             patctl=str(self.patctl),
             env=self.sidecar_shim.environment if self._setup.sidecar_shim else None,
         )  # fmt: skip
+        self.at_end(self._end)
         self._run("sidecar", self.sidecar)
         wait_until(self.serves, "the host serves")
         for _ in range(CLIENTS):

@@ -1,7 +1,7 @@
 """Whether all workers answer at once, all the time: a process that asks a location that no module guards.
 
 On a busy machine an answer is late for want of a processor, too. So the time for which the kernel had the worker wait
-for one although it could run (/proc/…/schedstat) does not count, nor that for which the probe did not look.
+for one although it could run (/proc/…/schedstat) does not count, and little of that for which the probe did not run.
 """
 
 from __future__ import annotations
@@ -53,20 +53,27 @@ class _Asking:
         self.send()
 
     def send(self) -> None:
-        self.sent = time.monotonic()
+        self.sent = self._looked = time.monotonic()
         self._waited = _waited(self.worker)
         # For how long it was seen to have no answer.
-        self.unanswered = 0.0
-        self.doing = ""
+        self._unanswered = 0.0
+        self._doing = ""
         self.socket.sendall(_REQUEST)
 
     def look(self, now: float) -> None:
-        """There is no answer yet."""
-        self.unanswered = now - self.sent - (_waited(self.worker) - self._waited)
-        if self.unanswered > _PAUSE and not self.doing:
+        """There is no answer yet. If the probe did not get to look for a while, nor may the worker have got to work."""
+        self._unanswered += min(now - self._looked, 2 * _PAUSE)
+        self._looked = now
+        if self._unanswered > 2 * _PAUSE and not self._doing:
             with suppress(OSError):
                 state = Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()[0]
-                self.doing = f"state {state}, in {Path(f'/proc/{self.worker}/wchan').read_text()}"
+                self._doing = f"state {state}, in {Path(f'/proc/{self.worker}/wchan').read_text()}"
+
+    def sample(self, received: float) -> Sample:
+        # The kernel tells of a wait once it is over.
+        waited = max(_waited(self.worker) - self._waited, 0)
+        late = max(min(received - self.sent, self._unanswered + _PAUSE) - waited, 0)
+        return Sample(self.worker, self.sent, received, late, self._doing)
 
     def receive(self) -> Sample | None:
         """None is for the first answer, which says whose connection this is."""
@@ -75,9 +82,7 @@ class _Asking:
         if not answer:
             raise ConnectionError
         before, self.worker = self.worker, int(answer.split(b"\r\n\r\n")[1])
-        # The probe may be late itself.
-        late = min(received - self.sent, max(self.unanswered, 0) + _PAUSE)
-        sample = Sample(self.worker, self.sent, received, late, self.doing)
+        sample = self.sample(received)
         self.next = received + _INTERVAL
         self.sent = 0.0
         return sample if before else None
@@ -115,8 +120,7 @@ def _ask(port: int) -> None:
                 open_ones.remove(one)
         samples = sorted(samples, key=lambda one: -one.late)[:100]
     # An answer that is due is as late as it is by now.
-    now = time.monotonic()
-    due = [Sample(one.worker, one.sent, now, one.unanswered, one.doing) for one in open_ones if one.sent]
+    due = [one.sample(time.monotonic()) for one in open_ones if one.sent]
     print(json.dumps([count, samples + due]))
 
 
