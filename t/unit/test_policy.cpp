@@ -432,6 +432,7 @@ void a_store_is_stale_when_its_heartbeat_is_too_old_or_missing_or_in_the_future(
         {"as old as may be", now - 60, 60, false},
         {"a second older", now - 61, 60, true},
         {"never", 0, 60, true},
+        {"never, and the limit is further back than 1970", 0, now + 1, true},
         {"never, and there is no limit", 0, 0, false},
         {"long ago, and there is no limit", 1, 0, false},
         {"as far in the future as clocks differ", now + heartbeat_tolerance, 60, false},
