@@ -17,7 +17,7 @@ from pathlib import Path
 from basics import temporary_folder, wait_until
 from clients import ANSWER_SECONDS
 from host import IS_ROOT, Host, Setup
-from oracle import UNAVAILABLE
+from oracle import NO_ANSWER, UNAVAILABLE, Observation
 from runbook import unknown_lines, unknown_lines_of_sidecar
 
 #: A worker that answers an unguarded request later than that hangs.
@@ -54,6 +54,10 @@ class Fault:
     seconds = 2.0
     setup = Setup()
     mounts = False
+    #: Whether good tokens get 503 meanwhile; None is for faults that may be over before anybody asks.
+    stops_service: bool | None = False
+    #: Whether connections are closed without an answer, as their worker is gone.
+    closes_connections = False
     #: Whether a good token may be refused as unknown, as its record or the way to it is damaged.
     may_refuse = False
     #: What nginx logs, as regular expressions; all of them.
@@ -151,6 +155,7 @@ def _observe(fault: Fault, host: Host, result: Result) -> None:
     except (TimeoutError, RuntimeError) as error:
         result.unrecovered.append(str(error))
 
+    result.failures += _judge_service(fault, host.observations(began))
     judgement = host.oracle.judge(host.observations(began))
     result.statuses = judgement.statuses
     result.wrong_yes += judgement.wrong_yes
@@ -162,6 +167,20 @@ def _observe(fault: Fault, host: Host, result: Result) -> None:
 
     _judge_workers(fault, host, result, workers)
     _judge_logs(fault, host, result)
+
+
+def _judge_service(fault: Fault, observations: list[Observation]) -> list[str]:
+    """Whether the fault had the effect that it should have."""
+    refused = [seen for seen in observations if seen.status == UNAVAILABLE and seen.path == "/pat"]
+    closed = [seen for seen in observations if seen.status == NO_ANSWER]
+    found = []
+    if fault.stops_service and not refused:
+        found.append("there was no 503")
+    if fault.stops_service is False and refused:
+        found.append(f"{len(refused)} times 503, such as {refused[0]}")
+    if closed and not fault.closes_connections:
+        found.append(f"{len(closed)} times no answer, such as {closed[0]}")
+    return found
 
 
 def _judge_workers(fault: Fault, host: Host, result: Result, workers: set[int]) -> None:

@@ -19,6 +19,7 @@ PAGE = 4096
 class _Destroyed(Fault):
     """The operator makes the store anew."""
 
+    stops_service = True
     logs: tuple[str, ...] = (r"\[crit\].*(truncated|damaged|not a store|replaced)",)
 
     def inject(self) -> None:
@@ -80,6 +81,7 @@ class ZeroedUnderWriter(_Destroyed):
 class _Damaged(Fault):
     """One damage after the other, each undone. Nobody writes meanwhile, so that the bytes can be put back."""
 
+    stops_service = None
     seconds = 6.0
     may_refuse = True
     least = 20
@@ -154,6 +156,8 @@ class ZeroedPages(_Damaged):
 
 class _OtherStore(Fault):
     """One that must not be served is in the place of the store."""
+
+    stops_service = True
 
     def last(self) -> None:
         host = self.host

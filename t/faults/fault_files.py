@@ -12,6 +12,8 @@ from fault import Fault, mount, unmount
 class ReadOnlyMount(Fault):
     """read-only mount"""
 
+    stops_service = True
+    closes_connections = True
     mounts = True
     logs = (r"\[crit\].*the store is on a read-only file system",)
     sidecar_logs = (r"read-only file system",)
@@ -32,6 +34,8 @@ class ReadOnlyMount(Fault):
 class LockMissing(Fault):
     """lock.mdb missing"""
 
+    stops_service = True
+    closes_connections = True
     logs = (r"\[crit\].*lock\.mdb or open\.lock is missing",)
 
     def last(self) -> None:
@@ -44,6 +48,8 @@ class LockMissing(Fault):
 
 class LockMissingForAMoment(Fault):
     """lock.mdb missing, until patctl makes another; workers have the old one, and learn of a single change at once"""
+
+    stops_service = None
 
     def last(self) -> None:
         host = self.host
@@ -63,6 +69,8 @@ class LockMissingForAMoment(Fault):
 class LockNotWritable(Fault):
     """lock.mdb not writable"""
 
+    stops_service = True
+    closes_connections = True
     logs = (r"\[crit\].*lock\.mdb not writable",)
 
     def inject(self) -> None:
@@ -76,6 +84,7 @@ class LockNotWritable(Fault):
 class DataReplaced(Fault):
     """data.mdb renamed: that of another folder takes its place"""
 
+    stops_service = None
     seconds = 0.0
 
     def inject(self) -> None:
@@ -91,6 +100,7 @@ class DataReplaced(Fault):
 class DataAway(Fault):
     """data.mdb renamed, and renamed back"""
 
+    stops_service = True
     logs = (r"\[crit\].*there is no store",)
 
     def last(self) -> None:
@@ -104,6 +114,7 @@ class DataAway(Fault):
 class FolderSwapped(Fault):
     """the folder swapped"""
 
+    stops_service = None
     seconds = 0.0
 
     def inject(self) -> None:
@@ -116,6 +127,7 @@ class FolderSwapped(Fault):
 class FolderAway(Fault):
     """the folder swapped: it is away for a while"""
 
+    stops_service = True
     logs = (r"\[crit\].*there is no store",)
     sidecar_logs = (r"there is no store",)
 
@@ -129,6 +141,8 @@ class FolderAway(Fault):
 class OpenLockHeld(Fault):
     """killed reader holding a transaction: somebody who opens the store, and does not come to an end"""
 
+    stops_service = True
+    closes_connections = True
     logs = (r"\[crit\].*open\.lock is taken",)
 
     def inject(self) -> None:

@@ -29,7 +29,7 @@ class TwoPidNamespaces(Fault):
         super().last()
         connection = Connection(self.second.port)
         for token in (self.host.kept, self.host.gone):
-            if self.host.ask(connection, token) != UNAVAILABLE:
+            if connection.status("/pat", token) != UNAVAILABLE:
                 raise RuntimeError("nginx in another PID namespace serves the store")
 
     def heal(self) -> None:

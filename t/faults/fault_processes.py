@@ -18,6 +18,7 @@ KILLED = (r"process \d+ exited on signal 9",)
 class ReaderKilledInTransaction(Fault):
     """killed reader holding a transaction"""
 
+    closes_connections = True
     setup = Setup(nginx_shim=True)
     seconds = 0.0
     nginx_may_log = KILLED
@@ -39,6 +40,7 @@ class ReaderKilledInTransaction(Fault):
 class WorkersKilled(Fault):
     """killed reader holding a transaction: all workers, at any moment"""
 
+    closes_connections = True
     seconds = 0.0
     nginx_may_log = KILLED
 
@@ -60,6 +62,7 @@ class WorkerStopped(Fault):
 class MasterStopped(Fault):
     """50 reloads under load: a master that stands still, and starts nobody in place of a worker that was killed"""
 
+    closes_connections = True
     nginx_may_log = KILLED
 
     def last(self) -> None:
@@ -71,6 +74,7 @@ class MasterStopped(Fault):
 class MasterKilled(Fault):
     """50 reloads under load: a master that is gone; its workers go on until a supervisor ends them and starts nginx"""
 
+    closes_connections = True
     nginx_may_log = KILLED
 
     def inject(self) -> None:
@@ -118,6 +122,8 @@ class WriterKilledInTransaction(_WriterKilled):
 class WriterKilledBeforePublishing(_WriterKilled):
     """writer killed between meta write and publish"""
 
+    stops_service = None
+
     def inject(self) -> None:
         self.kill("kill_unpublished")
 
@@ -135,14 +141,27 @@ class WriterKilled(Fault):
 
 
 class WriterStopped(Fault):
-    """sidecar stopped with SIGSTOP: its patctl, perhaps in a transaction"""
+    """sidecar stopped with SIGSTOP: its patctl"""
 
+    setup = Setup(sidecar_shim=True)
     seconds = 3.0
 
     def last(self) -> None:
         wait_until(lambda: self.host.sidecar.send_to_patctl(signal.SIGSTOP), "patctl is stopped")
         time.sleep(self.seconds)
         self.host.sidecar.send_to_patctl(signal.SIGCONT)
+
+
+class WriterStoppedInTransaction(WriterStopped):
+    """sidecar stopped with SIGSTOP: its patctl, in a transaction, so that nobody else can write either"""
+
+    def inject(self) -> None:
+        # Most of the time it waits for its disk.
+        self.host.sidecar_shim.set(sync_microseconds=500_000)
+        self.host.wait_for_a_change()
+
+    def heal(self) -> None:
+        self.host.sidecar_shim.set(sync_microseconds=0)
 
 
 class SidecarStopped(Fault):
@@ -165,6 +184,7 @@ class SidecarKilled(Fault):
 class FiftyReloads(Fault):
     """50 reloads under load"""
 
+    closes_connections = True
     seconds = 0.0
 
     def inject(self) -> None:
@@ -175,6 +195,7 @@ class FiftyReloads(Fault):
 class BinaryUpgrade(Fault):
     """binary upgrade"""
 
+    closes_connections = True
     setup = Setup(upgradable=True)
     seconds = 0.0
 

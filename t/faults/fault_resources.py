@@ -56,6 +56,8 @@ class MapFull(Fault):
 class ReaderTableFull(Fault):
     """reader table full"""
 
+    stops_service = True
+    closes_connections = True
     logs = (r"\[crit\].*the reader table is full",)
 
     def inject(self) -> None:
@@ -75,6 +77,7 @@ class ReaderTableFull(Fault):
 class DescriptorsExhausted(Fault):
     """reader table full: EMFILE in workers, which have to open the store again"""
 
+    stops_service = True
     logs = (r"\[crit\].*LMDB failed: Too many open files|\[crit\].*Too many open files",)
     nginx_may_log = (r"accept4\(\) failed \(24: Too many open files\)",)
 
