@@ -15,6 +15,7 @@
 
 #include <fcntl.h>
 #include <lmdb.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -63,6 +64,24 @@ fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
     return {};
 }
 
+/// Reads both meta pages.
+fault read_meta_pages(int fd, meta_page &first, meta_page &second) noexcept
+{
+    const fault problem = read_meta_page(fd, 0, first);
+    return problem ? problem : read_meta_page(fd, first.page_size, second);
+}
+
+/// Whether the numbers of the transactions that wrote the two pages can be right: LMDB writes the pages in turn, the
+/// second one in transactions with odd numbers. With a damaged number, the earlier commit would be taken for the newest
+/// one, and tokens that were revoked since would be good again.
+bool are_in_turn(const meta_page &first, const meta_page &second) noexcept
+{
+    const bool is_new = first.transaction == 0 && second.transaction == 0;
+    return is_new
+           || (first.transaction % 2 == 0
+               && (first.transaction + 1 == second.transaction || first.transaction == second.transaction + 1));
+}
+
 /// The numbers that the next files to be opened will get.
 std::array<int, 3> next_descriptors(int any) noexcept
 {
@@ -74,6 +93,28 @@ std::array<int, 3> next_descriptors(int any) noexcept
         ::close(fd);
     }
     return result;
+}
+
+/// Whether the mutexes in lock.mdb are of the kind that LMDB makes, or destroyed, which locking them tells. The C
+/// library ends a process that locks one whose kind is damaged. (LMDB, mdb.c: MDB_txninfo, mdb_env_setup_locks)
+bool have_right_kind(int lock_file) noexcept
+{
+    constexpr off_t mutexes_at[] = {8, 64};
+    constexpr int destroyed = -1;
+
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_t right;
+    pthread_mutex_init(&right, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+
+    return std::ranges::all_of(mutexes_at, [&](off_t at) {
+        pthread_mutex_t found;
+        return pread(lock_file, &found, sizeof found, at) == static_cast<ssize_t>(sizeof found)
+               && (found.__data.__kind == right.__data.__kind || found.__data.__kind == destroyed);
+    });
 }
 
 }  // namespace
@@ -90,14 +131,20 @@ fault check_library() noexcept
 
 fault check_data_file(int fd, std::size_t map_size) noexcept
 {
-    meta_page first;
-    if (const fault problem = read_meta_page(fd, 0, first)) {
-        return problem;
-    }
+    constexpr int max_tries = 3;  // there may be commits while the pages are read
 
+    meta_page first;
     meta_page second;
-    if (const fault problem = read_meta_page(fd, first.page_size, second)) {
-        return problem;
+    for (int tries = 1;; tries++) {
+        if (const fault problem = read_meta_pages(fd, first, second)) {
+            return problem;
+        }
+        if (are_in_turn(first, second)) {
+            break;
+        }
+        if (tries == max_tries) {
+            return {fault_kind::damaged};
+        }
     }
 
     struct stat info;
@@ -276,6 +323,10 @@ fault environment::try_environment(const char *folder, open_mode mode) noexcept
 /// Locks a mutex in lock.mdb to see whether that works. Runs in a trap.
 fault environment::check_mutexes() const noexcept
 {
+    if (!have_right_kind(files_.lock())) {
+        return {fault_kind::lost_mutexes};
+    }
+
     MDB_txn *transaction;
     const int code = begin_reading(transaction);
     if (code == 0) {

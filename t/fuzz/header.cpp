@@ -33,7 +33,7 @@ struct meta_fields {
     std::uint64_t transaction;
 };
 
-meta_fields draw_fields(fuzz::input &in, std::uint32_t page_size)
+meta_fields draw_fields(fuzz::input &in, std::uint32_t page_size, std::uint64_t transaction)
 {
     const std::uint8_t wrong = in.byte();
     const auto draw = [&]<typename Number>(unsigned bit, Number right) {
@@ -46,7 +46,7 @@ meta_fields draw_fields(fuzz::input &in, std::uint32_t page_size)
             .free_root = draw(4, no_root),
             .main_root = draw(5, std::uint64_t{2}),
             .last_page = draw(6, std::uint64_t{3}),
-            .transaction = draw(7, std::uint64_t{7})};
+            .transaction = draw(7, transaction)};
 }
 
 void put(int fd, std::uint64_t at, const meta_fields &meta)
@@ -75,6 +75,13 @@ bool is_page_size(std::uint32_t size)
 /// Whether LMDB may open a file with these meta pages.
 bool is_good(const meta_fields &first, const meta_fields &second, std::uint64_t length)
 {
+    // The pages are written in turn, and neither is older than the one before the newest.
+    const auto numbers = std::minmax(first.transaction, second.transaction);
+    const bool is_new = numbers.second == 0;
+    if (!is_new && (numbers.second - numbers.first != 1 || first.transaction % 2 != 0)) {
+        return false;
+    }
+
     const meta_fields &newest = second.transaction >= first.transaction ? second : first;
     const auto may_be_mapped = [&](const meta_fields &meta) {
         constexpr std::uint64_t limit = std::uint64_t{1} << 40;
@@ -98,8 +105,8 @@ int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size)
     fuzz::input in{data, size};
     const std::uint32_t page_size = 512U << in.byte() % 8;
     const std::uint64_t length = std::uint64_t{page_size} * (in.byte() % 8) + in.up_to(page_size - 1);
-    const meta_fields first = draw_fields(in, page_size);
-    const meta_fields second = draw_fields(in, first.page_size);
+    const meta_fields first = draw_fields(in, page_size, 6);
+    const meta_fields second = draw_fields(in, first.page_size, 5 + in.byte() % 4);
 
     if (ftruncate(fd, 0) != 0) {
         std::abort();

@@ -214,6 +214,32 @@ void writer_rule_6_mutexes_that_were_destroyed_are_made_anew_by_the_next_process
     put(store, 2);
 }
 
+/// The C library would end the process that locks it, for want of a priority.
+void a_mutex_of_a_kind_that_none_has_ends_no_process(void **)
+{
+    constexpr off_t kinds_at[] = {8 + 16, 64 + 16};  // of both mutexes
+    constexpr int with_priority = 64;
+
+    const path store = make_store();
+    put(store, 1);
+    store::reader *first = open_reader(store);
+    for (const off_t at : kinds_at) {
+        const auto right = static_cast<int>(read_number(store / "lock.mdb", at));
+        const int wrong = right | with_priority;
+        patch(store / "lock.mdb", at, &wrong, sizeof wrong);
+        in_child([&] {
+            auto *reader = new store::reader;
+            return reader->open(store.text, map_size, 0).kind == fault_kind::lost_mutexes;
+        });
+        patch(store / "lock.mdb", at, &right, sizeof right);
+    }
+    in_child([&] {
+        auto *reader = new store::reader;
+        return !reader->open(store.text, map_size, 0) && look(*reader, 1).right;
+    });
+    delete first;
+}
+
 /// Two other programs: one was waiting to open the store, while another closed it and destroyed the mutexes.
 void writer_rule_6_destroyed_mutexes_heal_as_soon_as_others_have_closed_the_store(void **)
 {
@@ -272,6 +298,7 @@ int main()
         store_test(writer_rule_6_a_program_that_is_started_has_no_lock),
         store_test(writer_rule_6_a_process_that_is_killed_before_it_has_its_lock_harms_nobody),
         store_test(writer_rule_6_mutexes_that_were_destroyed_are_made_anew_by_the_next_process),
+        store_test(a_mutex_of_a_kind_that_none_has_ends_no_process),
         store_test(writer_rule_6_destroyed_mutexes_heal_as_soon_as_others_have_closed_the_store),
     };
     return cmocka_run_group_tests_name("store mutexes", tests, nullptr, nullptr);
