@@ -273,11 +273,12 @@ def bad_lines(name: str, seq: int) -> list[str]:
         json.dumps(revoke(name, seq, revoked_at=1767225600000)),
         good[:-1],
         good[:-1] + ",}",
+        good[:-1].replace(": ", "\r:\r"),
         good.replace('"put"', '"put'),
     ]
 
 
-@pytest.mark.parametrize("which", range(12))
+@pytest.mark.parametrize("which", range(13))
 def test_a_bad_line_denies_its_token_until_a_good_one_comes(apply: Apply, patctl: Patctl, which: int) -> None:
     token = patctl.issue()
     (issued,) = patctl.json("export")

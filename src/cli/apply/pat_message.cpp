@@ -125,11 +125,12 @@ message_kind read_operation(const object &object)
     return found->kind;
 }
 
+/// What JSON has between its parts (RFC 8259, section 2), within a line.
+constexpr std::string_view blanks = " \t\r";
+
 /// The text behind the colon that follows a name; nothing without a colon.
 std::optional<std::string_view> value_after(std::string_view text)
 {
-    constexpr std::string_view blanks = " \t";
-
     text.remove_prefix(std::min(text.find_first_not_of(blanks), text.size()));
     if (!text.starts_with(':')) {
         return std::nullopt;
@@ -151,7 +152,7 @@ public:
         } else if ((c == ']' || c == '}') && depth_ > 0) {
             depth_--;
         }
-        last_ = c == ' ' || c == '\t' ? last_ : c;
+        last_ = blanks.find(c) != std::string_view::npos ? last_ : c;
     }
 
     [[nodiscard]] bool is_inside_a_value() const noexcept { return depth_ > 0; }
