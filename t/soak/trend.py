@@ -56,7 +56,7 @@ class Figure:
         return [half for half in halves if len(half) >= BLOCKS and half[-1].work > half[0].work]
 
     def growth(self, samples_of_run: int) -> float | None:
-        """The largest of those of its lives; None if there is nothing to judge."""
+        """The largest of those of its lives, or shrinkage; None if there is nothing to judge."""
         return max((growth(half, self.sign) for half in self.judged(samples_of_run)), default=None)
 
     def is_trend(self, samples_of_run: int) -> bool:

@@ -16,10 +16,16 @@ _SLOT_SIZE = 64
 _PID_AT = 8
 
 
+def used_slots(store: Path) -> int:
+    """How many have ever been taken since the table was started: by the first process of those that have it open."""
+    (count,) = struct.unpack_from("<I", (store / "lock.mdb").read_bytes(), _COUNT_AT)
+    return int(count)
+
+
 def taken_slots(store: Path) -> list[int]:
     """Their processes."""
+    count = used_slots(store)
     table = (store / "lock.mdb").read_bytes()
-    (count,) = struct.unpack_from("<I", table, _COUNT_AT)
     pids = (struct.unpack_from("<i", table, _SLOT_AT + slot * _SLOT_SIZE + _PID_AT)[0] for slot in range(count))
     return [pid for pid in pids if pid != 0]
 
