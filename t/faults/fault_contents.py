@@ -14,6 +14,9 @@ from oracle import LET_IN
 from store import Store
 
 PAGE = 4096
+#: Where a page says of which kind it is, and a kind (LMDB, mdb.c: MDB_page).
+FLAGS = 10
+BRANCH = 1
 
 
 class _Destroyed(Fault):
@@ -117,6 +120,15 @@ class _Damaged(Fault):
         """Where, and the bytes there."""
         raise NotImplementedError
 
+    def anywhere(self, file: BinaryIO, size: int, kind: int, wanted: bool) -> int:
+        """In a page that is of a kind, or is not."""
+        pages = [
+            page
+            for page in range(2, size // PAGE)
+            if bool(os.pread(file.fileno(), 1, page * PAGE + FLAGS)[0] & kind) == wanted
+        ]
+        return self.chance.choice(pages) * PAGE + self.chance.randrange(PAGE)
+
     def flip(self, file: BinaryIO, at: int) -> tuple[int, bytes]:
         return at, bytes([os.pread(file.fileno(), 1, at)[0] ^ 1 << self.chance.randrange(8)])
 
@@ -126,13 +138,19 @@ class FlippedRecords(_Damaged):
 
     def damage(self, file: BinaryIO, size: int) -> tuple[int, bytes]:
         if self.chance.random() < 0.3:
-            return self.flip(file, self.chance.randrange(2 * PAGE, size))
+            return self.flip(file, self.anywhere(file, size, BRANCH, wanted=False))
         # Near the id of a token that has to be refused; its flags and times are before that.
         token = self.chance.choice([*self.host.bad[-8:], self.host.gone, *NEVER[1:3]]).encode()
         places = [found.start() for found in re.finditer(re.escape(token), os.pread(file.fileno(), size, 0))]
         if not places:
-            return self.flip(file, self.chance.randrange(2 * PAGE, size))
+            return self.flip(file, self.anywhere(file, size, BRANCH, wanted=False))
         return self.flip(file, max(2 * PAGE, self.chance.choice(places) + self.chance.randrange(-110, 40)))
+
+
+#: In a meta page: the number of the root page (src/store/pat_lmdb_header.h), and the end of what LMDB uses.
+ROOT = 128
+ROOT_SIZE = 8
+META_END = 168
 
 
 class FlippedHeader(_Damaged):
@@ -141,8 +159,24 @@ class FlippedHeader(_Damaged):
     least = 5
 
     def damage(self, file: BinaryIO, size: int) -> tuple[int, bytes]:
-        meta_end = 168
-        return self.flip(file, self.chance.choice((0, PAGE)) + self.chance.randrange(meta_end))
+        offsets = [at for at in range(META_END) if not ROOT <= at < ROOT + ROOT_SIZE]
+        return self.flip(file, self.chance.choice((0, PAGE)) + self.chance.choice(offsets))
+
+
+class FlippedPageNumbers(_Damaged):
+    """flipped bits in the header, and in the pages above those of records: in the numbers of pages"""
+
+    seconds = 40.0
+    least = 5
+    weakness = (
+        "a flipped bit in the number of a page, above all of the root page, may lead to an older page, where a token is not"
+        " yet revoked: LMDB has no checksum there"
+    )
+
+    def damage(self, file: BinaryIO, size: int) -> tuple[int, bytes]:
+        if self.chance.random() < 0.5:
+            return self.flip(file, self.chance.choice((0, PAGE)) + ROOT)
+        return self.flip(file, self.anywhere(file, size, BRANCH, wanted=True))
 
 
 class ZeroedPages(_Damaged):
