@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -15,7 +16,9 @@ import psycopg
 import pytest
 from basics import wait_until
 from network import Network
+from pat_sync.sources.postgresql import database as _mends_psycopg  # noqa: F401
 from postgresql import Connection, Database, PostgreSQL, issue
+from psycopg.pq import PGconn
 from sidecar import PatSync, load, load_fast, make_another_snapshot_due, records_of
 from store import Store
 
@@ -220,6 +223,31 @@ def test_what_nobody_was_woken_up_for_is_found_by_looking(database: Database, st
             wait_until(lambda: store.tokens() == {"quiet": "ok"}, "the token is known")
             connection.execute("UPDATE pat.token SET revoked_at = now()")
             wait_until(lambda: store.tokens() == {"quiet": "revoked"}, "the token is revoked", 5)
+
+
+def test_notifications_leave_nothing_in_memory(database: Database) -> None:
+    def memory_bytes() -> int:
+        (size,) = re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(size) << 10
+
+    count, size = 5000, 7000
+    pgconn = PGconn.connect(database.server.socket_url("postgres", database.name).encode())
+    pgconn.exec_(b"LISTEN large")
+    seen = 0
+    before = 0
+    with database.connect() as connection:
+        for number in range(count):
+            connection.execute("SELECT pg_notify('large', repeat('x', %s))", (size,))
+            # The first ones are for what grows once.
+            if number == count // 10:
+                before = memory_bytes()
+            pgconn.consume_input()
+            while pgconn.notifies() is not None:
+                seen += 1
+    grown = memory_bytes() - before
+    pgconn.finish()
+    assert seen > count // 2
+    assert grown < seen * size // 4
 
 
 def test_another_pepper_stops_it(database: Database, store: Store, log: Path) -> None:

@@ -8,6 +8,7 @@ session mode.
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import re
 import selectors
@@ -21,7 +22,7 @@ from typing import Any, Optional, TypeVar
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PGnotify, TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready
 
@@ -56,6 +57,27 @@ _POOLER_HELP = {
 }
 
 T = TypeVar("T")
+
+
+def _free_notifications() -> None:
+    """Psycopg 3.1 without its C extension, as Debian 12 has it, frees no notification: 100 bytes for each change."""
+    if psycopg.pq.__impl__ != "python" or tuple(map(int, psycopg.__version__.split(".")[:2])) >= (3, 2):
+        return
+    libpq: Any = importlib.import_module("psycopg.pq._pq_ctypes")
+
+    def notifies(self: Any) -> PGnotify | None:
+        found = libpq.PQnotifies(self._pgconn_ptr)
+        if not found:
+            return None
+        try:
+            return PGnotify(found.contents.relname, found.contents.be_pid, found.contents.extra)
+        finally:
+            libpq.PQfreemem(found)
+
+    setattr(psycopg.pq.PGconn, "notifies", notifies)
+
+
+_free_notifications()
 
 
 class NoAnswer(psycopg.OperationalError):
