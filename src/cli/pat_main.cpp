@@ -15,6 +15,7 @@
 #include <exception>
 #include <new>
 #include <span>
+#include <string_view>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -31,6 +32,15 @@ constexpr const char *examples = R"(Examples:
   patctl revoke --subject user:42
 "patctl help COMMAND" describes a command, "man patctl" all of them.
 Exit status: 0 yes or done, 1 no, 2 wrong usage, 3 store or file fault.)";
+
+/// Ends patctl as a signal would: what works on a store is not made for exceptions, and LMDB drops a transaction that
+/// has not ended.
+[[noreturn]] void end_without_memory() noexcept
+{
+    constexpr std::string_view message = "patctl: out of memory\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, message.data(), message.size());
+    _exit(static_cast<int>(exit_status::fault));
+}
 
 /// A file that is opened later must not get the number of a closed standard stream, or standard output would be written
 /// into the store. The modes make each use fail as if the stream were still closed.
@@ -139,6 +149,7 @@ int main(int argc, char **argv)
     using namespace pat::cli;
 
     occupy_standard_streams();
+    std::set_new_handler(end_without_memory);
     std::setlocale(LC_CTYPE, "C.UTF-8");  // for the width of characters
 
     exit_status status = exit_status::fault;
