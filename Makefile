@@ -118,6 +118,10 @@ server: $(server_tree)/objs/Makefile $(failing)
 # Runs before a sanitizer has begun.
 $(failing): CXXFLAGS += -fno-sanitize=all -fno-exceptions -fno-rtti -fPIC
 
+# For patctl, which is preloaded with it.
+$(BUILD)/failing.so: $(failing)
+	$(CXX) -shared -o $@ $<
+
 $(BUILD)/nginx.from: FORCE | $(BUILD)
 	$(call remember,$(NGINX_SRC) $(NGINX_CONFIGURE_FLAGS) $(module_files))
 

@@ -13,9 +13,16 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <link.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <unwind.h>
+
+namespace pat::ngx {
+
+[[gnu::weak]] bool is_serving() noexcept;
+
+}  // namespace pat::ngx
 
 namespace {
 
@@ -125,11 +132,14 @@ template <typename Function>
         std::abort();
     }
 
-    Dl_info program;
-    dladdr(reinterpret_cast<void *>(map_orders), &program);
-    auto *mapped = static_cast<orders *>(memory);
-    mapped->base = reinterpret_cast<std::intptr_t>(program.dli_fbase);
-    shared = mapped;
+    shared = static_cast<orders *>(memory);
+    // The first is the program itself.
+    dl_iterate_phdr(
+        [](dl_phdr_info *program, std::size_t, void *) {
+            shared->base = static_cast<std::int64_t>(program->dlpi_addr);
+            return 1;
+        },
+        nullptr);
 }
 
 }  // namespace
@@ -197,5 +207,11 @@ WRAP(ngx_slab_alloc)
 WRAP(ngx_slab_alloc_locked)
 WRAP(ngx_slab_calloc)
 WRAP(ngx_slab_calloc_locked)
+
+/// LeakSanitizer asks when a process ends. Of nginx's, those that serve release what they have; others just end.
+int __lsan_is_turned_off()
+{
+    return pat::ngx::is_serving == nullptr || !pat::ngx::is_serving() ? 1 : 0;
+}
 
 }  // extern "C"

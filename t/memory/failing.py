@@ -38,21 +38,22 @@ class Failing:
         for field, value in fields.items():
             struct.pack_into("<q", self._orders, 8 * _FIELDS.index(field), value)
 
-    def only(self, part: str) -> None:
-        """Lets only allocations fail that come from functions whose names have this part, by whatever they call."""
+    def only(self, *parts: str) -> None:
+        """Lets only allocations fail that come from functions whose names have one of these parts, by whatever they
+        call."""
         ranges: list[list[int]] = []
         for (start, name), (end, _) in pairwise(self._symbols):
-            if part not in name:
+            if not any(part in name for part in parts):
                 continue
             if ranges and ranges[-1][1] == start:
                 ranges[-1][1] = end
             else:
                 ranges.append([start, end])
-        assert 0 < len(ranges) <= _MAX_RANGES, ranges
+        assert 0 < len(ranges) <= _MAX_RANGES, len(ranges)
         struct.pack_into(f"<{2 * len(ranges)}Q", self._orders, _RANGES, *chain(*ranges))
         self._set(ranges=len(ranges))
 
-    def any(self) -> None:
+    def all(self) -> None:
         """Lets all fail, whoever makes them."""
         self._set(ranges=0)
 
