@@ -250,7 +250,7 @@ fails('function of the real one', qr/no_nginx_manager\(\) needs the real/,
     perl => "no_nginx_manager();\n", tests => 1, sections => '');
 fails('function nobody has', qr/no_such_function/,
     perl => "no_such_function();\n", tests => 1, sections => '');
-for my $mode (qw(CHECK_LEAK BENCHMARK USE_VALGRIND)) {
+for my $mode (qw(CHECK_LEAK BENCHMARK)) {
     fails("TEST_NGINX_$mode", qr/TEST_NGINX_$mode needs the real Test::Nginx/,
         tests => 1, sections => '', env => { "TEST_NGINX_$mode" => 1 });
 }

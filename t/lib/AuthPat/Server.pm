@@ -22,6 +22,7 @@ use Exporter qw(import);
 use IO::Select;
 use IO::Socket::INET;
 use POSIX qw(WNOHANG);
+use Test::Nginx::Socket::Valgrind qw(under_valgrind);
 use Time::HiRes qw(sleep time);
 
 our @EXPORT_OK = qw(wait_for slurp free_port make_certificate is_alive children_of fds_of);
@@ -32,7 +33,7 @@ my @servers;
 my $count = 0;
 
 # In seconds, for what comes soon on a machine that has nothing else to do. A test only takes as long where it fails.
-my $patience = 60;
+my $patience = $ENV{TEST_NGINX_USE_VALGRIND} ? 600 : 60;
 
 # True as soon as the condition is; false if it does not become so.
 sub wait_for {
@@ -143,7 +144,7 @@ my ($binary) = grep { -x } $AuthPat::NGINX =~ m{/} ? $AuthPat::NGINX : map { "$_
 
 sub command {
     my ($self, @arguments) = @_;
-    return (@{ $self->{run_by} // [] }, $binary, '-p', $self->{root}, '-c', "$self->{root}/conf/nginx.conf", '-e',
+    return (@{ $self->{run_by} // [] }, under_valgrind($binary), '-p', $self->{root}, '-c', "$self->{root}/conf/nginx.conf", '-e',
         "$self->{root}/logs/error.log", @arguments);
 }
 
@@ -192,7 +193,15 @@ sub pid {
 # The ids of the workers that serve: not of those that are shutting down.
 sub workers {
     my ($self, $master) = @_;
-    return grep { slurp("/proc/$_/cmdline") =~ /^nginx: worker process(?! is)/ } children_of($master // $self->pid);
+    my @children = children_of($master // $self->pid);
+    return grep { slurp("/proc/$_/cmdline") =~ /^nginx: worker process(?! is)/ } @children
+        if !$ENV{TEST_NGINX_USE_VALGRIND};
+
+    # The titles of processes are valgrind's.
+    my $log = $self->log;
+    my %serves = map { $_ => 1 } $log =~ / start worker process (\d+)$/mg;
+    delete @serves{ $log =~ / (\d+)#\d+: (?:gracefully shutting down|exiting)$/mg };
+    return grep { $serves{$_} } @children;
 }
 
 sub signal {

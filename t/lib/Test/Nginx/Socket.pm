@@ -17,7 +17,7 @@ use Test::Nginx::Socket::Server;
 use Test::Nginx::Socket::Util qw(expand_env slurp);
 use Time::HiRes qw(sleep);
 
-my @NEEDS_REAL_ENV = map { "TEST_NGINX_$_" } qw(CHECK_LEAK BENCHMARK USE_VALGRIND
+my @NEEDS_REAL_ENV = map { "TEST_NGINX_$_" } qw(CHECK_LEAK BENCHMARK
     USE_STAP USE_RR USE_HTTP3 NO_NGINX_MANAGER IGNORE_MISSING_DIRECTIVES);
 my @NEEDS_REAL_SUB = qw(run_test no_nginx_manager);
 
@@ -468,10 +468,10 @@ With the meaning the real one gives them: TEST_NGINX_BINARY, _SERVER_PORT,
 _CLIENT_PORT, _PORT, _SERVROOT, _RANDOMIZE, _LOAD_MODULES, _LD_PRELOAD,
 _WORKER_USER, _MASTER_PROCESS, _LOG_LEVEL, _TIMEOUT, _USE_HUP, _USE_HTTP2,
 _NO_SHUFFLE, _NO_CLEAN, _FAST_SHUTDOWN, _CHECK_ACCUM_ERR_LOG, _ERROR_LOG,
-_VERBOSE.
+_VERBOSE, _USE_VALGRIND.
 
-The modes that need the real one (TEST_NGINX_CHECK_LEAK, _BENCHMARK,
-_USE_VALGRIND and a few more) are refused.
+The modes that need the real one (TEST_NGINX_CHECK_LEAK, _BENCHMARK and a few
+more) are refused.
 
 =head1 DIFFERENCES
 
@@ -498,6 +498,11 @@ It does not kill what it finds running, only what it started.
 
 If nginx does not start, or a section makes no sense, the test file dies. The
 real one bails out, which ends the whole run of prove.
+
+=item *
+
+Under TEST_NGINX_USE_VALGRIND, nginx runs as it does without, as a daemon too,
+it has more time, and a report of valgrind fails the test file.
 
 =item *
 

@@ -10,6 +10,7 @@ use File::Path qw(make_path remove_tree);
 use File::Spec;
 use Test::Nginx::Socket::Util qw(claim expand_env free_port slurp verbose
     wait_until);
+use Test::Nginx::Socket::Valgrind qw(under_valgrind);
 
 my @INHERITED_ENV = qw(LD_PRELOAD LD_LIBRARY_PATH ASAN_OPTIONS);
 
@@ -246,7 +247,7 @@ sub _children {
 # read its configuration and is listening when that command ends.
 sub launch {
     my ($self, $quiet) = @_;
-    my @command = ($self->{binary}, '-e', $self->{error_log},
+    my @command = under_valgrind($self->{binary}, '-e', $self->{error_log},
         '-p', "$self->{root}/", '-c', "$self->{root}/conf/nginx.conf");
     verbose("starting: @command");
     my $output = $quiet ? '>/dev/null 2>&1' : '>/dev/null';

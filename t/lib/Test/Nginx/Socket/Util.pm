@@ -17,10 +17,11 @@ our @EXPORT_OK = qw(claim expand_env free_port indexed parse_time slurp verbose
 
 sub verbose { warn @_, "\n" if $ENV{TEST_NGINX_VERBOSE}; return }
 
-# Polls a condition. True as soon as it holds, false once the time is over.
+# Polls a condition. True as soon as it holds, false once the time is over,
+# which valgrind makes longer.
 sub wait_until {
     my ($seconds, $condition) = @_;
-    my $deadline = time + $seconds;
+    my $deadline = time + $seconds * ($ENV{TEST_NGINX_USE_VALGRIND} ? 20 : 1);
     until ($condition->()) {
         return 0 if time > $deadline;
         sleep 0.005;
