@@ -16,16 +16,13 @@ our @EXPORT_OK = qw(under_valgrind);
 
 my $options = $ENV{TEST_NGINX_USE_VALGRIND};
 my $owner   = $$;
-my $reports;
+my $reports = $options ? tempdir('valgrind-XXXXXX', TMPDIR => 1, CLEANUP => 1) : undef;
+chmod 01777, $reports if $reports;    # workers may have another user
 
 # The words of a command, with valgrind before them if it is asked for.
 sub under_valgrind {
     my (@command) = @_;
     return @command if !$options;
-    if (!$reports) {
-        $reports = tempdir('valgrind-XXXXXX', TMPDIR => 1, CLEANUP => 1);
-        chmod 01777, $reports;    # workers may have another user
-    }
     my @given = $options !~ /^\d+$/ ? split ' ', $options
         : qw(--tool=memcheck --leak-check=full --show-possibly-lost=no
              --errors-for-leak-kinds=definite --num-callers=100 --gen-suppressions=all);
