@@ -157,7 +157,7 @@ def test_lines_that_are_no_local_revocations_are_refused(patctl: Patctl) -> None
     for line, cause in (
         ("{}", 'no field "digest"'), (json.dumps({"digest": DIGEST}), "neither"),
         (json.dumps({"digest": "12", "denied": True}), "64 hexadecimal digits"),
-        (json.dumps({"digest": DIGEST, "local_revoked_at": 99999999999999}), "line 2: local_revoked_at: \"99999999999999\" lies"),
+        (json.dumps({"digest": DIGEST, "local_revoked_at": 99999999999999}), 'line 2: local_revoked_at: "99999'),
         (json.dumps({"digest": DIGEST, "denied": 1}), "denied: neither true nor false"),
         (json.dumps({"digest": DIGEST, "subject": "s", "denied": True}), "subject: not a field of an export of local"),
         (f'{{"digest":"{DIGEST}","digest":"{DIGEST}"}}', "given twice"), ("[]", "not a JSON object"),
