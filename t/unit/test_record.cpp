@@ -472,6 +472,19 @@ void a_damaged_early_revocation_is_refused(void **)
         assert_number_equal(label_at("bit", bit), decoding_early(value.bytes()), error_of_flip(bit));
         value.bytes()[bit / 8] ^= std::byte{1} << (bit % 8);
     }
+
+    for (const std::size_t at : {5, 6, 7}) {
+        specimen wrong{whole.bytes};
+        wrong.set_u8(at, 2);
+        wrong.seal(the_early_key);
+        assert_number_equal(label_at("byte", at), decoding_early(wrong.bytes()), codec_error::inconsistent);
+    }
+
+    static std::array<std::byte, 17> longer;
+    std::ranges::copy(whole.bytes, longer.begin());
+    specimen too_long{longer};
+    too_long.seal(the_early_key);
+    assert_number_equal("too long", decoding_early(too_long.bytes()), codec_error::inconsistent);
 }
 
 void a_damaged_tombstone_is_refused(void **)
@@ -545,6 +558,15 @@ void encoding_leaves_nothing_of_what_was_in_the_buffer_before(void **)
     buffer.fill(std::byte{0xee});
     assert_bytes_equal("meta", encode_meta(meta_record{}, buffer).bytes,
                        read_golden(PAT_GOLDEN_DIR "/meta_minimal.hex", file));
+
+    buffer.fill(std::byte{0xee});
+    assert_bytes_equal("tombstone", encode(the_tombstone_key, full_tombstone, buffer).bytes,
+                       read_golden(PAT_GOLDEN_DIR "/tombstone.hex", file));
+
+    buffer.fill(std::byte{0xee});
+    const early_revocation early{.local_revoked_at = 1710000003, .denied = true};
+    assert_bytes_equal("early revocation", encode(the_early_key, early, buffer).bytes,
+                       read_golden(PAT_GOLDEN_DIR "/early_revocation.hex", file));
 }
 
 void the_claims_of_a_record_are_taken_one_after_the_other(void **)
