@@ -143,8 +143,12 @@ class Finder:
             return
         if kind == TypeKind.BOOL:
             self._negate(cursor)
-        elif kind in SCALARS or is_integer(cursor) or spelling.startswith(EMPTY):
-            self._add(cursor, "::pat::mutation::returned({n}, ", ")", f"another value than {self._text(cursor)} is returned")
+        change = f"another value than {self._text(cursor)} is returned"
+        if kind in SCALARS or is_integer(cursor):
+            self._add(cursor, "::pat::mutation::returned({n}, ", ")", change)
+        elif spelling.startswith(EMPTY) and "(anonymous" not in spelling:
+            # What it is made of, such as the array that a span refers to, must not be copied.
+            self._add(cursor, f"::pat::mutation::returned<{spelling}>({{n}}, ", ")", change)
 
     def _drop(self, cursor: Cursor) -> None:
         statement = bare(cursor)

@@ -66,19 +66,17 @@ constexpr auto bit_or(int number, Left left, Right right)
 
 /// Another value of the same type: the first one, or the second if it is the first one already.
 template <class Value>
-constexpr std::decay_t<Value> returned(int number, Value &&value)
+constexpr Value returned(int number, Value value)
 {
-    using type = std::decay_t<Value>;
-
     if (!is_on(number)) {
         return value;
     }
-    if constexpr (std::is_same_v<type, const char *>) {
+    if constexpr (std::is_same_v<Value, const char *>) {
         return "";
-    } else if constexpr (std::is_enum_v<type> || std::is_arithmetic_v<type>) {
-        return value == type{} ? static_cast<type>(1) : type{};
+    } else if constexpr (std::is_enum_v<Value> || std::is_arithmetic_v<Value>) {
+        return value == Value{} ? static_cast<Value>(1) : Value{};
     } else {
-        return type{};
+        return {};
     }
 }
 
