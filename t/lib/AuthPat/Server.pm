@@ -22,6 +22,7 @@ use Exporter qw(import);
 use IO::Select;
 use IO::Socket::INET;
 use POSIX qw(WNOHANG);
+use Test::Nginx::Socket::Util qw(free_port);
 use Test::Nginx::Socket::Valgrind qw(under_valgrind);
 use Time::HiRes qw(sleep time);
 
@@ -52,18 +53,6 @@ sub slurp {
     open my $file, '<:raw', $path or return '';
     local $/;
     return <$file> // '';
-}
-
-my %ports;
-
-# A port that nobody listens on, below those that the kernel takes for connections: one of these may be taken between
-# now and nginx's start.
-sub free_port {
-    while (1) {
-        my $port = 10_000 + int rand 22_000;
-        next if $ports{$port}++;
-        return $port if IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => $port, Listen => 1, ReuseAddr => 1);
-    }
 }
 
 # Makes fullchain.pem, for a name, and privkey.pem in a folder. The options go to openssl.
