@@ -76,7 +76,7 @@ inline void store_le(std::byte *bytes, T value) noexcept
 /// A set of byte values, built at compile time.
 class byte_set {
 public:
-    constexpr explicit byte_set(std::string_view members) noexcept
+    consteval explicit byte_set(std::string_view members) noexcept
     {
         for (const char c : members) {
             has_[static_cast<unsigned char>(c)] = 1;

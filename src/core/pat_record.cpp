@@ -59,7 +59,7 @@ constexpr std::size_t field_length(unsigned flag) noexcept
 }
 
 /// The length of all fields that a byte of flags, which begins at bit `shift`, tells of.
-constexpr std::array<std::uint8_t, 256> make_lengths(unsigned shift) noexcept
+consteval std::array<std::uint8_t, 256> make_lengths(unsigned shift) noexcept
 {
     std::array<std::uint8_t, 256> result{};
     for (unsigned flags = 0; flags < result.size(); flags++) {
@@ -381,7 +381,6 @@ std::size_t encode_header_1(const token_record &record, record_buffer &buffer) n
 {
     using namespace token_1_at;
 
-    std::fill_n(buffer.begin(), texts, std::byte{0});
     buffer[flags] = record.denied ? denied_flag : std::byte{0};
     buffer[generation] = std::byte{record.generation};
     buffer[id_length] = static_cast<std::byte>(record.id.size());

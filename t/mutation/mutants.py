@@ -16,6 +16,13 @@ COMPARISONS = {"<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_e
 SHIFTED = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
 OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 ARITHMETIC = {"+": ("plus", "-"), "-": ("minus", "+"), "&": ("bit_and", "|"), "|": ("bit_or", "&")}
+# Of no use to mutate, as only the compiler evaluates it.
+CONSTANT = {
+    CursorKind.STATIC_ASSERT,
+    CursorKind.MACRO_DEFINITION,
+    CursorKind.MACRO_INSTANTIATION,
+    CursorKind.TYPE_ALIAS_DECL,
+}
 DROPPED = {CursorKind.CALL_EXPR, CursorKind.COMPOUND_ASSIGNMENT_OPERATOR, CursorKind.BREAK_STMT, CursorKind.CONTINUE_STMT}
 SCALARS = {TypeKind.POINTER, TypeKind.ENUM}
 # Classes of which `{}` is a value that can be returned instead.
@@ -65,9 +72,9 @@ class Finder:
                 self._visit(cursor)
 
     def _visit(self, cursor: Cursor) -> None:
-        if cursor.kind in (CursorKind.STATIC_ASSERT, CursorKind.MACRO_DEFINITION, CursorKind.MACRO_INSTANTIATION):
+        if cursor.kind in CONSTANT:
             return
-        children = list(cursor.get_children())
+        children = self._evaluated(cursor, list(cursor.get_children()))
         if cursor.kind == CursorKind.COMPOUND_STMT:
             for child in children:
                 self._drop(child)
@@ -81,6 +88,18 @@ class Finder:
             self._operator(cursor, children[0], children[-1])
         for child in children:
             self._visit(child)
+
+    def _evaluated(self, cursor: Cursor, children: list[Cursor]) -> list[Cursor]:
+        """The children that are evaluated at run time, of a cursor that is."""
+        if cursor.kind in (CursorKind.VAR_DECL, CursorKind.FIELD_DECL):
+            name = cursor.location.offset
+            children = [child for child in children if child.extent.start.offset >= name]  # not those of the type
+            if b"constexpr" in self.source[cursor.extent.start.offset : name].split():
+                return [child for child in children if bare(child).kind == CursorKind.LAMBDA_EXPR]
+        elif children and children[-1].kind == CursorKind.COMPOUND_STMT:
+            declaration = self.source[cursor.extent.start.offset : children[-1].extent.start.offset]
+            return [] if b"consteval" in declaration.split() else children
+        return children
 
     def _text(self, cursor: Cursor) -> str:
         return self.source[cursor.extent.start.offset : cursor.extent.end.offset].decode()
