@@ -59,7 +59,8 @@ bool terminate(std::string_view text, std::array<char, Size> &out) noexcept
     if (text.size() >= Size || text.find('\0') != std::string_view::npos) {
         return false;
     }
-    *std::copy(text.begin(), text.end(), out.begin()) = '\0';
+    std::ranges::copy(text, out.begin());
+    out[text.size()] = '\0';
     return true;
 }
 

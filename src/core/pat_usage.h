@@ -91,7 +91,7 @@ public:
     /// can make it: cursors only grow, so it would stay.
     [[nodiscard]] static std::optional<std::uint64_t> parse_cursor(std::string_view text, std::int64_t now) noexcept;
 
-    /// Makes a table in `memory`, which must be aligned for any type. Returns nullptr if not even one token would fit.
+    /// Makes a table in `memory`, which must be aligned for any type. Returns nullptr if not even two tokens would fit.
     static usage_table *make(std::span<std::byte> memory, std::uint64_t first_cursor) noexcept;
 
     void add(const token_use &uses) noexcept;

@@ -4,6 +4,7 @@
 #include "core/pat_bytes.h"
 #include "core/pat_crc32c.h"
 #include "core/pat_record.h"
+#include "core/pat_rules.h"
 #include "writer/pat_held.h"
 
 #include <algorithm>
@@ -1245,6 +1246,26 @@ void the_numbers_of_the_states_stand_in_the_store(void **)
     }
 }
 
+void every_state_has_its_name(void **)
+{
+    assert_view_equal("empty", name(store_state::empty), "empty");
+    assert_view_equal("ready", name(store_state::ready), "ready");
+    assert_view_equal("resync", name(store_state::resync), "resync");
+    assert_view_equal("no state", name(static_cast<store_state>(0)), "unknown");
+}
+
+void a_store_has_a_source_that_has_sent_an_epoch_or_a_sequence(void **)
+{
+    meta_record meta;
+    assert_false(meta.has_source());
+    meta.epoch = "e";
+    assert_true(meta.has_source());
+    meta.last_sequence = 1;
+    assert_true(meta.has_source());
+    meta.epoch = "";
+    assert_true(meta.has_source());
+}
+
 void a_store_is_made_with_one_pepper(void **)
 {
     pepper one{{}, 32};
@@ -1572,6 +1593,29 @@ void a_claim_name_is_1_to_64_lower_case_letters_digits_and_underscores(void **)
     }
 }
 
+void a_text_has_blank_ends_if_a_space_stands_there(void **)
+{
+    assert_true(has_blank_ends(" a"));
+    assert_true(has_blank_ends("a "));
+    assert_true(has_blank_ends(" "));
+    assert_false(has_blank_ends("a b"));
+    constexpr std::string_view around = "   ";
+    assert_false(has_blank_ends(around.substr(1, 0)));
+}
+
+void claims_cut_off_anywhere_but_between_two_are_not_claims(void **)
+{
+    // One with a value, one without, and one with no name, which are whole, but are not valid.
+    constexpr std::string_view whole = "\1\2\0nvv"
+                                       "\2\0\0nn"
+                                       "\0\0\0"sv;
+    for (std::size_t length = 0; length <= whole.size(); length++) {
+        specimen cut{bytes_of(whole.substr(0, length))};
+        const bool between = length == 0 || length == 6 || length == 11 || length == 14;
+        assert_number_equal(label_at("length", length), are_claims(cut.bytes()), between);
+    }
+}
+
 // ---- appending claims
 
 void a_claim_is_appended_if_it_is_one_and_fits(void **)
@@ -1674,6 +1718,7 @@ void every_error_has_a_message_of_its_own(void **)
             assert_row(label, text != message(static_cast<codec_error>(other)));
         }
     }
+    assert_view_equal("no error of ours", message(static_cast<codec_error>(last + 1)), "unknown error");
 }
 
 }  // namespace
@@ -1716,6 +1761,8 @@ int main()
         cmocka_unit_test(the_heartbeat_is_a_time),
         cmocka_unit_test(a_time_that_no_record_may_have_is_not_read),
         cmocka_unit_test(the_numbers_of_the_states_stand_in_the_store),
+        cmocka_unit_test(every_state_has_its_name),
+        cmocka_unit_test(a_store_has_a_source_that_has_sent_an_epoch_or_a_sequence),
         cmocka_unit_test(a_store_is_made_with_one_pepper),
         cmocka_unit_test(a_record_has_at_most_4096_bytes),
         cmocka_unit_test(a_longer_record_is_refused_when_it_is_read),
@@ -1726,6 +1773,8 @@ int main()
         cmocka_unit_test(a_control_character_is_found_wherever_it_stands),
         cmocka_unit_test(a_scope_is_visible_ascii_without_quotes_and_backslashes),
         cmocka_unit_test(a_claim_name_is_1_to_64_lower_case_letters_digits_and_underscores),
+        cmocka_unit_test(a_text_has_blank_ends_if_a_space_stands_there),
+        cmocka_unit_test(claims_cut_off_anywhere_but_between_two_are_not_claims),
         cmocka_unit_test(a_claim_is_appended_if_it_is_one_and_fits),
         cmocka_unit_test(two_records_are_equal_if_all_but_the_generation_is),
         cmocka_unit_test(every_error_has_a_message_of_its_own),

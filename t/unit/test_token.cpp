@@ -363,7 +363,7 @@ void a_source_of_which_no_byte_counts_comes_to_an_end(void **)
 {
     constant source{std::byte{0xff}};
     assert_false(generate_token("ropat_", repeating, &source).has_value());
-    assert_in_range(source.calls, 1, 100);
+    assert_int_equal(source.calls, 4);
 
     counter one_byte_a_call{.good_in_a_call = 1};
     assert_false(generate_token("ropat_", counting, &one_byte_a_call).has_value());
@@ -617,6 +617,19 @@ void the_scheme_is_matched_without_regard_to_case_and_to_nothing_else(void **)
     }
 }
 
+void nothing_is_read_behind_the_end_of_a_value(void **)
+{
+    constexpr std::string_view whole = "Bearer " TOKEN;
+    for (std::size_t length = 0; length < whole.size(); length++) {
+        assert_number_equal(label_at("length", length), parse_authorization(whole.substr(0, length)).kind,
+                            length < 6 ? credential_kind::none : credential_kind::malformed);
+    }
+    constexpr std::string_view longer = "Bearers";
+    assert_number_equal("s behind it", parse_authorization(longer.substr(0, 6)).kind, credential_kind::malformed);
+    assert_number_equal("blanks behind it", parse_authorization(std::string_view{"   Bearer"}.substr(0, 2)).kind,
+                        credential_kind::none);
+}
+
 void only_a_space_ends_the_scheme(void **)
 {
     constexpr std::string_view plain = "Bearer " TOKEN;
@@ -658,6 +671,7 @@ int main()
         cmocka_unit_test(an_authorization_value_holds_a_bearer_token_or_not),
         cmocka_unit_test(the_length_of_a_bearer_token_is_bounded),
         cmocka_unit_test(the_scheme_is_matched_without_regard_to_case_and_to_nothing_else),
+        cmocka_unit_test(nothing_is_read_behind_the_end_of_a_value),
         cmocka_unit_test(only_a_space_ends_the_scheme),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -40,11 +40,12 @@ token_use uses(std::size_t number, std::uint64_t count, std::int64_t at = 100, s
     return {id(number), store, count, at, from(1)};
 }
 
+unsigned char filled_with = 0;
+
 /// In memory that holds what was there before, or something else.
 usage_table &make(std::size_t size = memory.size())
 {
-    static unsigned char before = 0;
-    std::memset(memory.data(), before += 0x55, memory.size());
+    std::memset(memory.data(), filled_with += 0x55, memory.size());
     usage_table *table = usage_table::make(std::span{memory}.first(size), first_cursor);
     assert_non_null(table);
     return *table;
@@ -138,8 +139,7 @@ void a_table_needs_room_for_a_few_tokens(void **)
     while (usage_table::make(std::span{memory}.first(smallest), 0) == nullptr) {
         smallest++;
     }
-    const usage_table &table = make(smallest);
-    assert_true(table.capacity() >= 2);
+    assert_int_equal(make(smallest).capacity(), 2);
     assert_in_range(make(1 << 20).capacity(), 5000, 10000);
 }
 
@@ -232,6 +232,34 @@ void a_cursor_grows_beyond_one_from_the_future(void **)
     assert_true(cursor > before);
 }
 
+void a_cursor_is_a_number_of_at_most_a_year_from_now(void **)
+{
+    struct row {
+        const char *text;
+        std::optional<std::uint64_t> want;
+    };
+    constexpr std::int64_t now = 1'700'000'000;
+    static constexpr row rows[] = {
+        {"0", 0},
+        {"1782579200000000", 1782579200000000},
+        {"1815647092736000", 1815647092736000},  // (now + 365 * 86400) << 20
+        {"1815647092736001", std::nullopt},
+        {"18446744073709551615", std::nullopt},
+        {"18446744073709551616", std::nullopt},
+        {"", std::nullopt},
+        {"-1", std::nullopt},
+        {"+1", std::nullopt},
+        {" 1", std::nullopt},
+        {"1 ", std::nullopt},
+        {"1.0", std::nullopt},
+        {"0x1", std::nullopt},
+    };
+    for (const row &row : rows) {
+        const auto have = usage_table::parse_cursor(row.text, now);
+        assert_row(row.text, have == row.want);
+    }
+}
+
 void stores_are_reported_apart(void **)
 {
     usage_table &table = make();
@@ -274,11 +302,14 @@ void the_last_use_is_the_latest_whoever_saw_it(void **)
 
 void a_full_table_forgets_the_token_that_was_used_least_recently(void **)
 {
-    usage_table &table = make(64 << 10);
+    constexpr std::size_t size = 64 << 10;
+    usage_table &table = make(size);
     const std::size_t capacity = table.capacity();
     for (std::size_t i = 0; i < capacity; i++) {
         table.add(uses(i, 1));
     }
+    const auto behind = std::span{memory}.subspan(size);
+    assert_true(std::ranges::all_of(behind, [](std::byte byte) { return byte == std::byte{filled_with}; }));
     assert_int_equal(table.size(), capacity);
     assert_int_equal(table.evicted(), 0);
 
@@ -309,6 +340,37 @@ void a_full_table_forgets_the_token_that_was_used_least_recently(void **)
     assert_int_equal(table.lost_uses(), 6);
 }
 
+void of_a_token_that_is_forgotten_what_was_not_confirmed_is_lost(void **)
+{
+    usage_table &table = make(64 << 10);
+    std::uint64_t cursor = 0;
+    table.add(uses(0, 5));
+    assert_int_equal(report(table, cursor).size(), 1);
+    assert_int_equal(report(table, cursor).size(), 0);
+    table.add(uses(0, 2));
+    for (std::size_t i = 1; i <= table.capacity(); i++) {
+        table.add(uses(i, 1));
+    }
+    assert_int_equal(table.evicted(), 1);
+    assert_int_equal(table.lost_uses(), 2);
+}
+
+void tokens_of_the_same_hash_are_counted_apart(void **)
+{
+    static use_batch batch;
+    usage_table &table = make();
+    for (const std::string_view id : {"pat_ue2r43xy", "pat_c54cvxdh"}) {  // of the same CRC-32C
+        assert_true(batch.add(0, id, 100, from(1)));
+    }
+    batch.drain([&](const token_use &one) { table.add(one); });
+
+    std::uint64_t cursor = 0;
+    const auto got = report(table, cursor);
+    assert_int_equal(got.size(), 2);
+    assert_view_equal("first", got[0].id, "pat_ue2r43xy");
+    assert_view_equal("second", got[1].id, "pat_c54cvxdh");
+}
+
 void the_tokens_that_were_used_most_come_first(void **)
 {
     usage_table &table = make();
@@ -329,6 +391,20 @@ void the_tokens_that_were_used_most_come_first(void **)
     (void) report(table, cursor);
     assert_int_equal(table.most_used(most), 3);
     assert_use("also when it was reported", most[0], 9, 9, 100);
+    assert_int_equal(table.most_used({}), 0);
+}
+
+void of_tokens_that_were_used_as_often_the_ones_used_last_come_first(void **)
+{
+    usage_table &table = make();
+    std::array<token_use, 3> most;
+    for (const std::size_t number : {1, 2, 3, 4}) {
+        table.add(uses(number, 7));
+    }
+    assert_int_equal(table.most_used(most), 3);
+    assert_use("last", most[0], 4, 7, 100);
+    assert_use("before it", most[1], 3, 7, 100);
+    assert_use("before that", most[2], 2, 7, 100);
 }
 
 void of_very_many_tokens_the_ones_used_last_are_looked_at(void **)
@@ -412,10 +488,14 @@ int main()
         cmocka_unit_test(a_report_that_is_not_confirmed_is_made_again_as_it_was),
         cmocka_unit_test(busy_tokens_do_not_keep_others_out_of_a_report),
         cmocka_unit_test(a_cursor_grows_beyond_one_from_the_future),
+        cmocka_unit_test(a_cursor_is_a_number_of_at_most_a_year_from_now),
         cmocka_unit_test(stores_are_reported_apart),
         cmocka_unit_test(the_last_use_is_the_latest_whoever_saw_it),
         cmocka_unit_test(a_full_table_forgets_the_token_that_was_used_least_recently),
+        cmocka_unit_test(of_a_token_that_is_forgotten_what_was_not_confirmed_is_lost),
+        cmocka_unit_test(tokens_of_the_same_hash_are_counted_apart),
         cmocka_unit_test(the_tokens_that_were_used_most_come_first),
+        cmocka_unit_test(of_tokens_that_were_used_as_often_the_ones_used_last_come_first),
         cmocka_unit_test(of_very_many_tokens_the_ones_used_last_are_looked_at),
         cmocka_unit_test(nothing_is_lost_and_nothing_is_counted_twice),
     };
