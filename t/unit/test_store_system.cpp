@@ -1,0 +1,241 @@
+#include "pat_temp_store.h"
+
+#include <cstdarg>
+#include <string_view>
+
+#include <dlfcn.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+
+/// The calls of the system that the store makes, in which a test can have one fail. They are defined here, so the
+/// linker prefers them to those of the C library.
+namespace {
+
+using namespace pat;
+using namespace pat::test;
+
+struct {
+    int at = -1;              ///< which of the calls fails, from 0 on; none if negative
+    int error = 0;            ///< with this errno
+    int passed = 0;           ///< how many there were
+    const char *failed = "";  ///< the one that has
+} calls;
+
+/// Whether this call fails. LMDB's calls, which is another file than this program, are not meant.
+bool fails(const char *name, const void *caller) noexcept
+{
+    Dl_info of_caller;
+    Dl_info of_program;
+    if (calls.at < 0 || dladdr(caller, &of_caller) == 0 || dladdr(&calls, &of_program) == 0
+        || of_caller.dli_fbase != of_program.dli_fbase || calls.passed++ != calls.at) {
+        return false;
+    }
+    calls.failed = name;
+    errno = calls.error;
+    return true;
+}
+
+template <typename... Arguments>
+int call(const char *name, const void *caller, long number, Arguments... arguments) noexcept
+{
+    return fails(name, caller) ? -1 : static_cast<int>(syscall(number, arguments...));
+}
+
+}  // namespace
+
+extern "C" int stat(const char *path, struct stat *out) noexcept
+{
+    return call("stat", __builtin_return_address(0), SYS_newfstatat, AT_FDCWD, path, out, 0);
+}
+
+extern "C" int lstat(const char *path, struct stat *out) noexcept
+{
+    return call("lstat", __builtin_return_address(0), SYS_newfstatat, AT_FDCWD, path, out, AT_SYMLINK_NOFOLLOW);
+}
+
+extern "C" int fstat(int fd, struct stat *out) noexcept
+{
+    return call("fstat", __builtin_return_address(0), SYS_fstat, fd, out);
+}
+
+extern "C" int fstatat(int fd, const char *path, struct stat *out, int flags) noexcept
+{
+    return call("fstatat", __builtin_return_address(0), SYS_newfstatat, fd, path, out, flags);
+}
+
+extern "C" int open(const char *path, int flags, ...)
+{
+    va_list more;
+    va_start(more, flags);
+    const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
+    va_end(more);
+    return call("open", __builtin_return_address(0), SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+extern "C" int openat(int fd, const char *path, int flags, ...)
+{
+    va_list more;
+    va_start(more, flags);
+    const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
+    va_end(more);
+    return call("openat", __builtin_return_address(0), SYS_openat, fd, path, flags, mode);
+}
+
+extern "C" int fcntl(int fd, int command, ...)
+{
+    va_list more;
+    va_start(more, command);
+    void *argument = va_arg(more, void *);
+    va_end(more);
+    const bool is_lock = command == F_OFD_SETLK || command == F_OFD_SETLKW || command == F_OFD_GETLK;
+    const bool unlocks = is_lock && static_cast<const struct flock *>(argument)->l_type == F_UNLCK;
+    const char *name = unlocks ? "unlock" : is_lock ? "lock" : "fcntl";
+    return call(name, __builtin_return_address(0), SYS_fcntl, fd, command, argument);
+}
+
+extern "C" int flock(int fd, int operation) noexcept
+{
+    return call((operation & LOCK_UN) != 0 ? "unlock" : "flock", __builtin_return_address(0), SYS_flock, fd, operation);
+}
+
+extern "C" ssize_t pread(int fd, void *to, std::size_t size, off_t at)
+{
+    return fails("pread", __builtin_return_address(0)) ? -1 : syscall(SYS_pread64, fd, to, size, at);
+}
+
+extern "C" int fstatvfs(int fd, struct statvfs *out) noexcept
+{
+    static const auto real = reinterpret_cast<int (*)(int, struct statvfs *)>(dlsym(RTLD_NEXT, "fstatvfs"));
+    return fails("fstatvfs", __builtin_return_address(0)) ? -1 : real(fd, out);
+}
+
+namespace {
+
+int lowest_free_descriptor() noexcept
+{
+    const int fd = dup(0);
+    close(fd);
+    return fd;
+}
+
+/// The calls whose failure was not noticed, one after the other.
+char unnoticed[1000];
+
+/// Has each call in turn fail, in a process of its own, until none does. `body() -> fault` must tell of it or be good,
+/// must leave no file open, and must be good when it is called again.
+template <typename Body>
+void each_call_fails(int error, const Body &body)
+{
+    struct result {
+        bool has_failed;
+        bool is_noticed;
+        bool is_clean;
+        bool is_good_again;
+        char name[20];
+    };
+    static auto *got =
+        static_cast<result *>(mmap(nullptr, sizeof(result), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    assert_true(got != MAP_FAILED);
+
+    unnoticed[0] = '\0';
+    for (int at = 0;; at++) {
+        assert_true(at < 500);
+        in_child([&] {
+            *got = {};
+            const int before = lowest_free_descriptor();
+            calls = {.at = at, .error = error};
+            const store::fault problem = body();
+            got->has_failed = calls.passed > at;
+            got->is_noticed = static_cast<bool>(problem);
+            calls.at = -1;
+            got->is_clean = lowest_free_descriptor() == before;
+            got->is_good_again = !body();
+            std::snprintf(got->name, sizeof got->name, "%s", calls.failed);
+            return true;
+        });
+        if (!got->has_failed) {
+            break;
+        }
+        const char *label = label_at(got->name, static_cast<std::size_t>(at));
+        assert_row(label, got->is_clean);
+        assert_row(label, got->is_good_again);
+        if (!got->is_noticed) {
+            const std::size_t length = std::strlen(unnoticed);
+            std::snprintf(unnoticed + length, sizeof unnoticed - length, "%s ", got->name);
+        }
+    }
+    assert_false(got->is_noticed);
+    assert_true(got->is_clean);
+}
+
+store::fault open_and_close(const path &store)
+{
+    auto *reader = new store::reader;
+    const store::fault problem = reader->open(store.text, map_size, 1000);
+    const bool is_right = look(*reader, 1).right;
+    delete reader;
+    if (!problem && !is_right) {
+        _exit(1);
+    }
+    return problem;
+}
+
+// Not noticed, in this order: what is looked at before it is opened, and again then; a descriptor that only a writer
+// has a use for; mutexes that cannot be read, so that the store is opened once more; and locks that end with their
+// file.
+
+void a_reader_tells_of_a_call_that_fails(void **)
+{
+    const path store = make_store();
+    put(store, 1);
+    each_call_fails(ENOMEM, [&] { return open_and_close(store); });
+    assert_string_equal(unnoticed, "fstatat fstatat fstatat fcntl pread pread unlock unlock ");
+}
+
+void a_writer_tells_of_a_call_that_fails(void **)
+{
+    const path store = make_store();
+    each_call_fails(ENOMEM, [&] {
+        store::writer writer;
+        const store::fault problem = writer.open(store.text, map_size);
+        return problem ? problem : writer.update([](store::transaction &change) {
+            const token_text text = token(1);
+            return change.put(plain(text.text), record_of(text));
+        });
+    });
+    assert_string_equal(unnoticed, "fstatat fstatat fstatat pread pread unlock unlock unlock unlock ");
+}
+
+void a_creation_tells_of_a_call_that_fails(void **)
+{
+    each_call_fails(ENOMEM, [&] {
+        char name[40];
+        std::snprintf(name, sizeof name, "store-%d", getpid());
+        const store::fault problem = store::writer::create((folder / name).text, std::nullopt, plain, map_size);
+        return problem.kind == store::fault_kind::exists ? store::fault{} : problem;
+    });
+    assert_string_equal(unnoticed, "fstatat fstatat fstatat pread pread unlock unlock unlock ");
+}
+
+void a_call_that_is_interrupted_while_it_waits_is_made_again(void **)
+{
+    const path store = make_store();
+    put(store, 1);
+    each_call_fails(EINTR, [&] { return open_and_close(store); });
+    assert_string_equal(unnoticed, "fstatat flock fstatat fstatat fcntl pread pread unlock unlock ");
+}
+
+}  // namespace
+
+int main()
+{
+    const CMUnitTest tests[] = {
+        store_test(a_reader_tells_of_a_call_that_fails),
+        store_test(a_writer_tells_of_a_call_that_fails),
+        store_test(a_creation_tells_of_a_call_that_fails),
+        store_test(a_call_that_is_interrupted_while_it_waits_is_made_again),
+    };
+    return cmocka_run_group_tests_name("store system", tests, nullptr, nullptr);
+}
