@@ -6,6 +6,12 @@
 #include <cstdint>
 #include <string>
 
+namespace pat::store {
+
+class writer;
+
+}  // namespace pat::store
+
 /// The subcommands. Each add_…() declares one on the command line.
 namespace pat::cli {
 
@@ -26,6 +32,9 @@ struct command_context {
     /// The same, to open the store in it. If it runs as root, the process becomes the folder's owner: open files that
     /// only the caller may read before.
     [[nodiscard]] const std::string &enter() const;
+
+    /// Enters and opens the store to write in it. A transaction that has to wait for another process says so.
+    void open(store::writer &writer) const;
 };
 
 void add_init(command_line &line, command_context &context);

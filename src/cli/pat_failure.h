@@ -6,6 +6,7 @@
 #include <string>
 
 #include <fmt/core.h>
+#include <sys/types.h>
 
 /// The exit statuses of patctl, its exceptions, and its messages on standard error.
 namespace pat::cli {
@@ -42,6 +43,9 @@ public:
 
 /// Throws if there is a problem.
 void require(const std::string &folder, store::fault problem);
+
+/// A notice that the command waits for a process that writes to the store; 0: for one that is not known.
+void tell_of_waiting(const std::string &folder, pid_t process);
 
 /// `patctl: text` on standard error: for what was done, or is about to be. What a terminal would act on is replaced,
 /// here and in the other two.

@@ -1,5 +1,6 @@
 #include "core/pat_token.h"
 #include "core/pat_version.h"
+#include "writer/pat_writer.h"
 
 #include "cli/pat_command.h"
 #include "cli/pat_command_line.h"
@@ -140,6 +141,12 @@ const std::string &command_context::enter() const
 {
     become_owner_of(folder());
     return store;
+}
+
+void command_context::open(store::writer &writer) const
+{
+    const std::string &path = enter();
+    require(path, writer.open(path.c_str(), map_size, [&path](pid_t process) { tell_of_waiting(path, process); }));
 }
 
 }  // namespace pat::cli

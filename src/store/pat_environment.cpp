@@ -14,6 +14,7 @@
 #include <span>
 
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <lmdb.h>
 #include <pthread.h>
 #include <sys/stat.h>
@@ -95,11 +96,20 @@ std::array<int, 3> next_descriptors(int any) noexcept
     return result;
 }
 
+/// Where lock.mdb has the mutexes. (LMDB, mdb.c: MDB_txninfo)
+constexpr off_t readers_mutex_at = 8;
+constexpr off_t writers_mutex_at = 64;
+
+bool read_mutex(int lock_file, off_t at, pthread_mutex_t &out) noexcept
+{
+    return pread(lock_file, &out, sizeof out, at) == static_cast<ssize_t>(sizeof out);
+}
+
 /// Whether the mutexes in lock.mdb are of the kind that LMDB makes, or destroyed, which locking them tells. The C
-/// library ends a process that locks one whose kind is damaged. (LMDB, mdb.c: MDB_txninfo, mdb_env_setup_locks)
+/// library ends a process that locks one whose kind is damaged. (LMDB, mdb.c: mdb_env_setup_locks)
 bool have_right_kind(int lock_file) noexcept
 {
-    constexpr off_t mutexes_at[] = {8, 64};
+    constexpr off_t mutexes_at[] = {readers_mutex_at, writers_mutex_at};
     constexpr int destroyed = -1;
 
     pthread_mutexattr_t attributes;
@@ -112,7 +122,7 @@ bool have_right_kind(int lock_file) noexcept
 
     return std::ranges::all_of(mutexes_at, [&](off_t at) {
         pthread_mutex_t found;
-        return pread(lock_file, &found, sizeof found, at) == static_cast<ssize_t>(sizeof found)
+        return read_mutex(lock_file, at, found)
                && (found.__data.__kind == right.__data.__kind || found.__data.__kind == destroyed);
     });
 }
@@ -445,6 +455,16 @@ fault environment::grow() noexcept
         return problem;
     }
     return from_lmdb(mdb_env_set_mapsize(env_, 0));
+}
+
+pid_t environment::writing_process() const noexcept
+{
+    // The C library keeps the number of the thread in the lock of a robust mutex, and the kernel removes it from there
+    // when the thread ends.
+    pthread_mutex_t found;
+    return read_mutex(files_.lock(), writers_mutex_at, found)
+               ? static_cast<pid_t>(static_cast<unsigned>(found.__data.__lock) & FUTEX_TID_MASK)
+               : 0;
 }
 
 std::size_t environment::last_transaction() const noexcept

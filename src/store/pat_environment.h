@@ -74,6 +74,9 @@ public:
     /// Takes over the size of a map that another process has made larger (reader rule 7). To be called in a trap.
     fault grow() noexcept;
 
+    /// The process, or thread, that holds the mutex of LMDB's writers, as lock.mdb has it; 0: none.
+    [[nodiscard]] pid_t writing_process() const noexcept;
+
     /// True if the paths still lead to the files that are open (reader rule 5); two calls of lstat(2).
     [[nodiscard]] bool files_are_in_place() const noexcept { return files_.are_in_place(); }
 

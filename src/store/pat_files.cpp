@@ -311,13 +311,16 @@ fault store_files::set_lock_file_mode() const noexcept
     return info.st_uid == geteuid() ? set_mode(lock_.get(), own_lock_file_mode(), std::nullopt) : fault{};
 }
 
-fault store_files::begin_writing() const noexcept
+fault store_files::begin_writing(bool waits) const noexcept
 {
     struct flock own = byte_range(F_WRLCK, writers_byte, 1);
     int code;
     do {
-        code = fcntl(opening_.get(), F_OFD_SETLKW, &own);
+        code = fcntl(opening_.get(), waits ? F_OFD_SETLKW : F_OFD_SETLK, &own);
     } while (code != 0 && errno == EINTR);
+    if (code != 0 && !waits && (errno == EAGAIN || errno == EACCES)) {
+        return {fault_kind::busy};
+    }
     return code == 0 ? fault{} : from_errno(errno);
 }
 

@@ -118,8 +118,9 @@ public:
     fault set_access(std::optional<gid_t> group) const noexcept;
     fault set_lock_file_mode() const noexcept;
 
-    /// Waits for other writers, and keeps them out until end_writing() or the end of the process (writer rule 9).
-    fault begin_writing() const noexcept;
+    /// Keeps other writers out until end_writing() or the end of the process (writer rule 9). While there is one, waits
+    /// for it, or returns `busy`.
+    fault begin_writing(bool waits) const noexcept;
     void end_writing() const noexcept;
 
     /// True if the paths still lead to the files that are open (reader rule 5); two calls of lstat(2).

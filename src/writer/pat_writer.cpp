@@ -1,11 +1,13 @@
 #include "writer/pat_writer.h"
 
+#include "store/pat_clock.h"
 #include "store/pat_lmdb.h"
 #include "store/pat_trap.h"
 
 #include <algorithm>
 #include <ctime>
 #include <type_traits>
+#include <utility>
 
 namespace pat::store {
 
@@ -415,9 +417,10 @@ fault transaction::store_meta() noexcept
     return problem ? problem : from_lmdb(code);
 }
 
-fault writer::open(const char *folder, std::size_t map_size) noexcept
+fault writer::open(const char *folder, std::size_t map_size, waiting_listener waiting) noexcept
 {
     map_ = nullptr;
+    waiting_ = std::move(waiting);
     if (const fault problem = environment_.open(folder, open_mode::write, map_size, command_wait_ms)) {
         return problem;
     }
@@ -438,10 +441,30 @@ fault writer::open(const char *folder, std::size_t map_size) noexcept
     return is_ours ? fault{} : fault{fault_kind::not_a_store};
 }
 
+/// Rule 9: LMDB's own lock is in lock.mdb, which others may write, and knows its owner by a PID.
+fault writer::wait_for_turn() const noexcept
+{
+    constexpr unsigned patience_ms = 1000;
+    const store_files &files = environment_.files();
+    const time_limit patience{patience_ms};
+
+    do {
+        const fault problem = files.begin_writing(false);
+        const bool is_our_turn = !problem && environment_.writing_process() == 0;
+        if (is_our_turn || (problem && problem.kind != fault_kind::busy)) {
+            return problem;
+        }
+    } while (patience.wait());
+
+    if (waiting_) {
+        waiting_(environment_.writing_process());
+    }
+    return files.begin_writing(true);
+}
+
 fault writer::begin(transaction &scope) noexcept
 {
-    // Rule 9: LMDB's own lock is in lock.mdb, which others may write, and knows its owner by a PID.
-    if (const fault problem = environment_.files().begin_writing()) {
+    if (const fault problem = wait_for_turn()) {
         return problem;
     }
 

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
+#include <functional>
 #include <optional>
 #include <span>
 
@@ -159,8 +160,12 @@ public:
     /// whole or not at all, with the group of `source`.
     static fault backup(const char *source, const char *destination, std::size_t map_size) noexcept;
 
+    /// To be told that a transaction has waited for another writer for a second, and goes on waiting; of its process,
+    /// or 0 if that is not known.
+    using waiting_listener = std::function<void(pid_t process)>;
+
     /// Opens the store in `folder`, and publishes a transaction that a killed writer left unpublished (rule 3).
-    fault open(const char *folder, std::size_t map_size) noexcept;
+    fault open(const char *folder, std::size_t map_size, waiting_listener waiting = {}) noexcept;
 
     /// Runs `body(transaction &) -> fault` and commits, durably, if it returns no fault. A body that fails leaves
     /// nothing behind.
@@ -182,12 +187,14 @@ public:
     [[nodiscard]] std::uint64_t last_transaction() const noexcept { return environment_.last_transaction(); }
 
 private:
+    fault wait_for_turn() const noexcept;
     fault begin(transaction &scope) noexcept;
     fault commit(transaction &scope) noexcept;
     void abort(transaction &scope) noexcept;
     void clear_dead_readers() noexcept;
 
     environment environment_;
+    waiting_listener waiting_;
     const std::byte *map_ = nullptr;  ///< where LMDB has data.mdb, once that has a key
     page_check pages_;
     std::time_t cleared_at_ = 0;

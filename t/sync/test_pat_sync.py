@@ -10,13 +10,14 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from basics import DEADLINE, PATCTL, ROOT, VERSION, free_port, wait_until
 from feed_server import Feed
 from sidecar import PAT_SYNC, PatSync, environment, once, pat_sync, scrape, value
-from store import Store
+from store import Store, stopped_writer
 
 FAST = ("--poll-interval", "0.1", "--heartbeat-interval", "0.3", "--query-timeout", "1")
 PASSWORD = "s3cr3t-pa55"
@@ -322,6 +323,24 @@ def test_a_patctl_that_was_stopped_goes_on(feed: Feed, store: Store) -> None:
         wait_until(lambda: feed.requests[-1][0].get("after") == "2", "the change to be sent")
         os.kill(child, signal.SIGCONT)
         wait_until(lambda: len(store.tokens()) == 2, "the change")
+        assert not sync.find("failed")
+
+
+@pytest.mark.parametrize("is_running", [True, False], ids=["while it follows", "when it starts"])
+def test_a_patctl_that_waits_for_another_says_so_and_goes_on(feed: Feed, store: Store, is_running: bool) -> None:
+    assert once("--source", feed.url, "--store", store.folder).returncode == 0
+    with ExitStack() as stack:
+        if is_running:
+            sync = stack.enter_context(follow(feed, store))
+            sync.wait_for_line("is ready")
+        with stopped_writer(store.folder) as writer:
+            if not is_running:
+                sync = stack.enter_context(follow(feed, store))
+            feed.put("b")
+            waits = f'warning: patctl: store "{store.folder}": waiting for process {writer} \\(patctl\\)'
+            sync.wait_for_line(waits)
+        wait_until(lambda: "b" in store.tokens(), "the change")
+        assert len(sync.find(waits)) == 1
         assert not sync.find("failed")
 
 

@@ -441,6 +441,34 @@ bool walk_ends(store::transaction &change, unsigned wanted, fault_kind end)
     return problem.kind == end && visited == wanted;
 }
 
+void writer_rule_9_whose_lock_it_waits_for_is_told_whatever_program_has_it(void **)
+{
+    const path store = make_store();
+    const path has_lock = folder / "has-lock";
+    const pid_t other = start_child([&] {
+        MDB_env *env = nullptr;
+        MDB_txn *txn = nullptr;
+        const bool begins = mdb_env_create(&env) == 0 && mdb_env_open(env, store.text, 0, 0640) == 0
+                            && mdb_txn_begin(env, nullptr, 0, &txn) == 0 && mkdir(has_lock.text, 0700) == 0;
+        pause();
+        return begins;
+    });
+    while (access(has_lock.text, F_OK) != 0) {
+        usleep(1000);
+    }
+
+    in_child([&] {
+        store::writer writer;
+        int times = 0;
+        const auto end_it = [&](pid_t process) {
+            times += process == other ? 1 : 100;
+            kill(other, SIGKILL);
+        };
+        return !writer.open(store.text, map_size, end_it) && times == 1;
+    });
+    assert_int_equal(WTERMSIG(status_of(other)), SIGKILL);
+}
+
 void a_walk_does_not_take_damage_for_its_end(void **)
 {
     const struct {
@@ -972,6 +1000,7 @@ int main()
         store_test(writer_rule_4_files_that_were_replaced_under_it_stop_it),
         store_test(writer_rule_5_a_full_disk_leaves_the_store_usable),
         store_test(writer_rule_7_appending_wants_ascending_digests),
+        store_test(writer_rule_9_whose_lock_it_waits_for_is_told_whatever_program_has_it),
         store_test(a_walk_does_not_take_damage_for_its_end),
         store_test(a_walk_is_interrupted_only_past_its_beginning),
         store_test(writer_rule_8_a_backup_is_whole_or_not_there),

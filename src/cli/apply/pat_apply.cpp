@@ -37,7 +37,7 @@ applier::applier(const command_context &context)
 {
     // Only pipes have this, and more than the system allows is no harm either.
     static_cast<void>(fcntl(STDIN_FILENO, F_SETPIPE_SZ, pipe_bytes));
-    require(context_.folder(), writer_.open(context_.folder().c_str(), context_.map_size));
+    context_.open(writer_);
 }
 
 exit_status applier::run()

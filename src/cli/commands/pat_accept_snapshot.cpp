@@ -21,7 +21,7 @@ constexpr const char *examples = R"(Examples:
 exit_status accept_snapshot(const command_context &context)
 {
     store::writer writer;
-    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
+    context.open(writer);
 
     store::held_snapshot held;
     std::string epoch;

@@ -126,7 +126,7 @@ exit_status convert(const command_context &context, std::uint8_t format)
     }
 
     store::writer writer;
-    require(folder, writer.open(folder.c_str(), context.map_size));
+    context.open(writer);
 
     std::uint64_t tokens = 0;
     bool changes_format = false;

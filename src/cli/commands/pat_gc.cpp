@@ -76,7 +76,7 @@ store::fault find_garbage(store::transaction &transaction, std::int64_t cutoff, 
 std::uint64_t remove_garbage(const command_context &context, std::int64_t cutoff)
 {
     store::writer writer;
-    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
+    context.open(writer);
 
     store_state state = store_state::empty;
     const auto may_remove = [&](const store::transaction &transaction) {

@@ -224,7 +224,7 @@ exit_status import_records(const command_context &context, const import_options 
 
     const std::string &folder = context.enter();
     store::writer writer;
-    require(folder, writer.open(folder.c_str(), context.map_size));
+    context.open(writer);
     if (options.plaintext) {
         require(folder, writer.update([&](store::transaction &transaction) -> store::fault {
             return transaction.info().made_with(hash.get()) ? store::fault{}
@@ -313,7 +313,7 @@ exit_status import_local_revocations(const command_context &context, const impor
 
     const std::string &folder = context.enter();
     store::writer writer;
-    require(folder, writer.open(folder.c_str(), context.map_size));
+    context.open(writer);
 
     std::string own_key_id;
     require(folder, writer.update([&](store::transaction &transaction) -> store::fault {

@@ -106,7 +106,7 @@ exit_status issue(const command_context &context, const issue_options &options)
 
     const pepper_hasher hash{context.pepper_file};
     store::writer writer;
-    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
+    context.open(writer);
 
     const fresh_token token{options.prefix};
     const token_digest digest = hash.get()(token.text());

@@ -127,7 +127,7 @@ private:
 tally set_local_revocation(const command_context &context, const selection &named, std::int64_t time)
 {
     store::writer writer;
-    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
+    context.open(writer);
 
     local_revocation work{named, time};
     require(context.folder(), writer.update([&](store::transaction &transaction) { return work.apply(transaction); }));

@@ -192,7 +192,7 @@ exit_status rotate(const command_context &context, const rotate_options &options
     const std::string_view known = named.prefix().empty() ? default_prefix : std::string_view{named.prefix()};
     const pepper_hasher hash{context.pepper_file};
     store::writer writer;
-    require(context.folder(), writer.open(context.enter().c_str(), context.map_size));
+    context.open(writer);
 
     const fresh_token token{options.prefix.empty() ? known : options.prefix};
     rotation work{named, context.now, overlap, lifetime, generate_id()};

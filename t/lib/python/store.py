@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import signal
+import struct
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from basics import PATCTL
 
 Record = dict[str, Any]
+
+
+# LMDB, mdb.c: MDB_txninfo. The C library keeps a thread's number in a robust mutex.
+_WRITERS_MUTEX_AT = 64
+_THREAD_MASK = 0x3FFFFFFF
+
+
+@contextmanager
+def stopped_writer(folder: Path) -> Iterator[int]:
+    """A patctl that stands still in a transaction, which it goes on with in the end. It imports 20,000 tokens."""
+    lines = [{"digest": hashlib.sha256(b"%d" % n).hexdigest(), "id": f"imported-{n}", "subject": "s"} for n in range(20000)]
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    command = [PATCTL, "--store", str(folder), "import", "-"]
+
+    def writes(process: int) -> bool:
+        mutex: int = struct.unpack_from("<I", (folder / "lock.mdb").read_bytes(), _WRITERS_MUTEX_AT)[0]
+        return mutex & _THREAD_MASK == process
+
+    def stop(writer: subprocess.Popen[bytes]) -> bool:
+        """In a transaction, unless it ends before."""
+        while True:
+            while not writes(writer.pid):
+                if writer.poll() is not None:
+                    return False
+            writer.send_signal(signal.SIGSTOP)
+            state = os.waitid(os.P_PID, writer.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if state is not None and state.si_code == os.CLD_STOPPED and writes(writer.pid):
+                return True
+            writer.send_signal(signal.SIGCONT)
+
+    while True:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as writer:
+            assert writer.stdin is not None
+            writer.stdin.write(text)
+            writer.stdin.close()
+            if stop(writer):
+                try:
+                    yield writer.pid
+                finally:
+                    writer.send_signal(signal.SIGCONT)
+                return
 
 
 class Issued(NamedTuple):
