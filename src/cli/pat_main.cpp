@@ -43,6 +43,12 @@ Exit status: 0 yes or done, 1 no, 2 wrong usage, 3 store or file fault.)";
     _exit(static_cast<int>(exit_status::fault));
 }
 
+/// Before the constructors of global objects, of which those of CLI11 allocate.
+[[gnu::constructor(101)]] void expect_lack_of_memory() noexcept
+{
+    std::set_new_handler(end_without_memory);
+}
+
 /// A file that is opened later must not get the number of a closed standard stream, or standard output would be written
 /// into the store. The modes make each use fail as if the stream were still closed.
 void occupy_standard_streams()
@@ -156,7 +162,6 @@ int main(int argc, char **argv)
     using namespace pat::cli;
 
     occupy_standard_streams();
-    std::set_new_handler(end_without_memory);
     std::setlocale(LC_CTYPE, "C.UTF-8");  // for the width of characters
 
     exit_status status = exit_status::fault;
