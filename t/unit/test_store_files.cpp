@@ -253,6 +253,11 @@ void reader_rule_13_a_lock_that_somebody_holds_holds_nobody_up_for_long(void **)
 void reader_rule_13_a_large_table_of_readers_is_refused(void **)
 {
     const path store = make_store();
+    assert_int_equal(truncate((store / "lock.mdb").text, store::max_lock_file_size), 0);
+    in_child([&] {
+        auto *reader = new store::reader;
+        return !reader->open(store.text, map_size, 0);
+    });
     assert_int_equal(truncate((store / "lock.mdb").text, store::max_lock_file_size + 1), 0);
     in_child([&] {
         auto *reader = new store::reader;

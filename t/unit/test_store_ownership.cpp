@@ -135,6 +135,11 @@ void a_way_may_be_written_in_any_manner(void **)
     copy_file({"/dev/null"}, way / "file");
     assert_fault(store::check_way((way / "file").text, root), fault_kind::absent);
 
+    // A folder that may be passed through need not be readable.
+    give(folder, root, 0711);
+    give(way, root, 0711);
+    in_child([&] { return become_somebody() && chdir(way.text) == 0 && !store::check_way("end", root); });
+
     give(way, somebody, 0755);
     for (const char *text : {"way/end", "./way/end", "way/end/../../way/end", "way/../way/end"}) {
         assert_fault(store::check_way((folder / text).text, root), fault_kind::exposed);
@@ -173,12 +178,20 @@ void a_link_on_the_way_is_followed_if_nobody_else_can_change_it(void **)
     assert_fault(store::check_way(make_link(way / "to-nowhere", "nowhere", root).text, root), fault_kind::absent);
     assert_fault(store::check_way(make_link(way / "to-link", "to-open", root).text, root), fault_kind::exposed);
     assert_int_equal(store::check_way(make_link(way / "to-itself", "to-itself", root).text, root).code, ELOOP);
+
+    // As many as the kernel follows.
+    path last = end;
+    for (unsigned i = 0; i < 40; i++) {
+        last = make_link(way / label_at("link", i), last.text, root);
+    }
+    assert_fault(store::check_way(last.text, root), fault_kind::none);
+    assert_int_equal(store::check_way(make_link(way / "one-more", last.text, root).text, root).code, ELOOP);
 }
 
 /// A path of this length to a folder that is named at its beginning.
 const char *padded(const char *path, std::size_t length)
 {
-    static char text[2 * PATH_MAX];
+    static char text[5 * PATH_MAX];
     const std::size_t begin = std::strlen(path);
     std::memset(text, '/', sizeof text);
     std::memcpy(text, path, begin);
@@ -375,6 +388,11 @@ void a_command_that_does_not_fit_is_left_out(void **)
     assert_string_equal(command.text(), most);
     command.append("y");
     assert_string_equal(command.text(), "");
+    command.append("y");
+    assert_string_equal(command.text(), "");
+
+    command = {};
+    command.append(padded("", sizeof most));
     command.append("y");
     assert_string_equal(command.text(), "");
 

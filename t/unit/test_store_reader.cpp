@@ -448,6 +448,58 @@ void reader_rule_7_a_full_table_of_dead_readers_is_cleared(void **)
     delete reader;
 }
 
+/// Whether another reader in this process may open what is at a path.
+bool may_be_opened(const path &at)
+{
+    auto *second = new store::reader;
+    const store::fault problem = second->open(at.text, map_size, 0);
+    delete second;
+    assert_true(!problem || problem.kind == fault_kind::same_store_twice);
+    return !problem;
+}
+
+void a_store_is_open_only_once_in_a_process(void **)
+{
+    const path stores[] = {make_store("a"), make_store("b"), make_store("c")};
+    const path links[] = {folder / "to-a", folder / "to-b", folder / "to-c"};
+    store::reader *readers[3];
+    for (std::size_t i = 0; i < 3; i++) {
+        put(stores[i], 1);
+        assert_int_equal(symlink(stores[i].text, links[i].text), 0);
+        assert_true(may_be_opened(links[i]));
+        readers[i] = open_reader(stores[i]);
+    }
+
+    for (const path &link : links) {
+        assert_false(may_be_opened(link));
+    }
+    in_child([&] { return may_be_opened(links[0]) && may_be_opened(links[2]); });  // has none of the locks
+    delete readers[1];
+    assert_false(may_be_opened(links[0]));
+    assert_true(may_be_opened(links[1]));
+    assert_false(may_be_opened(links[2]));
+    delete readers[2];
+    assert_false(may_be_opened(links[0]));
+    assert_true(may_be_opened(links[2]));
+    assert_found(*readers[0], 1);
+
+    // Each of the two files alone would lose its locks.
+    for (const char *file : {"data.mdb", "lock.mdb"}) {
+        const path shared = stores[1] / file;
+        const path aside = folder / "aside";
+        assert_int_equal(rename(shared.text, aside.text), 0);
+        assert_int_equal(link((stores[0] / file).text, shared.text), 0);
+        assert_false(may_be_opened(stores[1]));
+        assert_int_equal(rename(aside.text, shared.text), 0);
+    }
+    assert_int_equal(unlink((stores[1] / "lock.mdb").text), 0);
+    auto *without = new store::reader;
+    assert_fault(without->open(stores[1].text, map_size, 0), fault_kind::no_lock_file);
+    delete without;
+    delete readers[0];
+    assert_true(may_be_opened(links[0]));
+}
+
 void reader_rule_8_a_header_that_can_not_be_is_refused_before_lmdb_sees_it(void **)
 {
     const path store = make_store();
@@ -725,6 +777,7 @@ int main()
         store_test(reader_rule_6_openers_that_are_killed_make_no_commit_vanish),
         store_test(reader_rule_7_a_map_that_another_process_made_larger_is_taken_over),
         store_test(reader_rule_7_a_full_table_of_dead_readers_is_cleared),
+        store_test(a_store_is_open_only_once_in_a_process),
         store_test(reader_rule_8_a_header_that_can_not_be_is_refused_before_lmdb_sees_it),
         store_test(reader_rule_8_a_file_of_random_bytes_is_refused),
         store_test(reader_rule_8_free_pages_at_the_end_may_be_missing),

@@ -1,5 +1,7 @@
 #include "pat_temp_store.h"
 
+#include "store/pat_ownership.h"
+
 #include <cstdarg>
 #include <string_view>
 
@@ -21,20 +23,39 @@ struct {
     int error = 0;            ///< with this errno
     int passed = 0;           ///< how many there were
     const char *failed = "";  ///< the one that has
+    int opens = 0;            ///< how many files were opened
+    int zero_at = -1;         ///< which of them becomes descriptor 0
+    int inherited = 0;        ///< how many of them a program that is started would have
 } calls;
 
-/// Whether this call fails. LMDB's calls, which is another file than this program, are not meant.
-bool fails(const char *name, const void *caller) noexcept
+/// Whether a call comes from this program, and not from LMDB.
+bool is_ours(const void *caller) noexcept
 {
     Dl_info of_caller;
     Dl_info of_program;
-    if (calls.at < 0 || dladdr(caller, &of_caller) == 0 || dladdr(&calls, &of_program) == 0
-        || of_caller.dli_fbase != of_program.dli_fbase || calls.passed++ != calls.at) {
+    return dladdr(caller, &of_caller) != 0 && dladdr(&calls, &of_program) != 0
+           && of_caller.dli_fbase == of_program.dli_fbase;
+}
+
+bool fails(const char *name, const void *caller) noexcept
+{
+    if (calls.at < 0 || !is_ours(caller) || calls.passed++ != calls.at) {
         return false;
     }
     calls.failed = name;
     errno = calls.error;
     return true;
+}
+
+/// Takes note of a file that is to be opened.
+void note_open(int flags, const void *caller) noexcept
+{
+    if (is_ours(caller)) {
+        if (calls.opens++ == calls.zero_at) {
+            close(0);
+        }
+        calls.inherited += (flags & O_CLOEXEC) == 0 ? 1 : 0;
+    }
 }
 
 template <typename... Arguments>
@@ -71,6 +92,7 @@ extern "C" int open(const char *path, int flags, ...)
     va_start(more, flags);
     const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
     va_end(more);
+    note_open(flags, __builtin_return_address(0));
     return call("open", __builtin_return_address(0), SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
@@ -80,6 +102,7 @@ extern "C" int openat(int fd, const char *path, int flags, ...)
     va_start(more, flags);
     const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
     va_end(more);
+    note_open(flags, __builtin_return_address(0));
     return call("openat", __builtin_return_address(0), SYS_openat, fd, path, flags, mode);
 }
 
@@ -115,7 +138,7 @@ namespace {
 
 int lowest_free_descriptor() noexcept
 {
-    const int fd = dup(0);
+    const int fd = dup(STDERR_FILENO);
     close(fd);
     return fd;
 }
@@ -172,11 +195,14 @@ void each_call_fails(int error, const Body &body)
 
 store::fault open_and_close(const path &store)
 {
+    const int before = lowest_free_descriptor();
     auto *reader = new store::reader;
     const store::fault problem = reader->open(store.text, map_size, 1000);
     const bool is_right = look(*reader, 1).right;
+    reader->close();
+    const bool is_clean = lowest_free_descriptor() == before || calls.zero_at >= 0;
     delete reader;
-    if (!problem && !is_right) {
+    if ((!problem && !is_right) || !is_clean) {
         _exit(1);
     }
     return problem;
@@ -227,6 +253,34 @@ void a_call_that_is_interrupted_while_it_waits_is_made_again(void **)
     assert_string_equal(unnoticed, "fstatat flock fstatat fstatat fcntl pread pread unlock unlock ");
 }
 
+void a_file_may_have_the_descriptor_0(void **)
+{
+    const path store = make_store();
+    put(store, 1);
+    int opens = 1;
+    for (int at = 0; at < opens; at++) {
+        in_child([&] {
+            calls.opens = 0;
+            calls.zero_at = at;
+            return !open_and_close(store) && lowest_free_descriptor() == 0;
+        });
+        calls.opens = 0;
+        assert_good(open_and_close(store));
+        opens = calls.opens;
+    }
+    assert_true(opens > 4);
+}
+
+void a_program_that_is_started_has_no_file_of_a_store(void **)
+{
+    const path store = make_store();
+    put(store, 1);
+    calls.inherited = 0;
+    assert_good(open_and_close(store));
+    assert_good(store::writer::create((folder / "new").text, std::nullopt, plain, map_size));
+    in_child([&] { return chdir(folder.text) == 0 && !store::check_way("new", geteuid()) && calls.inherited == 0; });
+}
+
 }  // namespace
 
 int main()
@@ -236,6 +290,8 @@ int main()
         store_test(a_writer_tells_of_a_call_that_fails),
         store_test(a_creation_tells_of_a_call_that_fails),
         store_test(a_call_that_is_interrupted_while_it_waits_is_made_again),
+        store_test(a_file_may_have_the_descriptor_0),
+        store_test(a_program_that_is_started_has_no_file_of_a_store),
     };
     return cmocka_run_group_tests_name("store system", tests, nullptr, nullptr);
 }
