@@ -588,6 +588,27 @@ void every_fault_has_words_in_lower_case_without_a_full_stop(void **)
     assert_string_equal(store::detail({}), "");
     assert_string_equal(store::detail({fault_kind::denied, EACCES}), "Permission denied");
     assert_view_equal("codec", store::detail(store::from_codec(codec_error::checksum)), message(codec_error::checksum));
+    assert_string_equal(store::detail({fault_kind::lmdb, MDB_PANIC}), mdb_strerror(MDB_PANIC));
+    assert_string_equal(store::detail({fault_kind::not_regular, 1}), "data.mdb");
+    assert_string_equal(store::detail({fault_kind::not_regular, 2}), "lock.mdb");
+    assert_string_equal(store::detail({fault_kind::not_regular, 3}), "open.lock");
+    assert_string_equal(store::detail({fault_kind::not_regular, 4}), "");
+    assert_string_equal(store::detail({fault_kind::not_regular, -1}), "");
+    assert_string_equal(store::message({static_cast<fault_kind>(255)}), "unknown fault");
+
+    assert_string_equal(store::fault_text({fault_kind::exists}).text(), "there is a store already");
+    assert_string_equal(store::fault_text({fault_kind::exists, EEXIST}).text(),
+                        "there is a store already: File exists");
+}
+
+void mutexes_that_cannot_be_locked_are_lost(void **)
+{
+    for (const int code : {EINVAL, ENOTRECOVERABLE}) {
+        assert_true((store::from_begin(code) == store::fault{fault_kind::lost_mutexes, code}));
+    }
+    for (const int code : {0, EIO, EACCES, MDB_READERS_FULL}) {
+        assert_true(store::from_begin(code) == store::from_lmdb(code));
+    }
 }
 
 void every_code_is_translated(void **)
@@ -651,6 +672,7 @@ int main()
         store_test(writer_rule_8_a_backup_of_a_damaged_store_is_a_fault_and_leaves_nothing),
         store_test(writer_rule_8_a_backup_that_was_interrupted_is_told_and_left_alone),
         cmocka_unit_test(every_fault_has_words_in_lower_case_without_a_full_stop),
+        cmocka_unit_test(mutexes_that_cannot_be_locked_are_lost),
         cmocka_unit_test(every_code_is_translated),
     };
     return cmocka_run_group_tests_name("store edges", tests, nullptr, nullptr);

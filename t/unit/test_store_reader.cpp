@@ -458,6 +458,44 @@ bool may_be_opened(const path &at)
     return !problem;
 }
 
+void a_store_is_described_as_of_now(void **)
+{
+    const path store = make_store();
+    auto *reader = new store::reader;
+    store::condition have{};
+    assert_fault(reader->describe(have), fault_kind::absent);
+    assert_int_equal(reader->heartbeat(), 0);
+
+    assert_good(reader->open(store.text, map_size, 0));
+    assert_good(reader->describe(have));
+    assert_number_equal("state", have.state, store_state::empty);
+    assert_int_equal(have.tokens, 0);
+    const std::uint64_t before = have.commit;
+
+    put_many(store, 5);
+    commit(store, [](store::transaction &change) {
+        change.info().state = store_state::ready;
+        change.info().heartbeat = 1'700'000'000;
+        return store::fault{};
+    });
+    have = {};
+    assert_good(reader->describe(have));
+    assert_number_equal("state", have.state, store_state::ready);
+    assert_int_equal(have.heartbeat, 1'700'000'000);
+    assert_int_equal(reader->heartbeat(), 1'700'000'000);
+    assert_int_equal(have.tokens, 5);
+    assert_int_equal(have.revoked, 2);
+    assert_int_equal(have.commit, before + 2);
+    assert_int_equal(have.used_bytes, size_of(store / "data.mdb"));
+    assert_int_equal(have.map_size, map_size);
+    assert_int_equal(have.readers, 2);  // the writers had one of them, one after the other
+    assert_int_equal(have.max_readers, store::max_readers);
+
+    reader->close();
+    assert_int_equal(reader->heartbeat(), 0);
+    delete reader;
+}
+
 void a_store_is_open_only_once_in_a_process(void **)
 {
     const path stores[] = {make_store("a"), make_store("b"), make_store("c")};
@@ -777,6 +815,7 @@ int main()
         store_test(reader_rule_6_openers_that_are_killed_make_no_commit_vanish),
         store_test(reader_rule_7_a_map_that_another_process_made_larger_is_taken_over),
         store_test(reader_rule_7_a_full_table_of_dead_readers_is_cleared),
+        store_test(a_store_is_described_as_of_now),
         store_test(a_store_is_open_only_once_in_a_process),
         store_test(reader_rule_8_a_header_that_can_not_be_is_refused_before_lmdb_sees_it),
         store_test(reader_rule_8_a_file_of_random_bytes_is_refused),
