@@ -33,6 +33,8 @@ struct meta_page {
     std::uint64_t transaction = 0;
 };
 
+constexpr std::uint64_t no_page = ~std::uint64_t{0};  ///< the root of an empty tree
+
 fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
 {
     std::array<std::byte, lmdb_header::length> bytes;
@@ -81,6 +83,95 @@ bool are_in_turn(const meta_page &first, const meta_page &second) noexcept
     return is_new
            || (first.transaction % 2 == 0
                && (first.transaction + 1 == second.transaction || first.transaction == second.transaction + 1));
+}
+
+/// Finds the transaction that added the last entry to the list of free pages of a meta page: that which wrote the page,
+/// as each frees the page that was the root before. 0 if there is none, as in a store that is new or a copy, or if the
+/// list is damaged.
+fault find_last_to_free(int fd, const meta_page &meta, std::uint64_t &out) noexcept
+{
+    constexpr int max_depth = 32;  // LMDB, mdb.c: CURSOR_STACK
+
+    out = 0;
+    std::uint64_t page = meta.roots[0];
+    for (int depth = 0; page != no_page && depth < max_depth; depth++) {
+        std::array<std::byte, page_offset::nodes> header{};
+        std::array<std::byte, sizeof(std::uint16_t)> offset{};
+        std::array<std::byte, node_offset::key + sizeof(std::uint64_t)> node{};
+
+        const auto begin = static_cast<off_t>(page * meta.page_size);
+        if (pread(fd, header.data(), header.size(), begin) < 0) {
+            return from_errno(errno);
+        }
+        const off_t last_offset = load_le<std::uint16_t>(&header[page_offset::lower]) - off_t{sizeof(std::uint16_t)};
+        if (last_offset < off_t{page_offset::nodes}) {
+            return {};
+        }
+        if (pread(fd, offset.data(), offset.size(), begin + last_offset) < 0
+            || pread(fd, node.data(), node.size(), begin + load_le<std::uint16_t>(offset.data())) < 0) {
+            return from_errno(errno);
+        }
+        if (load_le<std::uint16_t>(&header[page_offset::flags]) != page_kind::branch) {
+            out = load_le<std::uint64_t>(&node[node_offset::key]);
+            return {};
+        }
+        page = child_at(node.data());
+    }
+    return {};
+}
+
+/// Whether the lists of free pages are of the transactions that are said to have written the meta pages. If not, the
+/// number of one is damaged, and may make the earlier commit the newest.
+fault check_lists(int data_file, int lock_file, const meta_page &first, const meta_page &second) noexcept
+{
+    constexpr off_t published_at = 48;  // LMDB, mdb.c: MDB_txninfo
+
+    const bool is_first_newest = first.transaction > second.transaction;
+    const meta_page &newest = is_first_newest ? first : second;
+    const meta_page &earlier = is_first_newest ? second : first;
+
+    std::uint64_t newest_list;
+    std::uint64_t earlier_list;
+    if (const fault problem = find_last_to_free(data_file, newest, newest_list)) {
+        return problem;
+    }
+    if (const fault problem = find_last_to_free(data_file, earlier, earlier_list)) {
+        return problem;
+    }
+    if (newest_list != 0 && newest_list != newest.transaction) {
+        return {fault_kind::damaged};
+    }
+    if (earlier_list <= newest.transaction) {
+        return {};
+    }
+
+    // When writing the page has failed, LMDB puts the old number back, and nothing else: then the list is of a commit
+    // that was never published, and later ones write over it.
+    std::uint64_t published = 0;
+    if (pread(lock_file, &published, sizeof published, published_at) < 0) {
+        return from_errno(errno);
+    }
+    return published < earlier_list ? fault{} : fault{fault_kind::damaged};
+}
+
+/// Looks at both meta pages once more, with what tells more about the order of their commits. If they are not as they
+/// should be, and have changed meanwhile, the writer has used pages of a list again: then looks again.
+fault check_order(int data_file, int lock_file) noexcept
+{
+    constexpr int max_tries = 100;
+
+    meta_page first;
+    meta_page second;
+    fault problem = read_meta_pages(data_file, first, second);
+    for (int tries = 0; !problem && tries < max_tries; tries++) {
+        const fault damage = check_lists(data_file, lock_file, first, second);
+        const std::uint64_t before = first.transaction + second.transaction;
+        if (damage.kind != fault_kind::damaged || (problem = read_meta_pages(data_file, first, second))
+            || first.transaction + second.transaction == before) {
+            return problem ? problem : damage;
+        }
+    }
+    return problem ? problem : fault{fault_kind::damaged};
 }
 
 /// The numbers that the next files to be opened will get.
@@ -179,8 +270,7 @@ fault check_data_file(int fd, std::size_t map_size) noexcept
     // finds other missing pages when they are read.
     const std::uint64_t pages = static_cast<std::uint64_t>(info.st_size) / newest.page_size;
     for (const std::uint64_t root : newest.roots) {
-        constexpr std::uint64_t empty_tree = ~std::uint64_t{0};
-        if (root != empty_tree && root >= pages) {
+        if (root != no_page && root >= pages) {
             return {fault_kind::truncated};
         }
     }
@@ -248,7 +338,8 @@ fault environment::open_files(const char *folder, open_mode mode, unsigned wait_
     }
 
     // A file shorter than the two pages of a header was left by an interrupted creation, and LMDB refuses it.
-    if (mode == open_mode::create && data.st_size < 2 * sysconf(_SC_PAGESIZE)) {
+    const bool is_new = mode == open_mode::create && data.st_size < 2 * sysconf(_SC_PAGESIZE);
+    if (is_new) {
         if (data.st_size != 0 && ftruncate(files_.data(), 0) != 0) {
             return from_errno(errno);
         }
@@ -260,6 +351,9 @@ fault environment::open_files(const char *folder, open_mode mode, unsigned wait_
         return {fault_kind::same_store_twice};
     }
     if (const fault problem = files_.open_lock(mode)) {
+        return problem;
+    }
+    if (const fault problem = is_new ? fault{} : check_order(files_.data(), files_.lock())) {
         return problem;
     }
     if ((file_system.f_flag & ST_RDONLY) != 0) {
@@ -348,7 +442,7 @@ fault environment::check_mutexes() const noexcept
 
 /// That the file is as long as its last page says, but for free pages at its end, which LMDB does not write if a
 /// transaction took and gave them back. Runs in a trap.
-fault environment::check_length() const noexcept
+fault environment::check_length() noexcept
 {
     constexpr int max_tries = 3;  // a commit may just be published, or never be
     for (int tries = 0; tries < max_tries; tries++) {
@@ -367,43 +461,28 @@ fault environment::check_length() const noexcept
         }
 
         MDB_txn *transaction;
-        MDB_cursor *cursor;
         int code = begin_reading(transaction);
         if (code != 0) {
             return from_lmdb(code);
         }
 
-        // No real store has so many; a crafted file could make this endless. A trap finds missing pages when they are
-        // read.
-        constexpr unsigned max_steps = 1U << 20;
-        unsigned steps = 0;
-
-        constexpr MDB_dbi free_pages = 0;  // LMDB, mdb_stat.c: a count and that many page numbers, the highest first
-        std::size_t missing = info.me_last_pgno + 1 - pages;
         const bool is_same_commit = mdb_txn_id(transaction) == info.me_last_txnid;
-        if (is_same_commit && (code = mdb_cursor_open(transaction, free_pages, &cursor)) == 0) {
-            MDB_val key;
-            MDB_val value;
-            while (missing != 0 && steps < max_steps && (code = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
-                // On a damaged page it may be at any address, and of any length.
-                const auto list = to_bytes(value);
-                const auto number = [&](std::size_t i) { return load_le<std::size_t>(&list[i * sizeof(std::size_t)]); };
-                const std::size_t numbers = list.size() / sizeof(std::size_t);
-                const std::size_t count = numbers == 0 ? 0 : std::min(numbers - 1, number(0));
-                for (std::size_t i = 1; i <= count && number(i) >= pages && steps < max_steps; i++, steps++) {
-                    missing -= number(i) <= info.me_last_pgno ? 1 : 0;
-                }
-                steps++;
-            }
-            mdb_cursor_close(cursor);
+        if (is_same_commit) {
+            code = free_.load(transaction);
         }
         mdb_txn_abort(transaction);
+        free_.close();
 
+        if (code != 0) {
+            return from_lmdb(code);
+        }
         if (is_same_commit) {
-            if (code != 0 && code != MDB_NOTFOUND) {
-                return from_lmdb(code);
+            for (std::size_t page = pages; page <= info.me_last_pgno; page++) {
+                if (!free_.has(page)) {
+                    return {fault_kind::truncated};
+                }
             }
-            return missing == 0 || steps >= max_steps ? fault{} : fault{fault_kind::truncated};
+            return {};
         }
     }
     return {};
@@ -425,7 +504,10 @@ void environment::close_environment() noexcept
 {
     if (env_ != nullptr) {
         // Closing clears our slots in lock.mdb, which is mapped, too. If that fails there is nothing left to free.
-        (void) trap::run([this] { mdb_env_close(env_); });
+        (void) trap::run([this] {
+            free_.close();
+            mdb_env_close(env_);
+        });
         env_ = nullptr;
         files_.unprotect_mutexes();
     }

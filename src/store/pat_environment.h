@@ -2,6 +2,7 @@
 
 #include "store/pat_fault.h"
 #include "store/pat_files.h"
+#include "store/pat_free_pages.h"
 #include "store/pat_trap.h"
 
 #include <algorithm>
@@ -77,6 +78,9 @@ public:
     /// The process, or thread, that holds the mutex of LMDB's writers, as lock.mdb has it; 0: none.
     [[nodiscard]] pid_t writing_process() const noexcept;
 
+    /// The free pages of the last commit that they were read of (read_meta()).
+    [[nodiscard]] free_pages &free() noexcept { return free_; }
+
     /// True if the paths still lead to the files that are open (reader rule 5); two calls of lstat(2).
     [[nodiscard]] bool files_are_in_place() const noexcept { return files_.are_in_place(); }
 
@@ -101,7 +105,7 @@ private:
     fault open_environment(const char *folder, open_mode mode, unsigned wait_ms) noexcept;
     fault try_environment(const char *folder, open_mode mode) noexcept;
     fault check_mutexes() const noexcept;
-    fault check_length() const noexcept;
+    fault check_length() noexcept;
     void close_environment() noexcept;
 
     static environment *readers_;    ///< the environments that are open for reading
@@ -110,6 +114,7 @@ private:
     environment *next_reader_ = nullptr;
     MDB_env *env_ = nullptr;
     store_files files_;
+    free_pages free_;
     std::size_t map_size_ = 0;
 };
 

@@ -1,6 +1,7 @@
 #include "store/pat_lmdb.h"
 
 #include "core/pat_bytes.h"
+#include "store/pat_free_pages.h"
 #include "store/pat_trap.h"
 
 #include <cstring>
@@ -36,17 +37,26 @@ int open_database(MDB_txn *transaction, MDB_dbi &database) noexcept
     return code != 0 ? code : mdb_set_compare(transaction, database, compare);
 }
 
-fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta_record &out) noexcept
+fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta_record &out,
+                free_pages *free) noexcept
 {
     MDB_val key = to_value(meta_key());
     MDB_val value;
 
-    const int code = mdb_get(transaction, database, &key, &value);
+    int code = mdb_get(transaction, database, &key, &value);
     if (code == MDB_NOTFOUND) {
         return {fault_kind::not_a_store};
     }
     if (code != 0) {
         return from_lmdb(code);
+    }
+    if (free != nullptr) {
+        if ((code = free->load(transaction)) != 0 || (code = free->locate(value.mv_data)) != 0) {
+            return from_lmdb(code);
+        }
+        if (free->hold(value.mv_data)) {
+            return {fault_kind::damaged};
+        }
     }
     if (value.mv_size > buffer.size()) {
         return from_codec(codec_error::too_long);

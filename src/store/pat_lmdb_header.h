@@ -1,5 +1,7 @@
 #pragma once
 
+#include "core/pat_bytes.h"
+
 #include <cstddef>
 #include <cstdint>
 
@@ -26,6 +28,35 @@ inline constexpr std::uint32_t right_version = 1;
 inline constexpr std::size_t min_page_size = 512;
 inline constexpr std::size_t max_page_size = 65536;
 }  // namespace lmdb_header
+
+/// Other pages (LMDB, mdb.c: MDB_page, MDB_node).
+namespace page_offset {
+inline constexpr std::size_t number = 0;
+inline constexpr std::size_t flags = 10;
+inline constexpr std::size_t lower = 12;       ///< the end of the offsets of nodes
+inline constexpr std::size_t upper = 14;       ///< the begin of the nodes, which go to the end of the page
+inline constexpr std::size_t long_pages = 12;  ///< of the first page of a long value: how many there are
+inline constexpr std::size_t nodes = 16;
+}  // namespace page_offset
+
+namespace node_offset {
+inline constexpr std::size_t flags = 4;
+inline constexpr std::size_t key_size = 6;
+inline constexpr std::size_t key = 8;
+}  // namespace node_offset
+
+/// What a page is, by its flags.
+namespace page_kind {
+inline constexpr unsigned branch = 1;
+inline constexpr unsigned leaf = 2;
+inline constexpr unsigned long_value = 4;
+}  // namespace page_kind
+
+/// The page that a node of a branch leads to, a number of 48 bits.
+[[nodiscard]] inline std::uint64_t child_at(const std::byte *node) noexcept
+{
+    return load_le<std::uint64_t>(node) & ((std::uint64_t{1} << 48) - 1);
+}
 
 static_assert(sizeof(std::size_t) == 8, "the header of an LMDB file is read as a 64-bit machine writes it");
 

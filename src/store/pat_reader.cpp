@@ -128,7 +128,7 @@ fault reader::begin() noexcept
     }
 
     if (transaction != meta_transaction_) {
-        if (const fault problem = read_meta(transaction_, database_, meta_bytes_, meta_)) {
+        if (const fault problem = read_meta(transaction_, database_, meta_bytes_, meta_, &environment_.free())) {
             end();
             return problem;
         }
@@ -163,6 +163,10 @@ fault reader::fetch(const token_hasher &hasher, const token_key &token, allocato
     if (code != 0) {
         end();
         return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
+    }
+    if (environment_.free().hold(value.mv_data)) {  // rule 15
+        end();
+        return {fault_kind::damaged};
     }
 
     // Check the copy, as the map changes if another process writes to the file.

@@ -39,7 +39,8 @@ struct condition {
 };
 
 /// Looks tokens up, as an nginx worker does on each request. One transaction handle for the life of the environment;
-/// a lookup is one short transaction, takes no lock, makes no syscall, and allocates only for the record it found.
+/// a lookup is one short transaction, takes no lock, makes no syscall, and allocates only for the record it found; the
+/// first after a commit also reads the meta record and the list of free pages.
 ///
 /// The numbers in the comments of this class are the reader rules of docs/store-format.md.
 class reader {

@@ -1,7 +1,7 @@
 #include "writer/pat_pages.h"
 
 #include "core/pat_bytes.h"
-#include "store/pat_environment.h"
+#include "store/pat_free_pages.h"
 #include "store/pat_lmdb_header.h"
 
 #include <algorithm>
@@ -17,31 +17,12 @@ namespace pat::store {
 
 namespace {
 
-namespace page_offset {
-constexpr std::size_t number = 0;
-constexpr std::size_t flags = 10;
-constexpr std::size_t lower = 12;       ///< the end of the offsets of nodes
-constexpr std::size_t upper = 14;       ///< the begin of the nodes, which go to the end of the page
-constexpr std::size_t long_pages = 12;  ///< of the first page of a long value: how many there are
-constexpr std::size_t nodes = 16;
-}  // namespace page_offset
-
-namespace node_offset {
-constexpr std::size_t flags = 4;
-constexpr std::size_t key_size = 6;
-constexpr std::size_t key = 8;
-}  // namespace node_offset
-
 /// Of a tree in the header.
 namespace tree_offset {
 constexpr std::size_t flags = 4;
 constexpr std::size_t depth = 6;
 constexpr std::size_t root = 40;
 }  // namespace tree_offset
-
-constexpr unsigned branch = 1;
-constexpr unsigned leaf = 2;
-constexpr unsigned long_value = 4;
 
 constexpr unsigned data_is_long = 1;
 
@@ -95,24 +76,10 @@ fault find_map(MDB_txn *transaction, unsigned database, const std::byte *&map) n
         return from_lmdb(code);
     }
 
-    // A page begins where one of the system does, and is larger only in a file that another system made.
     MDB_stat tree;
     mdb_stat(transaction, database, &tree);
-    const std::size_t page_size = tree.ms_psize;
-    const std::size_t step = std::min(page_size, static_cast<std::size_t>(sysconf(_SC_PAGESIZE)));
-    const auto *page = static_cast<const std::byte *>(key.mv_data);
-    page -= reinterpret_cast<std::uintptr_t>(page) % step;
-    for (std::size_t tried = 0; tried < page_size; tried += step, page -= step) {
-        const auto number = load<std::uint64_t>(page + page_offset::number);
-        if (number < max_map_size / page_size) {
-            const std::byte *begin = page - number * page_size;
-            if (load<std::uint32_t>(begin + lmdb_header::magic) == lmdb_header::right_magic) {
-                map = begin;
-                return {};
-            }
-        }
-    }
-    return damaged;
+    map = map_around(key.mv_data, tree.ms_psize);
+    return map == nullptr ? damaged : fault{};
 }
 
 void page_check::page_set::clear(std::uint64_t pages) noexcept
@@ -259,7 +226,6 @@ page_check::node page_check::node_at(const std::byte *page, unsigned number, boo
 {
     const std::byte *bytes = page + load<std::uint16_t>(page + page_offset::nodes + number * sizeof(std::uint16_t));
     const std::size_t key_size = load<std::uint16_t>(bytes + node_offset::key_size);
-    const auto low = load<std::uint32_t>(bytes);
     const unsigned flags = load<std::uint16_t>(bytes + node_offset::flags);
 
     node result{};
@@ -268,10 +234,10 @@ page_check::node page_check::node_at(const std::byte *page, unsigned number, boo
     result.flags = flags;
     if (is_leaf) {
         result.data = bytes + node_offset::key + key_size;
-        result.data_size = low;
-        result.size += flags == data_is_long ? sizeof(std::uint64_t) : low;
+        result.data_size = load<std::uint32_t>(bytes);
+        result.size += flags == data_is_long ? sizeof(std::uint64_t) : result.data_size;
     } else {
-        result.child = low | std::uint64_t{flags} << 32;
+        result.child = child_at(bytes);
     }
     result.size += result.size % 2;
     return result;
@@ -404,7 +370,7 @@ fault page_check::check_page(const page_tree &tree, const path_step &step, bool 
         }
         tree.seen->insert(step.page);
         looked_at_++;
-    } else if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? leaf : branch)) {
+    } else if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? page_kind::leaf : page_kind::branch)) {
         return damaged;
     }
 
@@ -424,8 +390,8 @@ bool page_check::is_sound(const page_tree &tree, const std::byte *page, bool is_
 {
     const std::size_t lower = load<std::uint16_t>(page + page_offset::lower);
     const std::size_t upper = load<std::uint16_t>(page + page_offset::upper);
-    if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? leaf : branch) || lower < page_offset::nodes
-        || lower % 2 != 0 || upper % 2 != 0 || lower > upper || upper > page_size_) {
+    if (load<std::uint16_t>(page + page_offset::flags) != (is_leaf ? page_kind::leaf : page_kind::branch)
+        || lower < page_offset::nodes || lower % 2 != 0 || upper % 2 != 0 || lower > upper || upper > page_size_) {
         return false;
     }
 
@@ -495,8 +461,8 @@ fault page_check::check_long_value(const node &leaf) noexcept
     const std::byte *page = page_at(first);
     const std::uint64_t pages = load<std::uint32_t>(page + page_offset::long_pages);
     if (load<std::uint64_t>(page + page_offset::number) != first
-        || load<std::uint16_t>(page + page_offset::flags) != long_value || pages < needed || pages > end - first
-        || listing_.contains(first)) {
+        || load<std::uint16_t>(page + page_offset::flags) != page_kind::long_value || pages < needed
+        || pages > end - first || listing_.contains(first)) {
         return damaged;
     }
     for (std::uint64_t i = needed; i < pages; i++) {
@@ -628,7 +594,7 @@ bool page_check::is_in_use(std::uint64_t number) noexcept
     }
 
     const std::byte *page = page_at(number);
-    const bool is_leaf = load<std::uint16_t>(page + page_offset::flags) == leaf;
+    const bool is_leaf = load<std::uint16_t>(page + page_offset::flags) == page_kind::leaf;
     const std::size_t at_node = load<std::uint16_t>(page + page_offset::nodes + (is_leaf ? 0 : sizeof(std::uint16_t)));
     if (load<std::uint64_t>(page + page_offset::number) != number || at_node + node_offset::key > page_size_) {
         return false;

@@ -14,8 +14,7 @@ struct MDB_txn;
 namespace pat::store {
 
 /// Where LMDB has mapped the data file of `transaction`, a write transaction that has changed nothing yet; null if it
-/// is the first of all. LMDB does not tell, but it gives out pointers into the map, and a page begins with its own
-/// number (mdb.c: MDB_page). To be called in a trap.
+/// is the first of all. To be called in a trap.
 fault find_map(MDB_txn *transaction, unsigned database, const std::byte *&map) noexcept;
 
 /// A data file as LMDB 0.9 writes it on 64-bit machines (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta), looked at

@@ -34,7 +34,8 @@ fault snapshot::open(const char *folder, std::size_t map_size) noexcept
         if (code == 0 && (code = open_database(transaction_, database_)) == 0) {
             code = mdb_cursor_open(transaction_, database_, &cursor_);
         }
-        problem = code == 0 ? read_meta(transaction_, database_, meta_bytes_, meta_) : from_lmdb(code);
+        problem =
+            code == 0 ? read_meta(transaction_, database_, meta_bytes_, meta_, &environment_.free()) : from_lmdb(code);
     };
     const fault cut_short = environment::bounded(command_wait_ms, start);
     return cut_short ? cut_short : problem;
@@ -87,7 +88,7 @@ fault snapshot::next(std::span<const std::byte> &key, std::span<const std::byte>
         if (code != 0) {
             problem = done ? fault{} : from_lmdb(code);
         } else if (!order_.accepts(std::span{key_bytes_}.first(key_length_), to_bytes(found_key))
-                   || !take(found_key, key_bytes_, key)) {
+                   || !take(found_key, key_bytes_, key) || environment_.free().hold(found_value.mv_data)) {
             problem = {fault_kind::damaged};  // no key of an LMDB file is that long
         } else if (!take(found_value, value_bytes_, value)) {
             problem = from_codec(codec_error::too_long);
@@ -108,6 +109,8 @@ fault snapshot::find(std::span<const std::byte> key, std::span<const std::byte> 
         found = code == 0;
         if (code != 0) {
             problem = code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
+        } else if (environment_.free().hold(found_value.mv_data)) {
+            problem = {fault_kind::damaged};
         } else if (!take(found_value, value_bytes_, value)) {
             problem = from_codec(codec_error::too_long);
         }

@@ -60,8 +60,6 @@ class Fault:
     closes_connections = False
     #: Whether a good token may be refused as unknown, as its record or the way to it is damaged.
     may_refuse = False
-    #: Why it is known to fail. Such a fault counts as skipped, unless it is named.
-    weakness = ""
     #: What nginx logs, as regular expressions; all of them.
     logs: tuple[str, ...] = ()
     #: What pat-sync logs, likewise.
@@ -115,9 +113,9 @@ def unmount(path: Path) -> None:
     subprocess.run(["umount", "--lazy", path], capture_output=True)
 
 
-def run(kind: type[Fault], seed: int, keep: Path | None, is_named: bool) -> Result:
+def run(kind: type[Fault], seed: int, keep: Path | None) -> Result:
     """Injects a fault into a host of its own. Runs in a process of its own."""
-    result = Result(kind.title(), skipped=kind.lacks() or ("" if is_named else kind.weakness))
+    result = Result(kind.title(), skipped=kind.lacks())
     if result.skipped:
         return result
     if kind.mounts:

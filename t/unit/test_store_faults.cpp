@@ -3,6 +3,7 @@
 #include "store/pat_trap.h"
 
 #include <csignal>
+#include <vector>
 
 #include <lmdb.h>
 #include <sys/mman.h>
@@ -243,9 +244,6 @@ void no_flipped_bit_in_the_number_of_a_commit_undoes_a_revocation(void **)
         for (const off_t at : {number_at, off_t{page_size} + number_at}) {
             const std::uint64_t right = read_number(data, at);
             for (unsigned bit = 0; bit < 64; bit++) {
-                if (bit == 1) {
-                    continue;  // could be right: docs/store-format.md, "Readers"
-                }
                 const std::uint64_t wrong = right ^ std::uint64_t{1} << bit;
                 patch(data, at, &wrong, sizeof wrong);
                 auto *reader = new store::reader;
@@ -258,6 +256,72 @@ void no_flipped_bit_in_the_number_of_a_commit_undoes_a_revocation(void **)
 
     store::reader *reader = open_reader(store);
     assert_true(look(*reader, 1).revoked);
+    delete reader;
+}
+
+/// The pages of earlier commits are still in the file, with all that was valid then.
+void reader_rule_15_no_wrong_number_of_a_page_undoes_a_revocation(void **)
+{
+    constexpr unsigned tokens = 400;
+    constexpr unsigned revoked = 20;
+    constexpr off_t root_at = 128;  // in each of the two headers
+    constexpr off_t kind_at = 10;   // in each other page: 1 for a branch …
+    constexpr off_t end_at = 12;    // … the end of the offsets of its nodes …
+    constexpr off_t offsets_at =
+        16;  // … and these. A node begins with 48 bits of a page number (LMDB, mdb.c: MDB_node)
+    constexpr std::uint64_t number_mask = (std::uint64_t{1} << 48) - 1;
+
+    const path store = make_store();
+    const path data = store / "data.mdb";
+    put_many(store, tokens);
+    store::reader *earlier = open_reader(store);  // keeps the pages from being used again
+    for (unsigned i = 0; i < revoked; i++) {
+        put(store, 2 * i, 1);
+    }
+    delete earlier;
+    store::reader *reader = open_reader(store);
+    store::condition right{};
+    assert_good(reader->describe(right));
+
+    std::vector<off_t> places{root_at, page_size + root_at};
+    const off_t pages = size_of(data) / page_size;
+    for (off_t page = 2; page < pages; page++) {
+        const off_t begin = page * page_size;
+        const auto end = static_cast<off_t>(read_number(data, begin + end_at) & 0xffff);
+        if ((read_number(data, begin + kind_at) & 0xffff) == 1) {
+            for (off_t at = begin + offsets_at; at < begin + end; at += 2) {
+                places.push_back(begin + static_cast<off_t>(read_number(data, at) & 0xffff));
+            }
+        }
+    }
+    assert_in_range(places.size(), 10, 10000);
+
+    unsigned refused = 0;
+    for (const off_t at : places) {
+        const std::uint64_t number = read_number(data, at);
+        for (off_t page = 0; page < pages; page++) {
+            const std::uint64_t wrong = (number & ~number_mask) | static_cast<std::uint64_t>(page);
+            patch(data, at, &wrong, sizeof wrong);
+            reader->maintain();
+            if (!reader->is_open()) {
+                (void) reader->open(store.text, map_size, 0);
+            }
+            store::condition seen{};
+            assert_true(reader->describe(seen) || seen.revoked == right.revoked);
+            for (unsigned i = 0; i < revoked; i++) {
+                const answer got = look(*reader, 2 * i);
+                assert_true(!got.found || (got.right && got.revoked));
+                refused += got.problem.kind == fault_kind::damaged ? 1 : 0;
+            }
+        }
+        patch(data, at, &number, sizeof number);
+    }
+    assert_true(refused > 0);
+
+    delete reader;
+    reader = open_reader(store);
+    assert_true(look(*reader, 0).revoked);
+    assert_found(*reader, tokens - 1);
     delete reader;
 }
 
@@ -309,6 +373,7 @@ int main()
         store_test(a_file_that_is_cut_short_under_a_writer_is_a_fault_and_not_the_end),
         store_test(no_flipped_bit_makes_a_token_another_one_or_undoes_its_revocation),
         store_test(no_flipped_bit_in_the_number_of_a_commit_undoes_a_revocation),
+        store_test(reader_rule_15_no_wrong_number_of_a_page_undoes_a_revocation),
         store_test(no_zeroed_page_ends_the_process),
     };
     return cmocka_run_group_tests_name("store faults", tests, nullptr, nullptr);

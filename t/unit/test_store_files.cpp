@@ -304,8 +304,7 @@ void reader_rule_8_a_file_that_wants_all_of_the_address_space_is_refused(void **
 }
 
 /// Puts a list of free pages in a file whose tree has 28 levels, each page of which leads to the next by a hundred
-/// ways: as many steps as there are atoms in 10^31 tons. The file lacks its last page, so that there is a reason to
-/// look.
+/// ways: as many steps as there are atoms in 10^31 tons.
 void put_endless_list(const path &data)
 {
     struct [[gnu::packed]] {
@@ -318,6 +317,8 @@ void put_endless_list(const path &data)
     constexpr unsigned node_size = 16;
     static char bytes[page_size];
 
+    const off_t header = newest_header(data);
+    const std::uint64_t newest = read_number(data, header + transaction_at);
     const auto begin = static_cast<std::uint64_t>(size_of(data)) / page_size;
     for (unsigned level = 0; level < levels; level++) {
         const bool is_leaf = level == levels - 1;
@@ -331,7 +332,7 @@ void put_endless_list(const path &data)
             page.offsets[i] = at;
             const std::uint64_t next = page.number + 1;
             const std::uint16_t key_size = 8;
-            const std::uint64_t key = i + 1;
+            const std::uint64_t key = i + 1 < ways ? i + 1 : newest;
             std::memcpy(bytes + at, &next, is_leaf ? 0 : 6);
             if (is_leaf) {
                 bytes[at] = 8;  // a list of no pages
@@ -343,8 +344,7 @@ void put_endless_list(const path &data)
         patch(data, static_cast<off_t>(page.number) * page_size, bytes, page_size);
     }
 
-    const off_t header = newest_header(data);
-    const std::uint64_t last = begin + levels;
+    const std::uint64_t last = begin + levels - 1;
     patch(data, header + free_root_at, &begin, sizeof begin);
     patch(data, header + last_page_at, &last, sizeof last);
 }

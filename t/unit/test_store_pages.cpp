@@ -335,10 +335,15 @@ void writer_rule_10_a_page_in_use_is_not_taken_for_a_free_one(void **)
         const auto change = [&](store::transaction &to) { return to.put(plain(text.text), record_of(text)); };
         return !writer.open(store.text, map_size) && writer.update(change).kind == fault_kind::damaged;
     });
+    // A reader does not know better, and refuses the tokens on that page.
     store::reader *reader = open_reader(store);
+    unsigned found = 0;
     for (unsigned i = 0; i < tokens; i++) {
-        assert_found(*reader, i);
+        const answer got = look(*reader, i);
+        assert_true(got.right || got.problem.kind == fault_kind::damaged);
+        found += got.right ? 1 : 0;
     }
+    assert_in_range(found, 1, tokens - 1);
     delete reader;
 }
 
