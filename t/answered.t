@@ -47,18 +47,13 @@ server {
 END
 }
 
-my $server = AuthPat::Server->new(http => <<"END");
-client_header_timeout 1s;
-large_client_header_buffers 2 1k;
-auth_pat_store $store;
-auth_pat_zone pat:1m;
-limit_req_zone \$auth_pat_id zone=token:1m rate=1r/m;
-limit_req_zone \$binary_remote_addr zone=address:1m rate=1r/m;
-limit_req_status 429;
-log_format who '\$status \$auth_pat_status "\$auth_pat_id" "\$auth_pat_subject" "\$auth_pat_name" "\$auth_pat_claim_plan"';
+# Three servers, and all once more for headers that never end, whose second would be too short for other requests.
+my @late_ports = map { AuthPat::Server::free_port() } 1 .. 3;
+my @late       = map { "listen 127.0.0.1:$_; client_header_timeout 1s;" } @late_ports;
+my @listen     = ("listen 127.0.0.1:\$PORT; $http2", "listen 127.0.0.1:$location_port;", "listen 127.0.0.1:$guarded_port;");
+my @servers    = map { <<"END" } \@listen, \@late;
 server {
-    listen 127.0.0.1:\$PORT;
-    $http2
+    $_->[0]
     access_log \$ROOT/logs/access.log who;
     auth_pat API;
     add_header X-Told "told:\$auth_pat_status/\$auth_pat_subject." always;
@@ -74,14 +69,14 @@ server {
     location = /off      { auth_pat off; try_files /nowhere =204; }
 }
 server {
-    listen 127.0.0.1:$location_port;
+    $_->[1]
     access_log \$ROOT/logs/access.log who;
     error_page 400 405 408 414 501 505 \@page;
     location \@page { return 400 "told:\$auth_pat_status/\$auth_pat_subject."; }
     location / { auth_pat API; try_files /nowhere =204; }
 }
 server {
-    listen 127.0.0.1:$guarded_port;
+    $_->[2]
     access_log \$ROOT/logs/access.log who;
     auth_pat API;
     error_page 400 408 414 501 505 /page;
@@ -91,6 +86,17 @@ server {
     location = /status { auth_pat off; access_log off; auth_pat_status json; }
     location = /usage  { auth_pat off; access_log off; auth_pat_usage; }
 }
+END
+
+my $server = AuthPat::Server->new(http => <<"END");
+large_client_header_buffers 2 1k;
+auth_pat_store $store;
+auth_pat_zone pat:1m;
+limit_req_zone \$auth_pat_id zone=token:1m rate=1r/m;
+limit_req_zone \$binary_remote_addr zone=address:1m rate=1r/m;
+limit_req_status 429;
+log_format who '\$status \$auth_pat_status "\$auth_pat_id" "\$auth_pat_subject" "\$auth_pat_name" "\$auth_pat_claim_plan"';
+@servers
 server {
     listen 127.0.0.1:$shut_port;
     auth_pat API;
@@ -147,12 +153,16 @@ my %unread = (
     'a request line too large'       => [414, head('GET /t?' . 'x' x 2000 . ' HTTP/1.1', $good)],
     'a request line of HTTP/2'       => [505, head('GET /t HTTP/2.0', $good)],
 );
+# Of the three servers.
+sub ports_for { return $_[0] =~ /never end/ ? @late_ports : ($server->{port}, $location_port, $guarded_port) }
+
 for my $what (sort keys %unread) {
     my ($status, $request) = @{ $unread{$what} };
-    for my $port ($server->{port}, $location_port) {
+    my ($first_port, $named_port) = ports_for($what);
+    for my $port ($first_port, $named_port) {
         my $answer;
         # nginx has no named location for a request without a path.
-        my $logged = $port == $location_port && $what =~ /line/ ? 500 : $status;
+        my $logged = $port == $named_port && $what =~ /line/ ? 500 : $status;
         is logged_by(sub { $answer = AuthPat::Server::exchange($server->connect($port), $request) }), "$logged $nobody",
             "$what: the log names nobody, port $port";
         unlike $answer->{headers} . $answer->{body}, qr/told:(?!-\/\.)/, "$what: nor does the answer";
@@ -207,7 +217,7 @@ SKIP: {
     };
     my $before = $counted->();
     for my $what (sort keys %unread) {
-        like logged_by(sub { AuthPat::Server::exchange($server->connect($guarded_port), $unread{$what}[1]) }),
+        like logged_by(sub { AuthPat::Server::exchange($server->connect((ports_for($what))[2]), $unread{$what}[1]) }),
             qr/^\d+ \Q$nobody\E$/, "$what: the log names nobody, with a guarded error page";
     }
     is $counted->(), $before, 'and nothing was counted, nor used';

@@ -296,7 +296,6 @@ like($answer->{body}, qr/^\{"id":"\Q$id\E","at":\d+,"from":"127\.0\.0\.1","count
     print {$curl} 'x';
     wait_for('an upload begins', sub { -e "$uploads/csv-consumer_doomed" });
     patctl($store, 'revoke', '--subject', 'user:50');
-    local $SIG{PIPE} = 'IGNORE';
     ok(AuthPat::Server::wait_for(sub { slurp("$folder/api.referon.com.access.log") =~ m{/csv-consumer/doomed .* revoked } }),
         'an upload ends after the revocation of its token');
     close $curl;

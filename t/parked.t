@@ -167,7 +167,6 @@ for my $way ([@length], [@chunked]) {
     revoke();
     my $answer;
     wait_for(sub {
-        local $SIG{PIPE} = 'IGNORE';
         syswrite $socket, $part;
         $answer = AuthPat::Server::read_until($socket, qr/\r\n\r\n/, 0.1);
     }, 10);
@@ -238,7 +237,6 @@ for my $way ([@length], [@chunked]) {
         my $answer;
         my $last = $is_end ? $part . ($is_chunked ? "0\r\n\r\n" : '') : $part;
         wait_for(sub {
-            local $SIG{PIPE} = 'IGNORE';
             syswrite $socket, $last;
             $answer = AuthPat::Server::read_until($socket, qr/bytes\n/, $is_end ? 10 : 0.1);
         }, 10);

@@ -262,7 +262,6 @@ my $answer;
         my ($peer, $line) = @_;
         my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $site->port(8443), LocalAddr => $peer, Timeout => 5)
             or die "connect: $!\n";
-        local $SIG{PIPE} = 'IGNORE';
         print {$socket} $line;
         IO::Socket::SSL->start_SSL($socket, SSL_verify_mode => 0, Timeout => 5) or return 0;
         print {$socket} "GET /t HTTP/1.1\r\nHost: balanced.referon.com\r\nAuthorization: Bearer $token\r\n"

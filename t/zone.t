@@ -339,7 +339,6 @@ for my $case (['one worker', workers => 1], ['two workers', workers => 2], ['a s
         my @load = map {
             my $pid = fork // die "fork: $!\n";
             if ($pid == 0) {
-                local $SIG{PIPE} = 'IGNORE';
                 my $end = time + 0.25;
                 $_ % 2 ? $server->get('/status') : $server->get('/t', bearer('alice')) while time < $end;
                 POSIX::_exit(0);

@@ -63,7 +63,6 @@ sub drain {
 
 sub tell {
     my ($self, $line) = @_;
-    local $SIG{PIPE} = 'IGNORE';
     return print { $self->{to} } "$line\n";
 }
 

@@ -266,7 +266,6 @@ sub read_until {
 # Sends text, and reads one answer to it from a connection that may be kept.
 sub exchange {
     my ($socket, $request, $seconds) = @_;
-    local $SIG{PIPE} = 'IGNORE';
     syswrite $socket, $request if length $request;
 
     my $text = read_until($socket, qr/\r\n\r\n/, $seconds);
