@@ -3,11 +3,13 @@ follows is a refusal, or the old configuration goes on: never a yes to a bad tok
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from basics import DEADLINE, NGINX, temporary_folder, wait_until
 from failing import Failing
 from nginx import Nginx
-from store import Store
+from store import Issued, Store
 
 SECRET = "for those with a good token"
 
@@ -58,6 +60,7 @@ CONFIGURATION = """
         location /try { try_files /nowhere @named; }
         location @named { try_files /guarded =500; }
         location /recheck { auth_pat_recheck 1s; try_files /guarded =500; }
+        location /long { auth_pat_recheck 100ms; limit_rate 100k; }
         location /error-page { error_page 401 403 503 /refused; try_files /guarded =500; }
         location /refused { auth_pat off; try_files /nowhere =418; }
         location /error-named { error_page 401 403 503 = @refused; try_files /guarded =500; }
@@ -136,6 +139,15 @@ REQUESTS = [
 ]
 
 
+GOOD = Request("/guarded", "good", 200)
+AFTER_RELOAD = (
+    Request("/guarded", "revoked", 401),
+    Request("/guarded", "unknown", 401),
+    Request("/scope", "narrow", 403),
+    GOOD,
+)
+
+
 class Site:
     """An nginx, and what makes its allocations fail."""
 
@@ -147,6 +159,44 @@ class Site:
         os.environ["FAIL_ALLOCATIONS"] = str(folder / "orders")
         self.nginx = Nginx(folder, CONFIGURATION, STORE=self.store.folder)
         (folder / "html" / "guarded").write_text(SECRET)
+        (folder / "html" / "long").write_bytes(bytes(10_000_000))
+
+    def reload(self, http: str = CONFIGURATION) -> str:
+        """Has the master reload, which may give up, and returns what is logged meanwhile."""
+        nginx = self.nginx
+        nginx.configure(http)
+        begin = len(nginx.error_log())
+        before = nginx.workers()
+
+        def said() -> str:
+            assert nginx.process.poll() is None, (self.where(), nginx.error_log()[begin:])
+            return nginx.error_log()[begin:]
+
+        nginx.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: ": reconfiguring" in said(), "nginx begins to reload")
+
+        def is_over() -> bool:
+            # Which the master does when it has reloaded, or has given up.
+            nginx.process.send_signal(signal.SIGUSR1)
+            return ": reopening logs" in said()
+
+        wait_until(is_over, lambda: (self.where(), said()))
+        if "start worker processes" in said():
+            wait_until(
+                lambda: len(nginx.workers()) == 1 and nginx.workers() != before, lambda: (self.where(), said())
+            )
+        return said()
+
+    def check(self) -> None:
+        """It serves as before, as soon as a worker that had no memory to open the store with has tried again."""
+
+        def serves(request: Request) -> bool:
+            status = self.ask(request)[0]
+            assert status in (request.status, 503), (request, self.where())
+            return status == request.status
+
+        for request in AFTER_RELOAD:
+            wait_until(partial(serves, request), lambda: (request, self.where()))
 
     def ask(self, request: Request) -> tuple[int, str]:
         """The status of the answer, or 0 if there is none, and the whole of it."""
@@ -167,7 +217,9 @@ class Site:
     def where(self) -> str:
         return f"the allocation that fails: {self.failing.calls()}"
 
-    def fail_each(self, process: Callable[[], int], act: Callable[[], None], check: Callable[[], None] | None = None) -> int:
+    def fail_each(
+        self, process: Callable[[], int], act: Callable[[], object], check: Callable[[], None] | None = None
+    ) -> int:
         """Acts until no allocation of that process is left that could fail, and checks what that has left behind. Returns
         how many there are."""
         most = 0
@@ -212,53 +264,72 @@ def test_a_request_is_refused_or_answered_as_ever(site: Site, request_: Request)
     assert site.ask(request_)[0] == request_.status
 
 
-AFTER_RELOAD = (
-    Request("/guarded", "revoked", 401),
-    Request("/guarded", "unknown", 401),
-    Request("/scope", "narrow", 403),
-    Request("/guarded", "good", 200),
-)
-
-
 @pytest.mark.parametrize("in_master", [True, False], ids=["in the master", "in what it starts"])
 def test_a_reload_fails_or_is_complete(site: Site, in_master: bool) -> None:
     """What nginx allocates itself is left alone: it crashes where that fails (1.22 in ngx_regex_cleanup), and workers end."""
-    nginx = site.nginx
-    master = nginx.process.pid
+    master = site.nginx.process.pid
+    site.failing.only("pat::")
+    assert site.fail_each(lambda: master if in_master else -master, site.reload, site.check) > 10
+    site.failing.all()
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["a new zone", "a new server in a zone that there is"])
+def test_a_zone_has_no_memory_left(site: Site, is_new: bool) -> None:
+    """nginx's slab allocator has none."""
+    reloads = itertools.count(1)
+    logged = ""
 
     def act() -> None:
-        begin = len(nginx.error_log())
-        before = nginx.workers()
-
-        def logs(text: str) -> bool:
-            assert nginx.process.poll() is None, (site.where(), nginx.error_log()[begin:])
-            return text in nginx.error_log()[begin:]
-
-        nginx.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: logs(": reconfiguring"), "nginx begins to reload")
-
-        def is_over() -> bool:
-            # Which the master does when it has reloaded, or has given up.
-            nginx.process.send_signal(signal.SIGUSR1)
-            return logs(": reopening logs")
-
-        wait_until(is_over, lambda: (site.where(), nginx.error_log()[begin:]))
-        if "start worker processes" in nginx.error_log()[begin:]:
-            wait_until(
-                lambda: len(nginx.workers()) == 1 and nginx.workers() != before,
-                lambda: (site.where(), nginx.error_log()[begin:]),
-            )
-
-    def serves(request: Request) -> bool:
-        # A worker that had no memory to open the store with refuses all, and tries again.
-        status = site.ask(request)[0]
-        assert status in (request.status, 503), (request, site.where())
-        return status == request.status
+        nonlocal logged
+        number = next(reloads)
+        if is_new:
+            logged = site.reload(CONFIGURATION.replace("pat:1m", f"pat:{1024 + 4 * number}k"))
+        else:
+            logged = site.reload(f"{CONFIGURATION} server {{ listen 127.0.0.1:PORT; server_name of-{number}; }}")
 
     def check() -> None:
-        for request in AFTER_RELOAD:
-            wait_until(partial(serves, request), lambda: (request, site.where()))
+        has_failed = site.failing.has_failed
+        assert ("start worker processes" in logged) == (not is_new or not has_failed), logged
+        refusal = "is too small for" if is_new else "has no room for 1 more servers or stores"
+        assert (refusal in logged) == has_failed, logged
+        site.check()
+        let_in = site.nginx.status()["requests"]["ok"]
+        assert site.ask(GOOD)[0] == 200
+        wait_until(lambda: site.nginx.status()["requests"]["ok"] > let_in, "it is counted")
 
-    site.failing.only("pat::")
-    assert site.fail_each(lambda: master if in_master else -master, act, check) > 10
+    site.failing.only("init_zone")
+    assert site.fail_each(lambda: site.nginx.process.pid, act, check) >= (4 if is_new else 1)
+    site.failing.all()
+    site.reload()
+
+
+@pytest.mark.parametrize("functions", [("check_due",), ()], ids=["in the recheck", "anywhere"])
+def test_a_request_is_cut_when_its_token_is_revoked(site: Site, functions: tuple[str, ...]) -> None:
+    """A recheck itself allocates nothing; what ends the request does."""
+    (worker,) = site.nginx.workers()
+    connection: socket.socket
+    issued: Issued
+
+    def act() -> None:
+        """Between the rechecks before and after the revocation, and in them."""
+        site.store.revoke(issued)
+        deadline = time.monotonic() + DEADLINE
+        try:
+            while connection.recv(65536):
+                assert time.monotonic() < deadline, site.where()
+        except ConnectionResetError:
+            pass
+        assert site.nginx.workers() == [worker], site.where()
+
+    def begin() -> int:
+        nonlocal connection, issued
+        issued = site.store.issue("--subject", "alice")
+        connection = socket.create_connection(("127.0.0.1", site.nginx.port), DEADLINE)
+        connection.sendall(f"GET /long HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {issued.token}\r\n\r\n".encode())
+        assert connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        return worker
+
+    if functions:
+        site.failing.only(*functions)
+    assert site.fail_each(begin, act, lambda: connection.close()) > 0
     site.failing.all()
