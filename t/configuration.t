@@ -68,10 +68,9 @@ my @ANYWHERE = qw(http server location);
 my @LIMITED  = (@ANYWHERE, 'limit_except');
 
 # Each directive: where it may be, the fewest and the most arguments, and arguments that are right. Those that turn it
-# off are among them, so that a duplicate behind them is tried, too. Without a most, any number is right, and a
-# repetition.
+# off are among them, so that a duplicate behind them is tried, too. Without a most, any number is right.
 my %DIRECTIVES = (
-    auth_pat               => [\@LIMITED,  1, 2,     'API', 'off'],
+    auth_pat               => [\@LIMITED,  1, undef, 'API', 'off', 'API scheme=bearer,basic,token user=robot header=X-Key token=$arg_x'],
     auth_pat_store         => [\@ANYWHERE, 1, 2,     '$STORES/main'],
     auth_pat_pepper_file   => [\@ANYWHERE, 1, 1,     '$STORES/good.pepper', 'off'],
     auth_pat_prefix        => [\@ANYWHERE, 1, 1,     'ropat_', 'off'],
@@ -88,6 +87,8 @@ my %DIRECTIVES = (
     auth_pat_status        => [[qw(server location)], 0, 1, 'json', '', 'html'],
     auth_pat_usage         => [['location'], 0, 0,   ''],
 );
+
+my %REPEATABLE = map { ($_ => 1) } qw(auth_pat_require_scope auth_pat_require);
 
 # ---- nginx -t
 
@@ -161,7 +162,7 @@ for my $directive (sort keys %DIRECTIVES) {
         for my $first (@values) {
             for my $second (@values) {
                 my $text = "$directive $first; $directive $second;";
-                defined $most ? $refused->($text, qq("$directive" directive is duplicate in)) : $taken->($text);
+                $REPEATABLE{$directive} ? $taken->($text) : $refused->($text, qq("$directive" directive is duplicate in));
             }
         }
     }
@@ -212,6 +213,7 @@ my @REFUSED = (
         'invalid parameter "TOKEN=$http_x_api_key" in'],
     ['off and a source of tokens', 'server', 'auth_pat off token=$http_x_api_key;',
         'invalid parameter "token=$http_x_api_key" in'],
+    each_of('server', 'auth_pat off %s;', 'invalid parameter "%s" in', qw(scheme=basic user=robot header=X-Key)),
     ['off and a parameter that auth_pat does not know', 'server', 'auth_pat off x;', 'invalid parameter "x" in'],
     ['token= without a variable', 'server', 'auth_pat API token=secret;',
         '"token=secret" must name a variable that holds the token in'],
@@ -219,6 +221,32 @@ my @REFUSED = (
     ['token= with a variable that nobody has', 'server', 'auth_pat API token=$no_such_variable;',
         'unknown "no_such_variable" variable'],
     ['token= with a variable that has no name', 'server', 'auth_pat API token=$;', 'invalid variable name in'],
+    ['token= twice', 'server', 'auth_pat API token=$arg_x token=$arg_y;', 'duplicate parameter "token=$arg_y" in'],
+    each_of('server', 'auth_pat API scheme=%s;', 'invalid scheme "%s": must be bearer, basic or token in',
+        '', qw(digest Bear bearers $arg_x)),
+    ['an empty name among schemes', 'server', 'auth_pat API scheme=bearer,;',
+        'invalid scheme "": must be bearer, basic or token in'],
+    ['a blank among schemes', 'server', 'auth_pat API "scheme=bearer, basic";',
+        'invalid scheme " basic": must be bearer, basic or token in'],
+    ['a scheme twice', 'server', 'auth_pat API scheme=basic,Bearer,BASIC;',
+        'duplicate parameter "scheme=basic,Bearer,BASIC" in'],
+    ['a scheme twice, in two parameters', 'server', 'auth_pat API scheme=basic scheme=token,basic;',
+        'duplicate parameter "scheme=token,basic" in'],
+    each_of('server', 'auth_pat API scheme=basic %s;',
+        '"%s" must be a user name, without variables, colons and control characters in',
+        'user=', 'user=a:b', 'user=$arg_x', qq("user=a\tb"), qq("user=a\x7f")),
+    ['user= twice', 'server', 'auth_pat API scheme=basic user=a user=b;', 'duplicate parameter "user=b" in'],
+    ['user= without Basic', 'server', 'auth_pat API scheme=bearer,token user=a;', '"user=" needs "scheme=basic" in'],
+    ['user= alone', 'server', 'auth_pat API user=a;', '"user=" needs "scheme=basic" in'],
+    each_of('server', 'auth_pat API "header=%s";',
+        'invalid header "%s": a name has letters, digits and "-"; for another one, use "token=$http_NAME" in',
+        '', 'X_API_Key', 'X-Key:', 'X Key', '$arg_x', "X-K\xc3\xa9y"),
+    each_of('server', 'auth_pat API header=%s;', 'invalid header "%s": use "scheme=" in', qw(Authorization authorization)),
+    each_of('server', 'auth_pat API header=%s;', 'invalid header "%s": use "token=$cookie_NAME" in', qw(Cookie COOKIE)),
+    each_of('server', 'auth_pat API header=%s;',
+        'invalid header "%s": it has another meaning; use a name such as "X-API-Key" in',
+        qw(Host connection Content-Length Transfer-Encoding Upgrade Range If-Match User-Agent Referer Expect TE)),
+    ['header= twice', 'server', 'auth_pat API header=X-Key header=x-kEY;', 'duplicate parameter "header=x-kEY" in'],
     ['a realm with a variable that nobody has', 'server', 'auth_pat "API of $no_such_variable";',
         'unknown "no_such_variable" variable'],
     ['a realm with a brace that is not closed', 'server', 'auth_pat "API ${host";',

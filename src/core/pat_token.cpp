@@ -1,6 +1,7 @@
 #include "core/pat_token.h"
 
 #include "core/pat_bytes.h"
+#include "core/pat_record.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -25,6 +26,19 @@ constexpr byte_set b64token_characters{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcd
 constexpr byte_set tchar{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&'*+-.^_`|~"};
 
 constexpr byte_set prefix_characters{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-."};
+
+/// RFC 4648, section 4: the value of each digit.
+constexpr std::uint8_t no_base64 = 0xff;
+
+constexpr std::array<std::uint8_t, 256> base64_values = [] {
+    std::array<std::uint8_t, 256> values{};
+    values.fill(no_base64);
+    std::uint8_t value = 0;
+    for (const char digit : std::string_view{"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"}) {
+        values[static_cast<unsigned char>(digit)] = value++;
+    }
+    return values;
+}();
 
 using checksum = std::array<char, checksum_length>;
 
@@ -58,17 +72,51 @@ constexpr std::string_view trim(std::string_view text) noexcept
     return text;
 }
 
-/// The length of the scheme at the start of `value` if it is Bearer, or 0.
-constexpr std::size_t bearer_length(std::string_view value) noexcept
+/// The text behind the scheme at the start of `value` if that is the one of this lower-case name.
+constexpr std::optional<std::string_view> after_scheme(std::string_view value, std::string_view lower) noexcept
 {
-    constexpr std::string_view lower = "bearer";
-
     if (value.size() < lower.size() || !std::equal(lower.begin(), lower.end(), value.begin(), [](char want, char have) {
             return want == (have | 0x20);
         })) {
-        return 0;
+        return std::nullopt;
     }
-    return value.size() > lower.size() && tchar.has(value[lower.size()]) ? 0 : lower.size();
+    const std::string_view rest = tail(value, lower.size());
+    return rest.empty() || !tchar.has(rest.front()) ? std::optional{rest} : std::nullopt;
+}
+
+/// Removes the spaces between a scheme and what follows; returns false if there are none.
+constexpr bool skip_spaces(std::string_view &text) noexcept
+{
+    const bool has_space = text.starts_with(' ');
+    while (text.starts_with(' ')) {
+        text.remove_prefix(1);
+    }
+    return has_space;
+}
+
+constexpr credential malformed{credential_kind::malformed, {}};
+
+credential parse_token(std::string_view text) noexcept
+{
+    return is_token(text) ? credential{credential_kind::token, text} : malformed;
+}
+
+/// RFC 7617, section 2: the scheme is followed by user-pass = user-id ":" password, in base64.
+[[gnu::noinline]] credential parse_basic(std::string_view text, std::string_view user, basic_buffer &buffer) noexcept
+{
+    const std::optional<std::string_view> user_pass = buffer.decode(text);
+    const std::size_t colon = user_pass ? user_pass->find(':') : std::string_view::npos;
+    if (colon == std::string_view::npos) {
+        return malformed;
+    }
+    const std::string_view name = head(*user_pass, colon);
+    if (has_control(name)) {
+        return malformed;
+    }
+    if (!user.empty() && name != user) {
+        return {credential_kind::none, {}};
+    }
+    return parse_token(tail(*user_pass, colon + 1));
 }
 
 }  // namespace
@@ -106,30 +154,73 @@ bool is_issued_form(std::string_view text, std::string_view prefix) noexcept
     return text.ends_with(std::string_view{right.data(), right.size()});
 }
 
-credential parse_authorization(std::string_view value) noexcept
+std::optional<std::string_view> basic_buffer::decode(std::string_view text) noexcept
+{
+    constexpr std::size_t group = 4;
+    constexpr std::size_t bytes_of_group = 3;
+
+    if (text.size() % group != 0 || text.size() / group > bytes_.size() / bytes_of_group) {
+        return std::nullopt;
+    }
+    const std::size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
+    const std::string_view digits = head(text, text.size() - padding);
+    length_ = text.size() / group * bytes_of_group - padding;
+
+    std::uint32_t bits = 0;
+    unsigned count = 0;
+    char *out = bytes_.data();
+    for (const char digit : digits) {
+        const std::uint8_t value = base64_values[static_cast<unsigned char>(digit)];
+        if (value == no_base64) {
+            return std::nullopt;
+        }
+        bits = bits << 6 | value;
+        count += 6;
+        if (count >= 8) {
+            count -= 8;
+            *out++ = static_cast<char>(bits >> count & 0xff);
+        }
+    }
+
+    // Bits that no byte has must be zero: otherwise, several texts would stand for the same bytes.
+    if ((bits & ((std::uint32_t{1} << count) - 1)) != 0) {
+        return std::nullopt;
+    }
+    return std::string_view{bytes_.data(), length_};
+}
+
+void basic_buffer::wipe() noexcept
+{
+    OPENSSL_cleanse(bytes_.data(), length_);
+}
+
+credential parse_authorization(std::string_view value, const credential_schemes &schemes, basic_buffer &buffer) noexcept
 {
     value = trim(value);
 
-    const std::size_t scheme_length = bearer_length(value);
-    if (scheme_length == 0) {
-        return {credential_kind::none, {}};
+    auto rest = schemes.bearer ? after_scheme(value, "bearer") : std::nullopt;
+    if (!rest && schemes.token) {
+        rest = after_scheme(value, "token");
+    }
+    if (rest) {
+        return skip_spaces(*rest) ? parse_token(*rest) : malformed;
     }
 
-    std::string_view token = tail(value, scheme_length);
-
-    if (!token.starts_with(' ')) {
-        return {credential_kind::malformed, {}};
+    rest = schemes.basic ? after_scheme(value, "basic") : std::nullopt;
+    if (rest) {
+        return skip_spaces(*rest) ? parse_basic(*rest, schemes.user, buffer) : malformed;
     }
+    return {credential_kind::none, {}};
+}
 
-    while (token.starts_with(' ')) {
-        token.remove_prefix(1);
-    }
+credential parse_field(std::string_view value) noexcept
+{
+    return parse_value(trim(value));
+}
 
-    if (!is_token(token)) {
-        return {credential_kind::malformed, {}};
-    }
-
-    return {credential_kind::bearer, token};
+credential parse_value(std::string_view value) noexcept
+{
+    return value.empty() ? credential{credential_kind::none, {}} : parse_token(value);
 }
 
 std::optional<issued_token> generate_token(std::string_view prefix, random_source random, void *context) noexcept

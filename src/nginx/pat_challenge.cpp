@@ -96,10 +96,23 @@ u_char *write(u_char *p, std::string_view text) noexcept
     return std::copy(text.begin(), text.end(), p);
 }
 
-/// Challenges the client. By `r->headers_out.www_authenticate`, nginx finds the challenge and removes it if `satisfy
-/// any` lets the request in after all.
-[[nodiscard]] ngx_int_t challenge(ngx_http_request_t *r, access_decision &decision, std::string_view realm,
-                                  std::string_view parameters, std::span<const scope_requirement> required) noexcept
+/// Adds a challenge to the response; nullptr if out of memory. By `r->headers_out.www_authenticate`, nginx finds it and
+/// removes it if `satisfy any` lets the request in after all.
+[[nodiscard]] ngx_table_elt_t *push_challenge(ngx_http_request_t *r, ngx_str_t value) noexcept
+{
+    ngx_table_elt_t *header = push_header(r, "WWW-Authenticate", value);
+    if (header != nullptr) {
+#if (nginx_version >= 1023000)
+        header->next = r->headers_out.www_authenticate;
+#endif
+        r->headers_out.www_authenticate = header;
+    }
+    return header;
+}
+
+/// Asks for a Bearer token (RFC 6750, section 3).
+[[nodiscard]] ngx_table_elt_t *push_bearer(ngx_http_request_t *r, std::string_view realm, std::string_view parameters,
+                                           std::span<const scope_requirement> required) noexcept
 {
     constexpr std::string_view start = "Bearer realm=\"";
     constexpr std::string_view scope_start = ", scope=\"";
@@ -111,7 +124,7 @@ u_char *write(u_char *p, std::string_view text) noexcept
 
     auto *value = allocate<u_char>(r->pool, size);
     if (value == nullptr) {
-        return NGX_ERROR;
+        return nullptr;
     }
 
     u_char *p = write(value, start);
@@ -131,19 +144,49 @@ u_char *write(u_char *p, std::string_view text) noexcept
     if (separator != scope_start) {
         p = write(p, "\"");
     }
+    return push_challenge(r, {static_cast<std::size_t>(p - value), value});
+}
 
-    if (decision.challenge != nullptr) {
-        decision.challenge->hash = 0;  // set in a previous location
-    }
+/// Asks for a user name and a password (RFC 7617, section 2), which has no place for a reason.
+[[nodiscard]] ngx_table_elt_t *push_basic(ngx_http_request_t *r, std::string_view realm) noexcept
+{
+    constexpr std::string_view start = "Basic realm=\"";
 
-    decision.challenge = push_header(r, "WWW-Authenticate", {static_cast<std::size_t>(p - value), value});
-    if (decision.challenge == nullptr) {
-        return NGX_ERROR;
+    auto *value = allocate<u_char>(r->pool, start.size() + 2 * realm.size() + 1);
+    if (value == nullptr) {
+        return nullptr;
     }
-#if (nginx_version >= 1023000)
-    decision.challenge->next = r->headers_out.www_authenticate;
-#endif
-    r->headers_out.www_authenticate = decision.challenge;
+    u_char *p = write(value, start);
+    p = write_quoted(p, realm);
+    p = write(p, "\"");
+    return push_challenge(r, {static_cast<std::size_t>(p - value), value});
+}
+
+/// Challenges the client with each scheme that is accepted, but with Basic only if other credentials would help: a
+/// browser asks its user for them. A 401 needs a challenge (RFC 9110, section 15.5.2), so Bearer also stands for what
+/// has none: other headers and the scheme "token".
+[[nodiscard]] ngx_int_t challenge(ngx_http_request_t *r, access_decision &decision, std::string_view realm,
+                                  const refusal &answer) noexcept
+{
+    const credential_schemes &schemes = decision.lcf->sources.schemes;
+
+    take_back_challenges(decision);  // set in a previous location
+
+    if (schemes.bearer || !schemes.basic) {
+        const bool is_about_scopes = decision.verdict == access_verdict::scope_denied;
+        decision.bearer_challenge =
+            push_bearer(r, realm, answer.parameters,
+                        is_about_scopes ? decision.request.required : std::span<const scope_requirement>{});
+        if (decision.bearer_challenge == nullptr) {
+            return NGX_ERROR;
+        }
+    }
+    if (schemes.basic && answer.status == NGX_HTTP_UNAUTHORIZED) {
+        decision.basic_challenge = push_basic(r, realm);
+        if (decision.basic_challenge == nullptr) {
+            return NGX_ERROR;
+        }
+    }
     decision.state.challenge();
 
     return NGX_OK;
@@ -208,10 +251,7 @@ ngx_int_t refuse(ngx_http_request_t *r, access_decision &decision, std::string_v
 
     // Other statuses, which auth_pat_require may set, carry no challenge (RFC 9110, section 11.6.1).
     if (answer.status == NGX_HTTP_UNAUTHORIZED || answer.status == NGX_HTTP_FORBIDDEN) {
-        const bool is_about_scopes = decision.verdict == access_verdict::scope_denied;
-        if (challenge(r, decision, realm, answer.parameters,
-                      is_about_scopes ? decision.request.required : std::span<const scope_requirement>{})
-            != NGX_OK) {
+        if (challenge(r, decision, realm, answer) != NGX_OK) {
             return NGX_ERROR;
         }
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "core/pat_digest.h"
+#include "core/pat_token.h"
 #include "nginx/pat_ngx.h"
 
 #include <cstdint>
@@ -72,12 +73,22 @@ struct require_conf {
     ngx_int_t status;    ///< of the refusal
 };
 
+/// Where a token may be, of the parameters of `auth_pat`.
+struct source_conf {
+    credential_schemes schemes;  ///< of the Authorization header
+    ngx_array_t *headers;        ///< names in lower case (ngx_str_t) of headers that hold a token alone, or nullptr
+    ngx_http_complex_value_t *token;  ///< or nullptr
+
+    /// Whether an Authorization header is a credential, even one with another scheme. With `token=` alone it is not.
+    [[nodiscard]] bool has_authorization() const noexcept { return schemes.any() || headers != nullptr; }
+};
+
 enum class status_format : ngx_uint_t { by_accept, json, prometheus, html };
 
 struct loc_conf {
     ngx_http_complex_value_t *realm;  ///< nullptr: off
-    ngx_http_complex_value_t *token;  ///< nullptr: the Bearer credential
-    directive_location location;      ///< of `auth_pat`
+    source_conf sources;
+    directive_location location;  ///< of `auth_pat`
     store_conf *store;
     const token_hasher *make_digest;
     ngx_str_t prefix;  ///< empty: any token

@@ -58,33 +58,64 @@ void *allocate_record(void *pool, std::size_t size) noexcept
     return ngx_http_complex_value(r, &expression, &out) == NGX_OK && !has_failed(r, expression);
 }
 
-/// Reads what the client presented. Returns false if it cannot be evaluated.
-[[nodiscard]] bool read_credential(ngx_http_request_t *r, const loc_conf &lcf, credential &out) noexcept
-{
-    if (lcf.token != nullptr) {
-        ngx_str_t value;
-        if (!evaluate(r, *lcf.token, value)) {
-            return false;
+/// Collects the credentials of a request. More than one is malformed, whatever they hold.
+class presented_credentials {
+public:
+    void add(const credential &next) noexcept
+    {
+        if (has_one_) {
+            result_ = {credential_kind::malformed, {}};
+            return;
         }
-        if (value.len == 0) {
-            out = {credential_kind::none, {}};
-        } else if (is_token(view(value))) {
-            out = {credential_kind::bearer, view(value)};
-        } else {
-            out = {credential_kind::malformed, {}};
-        }
-        return true;
+        result_ = next;
+        has_one_ = true;
     }
 
-    // nginx refuses a request with two Authorization headers, but the error page of that may be guarded.
-    if (r->internal && has_two_authorizations(r)) {
-        out = {credential_kind::malformed, {}};
-    } else if (r->headers_in.authorization == nullptr) {
-        out = {credential_kind::none, {}};
-    } else {
-        out = parse_authorization(view(r->headers_in.authorization->value));
+    [[nodiscard]] const credential &result() const noexcept { return result_; }
+
+private:
+    credential result_{credential_kind::none, {}};
+    bool has_one_ = false;
+};
+
+/// Reads what is not in the Authorization header. Each line of a header is a credential, even if it is empty. Returns
+/// false if the variable cannot be evaluated.
+[[nodiscard, gnu::noinline]] bool read_other_sources(ngx_http_request_t *r, const source_conf &sources,
+                                                     presented_credentials &out) noexcept
+{
+    if (sources.headers != nullptr) {
+        for (const ngx_str_t &name : items<ngx_str_t>(*sources.headers)) {
+            const ngx_table_elt_t *header = nullptr;
+            while ((header = find_header(r, view(name), header)) != nullptr) {
+                out.add(parse_field(view(header->value)));
+            }
+        }
+    }
+    if (sources.token != nullptr) {
+        ngx_str_t value;
+        if (!evaluate(r, *sources.token, value)) {
+            return false;
+        }
+        if (value.len != 0) {
+            out.add(parse_value(view(value)));
+        }
     }
     return true;
+}
+
+/// Reads what the client presented. Returns false if it cannot be evaluated.
+[[nodiscard]] bool read_credential(ngx_http_request_t *r, const source_conf &sources, basic_buffer &buffer,
+                                   presented_credentials &out) noexcept
+{
+    if (r->headers_in.authorization != nullptr && sources.has_authorization()) {
+        out.add(parse_authorization(view(r->headers_in.authorization->value), sources.schemes, buffer));
+
+        // nginx refuses a request with two Authorization headers, but the error page of that may be guarded.
+        if (r->internal && has_two_authorizations(r)) {
+            out.add({credential_kind::malformed, {}});
+        }
+    }
+    return (sources.headers == nullptr && sources.token == nullptr) || read_other_sources(r, sources, out);
 }
 
 [[nodiscard]] address peer_of(const ngx_connection_t &connection) noexcept
@@ -137,7 +168,8 @@ void *allocate_record(void *pool, std::size_t size) noexcept
 struct request_evidence {
     bool is_off = false;
     bool is_preflight = false;
-    credential presented{credential_kind::none, {}};
+    presented_credentials presented;
+    basic_buffer buffer;  ///< may have the token
     std::span<const scope_requirement> required;
 };
 
@@ -156,8 +188,9 @@ enum class gathered { all, without_realm, in_part };
     if (out.is_off || out.is_preflight) {
         return gathered::all;
     }
-    return read_credential(r, lcf, out.presented) && read_requirements(r, lcf, out.required) ? gathered::all
-                                                                                             : gathered::in_part;
+    return read_credential(r, lcf.sources, out.buffer, out.presented) && read_requirements(r, lcf, out.required)
+               ? gathered::all
+               : gathered::in_part;
 }
 
 /// Looks a token up and decides about it.
@@ -204,19 +237,20 @@ enum class gathered { all, without_realm, in_part };
     if (evidence.is_preflight) {
         return without_record(access_verdict::preflight);
     }
-    if (evidence.presented.kind == credential_kind::none) {
+    const credential &presented = evidence.presented.result();
+    if (presented.kind == credential_kind::none) {
         // Without a token there are no scopes, so where a scope is required, a token is.
         const bool is_enough = std::ranges::all_of(
             evidence.required, [](const scope_requirement &required) { return satisfies({}, required); });
         return without_record(lcf.optional != 0 && is_enough ? access_verdict::anonymous : access_verdict::missing);
     }
-    if (evidence.presented.kind == credential_kind::malformed
-        || (lcf.prefix.len != 0 && !is_issued_form(evidence.presented.token, view(lcf.prefix)))) {
+    if (presented.kind == credential_kind::malformed
+        || (lcf.prefix.len != 0 && !is_issued_form(presented.token, view(lcf.prefix)))) {
         return without_record(access_verdict::malformed);
     }
 
     decision.request.peer = peer_of(*r->connection);
-    decision.key = make_token_key((*lcf.make_digest)(evidence.presented.token));
+    decision.key = make_token_key((*lcf.make_digest)(presented.token));
     return look_up(r, lcf, decision);
 }
 
@@ -333,7 +367,8 @@ access_decision *find_kept_decision(ngx_http_request_t *r) noexcept
             auto *decision = static_cast<access_decision *>(cleanup->data);
             ngx_http_set_ctx(r, decision, ngx_http_auth_pat_module);
             if (r->filter_finalize) {  // the response headers have been cleared
-                decision->challenge = nullptr;
+                decision->bearer_challenge = nullptr;
+                decision->basic_challenge = nullptr;
                 decision->retry_after = nullptr;
             }
             return decision;

@@ -114,8 +114,9 @@ struct access_decision {
     token_key key;             ///< of the presented token
     facts request;
     recheck_link link;
-    ngx_table_elt_t *retry_after;  ///< in the response
-    ngx_table_elt_t *challenge;    ///< WWW-Authenticate in the response
+    ngx_table_elt_t *retry_after;       ///< in the response
+    ngx_table_elt_t *bearer_challenge;  ///< WWW-Authenticate in the response
+    ngx_table_elt_t *basic_challenge;   ///< another one
 };
 
 /// Adds an empty decision to a request; nullptr if out of memory.

@@ -141,10 +141,179 @@ void wipe_hasher(void *data) noexcept
     return wipe_at_end(cf, out);
 }
 
+[[nodiscard]] char *duplicate_parameter(ngx_conf_t *cf, ngx_str_t &parameter) noexcept
+{
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "duplicate parameter \"%V\"", &parameter);
+    return conf_error();
+}
+
+/// Whether two ASCII texts are the same, apart from the case of letters.
+[[nodiscard]] bool is_same_word(const ngx_str_t &word, const ngx_str_t &other) noexcept
+{
+    return word.len == other.len && ngx_strncasecmp(word.data, other.data, word.len) == 0;
+}
+
+/// `scheme=`, with names separated by commas.
+[[nodiscard]] char *add_schemes(ngx_conf_t *cf, ngx_str_t &parameter, std::string_view names,
+                                source_conf &sources) noexcept
+{
+    struct {
+        ngx_str_t name;
+        bool &accepted;
+    } const known[] = {
+        {ngx_string("bearer"), sources.schemes.bearer},
+        {ngx_string("token"), sources.schemes.token},
+        {ngx_string("basic"), sources.schemes.basic},
+    };
+
+    while (true) {
+        const std::size_t length = std::min(names.find(','), names.size());
+        ngx_str_t name = to_ngx(head(names, length));
+
+        const auto *scheme =
+            std::ranges::find_if(known, [&](const auto &candidate) { return is_same_word(candidate.name, name); });
+        if (scheme == std::end(known)) {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid scheme \"%V\": must be bearer, basic or token", &name);
+            return conf_error();
+        }
+        if (scheme->accepted) {
+            return duplicate_parameter(cf, parameter);
+        }
+        scheme->accepted = true;
+
+        if (length == names.size()) {
+            return conf_ok;
+        }
+        names = tail(names, length + 1);
+    }
+}
+
+/// `user=`
+[[nodiscard]] char *set_user(ngx_conf_t *cf, ngx_str_t &parameter, std::string_view user, source_conf &sources) noexcept
+{
+    if (!sources.schemes.user.empty()) {
+        return duplicate_parameter(cf, parameter);
+    }
+    if (user.empty() || has_control(user) || user.find_first_of(":$") != std::string_view::npos) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"%V\" must be a user name, without variables, colons and control characters", &parameter);
+        return conf_error();
+    }
+    sources.schemes.user = user;
+    return conf_ok;
+}
+
+/// Whether nginx reads a header of this name itself.
+[[nodiscard]] bool is_known_to_nginx(const ngx_str_t &name) noexcept
+{
+    for (const ngx_http_header_t *known = ngx_http_headers_in; known->name.len != 0; known++) {
+        if (is_same_word(known->name, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/// `header=`
+[[nodiscard]] char *add_header(ngx_conf_t *cf, ngx_str_t &parameter, std::string_view text,
+                               source_conf &sources) noexcept
+{
+    constexpr ngx_uint_t a_few = 2;
+    constexpr byte_set name_characters{"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-"};
+
+    const ngx_str_t given = to_ngx(text);
+    const ngx_str_t authorization = ngx_string("Authorization");
+    const ngx_str_t cookie = ngx_string("Cookie");
+
+    const char *remedy = nullptr;
+    if (text.empty() || !name_characters.has_all(text)) {
+        remedy = "a name has letters, digits and \"-\"; for another one, use \"token=$http_NAME\"";
+    } else if (is_same_word(given, authorization)) {
+        remedy = "use \"scheme=\"";
+    } else if (is_same_word(given, cookie)) {
+        remedy = "use \"token=$cookie_NAME\"";
+    } else if (is_known_to_nginx(given)) {
+        remedy = "it has another meaning; use a name such as \"X-API-Key\"";
+    }
+    if (remedy != nullptr) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "invalid header \"%V\": %s", &given, remedy);
+        return conf_error();
+    }
+
+    if (sources.headers == nullptr) {
+        sources.headers = ngx_array_create(cf->pool, a_few, sizeof(ngx_str_t));
+        if (sources.headers == nullptr) {
+            return conf_error();
+        }
+    }
+    for (const ngx_str_t &known : items<ngx_str_t>(*sources.headers)) {
+        if (is_same_word(known, given)) {
+            return duplicate_parameter(cf, parameter);
+        }
+    }
+
+    auto *lower = allocate<u_char>(cf->pool, given.len);
+    auto *name = push<ngx_str_t>(*sources.headers);
+    if (lower == nullptr || name == nullptr) {
+        return conf_error();
+    }
+    ngx_strlow(lower, given.data, given.len);
+    *name = {given.len, lower};
+    return conf_ok;
+}
+
+/// `token=`
+[[nodiscard]] char *set_token(ngx_conf_t *cf, ngx_str_t &parameter, std::string_view text,
+                              source_conf &sources) noexcept
+{
+    if (sources.token != nullptr) {
+        return duplicate_parameter(cf, parameter);
+    }
+
+    ngx_str_t source = to_ngx(text);
+    if (ngx_http_script_variables_count(&source) == 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" must name a variable that holds the token", &parameter);
+        return conf_error();
+    }
+
+    sources.token = allocate<ngx_http_complex_value_t>(cf->pool);
+    if (sources.token == nullptr || !compile(cf, source, *sources.token)) {
+        return conf_error();
+    }
+    return conf_ok;
+}
+
+[[nodiscard]] char *set_sources(ngx_conf_t *cf, std::span<ngx_str_t> parameters, source_conf &sources) noexcept
+{
+    constexpr struct {
+        std::string_view name;
+        char *(*set)(ngx_conf_t *, ngx_str_t &, std::string_view, source_conf &) noexcept;
+    } known[] = {{"scheme=", add_schemes}, {"user=", set_user}, {"header=", add_header}, {"token=", set_token}};
+
+    for (ngx_str_t &parameter : parameters) {
+        const auto *found = std::ranges::find_if(
+            known, [&](const auto &candidate) { return view(parameter).starts_with(candidate.name); });
+        if (found == std::end(known)) {
+            return invalid_parameter(cf, parameter);
+        }
+        char *const result = found->set(cf, parameter, tail(view(parameter), found->name.size()), sources);
+        if (result != conf_ok) {
+            return result;
+        }
+    }
+
+    if (!sources.schemes.user.empty() && !sources.schemes.basic) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"user=\" needs \"scheme=basic\"");
+        return conf_error();
+    }
+    if (!sources.has_authorization() && sources.token == nullptr) {
+        sources.schemes.bearer = true;
+    }
+    return conf_ok;
+}
+
 char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
 {
-    constexpr std::string_view token_parameter = "token=";
-
     auto &lcf = *static_cast<loc_conf *>(data);
     const auto args = arguments(cf);
 
@@ -153,7 +322,6 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     }
 
     lcf.location = location_of(cf);
-    lcf.token = nullptr;
 
     if (view(args[1]) == "off") {
         lcf.realm = nullptr;
@@ -164,25 +332,7 @@ char *set_auth_pat(ngx_conf_t *cf, ngx_command_t *, void *data) noexcept
     if (lcf.realm == nullptr || !compile(cf, args[1], *lcf.realm)) {
         return conf_error();
     }
-
-    if (args.size() == 2) {
-        return conf_ok;
-    }
-    if (!view(args[2]).starts_with(token_parameter)) {
-        return invalid_parameter(cf, args[2]);
-    }
-
-    ngx_str_t source = to_ngx(tail(view(args[2]), token_parameter.size()));
-    if (ngx_http_script_variables_count(&source) == 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" must name a variable that holds the token", &args[2]);
-        return conf_error();
-    }
-
-    lcf.token = allocate<ngx_http_complex_value_t>(cf->pool);
-    if (lcf.token == nullptr || !compile(cf, source, *lcf.token)) {
-        return conf_error();
-    }
-    return conf_ok;
+    return set_sources(cf, args.subspan(2), lcf.sources);
 }
 
 /// Finds the store of a path, or adds it. On failure, logs the error and returns nullptr.
@@ -619,7 +769,7 @@ char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) noexcept
 
     if (is_unset(conf.realm)) {
         conf.realm = is_unset(prev.realm) ? nullptr : prev.realm;
-        conf.token = prev.token;
+        conf.sources = prev.sources;
         conf.location = prev.location;
     }
     ngx_conf_merge_ptr_value(conf.store, prev.store, nullptr);
@@ -678,7 +828,7 @@ constexpr ngx_uint_t anywhere = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTT
 }  // namespace
 
 ngx_command_t directives[] = {
-    {ngx_string("auth_pat"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE12, set_auth_pat, NGX_HTTP_LOC_CONF_OFFSET, 0,
+    {ngx_string("auth_pat"), anywhere | NGX_HTTP_LMT_CONF | NGX_CONF_1MORE, set_auth_pat, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
 
     {ngx_string("auth_pat_store"), anywhere | NGX_CONF_TAKE12, set_store, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},

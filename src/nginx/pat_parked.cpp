@@ -1,6 +1,7 @@
 #include "nginx/pat_parked.h"
 
 #include "nginx/pat_access.h"
+#include "nginx/pat_challenge.h"
 #include "nginx/pat_variables.h"
 
 namespace pat::ngx {
@@ -100,11 +101,11 @@ ngx_int_t handle_precontent(ngx_http_request_t *r) noexcept
     }
 
     // With `satisfy any`, another module has let the request in. nginx removes only the challenge that
-    // r->headers_out.www_authenticate points at, which may be that of auth_basic. Keep the challenge of another
+    // r->headers_out.www_authenticate points at, which may be that of auth_basic. Keep the challenges of another
     // location: an error page still carries it.
     const bool is_of_here = decision->lcf == &loc_conf_of(r);
-    if (decision->state.is_challenged() && is_of_here && decision->challenge != nullptr) {
-        decision->challenge->hash = 0;
+    if (decision->state.is_challenged() && is_of_here) {
+        take_back_challenges(*decision);
     }
 
     // An enforced decision is valid wherever a redirect has led.

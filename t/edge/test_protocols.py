@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,10 @@ SITE = """
         location = /fail-open { auth_pat_fail_open on; auth_pat_store FOLDER/absent; try_files /nowhere =204; }
         location = /off       { auth_pat off; try_files /nowhere =204; }
         location = /key       { auth_pat Key token=$http_x_api_key; try_files /nowhere =204; }
+        location = /sources   {
+            auth_pat API scheme=bearer,basic header=X-API-Key header=Private-Token;
+            try_files /nowhere =204;
+        }
         location = /json      { error_page 401 @json; try_files /nowhere =204; }
         location @json        { return 401 '{"error":"$auth_pat_status"}'; }
         location /slow        { limit_rate 20k; alias FOLDER/html/file; }
@@ -83,7 +88,7 @@ class Case(NamedTuple):
     fields: Fields
     status: int
     verdict: str
-    challenge: str | None = None
+    challenges: tuple[str, ...] = ()
     token: Issued | None = None  # which the log names
     is_let_in: bool = False  # and its variables are set
     method: str = "GET"
@@ -97,30 +102,40 @@ def cases(tokens: Tokens) -> Iterator[Case]:
 
     def refused(token: Issued, status: int, verdict: str, description: str) -> Case:
         challenge = f'{plain}, error="invalid_token", error_description="The access token {description}"'
-        return Case("/token", token.header.items(), status, verdict, challenge, token)
+        return Case("/token", token.header.items(), status, verdict, (challenge,), token)
 
-    yield Case("/token", good.header.items(), 204, "ok", None, good, True)
-    yield Case("/token", [("authorization", f"bearer {good.token}")], 204, "ok", None, good, True)
-    yield Case("/token", (), 401, "missing", plain)
-    yield Case("/token", [("Authorization", "Basic Ym9iOnNlY3JldA==")], 401, "missing", plain)
+    yield Case("/token", good.header.items(), 204, "ok", (), good, True)
+    yield Case("/token", [("authorization", f"bearer {good.token}")], 204, "ok", (), good, True)
+    yield Case("/token", (), 401, "missing", (plain,))
+    yield Case("/token", [("Authorization", "Basic Ym9iOnNlY3JldA==")], 401, "missing", (plain,))
     yield refused(Issued("too-short", ""), 401, "malformed", "is invalid")
     yield refused(tokens.unknown, 401, "unknown", "is invalid")
     yield refused(tokens.revoked, 401, "revoked", "was revoked")
     yield refused(tokens.expired, 401, "expired", "expired")
     yield refused(tokens.early, 401, "not_yet_valid", "is not yet valid")
     yield refused(tokens.remote, 403, "address_denied", "may not be used from this address")
-    yield Case("/scope", good.header.items(), 403, "scope_denied", f'{scope}, scope="csv:write"', good)
-    yield Case("/require", good.header.items(), 403, "require_denied", scope, good)
-    yield Case("/fresh", good.header.items(), 503, "stale", None, good)
+    yield Case("/scope", good.header.items(), 403, "scope_denied", (f'{scope}, scope="csv:write"',), good)
+    yield Case("/require", good.header.items(), 403, "require_denied", (scope,), good)
+    yield Case("/fresh", good.header.items(), 503, "stale", (), good)
     yield Case("/absent", good.header.items(), 503, "store_error")
     yield Case("/fail-open", good.header.items(), 204, "store_error")
     yield Case("/optional", (), 204, "anonymous")
     asks = [("Origin", "https://example.com"), ("Access-Control-Request-Method", "PUT")]
     yield Case("/preflight", asks, 204, "preflight", method="OPTIONS")
-    yield Case("/dry-run", good.header.items(), 204, "scope_denied_dry_run", None, good)
+    yield Case("/dry-run", good.header.items(), 204, "scope_denied_dry_run", (), good)
     yield Case("/off", (), 204, "off")
-    yield Case("/key", [("X-Api-Key", good.token)], 204, "ok", None, good, True)
-    yield Case("/key", good.header.items(), 401, "missing", 'Bearer realm="Key"')
+    yield Case("/key", [("X-Api-Key", good.token)], 204, "ok", (), good, True)
+    yield Case("/key", good.header.items(), 401, "missing", ('Bearer realm="Key"',))
+
+    # Several sources in one location.
+    by_header = ("X-API-Key", good.token)
+    by_basic = ("Authorization", "Basic " + b64encode(f"robot:{good.token}".encode()).decode())
+    both = (f'{plain}, error="invalid_token", error_description="The access token is invalid"', 'Basic realm="API"')
+    for field in (by_header, by_basic, *good.header.items(), ("private-token", good.token)):
+        yield Case("/sources", [field], 204, "ok", (), good, True)
+    yield Case("/sources", (), 401, "missing", (plain, both[1]))
+    for fields in ([by_header, by_header], [by_header, by_basic], [by_header, ("Private-Token", "")]):
+        yield Case("/sources", fields, 401, "malformed", both)
 
 
 def logged(transport: Transport, case: Case) -> str:
@@ -138,8 +153,7 @@ def test_each_verdict_has_its_answer_and_its_line_in_the_log(nginx: Site, store:
         async with connect(nginx, transport) as connection:
             for case in expected:
                 answer = await connection.fetch(case.path, case.fields, method=case.method)
-                challenges = [] if case.challenge is None else [case.challenge]
-                assert (answer.status, answer.values("www-authenticate")) == (case.status, challenges), case
+                assert (answer.status, answer.values("www-authenticate")) == (case.status, list(case.challenges)), case
                 assert answer.values("retry-after") == (["1"] if case.status == 503 else []), case
             answer = await connection.fetch("/json", tokens.revoked.header.items())
             assert (answer.status, bytes(answer.body)) == (401, b'{"error":"revoked"}')

@@ -1,5 +1,6 @@
-/// Authorization values, tokens, their checksum and their digest, against a regular expression, a CRC of one bit at a
-/// time, and OpenSSL's HMAC. Input: a prefix, the end of a line, and a value.
+/// Authorization values, tokens, their checksum and their digest, against regular expressions, OpenSSL's base64, a CRC
+/// of one bit at a time, and OpenSSL's HMAC. Input: a prefix, which is also the user name for Basic, the end of a line,
+/// and a value.
 
 #include "core/pat_digest.h"
 #include "core/pat_token.h"
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 
 #include <openssl/evp.h>
@@ -37,19 +39,104 @@ std::string right_checksum(std::string_view text)
     return digits;
 }
 
-void try_authorization(std::string_view value)
-{
-    static const pattern bearer{"^[ \t]*[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)[ \t]*$"};
-    static const pattern scheme{"^[ \t]*[Bb][Ee][Aa][Rr][Ee][Rr]([^A-Za-z0-9!#$%&'*+.^_`|~-]|$)"};
+/// Credentials of a scheme, and whatever begins with that scheme.
+struct scheme_patterns {
+    pattern credentials;
+    pattern name;
 
-    const credential found = parse_authorization(value);
-    const auto token = bearer.find(value);
-    if (token && token->size() >= 16 && token->size() <= 512) {
-        expect(found.kind == credential_kind::bearer);
-        expect(found.token == *token && found.token.data() == token->data());
-    } else {
-        expect(found.kind == (scheme.matches(value) ? credential_kind::malformed : credential_kind::none));
-        expect(found.token.empty());
+    explicit scheme_patterns(const std::string &word)
+        : credentials{("^[ \t]*" + word + " +([A-Za-z0-9._~+/-]+=*)[ \t]*$").c_str()},
+          name{("^[ \t]*" + word + "([^A-Za-z0-9!#$%&'*+.^_`|~-]|$)").c_str()}
+    {
+    }
+};
+
+struct expected_credential {
+    credential_kind kind = credential_kind::none;
+    std::string token;
+};
+
+expected_credential expect_token(std::string_view text)
+{
+    static const pattern token{"^[A-Za-z0-9._~+/-]+=*$"};
+
+    if (text.size() < 16 || text.size() > 512 || !token.matches(text)) {
+        return {credential_kind::malformed, ""};
+    }
+    return {credential_kind::token, std::string{text}};
+}
+
+/// What a text in base64 stands for, if OpenSSL makes that text of it.
+std::optional<std::string> decode_base64(std::string_view text)
+{
+    const auto *in = reinterpret_cast<const unsigned char *>(text.data());
+    std::string decoded(text.size() + 1, '\0');
+    const int length =
+        EVP_DecodeBlock(reinterpret_cast<unsigned char *>(decoded.data()), in, static_cast<int>(text.size()));
+    if (length < 0) {
+        return std::nullopt;
+    }
+    decoded.resize(static_cast<std::size_t>(length - text.ends_with("=") - text.ends_with("==")));
+
+    std::string again(text.size() + 5, '\0');
+    const auto *out = reinterpret_cast<const unsigned char *>(decoded.data());
+    again.resize(static_cast<std::size_t>(
+        EVP_EncodeBlock(reinterpret_cast<unsigned char *>(again.data()), out, static_cast<int>(decoded.size()))));
+    return again == text ? std::optional{decoded} : std::nullopt;
+}
+
+expected_credential expect_basic(std::string_view text, std::string_view user)
+{
+    const auto is_control = [](char c) { return (c >= 0 && c < 0x20) || c == 0x7f; };
+
+    const std::optional<std::string> user_pass = decode_base64(text);
+    const std::size_t colon = user_pass ? user_pass->find(':') : std::string::npos;
+    if (colon == std::string::npos || user_pass->size() > 1023) {
+        return {credential_kind::malformed, ""};
+    }
+    const std::string name = user_pass->substr(0, colon);
+    if (std::ranges::any_of(name, is_control)) {
+        return {credential_kind::malformed, ""};
+    }
+    return user.empty() || name == user ? expect_token(user_pass->substr(colon + 1)) : expected_credential{};
+}
+
+expected_credential expect_credential(std::string_view value, const credential_schemes &schemes)
+{
+    static const scheme_patterns bearer{"[Bb][Ee][Aa][Rr][Ee][Rr]"};
+    static const scheme_patterns token{"[Tt][Oo][Kk][Ee][Nn]"};
+    static const scheme_patterns basic{"[Bb][Aa][Ss][Ii][Cc]"};
+
+    const struct {
+        const scheme_patterns &patterns;
+        bool is_accepted;
+        bool is_basic;
+    } known[] = {{bearer, schemes.bearer, false}, {token, schemes.token, false}, {basic, schemes.basic, true}};
+
+    for (const auto &scheme : known) {
+        if (!scheme.is_accepted || !scheme.patterns.name.matches(value)) {
+            continue;
+        }
+        const auto text = scheme.patterns.credentials.find(value);
+        if (!text) {
+            return {credential_kind::malformed, ""};
+        }
+        return scheme.is_basic ? expect_basic(*text, schemes.user) : expect_token(*text);
+    }
+    return {};
+}
+
+void try_authorization(std::string_view value, std::string_view user)
+{
+    for (unsigned accepted = 0; accepted < 8; accepted++) {
+        const credential_schemes schemes{
+            .bearer = (accepted & 1) != 0, .token = (accepted & 2) != 0, .basic = (accepted & 4) != 0, .user = user};
+        const expected_credential right = expect_credential(value, schemes);
+
+        basic_buffer buffer;
+        const credential found = parse_authorization(value, schemes, buffer);
+        expect(found.kind == right.kind);
+        expect(found.token == right.token);
     }
 }
 
@@ -86,7 +173,7 @@ void try_generating(std::string_view prefix, std::string_view random)
     if (const auto token = generate_token(prefix, source, &random)) {
         expect(is_token(token->text()));
         expect(is_issued_form(token->text(), prefix));
-        try_authorization(std::string{"Bearer "}.append(token->text()));
+        try_authorization(std::string{"Bearer "}.append(token->text()), prefix);
     }
 }
 
@@ -115,7 +202,8 @@ int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size)
     const std::string_view prefix = in.until('\n');
     const std::string_view value = in.rest();
 
-    try_authorization(value);
+    try_authorization(value, prefix);
+    try_authorization(value, {});
     try_token(value, prefix);
     try_generating(prefix, value);
     try_digest(value, prefix);

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,11 @@ CONFIGURATION = """
         location /by-map { auth_pat_require_scope $all_scopes; try_files /guarded =500; }
         location /require { auth_pat_require $arg_yes error=402; try_files /guarded =500; }
         location /token { auth_pat API token=$arg_token; try_files /guarded =500; }
+        location /basic { auth_pat API scheme=basic user=robot; try_files /guarded =500; }
+        location /sources {
+            auth_pat API scheme=bearer,basic,token header=X-API-Key header=Private-Token token=$arg_token;
+            try_files /guarded =500;
+        }
         location /optional { auth_pat_optional on; try_files /guarded =500; }
         location /optional-map { auth_pat API token=$any_token; auth_pat_optional on; try_files /guarded =500; }
         location /fresh { auth_pat_max_age 1h; try_files /guarded =500; }
@@ -81,9 +87,18 @@ class Request(NamedTuple):
     token: str
     status: int
     accept: str = "*/*"
+    source: str = "Authorization: Bearer"
 
     def __str__(self) -> str:
-        return f"{self.path} {self.token or 'no token'} {self.accept}"
+        return f"{self.path} {self.token or 'no token'} {self.accept} {self.source}"
+
+    def credential(self) -> str:
+        """The line of the head that has the token, if there is one."""
+        if not self.token:
+            return ""
+        token = _token(self.token)
+        value = b64encode(f"robot:{token}".encode()).decode() if self.source.endswith("Basic") else token
+        return f"{self.source} {value}\r\n"
 
 
 REQUESTS = [
@@ -107,6 +122,17 @@ REQUESTS = [
     Request("/require", "good", 402),
     Request("/token?token=TOKEN", "good", 200),
     Request("/token?token=TOKEN", "revoked", 401),
+    Request("/basic", "good", 200, source="Authorization: Basic"),
+    Request("/basic", "revoked", 401, source="Authorization: Basic"),
+    Request("/basic", "malformed", 401, source="Authorization: Basic"),
+    Request("/basic", "", 401),
+    *(
+        Request("/sources", token, status, source=source)
+        for source in ("Authorization: Bearer", "Authorization: Basic", "Authorization: token", "Private-Token:")
+        for token, status in (("good", 200), ("revoked", 401), ("remote", 403))
+    ),
+    Request("/sources?token=TOKEN", "good", 401),
+    Request("/sources", "", 401),
     Request("/optional", "good", 200),
     Request("/optional", "", 200),
     Request("/optional", "revoked", 401),
@@ -200,9 +226,8 @@ class Site:
 
     def ask(self, request: Request) -> tuple[int, str]:
         """The status of the answer, or 0 if there is none, and the whole of it."""
-        authorization = f"Authorization: Bearer {_token(request.token)}\r\n" if request.token else ""
         path = request.path.replace("TOKEN", _token(request.token) if request.token else "")
-        head = f"GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {request.accept}\r\nConnection: close\r\n{authorization}\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {request.accept}\r\nConnection: close\r\n{request.credential()}\r\n"
         answer = b""
         with socket.create_connection(("127.0.0.1", self.nginx.port), DEADLINE) as client:
             try:

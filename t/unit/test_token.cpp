@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <new>
 #include <optional>
+
+#include <openssl/evp.h>
 
 // Tokens that are whole strings below were made with Python's zlib.crc32 and a base62 of its own:
 //     crc = zlib.crc32((prefix + body).encode())
@@ -410,11 +413,41 @@ void no_token_is_generated_for_what_is_not_a_prefix(void **)
 
 #define TOKEN "abcdefghijklmnop"
 
+/// The buffer lasts until the next call.
+credential parse(std::string_view value, const credential_schemes &schemes)
+{
+    static std::optional<basic_buffer> buffer;
+    return parse_authorization(value, schemes, buffer.emplace());
+}
+
+constexpr credential_schemes bearer_alone{.bearer = true, .token = false, .basic = false, .user = {}};
+constexpr credential_schemes token_alone{.bearer = false, .token = true, .basic = false, .user = {}};
+constexpr credential_schemes basic_alone{.bearer = false, .token = false, .basic = true, .user = {}};
+constexpr credential_schemes basic_of_robot{.bearer = false, .token = false, .basic = true, .user = "robot"};
+constexpr credential_schemes all_schemes{.bearer = true, .token = true, .basic = true, .user = {}};
+
+credential parse_bearer(std::string_view value)
+{
+    return parse(value, bearer_alone);
+}
+
+/// "Basic", and a text in base64. Good until the next one is made.
+std::string_view basic(std::string_view user_pass)
+{
+    constexpr std::string_view scheme = "Basic ";
+    static std::array<char, 4096> value;
+    scheme.copy(value.data(), scheme.size());
+    const int length =
+        EVP_EncodeBlock(reinterpret_cast<unsigned char *>(value.data() + scheme.size()),
+                        reinterpret_cast<const unsigned char *>(user_pass.data()), static_cast<int>(user_pass.size()));
+    return {value.data(), scheme.size() + static_cast<std::size_t>(length)};
+}
+
 void an_authorization_value_holds_a_bearer_token_or_not(void **)
 {
     constexpr credential_kind none = credential_kind::none;
     constexpr credential_kind malformed = credential_kind::malformed;
-    constexpr credential_kind bearer = credential_kind::bearer;
+    constexpr credential_kind token = credential_kind::token;
 
     struct row {
         const char *label;
@@ -423,25 +456,25 @@ void an_authorization_value_holds_a_bearer_token_or_not(void **)
         std::string_view token;
     };
     static constexpr row rows[] = {
-        {"plain", "Bearer " TOKEN, bearer, TOKEN},
-        {"lower case", "bearer " TOKEN, bearer, TOKEN},
-        {"upper case", "BEARER " TOKEN, bearer, TOKEN},
-        {"mixed case", "bEaReR " TOKEN, bearer, TOKEN},
-        {"two spaces", "Bearer  " TOKEN, bearer, TOKEN},
-        {"many spaces", "Bearer          " TOKEN, bearer, TOKEN},
-        {"space in front", " Bearer " TOKEN, bearer, TOKEN},
-        {"spaces in front", "    Bearer " TOKEN, bearer, TOKEN},
-        {"tab in front", "\tBearer " TOKEN, bearer, TOKEN},
-        {"space at the end", "Bearer " TOKEN " ", bearer, TOKEN},
-        {"spaces at the end", "Bearer " TOKEN "     ", bearer, TOKEN},
-        {"tab at the end", "Bearer " TOKEN "\t", bearer, TOKEN},
-        {"blanks all around", " \t Bearer  " TOKEN " \t ", bearer, TOKEN},
-        {"= at the end", "Bearer " TOKEN "==", bearer, TOKEN "=="},
-        {"= at the end, then a space", "Bearer " TOKEN "= ", bearer, TOKEN "="},
-        {"every kind of character", "Bearer azAZ09-._~+/azAZ09", bearer, "azAZ09-._~+/azAZ09"},
-        {"the form we issue", "Bearer ropat_7Kq2ZC0mS3wB1xYtVdJ8uLhPnRa5EoGf2mQI9v", bearer, golden},
-        {"a token that says Bearer", "Bearer BearerBearerBearer", bearer, "BearerBearerBearer"},
-        {"a token like a JWT", "Bearer eyJhbGciOi.eyJzdWIi.c2ln-_", bearer, "eyJhbGciOi.eyJzdWIi.c2ln-_"},
+        {"plain", "Bearer " TOKEN, token, TOKEN},
+        {"lower case", "bearer " TOKEN, token, TOKEN},
+        {"upper case", "BEARER " TOKEN, token, TOKEN},
+        {"mixed case", "bEaReR " TOKEN, token, TOKEN},
+        {"two spaces", "Bearer  " TOKEN, token, TOKEN},
+        {"many spaces", "Bearer          " TOKEN, token, TOKEN},
+        {"space in front", " Bearer " TOKEN, token, TOKEN},
+        {"spaces in front", "    Bearer " TOKEN, token, TOKEN},
+        {"tab in front", "\tBearer " TOKEN, token, TOKEN},
+        {"space at the end", "Bearer " TOKEN " ", token, TOKEN},
+        {"spaces at the end", "Bearer " TOKEN "     ", token, TOKEN},
+        {"tab at the end", "Bearer " TOKEN "\t", token, TOKEN},
+        {"blanks all around", " \t Bearer  " TOKEN " \t ", token, TOKEN},
+        {"= at the end", "Bearer " TOKEN "==", token, TOKEN "=="},
+        {"= at the end, then a space", "Bearer " TOKEN "= ", token, TOKEN "="},
+        {"every kind of character", "Bearer azAZ09-._~+/azAZ09", token, "azAZ09-._~+/azAZ09"},
+        {"the form we issue", "Bearer ropat_7Kq2ZC0mS3wB1xYtVdJ8uLhPnRa5EoGf2mQI9v", token, golden},
+        {"a token that says Bearer", "Bearer BearerBearerBearer", token, "BearerBearerBearer"},
+        {"a token like a JWT", "Bearer eyJhbGciOi.eyJzdWIi.c2ln-_", token, "eyJhbGciOi.eyJzdWIi.c2ln-_"},
 
         {"empty", "", none, ""},
         {"one space", " ", none, ""},
@@ -560,10 +593,10 @@ void an_authorization_value_holds_a_bearer_token_or_not(void **)
     };
 
     for (const row &row : rows) {
-        const credential have = parse_authorization(row.value);
+        const credential have = parse_bearer(row.value);
         assert_number_equal(row.label, have.kind, row.kind);
         assert_view_equal(row.label, have.token, row.token);
-        if (row.kind == bearer) {
+        if (row.kind == token) {
             assert_row(row.label, have.token.data() >= row.value.data()
                                       && have.token.end() <= row.value.data() + row.value.size());
         }
@@ -578,11 +611,11 @@ void the_length_of_a_bearer_token_is_bounded(void **)
     std::fill(value.begin() + scheme.size(), value.end(), 'a');
 
     for (std::size_t length = 0; length <= 600; length++) {
-        const credential have = parse_authorization({value.data(), scheme.size() + length});
+        const credential have = parse_bearer({value.data(), scheme.size() + length});
         const bool want = length >= 16 && length <= 512;
 
         assert_number_equal(label_at("length", length), have.kind,
-                            want ? credential_kind::bearer : credential_kind::malformed);
+                            want ? credential_kind::token : credential_kind::malformed);
         assert_number_equal(label_at("length", length), have.token.size(), want ? length : 0);
     }
 }
@@ -600,8 +633,8 @@ void the_scheme_is_matched_without_regard_to_case_and_to_nothing_else(void **)
                 value[i] = static_cast<char>(lower[i] - 'a' + 'A');
             }
         }
-        assert_number_equal(label_at("case variant", cases), parse_authorization({value.data(), value.size()}).kind,
-                            credential_kind::bearer);
+        assert_number_equal(label_at("case variant", cases), parse_bearer({value.data(), value.size()}).kind,
+                            credential_kind::token);
     }
 
     for (std::size_t position = 0; position < lower.size(); position++) {
@@ -610,7 +643,7 @@ void the_scheme_is_matched_without_regard_to_case_and_to_nothing_else(void **)
             value[position] = static_cast<char>(byte);
 
             const bool same = byte == lower[position] || byte == lower[position] - 'a' + 'A';
-            if ((parse_authorization({value.data(), value.size()}).kind == credential_kind::bearer) != same) {
+            if ((parse_bearer({value.data(), value.size()}).kind == credential_kind::token) != same) {
                 fail_msg("byte 0x%02x at %zu is judged wrongly", static_cast<unsigned>(byte), position);
             }
         }
@@ -621,12 +654,12 @@ void nothing_is_read_behind_the_end_of_a_value(void **)
 {
     constexpr std::string_view whole = "Bearer " TOKEN;
     for (std::size_t length = 0; length < whole.size(); length++) {
-        assert_number_equal(label_at("length", length), parse_authorization(whole.substr(0, length)).kind,
+        assert_number_equal(label_at("length", length), parse_bearer(whole.substr(0, length)).kind,
                             length < 6 ? credential_kind::none : credential_kind::malformed);
     }
     constexpr std::string_view longer = "Bearers";
-    assert_number_equal("s behind it", parse_authorization(longer.substr(0, 6)).kind, credential_kind::malformed);
-    assert_number_equal("blanks behind it", parse_authorization(std::string_view{"   Bearer"}.substr(0, 2)).kind,
+    assert_number_equal("s behind it", parse_bearer(longer.substr(0, 6)).kind, credential_kind::malformed);
+    assert_number_equal("blanks behind it", parse_bearer(std::string_view{"   Bearer"}.substr(0, 2)).kind,
                         credential_kind::none);
 }
 
@@ -639,12 +672,225 @@ void only_a_space_ends_the_scheme(void **)
         plain.copy(value.data(), plain.size());
         value[6] = static_cast<char>(byte);
 
-        const credential_kind want = byte == ' '      ? credential_kind::bearer
+        const credential_kind want = byte == ' '      ? credential_kind::token
                                      : is_tchar(byte) ? credential_kind::none
                                                       : credential_kind::malformed;
-        if (parse_authorization({value.data(), value.size()}).kind != want) {
+        if (parse_bearer({value.data(), value.size()}).kind != want) {
             fail_msg("byte 0x%02x is judged wrongly", static_cast<unsigned>(byte));
         }
+    }
+}
+
+void each_scheme_that_is_accepted_is_recognised_and_no_other(void **)
+{
+    constexpr credential_kind none = credential_kind::none;
+    constexpr credential_kind malformed = credential_kind::malformed;
+    constexpr credential_kind token = credential_kind::token;
+
+    struct row {
+        const char *label;
+        std::string_view value;
+        credential_kind by_bearer, by_token, by_basic, by_all;
+    };
+    static constexpr row rows[] = {
+        {"Bearer", "Bearer " TOKEN, token, none, none, token},
+        {"token", "token " TOKEN, none, token, none, token},
+        {"Token", "Token  " TOKEN " ", none, token, none, token},
+        {"TOKEN", " TOKEN " TOKEN, none, token, none, token},
+        {"Basic", "Basic dTphYmNkZWZnaGlqa2xtbm9w", none, none, token, token},
+        {"basic", "basic  dTphYmNkZWZnaGlqa2xtbm9w ", none, none, token, token},
+        {"Bearer with nothing", "Bearer", malformed, none, none, malformed},
+        {"token with nothing", "token", none, malformed, none, malformed},
+        {"Basic with nothing", "Basic", none, none, malformed, malformed},
+        {"Bearer with Basic's", "Bearer dTphYmNkZWZnaGlqa2xtbm9w", token, none, none, token},
+        {"Basic with Bearer's", "Basic " TOKEN, none, none, malformed, malformed},
+        {"token and a tab", "token\t" TOKEN, none, malformed, none, malformed},
+        {"Basic and a tab", "Basic\tdTphYmNkZWZnaGlqa2xtbm9w", none, none, malformed, malformed},
+        {"token as a parameter", "Token token=\"" TOKEN "\"", none, malformed, none, malformed},
+        {"two tokens", "token " TOKEN ", token " TOKEN, none, malformed, none, malformed},
+        {"tokens", "tokens " TOKEN, none, none, none, none},
+        {"Basics", "Basics dTphYmNkZWZnaGlqa2xtbm9w", none, none, none, none},
+        {"another", "Digest " TOKEN, none, none, none, none},
+        {"no scheme", TOKEN, none, none, none, none},
+        {"empty", "", none, none, none, none},
+    };
+
+    for (const row &row : rows) {
+        assert_number_equal(row.label, parse(row.value, bearer_alone).kind, row.by_bearer);
+        assert_number_equal(row.label, parse(row.value, token_alone).kind, row.by_token);
+        assert_number_equal(row.label, parse(row.value, basic_alone).kind, row.by_basic);
+        assert_number_equal(row.label, parse(row.value, all_schemes).kind, row.by_all);
+        assert_number_equal(row.label, parse(row.value, {}).kind, none);
+    }
+}
+
+void basic_credentials_hold_a_token_as_their_password(void **)
+{
+    constexpr credential_kind none = credential_kind::none;
+    constexpr credential_kind malformed = credential_kind::malformed;
+    constexpr credential_kind token = credential_kind::token;
+
+    struct row {
+        const char *label;
+        std::string_view user_pass;
+        credential_kind kind;           ///< with any user
+        credential_kind kind_of_robot;  ///< with a certain one
+    };
+    static constexpr row rows[] = {
+        {"the user", "robot:" TOKEN, token, token},
+        {"another user", "alice:" TOKEN, token, none},
+        {"no user", ":" TOKEN, token, none},
+        {"in capitals", "Robot:" TOKEN, token, none},
+        {"a longer user", "robots:" TOKEN, token, none},
+        {"a shorter user", "robo:" TOKEN, token, none},
+        {"a user in UTF-8",
+         "r\xc3\xb6"
+         "bot:" TOKEN,
+         token, none},
+        {"a user with blanks", " robot :" TOKEN, token, none},
+        {"another user, and no token", "alice:secret", malformed, none},
+        {"the user, and no token", "robot:secret", malformed, malformed},
+        {"an empty password", "robot:", malformed, malformed},
+        {"the token as the user", TOKEN ":", malformed, none},
+        {"the token as the user, as GitHub has it", TOKEN ":x-oauth-basic", malformed, none},
+        {"the token alone", TOKEN, malformed, malformed},
+        {"a colon alone", ":", malformed, none},
+        {"nothing", "", malformed, malformed},
+        {"two colons", "robot::" TOKEN, malformed, malformed},
+        {"a colon in the token", "robot:abcdefgh:ijklmnop", malformed, malformed},
+        {"two tokens", "robot:" TOKEN ":" TOKEN, malformed, malformed},
+        {"a blank behind it", "robot:" TOKEN " ", malformed, malformed},
+        {"a line end behind it", "robot:" TOKEN "\n", malformed, malformed},
+        {"a zero behind it", "robot:" TOKEN "\0"sv, malformed, malformed},
+        {"a zero in the user", "ro\0bot:" TOKEN ""sv, malformed, malformed},
+        {"a line end in the user", "robot\n:" TOKEN, malformed, malformed},
+    };
+
+    for (const row &row : rows) {
+        const std::string_view value = basic(row.user_pass);
+        const credential any = parse(value, basic_alone);
+        assert_number_equal(row.label, any.kind, row.kind);
+        assert_view_equal(row.label, any.token, row.kind == token ? TOKEN : "");
+        const credential robot = parse(value, basic_of_robot);
+        assert_number_equal(row.label, robot.kind, row.kind_of_robot);
+        assert_view_equal(row.label, robot.token, row.kind_of_robot == token ? TOKEN : "");
+    }
+}
+
+void a_user_name_has_no_control_characters(void **)
+{
+    for (int byte = 0; byte < 256; byte++) {
+        std::array<char, 19> user_pass;
+        constexpr std::string_view plain = "u?:" TOKEN;
+        plain.copy(user_pass.data(), plain.size());
+        user_pass[1] = static_cast<char>(byte);
+
+        const bool is_good = byte >= 0x20 && byte != 0x7f && byte != ':';
+        assert_number_equal(label_at("byte", static_cast<std::size_t>(byte)),
+                            parse(basic({user_pass.data(), user_pass.size()}), basic_alone).kind,
+                            is_good ? credential_kind::token : credential_kind::malformed);
+    }
+}
+
+void a_password_has_the_lengths_of_a_token_and_a_user_the_rest_of_the_buffer(void **)
+{
+    static std::array<char, 1200> user_pass;
+    for (std::size_t user = 0; user <= 600; user += user == 0 || user >= 500 ? 1 : 100) {
+        for (const std::size_t length : {0, 15, 16, 17, 511, 512, 513}) {
+            user_pass.fill('a');
+            user_pass[user] = ':';
+            const credential have = parse(basic({user_pass.data(), user + 1 + length}), basic_alone);
+            const bool want = length >= 16 && length <= 512 && user + 1 + length <= 1023;
+            assert_number_equal(label_at("user", user), have.kind,
+                                want ? credential_kind::token : credential_kind::malformed);
+            assert_number_equal(label_at("length", length), have.token.size(), want ? length : 0);
+        }
+    }
+}
+
+void base64_has_one_spelling(void **)
+{
+    struct row {
+        const char *label;
+        std::string_view value;
+        bool want;
+    };
+    static constexpr row rows[] = {
+        {"without padding", "Basic dTphYmNkZWZnaGlqa2xtbm9w", true},
+        {"one more", "Basic dXU6YWJjZGVmZ2hpamtsbW5vcA==", true},
+        {"two more", "Basic dXV1OmFiY2RlZmdoaWprbG1ub3A=", true},
+        {"a padding that is missing", "Basic dXU6YWJjZGVmZ2hpamtsbW5vcA=", false},
+        {"all of it", "Basic dXU6YWJjZGVmZ2hpamtsbW5vcA", false},
+        {"all of it, of a longer one", "Basic dTphYmNkZWZnaGlqa2xtbm9wcXJzdA", false},
+        {"a longer one", "Basic dTphYmNkZWZnaGlqa2xtbm9wcXJzdA==", true},
+        {"one that is too long", "Basic dXV1OmFiY2RlZmdoaWprbG1ub3A==", false},
+        {"a whole group of it", "Basic dTphYmNkZWZnaGlqa2xtbm9w====", false},
+        {"three of a group", "Basic dTphYmNkZWZnaGlqa2xtbm9wA===", false},
+        {"in the middle", "Basic dXU6YW==ZGVmZ2hpamtsbW5vcA==", false},
+        {"bits behind the end, of two digits", "Basic dXU6YWJjZGVmZ2hpamtsbW5vcB==", false},
+        {"bits behind the end, of three digits", "Basic dXV1OmFiY2RlZmdoaWprbG1ub3B=", false},
+        {"a blank", "Basic dTphYmNk ZWZnaGlqa2xtbm9w", false},
+        {"a line end", "Basic dTphYmNk\r\nZWZnaGlqa2xtbm9w", false},
+        {"a comma", "Basic dTphYmNkZWZnaGlqa2xtbm9w,", false},
+        {"two of it", "Basic dTphYmNkZWZnaGlqa2xtbm9w, Basic dTphYmNkZWZnaGlqa2xtbm9w", false},
+        {"digits of base64url", "Basic dT86-_NkZWZnaGlqa2xtbm9w", false},
+    };
+    for (const row &row : rows) {
+        assert_number_equal(row.label, parse(row.value, basic_alone).kind,
+                            row.want ? credential_kind::token : credential_kind::malformed);
+    }
+
+    // Another byte in the place of any digit is another text, or none.
+    constexpr std::string_view plain = "dTphYmNkZWZnaGlqa2xtbm9w";
+    for (int byte = 0; byte < 256; byte++) {
+        std::array<char, plain.size()> text;
+        plain.copy(text.data(), plain.size());
+        text[4] = static_cast<char>(byte);
+        static std::optional<basic_buffer> buffer;
+        const auto have = buffer.emplace().decode({text.data(), text.size()});
+        assert_number_equal(label_at("byte", static_cast<std::size_t>(byte)), have.has_value(),
+                            is_alphanumeric(byte) || byte == '+' || byte == '/');
+    }
+}
+
+void decoded_credentials_are_wiped(void **)
+{
+    alignas(basic_buffer) static std::array<unsigned char, sizeof(basic_buffer)> memory;
+
+    for (const std::string_view text : {"dTphYmNkZWZnaGlqa2xtbm9w"sv, "dTphYmNkZWZnaGlqa2xtbm9w!!!!"sv}) {
+        auto *buffer = new (memory.data()) basic_buffer;
+        const bool is_good = buffer->decode(text).has_value();
+        assert_number_equal("it is base64", is_good, text.size() == 24);
+        const std::string_view contents{reinterpret_cast<const char *>(memory.data()), memory.size()};
+        assert_row("before", contents.find(TOKEN) != std::string_view::npos);
+        buffer->~basic_buffer();
+        for (const std::string_view part : {"abcd"sv, "efgh"sv, "ijkl"sv, "mnop"sv}) {
+            assert_row("after", contents.find(part) == std::string_view::npos);
+        }
+    }
+}
+
+void a_value_alone_is_a_token_or_nothing(void **)
+{
+    struct row {
+        const char *label;
+        std::string_view value;
+        credential_kind as_field, as_value;
+    };
+    static constexpr row rows[] = {
+        {"a token", TOKEN, credential_kind::token, credential_kind::token},
+        {"blanks around it", " \t" TOKEN "\t ", credential_kind::token, credential_kind::malformed},
+        {"empty", "", credential_kind::none, credential_kind::none},
+        {"blanks", " \t ", credential_kind::none, credential_kind::malformed},
+        {"a scheme", "Bearer " TOKEN, credential_kind::malformed, credential_kind::malformed},
+        {"a list", TOKEN ", " TOKEN, credential_kind::malformed, credential_kind::malformed},
+        {"too short", "abcdefghijklmno", credential_kind::malformed, credential_kind::malformed},
+    };
+    for (const row &row : rows) {
+        assert_number_equal(row.label, parse_field(row.value).kind, row.as_field);
+        assert_view_equal(row.label, parse_field(row.value).token, row.as_field == credential_kind::token ? TOKEN : "");
+        assert_number_equal(row.label, parse_value(row.value).kind, row.as_value);
+        assert_view_equal(row.label, parse_value(row.value).token, row.as_value == credential_kind::token ? TOKEN : "");
     }
 }
 
@@ -673,6 +919,13 @@ int main()
         cmocka_unit_test(the_scheme_is_matched_without_regard_to_case_and_to_nothing_else),
         cmocka_unit_test(nothing_is_read_behind_the_end_of_a_value),
         cmocka_unit_test(only_a_space_ends_the_scheme),
+        cmocka_unit_test(each_scheme_that_is_accepted_is_recognised_and_no_other),
+        cmocka_unit_test(basic_credentials_hold_a_token_as_their_password),
+        cmocka_unit_test(a_user_name_has_no_control_characters),
+        cmocka_unit_test(a_password_has_the_lengths_of_a_token_and_a_user_the_rest_of_the_buffer),
+        cmocka_unit_test(base64_has_one_spelling),
+        cmocka_unit_test(decoded_credentials_are_wiped),
+        cmocka_unit_test(a_value_alone_is_a_token_or_nothing),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
