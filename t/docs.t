@@ -112,13 +112,13 @@ for my $kind (['op', sort $apply =~ /^ *\{"(\w+)", message_kind::/mg], ['answer'
 }
 
 my %count;
-for my $file (qw(README.md docs/directives.md)) {
+for my $file (qw(README.md docs/directives.md docs/clients.md)) {
     for my $block (blocks($file, 'nginx')) {
         $count{$file}++;
         test_configuration("$file, line $block->{line}", $block->{text});
     }
 }
-ok($count{'README.md'} && $count{'docs/directives.md'}, 'both files have examples');
+is(scalar keys %count, 3, 'each of these files has examples');
 
 # Every directive and variable of the module is documented, and no other.
 my $source = join '', map { slurp($_) } glob "$AuthPat::ROOT/src/nginx/*.cpp";

@@ -43,7 +43,7 @@ my ($id)  = patctl($store, 'list', '--json') =~ /"id":"([^"]+)"/;
 my @made_up = map { my $name = $_; map { ('-H', "$_: spoofed") } $name, $name =~ tr/-/_/r, lc $name, uc $name,
     $name =~ tr/-/./r, $name =~ s/-/_/r }
     map({ "X-Auth-Pat-$_" } qw(Id Subject Name Scope Expires)), qw(X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host
-    Forwarded X-Request-ID Proxy);
+    Forwarded X-Request-ID Proxy X-API-Key);
 
 for my $case (['fastcgi', '/t'], ['uwsgi', '/uwsgi/t'], ['scgi', '/scgi/t']) {
     my ($protocol, $path) = @$case;

@@ -59,7 +59,7 @@ ok($answer->{answer}{metadata}{'x-auth-pat-id'}, 'the id is there');
 my $message = scratch() . '/message';
 write_file($message, pack 'CNa', 0, 1, 'x');
 my @spoofed = map { ('-H', "$_: spoofed") } qw(X-Real-IP X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host Forwarded X-Request-ID
-    X-Auth-Pat-Id X-Auth-Pat-Subject X-Auth-Pat-Name X-Auth-Pat-Scope X-Auth-Pat-Expires);
+    X-API-Key X-Auth-Pat-Id X-Auth-Pat-Subject X-Auth-Pat-Name X-Auth-Pat-Scope X-Auth-Pat-Expires);
 $answer = $site->request('https://grpc.referon.com/referon.Demo/Echo', bearer($alice), @spoofed, '-H',
     'Content-Type: application/grpc', '-H', 'TE: trailers', '--data-binary', "\@$message");
 my $metadata = decode_json(substr $answer->{body}, 5)->{metadata};
