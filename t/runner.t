@@ -77,6 +77,12 @@ sub run_test_file {
     return ($?, content($output));
 }
 
+sub find_program {
+    my ($name) = @_;
+    my ($found) = grep { -x } $name =~ m{/} ? $name : map { "$_/$name" } split(/:/, $ENV{PATH}), '/usr/sbin';
+    return $found // die "there is no $name\n";
+}
+
 sub content {
     my ($path) = @_;
     open my $in, '<', $path or return '';
@@ -256,6 +262,37 @@ for my $mode (qw(CHECK_LEAK BENCHMARK)) {
 }
 fails('bail_out', qr/^Bail out!\s+enough/m,
     perl => "bail_out('enough');\n", tests => 1, sections => '');
+
+# ---- under valgrind
+
+SKIP: {
+    my $nginx = $binary // 'nginx';
+    skip 'there is no valgrind', 4 if system('valgrind --version >/dev/null 2>&1') != 0;
+    skip "valgrind can not run $nginx, which has sanitizers", 4
+        if content(find_program($nginx)) =~ /__asan_init/;
+    symlink abs_path(dirname(__FILE__) . '/../valgrind.suppress'), "$dir/valgrind.suppress" or die "symlink: $!";
+
+    # Reads memory that it has freed, in each program that it is loaded into.
+    my $library = "$dir/planted.so";
+    open my $compiler, '|-', qw(cc -shared -fPIC -x c -o), $library, '-' or die "cc: $!";
+    print {$compiler} <<'END';
+#include <stdlib.h>
+__attribute__((constructor)) static void read_freed_memory(void)
+{
+    volatile char *memory = malloc(1);
+    free((void *) memory);
+    (void) *memory;
+}
+END
+    close $compiler or die "cc: $?";
+
+    # Without a regular expression, of which nginx loses some memory.
+    my %checked = (tests => 1,
+        blocks => "=== TEST 1: it\n--- config\nlocation = /t { return 200; }\n--- request\nGET /t\n");
+    passes('valgrind', %checked, env => { TEST_NGINX_USE_VALGRIND => 1 });
+    fails('what valgrind reports', qr/valgrind reports:.*Invalid read of size 1.*read_freed_memory/s, %checked,
+        env => { TEST_NGINX_USE_VALGRIND => 1, LD_PRELOAD => $library });
+}
 
 # ---- what is started is stopped
 
