@@ -123,7 +123,7 @@ $(BUILD)/failing.so: $(failing)
 	$(CXX) -shared -o $@ $<
 
 $(BUILD)/nginx.from: FORCE | $(BUILD)
-	$(call remember,$(NGINX_SRC) $(NGINX_CONFIGURE_FLAGS) $(module_files))
+	$(call remember,$(NGINX_SRC) $(NGINX_CONFIGURE_FLAGS) $(OPTIMISE) $(LDFLAGS) $(module_files))
 
 # --- patctl ---
 

@@ -24,6 +24,19 @@ namespace pat::ngx {
 
 }  // namespace pat::ngx
 
+extern "C" {
+
+// Those of AddressSanitizer, if the program has it in itself.
+[[gnu::weak]] void *__interceptor_malloc(std::size_t size);
+[[gnu::weak]] void *__interceptor_calloc(std::size_t count, std::size_t size);
+[[gnu::weak]] void *__interceptor_realloc(void *memory, std::size_t size);
+[[gnu::weak]] int __interceptor_posix_memalign(void **memory, std::size_t alignment, std::size_t size);
+[[gnu::weak]] void *__interceptor_aligned_alloc(std::size_t alignment, std::size_t size);
+[[gnu::weak]] void *__interceptor_mmap(void *address, std::size_t length, int protection, int flags, int file,
+                                       off_t offset);
+
+}  // extern "C"
+
 namespace {
 
 constexpr int max_frames = 64;
@@ -111,10 +124,10 @@ _Unwind_Reason_Code add_call(_Unwind_Context *context, void *data) noexcept
 
 /// The function of this name that the program would call without this file.
 template <typename Function>
-[[nodiscard]] Function *next(Function *&known, const char *name) noexcept
+[[nodiscard]] Function *next(Function *&known, Function *of_sanitizer, const char *name) noexcept
 {
     if (known == nullptr) {
-        known = reinterpret_cast<Function *>(dlsym(RTLD_NEXT, name));
+        known = of_sanitizer != nullptr ? of_sanitizer : reinterpret_cast<Function *>(dlsym(RTLD_NEXT, name));
     }
     return known;
 }
@@ -149,31 +162,31 @@ extern "C" {
 void *malloc(std::size_t size)
 {
     static void *(*real)(std::size_t);
-    return fails() ? nullptr : next(real, "malloc")(size);
+    return fails() ? nullptr : next(real, __interceptor_malloc, "malloc")(size);
 }
 
 void *calloc(std::size_t count, std::size_t size)
 {
     static void *(*real)(std::size_t, std::size_t);
-    return fails() ? nullptr : next(real, "calloc")(count, size);
+    return fails() ? nullptr : next(real, __interceptor_calloc, "calloc")(count, size);
 }
 
 void *realloc(void *memory, std::size_t size)
 {
     static void *(*real)(void *, std::size_t);
-    return fails() ? nullptr : next(real, "realloc")(memory, size);
+    return fails() ? nullptr : next(real, __interceptor_realloc, "realloc")(memory, size);
 }
 
 int posix_memalign(void **memory, std::size_t alignment, std::size_t size)
 {
     static int (*real)(void **, std::size_t, std::size_t);
-    return fails() ? ENOMEM : next(real, "posix_memalign")(memory, alignment, size);
+    return fails() ? ENOMEM : next(real, __interceptor_posix_memalign, "posix_memalign")(memory, alignment, size);
 }
 
 void *aligned_alloc(std::size_t alignment, std::size_t size)
 {
     static void *(*real)(std::size_t, std::size_t);
-    return fails() ? nullptr : next(real, "aligned_alloc")(alignment, size);
+    return fails() ? nullptr : next(real, __interceptor_aligned_alloc, "aligned_alloc")(alignment, size);
 }
 
 /// Sanitizers have one that would not come here.
@@ -187,7 +200,8 @@ char *strdup(const char *text)
 void *mmap(void *address, std::size_t length, int protection, int flags, int file, off_t offset)
 {
     static void *(*real)(void *, std::size_t, int, int, int, off_t);
-    return fails() ? MAP_FAILED : next(real, "mmap")(address, length, protection, flags, file, offset);
+    return fails() ? MAP_FAILED
+                   : next(real, __interceptor_mmap, "mmap")(address, length, protection, flags, file, offset);
 }
 
 void *mmap64(void *address, std::size_t length, int protection, int flags, int file, off64_t offset)
