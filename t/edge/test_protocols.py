@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,8 +128,8 @@ def cases(tokens: Tokens) -> Iterator[Case]:
 
     # Several sources in one location.
     by_header = ("X-API-Key", good.token)
-    by_basic = ("Authorization", "Basic " + b64encode(f"robot:{good.token}".encode()).decode())
     both = (f'{plain}, error="invalid_token", error_description="The access token is invalid"', 'Basic realm="API"')
+    (by_basic,) = good.basic.items()
     for field in (by_header, by_basic, *good.header.items(), ("private-token", good.token)):
         yield Case("/sources", [field], 204, "ok", (), good, True)
     yield Case("/sources", (), 401, "missing", (plain, both[1]))

@@ -38,6 +38,8 @@ LOCATIONS = """
     location /file     { limit_rate 20k; alias FOLDER/html/file; }
     location /handed   { try_files /nowhere /inside; }
     location /inside   { internal; auth_pat off; limit_rate 20k; alias FOLDER/html/file; }
+    location /basic    { auth_pat API scheme=basic user=robot; limit_rate 20k; alias FOLDER/html/file; }
+    location /key      { auth_pat API header=X-API-Key; limit_rate 20k; alias FOLDER/html/file; }
     location /never    { auth_pat_recheck 0; proxy_buffering off; proxy_pass http://127.0.0.1:UPSTREAM/events; }
     location /dry      { auth_pat_dry_run on; proxy_buffering off; proxy_pass http://127.0.0.1:UPSTREAM/events; }
     location /fresh    { auth_pat_max_age 1h; proxy_buffering off; proxy_pass http://127.0.0.1:UPSTREAM/events; }
@@ -82,7 +84,8 @@ def cut(transport: Transport) -> End:
 
 async def start(connection: Connection, path: str, token: Issued) -> Exchange:
     """A request whose answer goes on and on."""
-    exchange = await connection.start("GET", path, token.header.items())
+    fields = {"/basic": token.basic, "/key": {"X-API-Key": token.token}}.get(path, token.header)
+    exchange = await connection.start("GET", path, fields.items())
     assert await exchange.answered() == 200
     await exchange.goes_on()
     return exchange
@@ -151,9 +154,10 @@ def test_a_websocket_is_closed_when_its_token_is_revoked_and_another_is_not(
 
 
 @pytest.mark.parametrize("transport", ALL)
-@pytest.mark.parametrize("path", ["/events", "/buffered", "/file", "/handed"])
+@pytest.mark.parametrize("path", ["/events", "/buffered", "/file", "/handed", "/basic", "/key"])
 def test_an_answer_that_goes_on_is_cut_off(nginx: Site, store: Store, path: str, transport: Transport) -> None:
-    """Events, with and without nginx's buffers; a download at a limited rate; one that was handed on inside nginx."""
+    """Events, with and without nginx's buffers; a download at a limited rate; one that was handed on inside nginx; one with
+    the token as a password, and one with the token in a header of its own."""
     good, bad = store.issue(), store.issue()
 
     async def scenario() -> None:

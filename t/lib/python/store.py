@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import base64
 import json
 import os
 import signal
@@ -66,6 +67,11 @@ class Issued(NamedTuple):
     @property
     def header(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
+
+    @property
+    def basic(self) -> dict[str, str]:
+        """It is the password of a user."""
+        return {"Authorization": "Basic " + base64.b64encode(f"robot:{self.token}".encode()).decode()}
 
 
 class Store:
