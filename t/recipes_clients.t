@@ -61,6 +61,8 @@ for my $path (sort keys %locations) {
             if ($is_accepted{$source}) {
                 is($answer->{status}, 200, "$name: 200");
                 like($answer->{body}, qr/^X-Auth-Pat-Subject: alice$/m, "$name: and the upstream learns who it is");
+                my $header = $source =~ /-/ ? $source : 'Authorization';
+                like(header($answer, 'Vary'), qr/(?:^|, )\Q$header\E(?:,|$)/, "$name: a cache keeps it for this token");
                 is($answer->{body} =~ /^(?:Authorization|X-API-Key|PRIVATE-TOKEN|JOB-TOKEN):/mi, '', "$name: by no credential");
             } else {
                 is($answer->{status}, 401, "$name: 401");
