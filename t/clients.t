@@ -1,6 +1,6 @@
-# Where clients put tokens: the schemes Bearer, Basic and token of the Authorization header, headers of their own, several
-# of these in one location, and what is malformed because it presents more than one credential. Each source has every
-# verdict, and a 401 has a challenge for each scheme. What the real clients send is in t/edge/test_clients.py.
+# Where clients put tokens: the schemes Bearer, Basic and token of the Authorization header, headers of their own,
+# several of these in one location, and what is malformed because it presents more than one credential. Each source has
+# every verdict, and a 401 has a challenge for each scheme. What the real clients send is in t/edge/test_clients.py.
 
 use FindBin;
 BEGIN { push @INC, "$FindBin::Bin/lib" }
@@ -12,8 +12,10 @@ our $store = new_store('main');
 store_path('absent');
 our %token = import_each_kind($store);
 $token{unknown} = 'the-token-of-nobody-0001';
+our ($good, $revoked, $unknown) = @token{qw(alice revoked unknown)};
 our $longest = 'L' x 512;
-patctl($store, \qq({"token":"$longest","id":"longest","subject":"longest"}\n), 'import', '--plaintext', '--strict', '-');
+patctl($store, \qq({"token":"$longest","id":"longest","subject":"longest"}\n), 'import', '--plaintext', '--strict',
+    '-');
 
 write_file(scratch() . '/htpasswd', "bob:{PLAIN}secret\nrobot:{PLAIN}the-password-of-robot\n");
 
@@ -126,8 +128,8 @@ location = /capital { auth_pat API scheme=Bearer,BASIC scheme=Token; try_files /
 --- request eval
 [("GET /named") x 8, ("GET /capital") x 3]
 --- more_headers eval
-[main::each_kind('Authorization: Bearer '), "Authorization: token $main::token{alice}", main::basic("x:$main::token{alice}"),
- "Authorization: Bearer $main::token{alice}", "Authorization: token $main::token{alice}", main::basic("x:$main::token{alice}")]
+[main::each_kind('Authorization: Bearer '), "Authorization: token $main::good", main::basic("x:$main::good"),
+ "Authorization: Bearer $main::good", "Authorization: token $main::good", main::basic("x:$main::good")]
 --- error_code eval
 [@main::statuses, 401, 401, (204) x 3]
 --- response_headers eval
@@ -180,8 +182,9 @@ location = /cookie { auth_pat API token=$cookie_pat; try_files /nowhere =204; }
 --- request eval
 [map { ("GET $_") x 4 } qw(/bearer /basic /token /header /cookie)]
 --- more_headers eval
-[map({ ("Authorization: Bearer $_", "Authorization: token $_", main::basic("x:$_"), "X-API-Key: $_") } ($main::token{alice}) x 4),
- map { ($_, $_, "X-API-Key: $_", "Authorization: Bearer $_\nCookie: pat=$_") } $main::token{alice}]
+[map({ ("Authorization: Bearer $_", "Authorization: token $_", main::basic("x:$_"), "X-API-Key: $_") }
+  ($main::good) x 4),
+ map { ($_, $_, "X-API-Key: $_", "Authorization: Bearer $_\nCookie: pat=$_") } $main::good]
 --- error_code eval
 [204, (401) x 3,  401, 401, 204, 401,  401, 204, 401, 401,  401, 401, 401, 204,  401, 401, 401, 204]
 --- response_headers eval
@@ -204,8 +207,8 @@ location = /t { auth_pat API scheme=basic user=robot; try_files /nowhere =204; }
 --- request eval
 [("GET /t") x 11]
 --- more_headers eval
-[main::basic("robot:$main::token{alice}", "robot:$main::token{revoked}", "robot:short", "robot:",
- map({ "$_:$main::token{alice}" } 'Robot', 'robots', 'robo', '', ' robot', 'robot '), 'bob:secret')]
+[main::basic("robot:$main::good", "robot:$main::revoked", "robot:short", "robot:",
+ map({ "$_:$main::good" } 'Robot', 'robots', 'robo', '', ' robot', 'robot '), 'bob:secret')]
 --- error_code eval
 [204, (401) x 10]
 --- response_headers eval
@@ -225,12 +228,12 @@ location = /t { auth_pat API scheme=basic; try_files /nowhere =204; }
 --- request eval
 [("GET /t") x 20]
 --- more_headers eval
-[map({ "Authorization: $_" } 'Basic', 'Basic !', "Basic $main::token{alice}", 'Basic dTp0aGUtdG9rZW4tb2YtYWxpY2UtMDAwMDE',
+[map({ "Authorization: $_" } 'Basic', 'Basic !', "Basic $main::good", 'Basic dTp0aGUtdG9rZW4tb2YtYWxpY2UtMDAwMDE',
   'Basic dTp0aGUtdG9rZW4tb2YtYWxpY2UtMDAwMDE=, Basic dTp0aGUtdG9rZW4tb2YtYWxpY2UtMDAwMDE=',
   'Basic dTp0aGUtdG9rZW4tb2YtYWxpY2UtMDAwMDF=', 'Basic dTp0aGUtdG9rZW4tb2YtYWxpY2UtMDAwMDE=x',
   "Basic\tdTp0aGUtdG9rZW4tb2YtYWxpY2UtMDAwMDE=", 'Basic dTp0aGUtdG9rZW4tb2YtYWxpY2 UtMDAwMDE='),
- main::basic('', ':', 'u:', $main::token{alice}, "$main::token{alice}:", "$main::token{alice}:x-oauth-basic", "u::$main::token{alice}",
-  "u:$main::token{alice} ", "u:Bearer $main::token{alice}", "u\n:$main::token{alice}", "u\0:$main::token{alice}")]
+ main::basic('', ':', 'u:', $main::good, "$main::good:", "$main::good:x-oauth-basic", "u::$main::good",
+  "u:$main::good ", "u:Bearer $main::good", "u\n:$main::good", "u\0:$main::good")]
 --- error_code eval
 [(401) x 20]
 --- response_headers eval
@@ -250,7 +253,8 @@ location = /t { auth_pat API scheme=basic; try_files /nowhere =204; }
 --- request eval
 [("GET /t") x 6]
 --- more_headers eval
-[main::basic("u:$main::longest", 'n' x 510 . ":$main::longest", 'n' x 511 . ":$main::longest", 'n' x 5000 . ":$main::token{alice}"),
+[main::basic("u:$main::longest", 'n' x 510 . ":$main::longest", 'n' x 511 . ":$main::longest",
+  'n' x 5000 . ":$main::good"),
  map { s/Basic /BASIC    /r . "  \t" } main::basic("u:$main::longest", "b\xf6b:$main::longest")]
 --- error_code eval
 [204, 204, 401, 401, 204, 204]
@@ -272,12 +276,14 @@ location = /t {
 --- request eval
 [("GET /t") x 17]
 --- more_headers eval
-[map { s/TOKEN/$main::token{alice}/gr =~ s/UNKNOWN/$main::token{unknown}/gr }
+[map { s/TOKEN/$main::good/gr =~ s/UNKNOWN/$main::unknown/gr }
  "Authorization: Bearer TOKEN\nX-API-Key: TOKEN", "X-API-Key: TOKEN\nAuthorization: Bearer TOKEN",
- "X-API-Key: TOKEN\nAuthorization: Bearer UNKNOWN", "X-API-Key: TOKEN\nAuthorization: Digest x", "X-API-Key: TOKEN\nAuthorization:",
+ "X-API-Key: TOKEN\nAuthorization: Bearer UNKNOWN", "X-API-Key: TOKEN\nAuthorization: Digest x",
+ "X-API-Key: TOKEN\nAuthorization:",
  "X-API-Key:\nAuthorization: Bearer TOKEN", "X-API-Key: TOKEN\nAuthorization: Basic Ym9iOnNlY3JldA==",
  "X-API-Key: TOKEN\nX-API-Key: TOKEN", "X-API-Key: TOKEN\nX-Foo: x\nx-api-key: UNKNOWN", "X-API-Key: TOKEN\nX-API-Key:",
- "X-API-Key:\nX-API-Key: TOKEN", "X-API-Key: TOKEN, TOKEN", "X-API-Key: TOKEN,", "X-API-Key: TOKEN\nPrivate-Token: TOKEN",
+ "X-API-Key:\nX-API-Key: TOKEN", "X-API-Key: TOKEN, TOKEN", "X-API-Key: TOKEN,",
+ "X-API-Key: TOKEN\nPrivate-Token: TOKEN",
  "X-API-Key: TOKEN\nCookie: pat=TOKEN", "Authorization: Bearer TOKEN\nCookie: pat=TOKEN",
  "X-API-Key: TOKEN\nPrivate-Token: TOKEN\nCookie: pat=TOKEN\nAuthorization: Bearer TOKEN"]
 --- error_code eval
@@ -300,8 +306,9 @@ location = /cookie { auth_pat API scheme=bearer token=$cookie_pat; try_files /no
 --- request eval
 [("GET /t") x 4, ("GET /cookie") x 3]
 --- more_headers eval
-["X-API-Key:", "Authorization:", "Authorization: Digest x", "X-API-Key: $main::token{alice}\nX_API_Key: $main::token{alice}\nX-API-Keys: x",
- "Cookie: pat=\nAuthorization: Bearer $main::token{alice}", "Cookie: tap=x\nAuthorization: Bearer $main::token{alice}", "Cookie: pat="]
+["X-API-Key:", "Authorization:", "Authorization: Digest x",
+ "X-API-Key: $main::good\nX_API_Key: $main::good\nX-API-Keys: x",
+ "Cookie: pat=\nAuthorization: Bearer $main::good", "Cookie: tap=x\nAuthorization: Bearer $main::good", "Cookie: pat="]
 --- error_code eval
 [401, 401, 401, 204, 204, 204, 401]
 --- response_headers eval
@@ -319,8 +326,8 @@ location = /t { auth_pat API scheme=bearer,basic,token header=X-API-Key; try_fil
 --- request eval
 [("GET /t") x 2]
 --- more_headers eval
-["Authorization: Bearer $main::token{alice}\n" . (main::basic("u:$main::token{alice}"))[0],
- "Authorization:\nAuthorization: token $main::token{alice}"]
+["Authorization: Bearer $main::good\n" . (main::basic("u:$main::good"))[0],
+ "Authorization:\nAuthorization: token $main::good"]
 --- error_code eval
 [400, 400]
 --- no_error_log
@@ -338,7 +345,7 @@ location = /t    { try_files /nowhere =204; }
 --- request
 GET /t
 --- more_headers eval
-"Authorization: Bearer $main::token{alice}\n" . (main::basic("u:$main::token{alice}"))[0]
+"Authorization: Bearer $main::good\n" . (main::basic("u:$main::good"))[0]
 --- error_code: 401
 --- raw_response_headers_like eval
 main::challenges(main::invalid('is invalid'), $main::basic)
@@ -367,7 +374,8 @@ location = /limited {
 --- request eval
 [map { my $path = $_; ("GET $path") x 4 } qw(/inherits /replaces /other /off /in/inherits)]
 --- more_headers eval
-[map { (main::basic("u:$_"), "X-API-Key: $_", "Authorization: Bearer $_", "Authorization: token $_") } ($main::token{alice}) x 5]
+[map { (main::basic("u:$_"), "X-API-Key: $_", "Authorization: Bearer $_", "Authorization: token $_") }
+ ($main::good) x 5]
 --- error_code eval
 [204, 204, 401, 401,  401, 401, 204, 401,  (401) x 4,  (204) x 4,  401, 401, 401, 204]
 --- no_error_log
@@ -379,14 +387,22 @@ location = /limited {
 
 === TEST 15: auth_pat_optional and a preflight need no credential; a bad one, or two, is refused all the same
 --- config
-location = /optional  { auth_pat API scheme=basic user=robot header=X-API-Key; auth_pat_optional on; try_files /nowhere =204; }
-location = /preflight { auth_pat API scheme=basic header=X-API-Key; auth_pat_preflight pass; try_files /nowhere =204; }
+location = /optional {
+    auth_pat API scheme=basic user=robot header=X-API-Key;
+    auth_pat_optional on;
+    try_files /nowhere =204;
+}
+location = /preflight {
+    auth_pat API scheme=basic header=X-API-Key;
+    auth_pat_preflight pass;
+    try_files /nowhere =204;
+}
 --- request eval
 [("GET /optional") x 7, ("OPTIONS /preflight") x 2]
 --- more_headers eval
-['X-Other: x', main::basic('bob:secret', "robot:$main::token{alice}", "robot:$main::token{revoked}"), 'X-API-Key:', 'X-API-Key: x',
- "X-API-Key: $main::token{alice}\n" . (main::basic('bob:secret'))[0],
- "Origin: https://a.example\nAccess-Control-Request-Method: GET\nAccess-Control-Request-Headers: x-api-key", 'Origin: https://a.example']
+['X-Other: x', main::basic('bob:secret', "robot:$main::good", "robot:$main::revoked"), 'X-API-Key:', 'X-API-Key: x',
+ "X-API-Key: $main::good\n" . (main::basic('bob:secret'))[0],
+ "Origin: https://a.example\nAccess-Control-Request-Method: GET", 'Origin: https://a.example']
 --- error_code eval
 [204, 204, 204, 401, 204, 401, 401, 204, 401]
 --- response_headers eval
@@ -398,18 +414,19 @@ location = /preflight { auth_pat API scheme=basic header=X-API-Key; auth_pat_pre
 
 
 
-=== TEST 16: a scope that is missing, and a requirement: with Bearer its reason, with Basic nothing that asks for a password
+=== TEST 16: for a scope or a requirement, Bearer has the reason, and Basic nothing that asks for a password
 --- config
 set $nothing "";
+auth_pat API scheme=basic,bearer;
 location = /basic      { auth_pat API scheme=basic; auth_pat_require_scope write; try_files /nowhere =204; }
-location = /both       { auth_pat API scheme=basic,bearer; auth_pat_require_scope write; try_files /nowhere =204; }
+location = /both       { auth_pat_require_scope write; try_files /nowhere =204; }
 location = /require    { auth_pat API scheme=basic; auth_pat_require $nothing; try_files /nowhere =204; }
-location = /require401 { auth_pat API scheme=basic,bearer; auth_pat_require $nothing error=401; try_files /nowhere =204; }
-location = /require402 { auth_pat API scheme=basic,bearer; auth_pat_require $nothing error=402; try_files /nowhere =204; }
+location = /require401 { auth_pat_require $nothing error=401; try_files /nowhere =204; }
+location = /require402 { auth_pat_require $nothing error=402; try_files /nowhere =204; }
 --- request eval
 ["GET /basic", "GET /both", "GET /require", "GET /require401", "GET /require402"]
 --- more_headers eval
-[main::basic(("u:$main::token{alice}") x 5)]
+[main::basic(("u:$main::good") x 5)]
 --- error_code eval
 [403, 403, 403, 401, 402]
 --- response_headers eval
@@ -434,7 +451,7 @@ location = /t {
 --- request eval
 [("GET /t") x 3]
 --- more_headers eval
-[main::basic("u:$main::token{alice}"), "Authorization: token $main::token{alice}", "X-API-Key: $main::token{alice}"]
+[main::basic("u:$main::good"), "Authorization: token $main::good", "X-API-Key: $main::good"]
 --- error_code eval
 [503, 503, 503]
 --- response_headers eval
@@ -457,8 +474,8 @@ location = /t {
 --- request eval
 [("GET /t") x 4]
 --- more_headers eval
-["Authorization: Bearer $main::token{alice}", main::basic("u:$main::token{alice}"), "Authorization: token $main::token{alice}",
- "X-API-Key: $main::token{alice}"]
+["Authorization: Bearer $main::good", main::basic("u:$main::good"), "Authorization: token $main::good",
+ "X-API-Key: $main::good"]
 --- error_code eval
 [(401) x 4]
 --- response_headers eval
@@ -472,12 +489,14 @@ location = /t {
 
 === TEST 19: with satisfy any, Basic may hold a token or a password, and those who are let in see no challenge
 --- config
-location = /any  { satisfy any; auth_pat API scheme=bearer,basic; auth_basic people; try_files /nowhere =204; }
-location = /user { satisfy any; auth_pat API scheme=bearer,basic user=token; auth_basic people; try_files /nowhere =204; }
+satisfy any;
+auth_basic people;
+location = /any  { auth_pat API scheme=bearer,basic; try_files /nowhere =204; }
+location = /user { auth_pat API scheme=bearer,basic user=token; try_files /nowhere =204; }
 --- request eval
 [map { my $path = $_; ("GET $path") x 6 } qw(/any /user)]
 --- more_headers eval
-[(main::basic('bob:secret', 'robot:the-password-of-robot', "token:$main::token{alice}", "token:$main::token{revoked}", 'bob:wrong'),
+[(main::basic('bob:secret', 'robot:the-password-of-robot', "token:$main::good", "token:$main::revoked", 'bob:wrong'),
  'X-Other: x') x 2]
 --- error_code eval
 [(204, 204, 204, 401, 401, 401) x 2]
@@ -505,7 +524,7 @@ location = /guarded { auth_pat "the page" scheme=bearer; try_files /nowhere =204
 --- request eval
 ["GET /allowed", "GET /page", "GET /page"]
 --- more_headers eval
-['X-Other: x', 'X-Other: x', main::basic("u:$main::token{revoked}")]
+['X-Other: x', 'X-Other: x', main::basic("u:$main::revoked")]
 --- error_code eval
 [204, 401, 401]
 --- raw_response_headers_like eval
@@ -549,7 +568,7 @@ location = /early {
 --- request eval
 ["GET /try", "GET /try", "GET /early", "GET /early"]
 --- more_headers eval
-[main::basic(("u:$main::token{alice}", "u:$main::token{revoked}") x 2)]
+[main::basic(("u:$main::good", "u:$main::revoked") x 2)]
 --- error_code eval
 [204, 401, 204, 401]
 --- response_headers eval
@@ -567,7 +586,7 @@ location = /t { auth_pat API scheme=basic header=X-API-Key; auth_pat_dry_run on;
 --- request eval
 [("GET /t") x 4]
 --- more_headers eval
-[main::basic("u:$main::token{revoked}", "u:$main::token{alice}"), 'X-API-Key: x', "X-API-Key: $main::token{alice}\nX-API-Key: x"]
+[main::basic("u:$main::revoked", "u:$main::good"), 'X-API-Key: x', "X-API-Key: $main::good\nX-API-Key: x"]
 --- error_code eval
 [(204) x 4]
 --- response_headers eval
@@ -588,11 +607,11 @@ location = /t { auth_pat API scheme=bearer,basic,token header=X-API-Key; try_fil
 --- request eval
 [("GET /t") x 7]
 --- more_headers eval
-[main::basic("u:$main::token{alice}", "u:$main::token{revoked}", "somebody:secret,$main::token{alice}"),
- "Authorization: token $main::token{alice}", "X-API-Key: $main::token{alice}", "X-API-Key: $main::token{alice},",
- "X-API-Key: $main::token{alice}\nX-API-Key: $main::token{revoked}"]
+[main::basic("u:$main::good", "u:$main::revoked", "somebody:secret,$main::good"),
+ "Authorization: token $main::good", "X-API-Key: $main::good", "X-API-Key: $main::good,",
+ "X-API-Key: $main::good\nX-API-Key: $main::revoked"]
 --- error_code eval
 [204, 401, 401, 204, 204, 401, 401]
 --- no_error_log eval
-[$main::token{alice}, $main::token{revoked}, substr(MIME::Base64::encode_base64("u:$main::token{alice}", ''), 0, 20), 'somebody',
+[$main::good, $main::revoked, substr(MIME::Base64::encode_base64("u:$main::good", ''), 0, 20), 'somebody',
  '[error]', '[crit]', '[alert]']

@@ -70,7 +70,8 @@ my @LIMITED  = (@ANYWHERE, 'limit_except');
 # Each directive: where it may be, the fewest and the most arguments, and arguments that are right. Those that turn it
 # off are among them, so that a duplicate behind them is tried, too. Without a most, any number is right.
 my %DIRECTIVES = (
-    auth_pat               => [\@LIMITED,  1, undef, 'API', 'off', 'API scheme=bearer,basic,token user=robot header=X-Key token=$arg_x'],
+    auth_pat               => [\@LIMITED,  1, undef, 'API', 'off',
+        'API scheme=bearer,basic,token user=me header=X-Key token=$uri'],
     auth_pat_store         => [\@ANYWHERE, 1, 2,     '$STORES/main'],
     auth_pat_pepper_file   => [\@ANYWHERE, 1, 1,     '$STORES/good.pepper', 'off'],
     auth_pat_prefix        => [\@ANYWHERE, 1, 1,     'ropat_', 'off'],
@@ -162,7 +163,8 @@ for my $directive (sort keys %DIRECTIVES) {
         for my $first (@values) {
             for my $second (@values) {
                 my $text = "$directive $first; $directive $second;";
-                $REPEATABLE{$directive} ? $taken->($text) : $refused->($text, qq("$directive" directive is duplicate in));
+                my $message = qq("$directive" directive is duplicate in);
+                $REPEATABLE{$directive} ? $taken->($text) : $refused->($text, $message);
             }
         }
     }
@@ -241,7 +243,8 @@ my @REFUSED = (
     each_of('server', 'auth_pat API "header=%s";',
         'invalid header "%s": a name has letters, digits and "-"; for another one, use "token=$http_NAME" in',
         '', 'X_API_Key', 'X-Key:', 'X Key', '$arg_x', "X-K\xc3\xa9y"),
-    each_of('server', 'auth_pat API header=%s;', 'invalid header "%s": use "scheme=" in', qw(Authorization authorization)),
+    each_of('server', 'auth_pat API header=%s;', 'invalid header "%s": use "scheme=" in',
+        qw(Authorization authorization)),
     each_of('server', 'auth_pat API header=%s;', 'invalid header "%s": use "token=$cookie_NAME" in', qw(Cookie COOKIE)),
     each_of('server', 'auth_pat API header=%s;',
         'invalid header "%s": it has another meaning; use a name such as "X-API-Key" in',

@@ -63,15 +63,15 @@ for my $path (sort keys %locations) {
                 like($answer->{body}, qr/^X-Auth-Pat-Subject: alice$/m, "$name: and the upstream learns who it is");
                 my $header = $source =~ /-/ ? $source : 'Authorization';
                 like(header($answer, 'Vary'), qr/(?:^|, )\Q$header\E(?:,|$)/, "$name: a cache keeps it for this token");
-                is($answer->{body} =~ /^(?:Authorization|X-API-Key|PRIVATE-TOKEN|JOB-TOKEN):/mi, '', "$name: by no credential");
+                unlike($answer->{body}, qr/^(?:Authorization|[\w-]+-Token|X-API-Key):/mi, "$name: by no credential");
             } else {
                 is($answer->{status}, 401, "$name: 401");
             }
 
             $answer = $site->request($url, $version, $sources{$source}->($revoked));
             is($answer->{status}, 401, "$name, revoked: 401");
-            like($answer->{body}, $is_accepted{$source} ? qr/^\{"error":"token_revoked"/ : qr/^\{"error":"token_missing"/,
-                "$name, revoked: JSON that says why");
+            my $error = $is_accepted{$source} ? 'token_revoked' : 'token_missing';
+            like($answer->{body}, qr/^\{"error":"$error"/, "$name, revoked: JSON that says why");
         }
     }
 

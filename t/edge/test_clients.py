@@ -1,5 +1,6 @@
-"""Real clients (curl, wget, git, pip, npm, apt, Python, JavaScript): each example of docs/clients.md is run as it stands
-there, against a server with the parameters of that document, whose table has what they send and what is decided."""
+"""Real clients (curl, wget, git, pip, npm, apt, Python, JavaScript): each example of docs/clients.md is run as it
+stands there, against a server with the parameters of that document, whose table has what they send and what is
+decided."""
 
 from __future__ import annotations
 

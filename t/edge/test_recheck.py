@@ -156,8 +156,8 @@ def test_a_websocket_is_closed_when_its_token_is_revoked_and_another_is_not(
 @pytest.mark.parametrize("transport", ALL)
 @pytest.mark.parametrize("path", ["/events", "/buffered", "/file", "/handed", "/basic", "/key"])
 def test_an_answer_that_goes_on_is_cut_off(nginx: Site, store: Store, path: str, transport: Transport) -> None:
-    """Events, with and without nginx's buffers; a download at a limited rate; one that was handed on inside nginx; one with
-    the token as a password, and one with the token in a header of its own."""
+    """Events, with and without nginx's buffers; a download at a limited rate; one that was handed on inside nginx; one
+    with the token as a password, and one with the token in a header of its own."""
     good, bad = store.issue(), store.issue()
 
     async def scenario() -> None:
