@@ -158,7 +158,7 @@ class Finder:
     def _return(self, cursor: Cursor) -> None:
         kind = cursor.type.get_canonical().kind
         spelling = cursor.type.get_canonical().spelling.removeprefix("const ")
-        if self._text(cursor).startswith("{") or self._text(cursor) in ("nullptr", "std::nullopt"):
+        if self._text(cursor).startswith("{") or self._text(cursor) in ("nullptr", "std::nullopt", '""'):
             return
         if kind == TypeKind.BOOL:
             self._negate(cursor)

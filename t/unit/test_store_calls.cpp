@@ -29,6 +29,14 @@ struct {
     void (*then)();  ///< … this is done
 } renewals;
 
+/// What LMDB says when it opens a database, if not 0.
+int database_error;
+
+unsigned ends;  ///< transactions that were ended for good, but for those that are committed
+
+/// How much later it is at each look at the clock.
+long clock_step_ms;
+
 ino_t flushed[8];
 unsigned flushes;
 
@@ -94,6 +102,29 @@ extern "C" int fsync(int fd)
         flushed[flushes++] = info.st_ino;
     }
     return static_cast<int>(syscall(SYS_fsync, fd));
+}
+
+extern "C" int clock_gettime(clockid_t clock, timespec *out) noexcept
+{
+    static long passed_ms;
+    passed_ms += clock_step_ms;
+    const auto result = static_cast<int>(syscall(SYS_clock_gettime, clock, out));
+    out->tv_sec += passed_ms / 1000;
+    return result;
+}
+
+extern "C" int mdb_dbi_open(MDB_txn *transaction, const char *name, unsigned flags, MDB_dbi *out)
+{
+    using function = int (*)(MDB_txn *, const char *, unsigned, MDB_dbi *);
+    static const auto real = reinterpret_cast<function>(dlsym(RTLD_NEXT, "mdb_dbi_open"));
+    return database_error != 0 ? database_error : real(transaction, name, flags, out);
+}
+
+extern "C" void mdb_txn_abort(MDB_txn *transaction)
+{
+    static const auto real = reinterpret_cast<void (*)(MDB_txn *)>(dlsym(RTLD_NEXT, "mdb_txn_abort"));
+    ends++;
+    real(transaction);
 }
 
 extern "C" int mdb_txn_renew(MDB_txn *transaction)
@@ -366,6 +397,86 @@ void reader_rule_4_a_lock_file_that_does_not_fit_again_at_once_is_let_go_of(void
     delete reader;
 }
 
+void a_transaction_ends_once(void **)
+{
+    const path store = make_store();
+    store::reader *reader = open_reader(store);
+    ends = 0;
+    reader->close();
+    assert_int_equal(ends, 1);
+    reader->close();
+    delete reader;
+    assert_int_equal(ends, 1);
+}
+
+void a_store_without_its_database_is_not_opened(void **)
+{
+    const path store = make_store();
+    put(store, 1);
+    database_error = ENOMEM;
+    auto *reader = new store::reader;
+    const store::fault problem = reader->open(store.text, map_size, 0);
+    database_error = 0;
+    assert_int_equal(problem.code, ENOMEM);
+    assert_good(reader->open(store.text, map_size, 0));
+    assert_found(*reader, 1);
+    delete reader;
+}
+
+void reader_rule_4_what_is_asked_while_a_lock_file_does_not_fit_leaves_no_transaction(void **)
+{
+    lagging = make_store();
+    put(lagging, 1);
+    put(lagging, 1, 1);
+    store::reader *reader = open_reader(lagging);
+    right_commit = read_number(lagging / "lock.mdb", lock_transaction_at);
+    store::condition is{};
+    for (int round = 0; round < 2; round++) {
+        unpublish();
+        assert_fault(reader->describe(is), fault_kind::replaced);
+        publish();
+        assert_good(reader->describe(is));
+    }
+    delete reader;
+}
+
+/// Whether a lookup opens the store again that lock.mdb no longer fits.
+bool is_opened_again(store::reader &reader)
+{
+    unpublish();
+    const answer got = look(reader, 1);
+    assert_true(got.found || got.problem.kind == fault_kind::replaced);
+    return got.found;
+}
+
+void requests_wait_for_a_store_to_be_opened_again_only_so_long_in_a_second(void **)
+{
+    lagging = make_store();
+    put(lagging, 1);
+    put(lagging, 1, 1);
+    auto *reader = new store::reader;
+    constexpr std::size_t larger = 2 * map_size;  // than in the file
+    assert_good(reader->open(lagging.text, larger, 0));
+    right_commit = read_number(lagging / "lock.mdb", lock_transaction_at);
+    assert_true(is_opened_again(*reader));
+    assert_true(is_opened_again(*reader));
+    store::condition is{};
+    assert_good(reader->describe(is));
+    assert_int_equal(is.map_size, larger);
+
+    reader->maintain();
+    clock_step_ms = 1000;
+    assert_true(is_opened_again(*reader));
+    reader->maintain();
+    assert_true(is_opened_again(*reader));
+    assert_false(is_opened_again(*reader));
+    assert_false(reader->is_open());
+    assert_good(reader->open(lagging.text, larger, 0));
+    assert_true(is_opened_again(*reader));
+    clock_step_ms = 0;
+    delete reader;
+}
+
 void writer_rule_8_a_backup_is_durable_before_it_has_its_name(void **)
 {
     const path store = make_store();
@@ -397,6 +508,10 @@ int main()
         store_test(writer_rule_5_a_call_that_fails_is_told_and_leaves_the_old_or_the_new),
         store_test(reader_rule_4_a_transaction_that_is_behind_is_renewed_up_to_three_times),
         store_test(reader_rule_4_a_lock_file_that_does_not_fit_again_at_once_is_let_go_of),
+        store_test(a_transaction_ends_once),
+        store_test(a_store_without_its_database_is_not_opened),
+        store_test(reader_rule_4_what_is_asked_while_a_lock_file_does_not_fit_leaves_no_transaction),
+        store_test(requests_wait_for_a_store_to_be_opened_again_only_so_long_in_a_second),
         store_test(writer_rule_8_a_backup_is_durable_before_it_has_its_name),
     };
     return cmocka_run_group_tests_name("store calls", tests, nullptr, nullptr);

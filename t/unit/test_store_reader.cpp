@@ -790,6 +790,15 @@ void reader_rule_11_a_change_of_the_meta_record_is_seen(void **)
         return store::fault{};
     });
     assert_fault(look(*reader, 1).problem, fault_kind::wrong_pepper);
+
+    // Nothing is left of a look at one that cannot be read.
+    commit(store, [](store::transaction &change) {
+        change.info().state = static_cast<store_state>(9);
+        return store::fault{};
+    });
+    for (int round = 0; round < 3; round++) {
+        assert_fault(look(*reader, 1).problem, fault_kind::bad_record);
+    }
     delete reader;
 }
 
