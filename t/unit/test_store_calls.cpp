@@ -109,7 +109,9 @@ extern "C" int clock_gettime(clockid_t clock, timespec *out) noexcept
     static long passed_ms;
     passed_ms += clock_step_ms;
     const auto result = static_cast<int>(syscall(SYS_clock_gettime, clock, out));
-    out->tv_sec += passed_ms / 1000;
+    const long ns = out->tv_nsec + passed_ms % 1000 * 1'000'000;
+    out->tv_sec += passed_ms / 1000 + ns / 1'000'000'000;
+    out->tv_nsec = ns % 1'000'000'000;
     return result;
 }
 
@@ -473,7 +475,53 @@ void requests_wait_for_a_store_to_be_opened_again_only_so_long_in_a_second(void 
     assert_false(reader->is_open());
     assert_good(reader->open(lagging.text, larger, 0));
     assert_true(is_opened_again(*reader));
+
+    // Nor is one that is damaged opened again, or used.
+    assert_int_equal(truncate((lagging / "data.mdb").text, 0), 0);
+    assert_fault(look(*reader, 1).problem, fault_kind::damaged);
+    assert_false(reader->is_open());
+    assert_fault(look(*reader, 1).problem, fault_kind::damaged);
     clock_step_ms = 0;
+    delete reader;
+}
+
+void what_requests_have_waited_for_is_added_up(void **)
+{
+    lagging = make_store();
+    put(lagging, 1);
+    put(lagging, 1, 1);
+    store::reader *reader = open_reader(lagging);
+    right_commit = read_number(lagging / "lock.mdb", lock_transaction_at);
+
+    clock_step_ms = 5;
+    unsigned times = 0;
+    while (times < 100 && is_opened_again(*reader)) {
+        times++;
+    }
+    clock_step_ms = 0;
+    assert_in_range(times, 1, 99);
+    delete reader;
+}
+
+void reader_rule_4_a_commit_may_be_unpublished_once_after_each_opening(void **)
+{
+    lagging = make_store();
+    put(lagging, 1);
+    put(lagging, 1, 1);
+    store::reader *reader = open_reader(lagging);
+    right_commit = read_number(lagging / "lock.mdb", lock_transaction_at);
+    const std::uint64_t old = right_commit - 1;
+    for (int round = 0; round < 2; round++) {
+        patch(lagging / "lock.mdb", lock_transaction_at, &old, sizeof old);
+        reader->maintain();
+        assert_true(reader->is_open());
+        assert_good(reader->open(lagging.text, map_size, 0));
+    }
+    patch(lagging / "lock.mdb", lock_transaction_at, &old, sizeof old);
+    reader->maintain();
+    assert_true(reader->is_open());
+    reader->maintain();
+    assert_false(reader->is_open());
     delete reader;
 }
 
@@ -512,6 +560,8 @@ int main()
         store_test(a_store_without_its_database_is_not_opened),
         store_test(reader_rule_4_what_is_asked_while_a_lock_file_does_not_fit_leaves_no_transaction),
         store_test(requests_wait_for_a_store_to_be_opened_again_only_so_long_in_a_second),
+        store_test(what_requests_have_waited_for_is_added_up),
+        store_test(reader_rule_4_a_commit_may_be_unpublished_once_after_each_opening),
         store_test(writer_rule_8_a_backup_is_durable_before_it_has_its_name),
     };
     return cmocka_run_group_tests_name("store calls", tests, nullptr, nullptr);
