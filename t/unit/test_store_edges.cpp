@@ -386,6 +386,12 @@ void a_path_that_is_too_long_is_refused(void **)
     assert_true(joined.join(name, ""));
     assert_false(joined.set(name, "b"));
 
+    assert_true(joined.set_start(name, PATH_MAX - 1));
+    assert_int_equal(std::strlen(joined.text()), PATH_MAX - 1);
+    assert_false(joined.set_start(name, PATH_MAX));
+    assert_true(joined.set_start("/a/b", 2));
+    assert_string_equal(joined.text(), "/a");
+
     name[0] = '/';
     auto *reader = new store::reader;
     assert_int_equal(reader->open(name, map_size, 0).code, ENAMETOOLONG);

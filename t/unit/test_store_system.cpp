@@ -208,6 +208,16 @@ store::fault open_and_close(const path &store)
     return problem;
 }
 
+store::fault change_and_close(const path &store)
+{
+    store::writer writer;
+    const store::fault problem = writer.open(store.text, map_size);
+    return problem ? problem : writer.update([](store::transaction &change) {
+        const token_text text = token(1);
+        return change.put(plain(text.text), record_of(text));
+    });
+}
+
 // Not noticed, in this order: what is looked at before it is opened, and again then; a descriptor that only a writer
 // has a use for; mutexes that cannot be read, so that the store is opened once more; locks that end with their file,
 // and between them, who else may be writing.
@@ -223,14 +233,7 @@ void a_reader_tells_of_a_call_that_fails(void **)
 void a_writer_tells_of_a_call_that_fails(void **)
 {
     const path store = make_store();
-    each_call_fails(ENOMEM, [&] {
-        store::writer writer;
-        const store::fault problem = writer.open(store.text, map_size);
-        return problem ? problem : writer.update([](store::transaction &change) {
-            const token_text text = token(1);
-            return change.put(plain(text.text), record_of(text));
-        });
-    });
+    each_call_fails(ENOMEM, [&] { return change_and_close(store); });
     assert_string_equal(unnoticed, "fstatat fstatat fstatat pread pread unlock pread unlock pread unlock unlock ");
 }
 
@@ -251,6 +254,9 @@ void a_call_that_is_interrupted_while_it_waits_is_made_again(void **)
     put(store, 1);
     each_call_fails(EINTR, [&] { return open_and_close(store); });
     assert_string_equal(unnoticed, "fstatat flock fstatat fstatat fcntl pread pread unlock unlock ");
+    each_call_fails(EINTR, [&] { return change_and_close(store); });
+    assert_string_equal(unnoticed,
+                        "fstatat flock fstatat fstatat pread pread unlock lock pread unlock lock pread unlock unlock ");
 }
 
 void a_file_may_have_the_descriptor_0(void **)
