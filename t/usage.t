@@ -62,7 +62,15 @@ sub report {
 # {id => count}
 sub counts { my ($report) = @_; return { map { $_->{id} => $_->{count} } @{ $report->{lines} } } }
 
-sub use_token { my ($server, $store, $name, $count, $path) = @_; ($server->get($path // '/' . ($store == $main ? 'main' : $store == $other ? 'other' : 'many'), bearer($store, $name))->{status} // 0) == 204 or die "no use of $name\n" for 1 .. $count // 1; return }
+# A worker that had no time to open the store when it started tries again: a request before that is no use.
+sub use_token {
+    my ($server, $store, $name, $count, $path) = @_;
+    $path //= '/' . ($store == $main ? 'main' : $store == $other ? 'other' : 'many');
+    for (1 .. $count // 1) {
+        wait_for(sub { $server->status($path, bearer($store, $name)) == 204 }) or die "no use of $name\n";
+    }
+    return;
+}
 
 # ---- one reader
 
