@@ -303,6 +303,7 @@ access token is malformed
 --- config
 location = /t      { auth_pat API scheme=bearer header=X-API-Key; try_files /nowhere =204; }
 location = /cookie { auth_pat API scheme=bearer token=$cookie_pat; try_files /nowhere =204; }
+location = /alike  { auth_pat API header=X-API-Key token=$http_x_api_keys; try_files /nowhere =204; }
 --- request eval
 [("GET /t") x 4, ("GET /cookie") x 3]
 --- more_headers eval

@@ -249,6 +249,10 @@ my @REFUSED = (
     each_of('server', 'auth_pat API header=%s;',
         'invalid header "%s": it has another meaning; use a name such as "X-API-Key" in',
         qw(Host connection Content-Length Transfer-Encoding Upgrade Range If-Match User-Agent Referer Expect TE)),
+    map({ ["$_->[0], which is read anyway", 'server', "auth_pat API $_->[0] $_->[1];",
+        qq("$_->[0]" is a header that "scheme=" or "header=" reads in)] }
+        ['token=$http_x_api_key', 'header=X-Key header=X-API-Key'], ['token=$http_X_Key', 'header=x-key'],
+        ['token=$http_authorization', 'scheme=bearer'], ['token=$http_authorization', 'header=X-Key']),
     ['header= twice', 'server', 'auth_pat API header=X-Key header=x-kEY;', 'duplicate parameter "header=x-kEY" in'],
     ['a realm with a variable that nobody has', 'server', 'auth_pat "API of $no_such_variable";',
         'unknown "no_such_variable" variable'],

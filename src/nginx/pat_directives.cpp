@@ -283,6 +283,27 @@ void wipe_hasher(void *data) noexcept
     return conf_ok;
 }
 
+/// Whether `token=` is the variable of a header that is read anyway: then, each credential would be there twice.
+[[nodiscard]] bool is_read_twice(const source_conf &sources) noexcept
+{
+    constexpr std::string_view start = "$http_";
+
+    const std::string_view text = view(sources.token->value);
+    const auto is_variable_of = [&](std::string_view header) {
+        return text.starts_with(start)
+               && std::ranges::equal(tail(text, start.size()), header, [](char of_variable, char of_header) {
+                      return ngx_tolower(of_variable) == (of_header == '-' ? '_' : of_header);
+                  });
+    };
+
+    if (sources.has_authorization() && is_variable_of("authorization")) {
+        return true;
+    }
+    return sources.headers != nullptr
+           && std::ranges::any_of(items<ngx_str_t>(*sources.headers),
+                                  [&](const ngx_str_t &header) { return is_variable_of(view(header)); });
+}
+
 [[nodiscard]] char *set_sources(ngx_conf_t *cf, std::span<ngx_str_t> parameters, source_conf &sources) noexcept
 {
     constexpr struct {
@@ -304,6 +325,11 @@ void wipe_hasher(void *data) noexcept
 
     if (!sources.schemes.user.empty() && !sources.schemes.basic) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"user=\" needs \"scheme=basic\"");
+        return conf_error();
+    }
+    if (sources.token != nullptr && is_read_twice(sources)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"token=%V\" is a header that \"scheme=\" or \"header=\" reads",
+                           &sources.token->value);
         return conf_error();
     }
     if (!sources.has_authorization() && sources.token == nullptr) {
