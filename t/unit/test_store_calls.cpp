@@ -29,8 +29,9 @@ struct {
     void (*then)();  ///< … this is done
 } renewals;
 
-/// What LMDB says when it opens a database, if not 0.
+/// What LMDB says when it opens a database, and when it looks for a key, if not 0.
 int database_error;
+int search_error;
 
 unsigned ends;  ///< transactions that were ended for good, but for those that are committed
 
@@ -120,6 +121,13 @@ extern "C" int mdb_dbi_open(MDB_txn *transaction, const char *name, unsigned fla
     using function = int (*)(MDB_txn *, const char *, unsigned, MDB_dbi *);
     static const auto real = reinterpret_cast<function>(dlsym(RTLD_NEXT, "mdb_dbi_open"));
     return database_error != 0 ? database_error : real(transaction, name, flags, out);
+}
+
+extern "C" int mdb_get(MDB_txn *transaction, MDB_dbi database, MDB_val *key, MDB_val *value)
+{
+    using function = int (*)(MDB_txn *, MDB_dbi, MDB_val *, MDB_val *);
+    static const auto real = reinterpret_cast<function>(dlsym(RTLD_NEXT, "mdb_get"));
+    return search_error != 0 ? search_error : real(transaction, database, key, value);
 }
 
 extern "C" void mdb_txn_abort(MDB_txn *transaction)
@@ -399,6 +407,26 @@ void reader_rule_4_a_lock_file_that_does_not_fit_again_at_once_is_let_go_of(void
     delete reader;
 }
 
+void a_search_that_fails_is_no_token_that_is_not_there(void **)
+{
+    const path store = make_store();
+    put(store, 1);
+    store::reader *reader = open_reader(store);
+    assert_found(*reader, 1);
+    for (const int code : {MDB_PAGE_NOTFOUND, MDB_CORRUPTED, MDB_BAD_TXN, ENOMEM}) {
+        search_error = code;
+        for (const unsigned number : {1, 2}) {
+            const answer got = look(*reader, number);
+            assert_false(got.found);
+            assert_true(got.problem == store::from_lmdb(code));
+        }
+        search_error = 0;
+        assert_found(*reader, 1);
+        assert_not_found(*reader, 2);
+    }
+    delete reader;
+}
+
 void a_transaction_ends_once(void **)
 {
     const path store = make_store();
@@ -556,6 +584,7 @@ int main()
         store_test(writer_rule_5_a_call_that_fails_is_told_and_leaves_the_old_or_the_new),
         store_test(reader_rule_4_a_transaction_that_is_behind_is_renewed_up_to_three_times),
         store_test(reader_rule_4_a_lock_file_that_does_not_fit_again_at_once_is_let_go_of),
+        store_test(a_search_that_fails_is_no_token_that_is_not_there),
         store_test(a_transaction_ends_once),
         store_test(a_store_without_its_database_is_not_opened),
         store_test(reader_rule_4_what_is_asked_while_a_lock_file_does_not_fit_leaves_no_transaction),

@@ -26,7 +26,12 @@ struct {
     int opens = 0;            ///< how many files were opened
     int zero_at = -1;         ///< which of them becomes descriptor 0
     int inherited = 0;        ///< how many of them a program that is started would have
+    int lmdb_opens = 0;       ///< how many files LMDB has opened
+    int swapped_at = -1;      ///< which of them is another one than before and after
 } calls;
+
+/// Where the files are that LMDB gets instead.
+path others;
 
 /// Whether a call comes from this program, and not from LMDB.
 bool is_ours(const void *caller) noexcept
@@ -93,6 +98,18 @@ extern "C" int open(const char *path, int flags, ...)
     const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(more, mode_t) : 0;
     va_end(more);
     note_open(flags, __builtin_return_address(0));
+    if (!is_ours(__builtin_return_address(0)) && calls.lmdb_opens++ == calls.swapped_at) {
+        const pat::test::path other = others / (std::strrchr(path, '/') + 1);
+        const pat::test::path aside = others / "aside";
+        if (rename(path, aside.text) != 0 || rename(other.text, path) != 0) {
+            _exit(1);
+        }
+        const auto result = static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
+        if (rename(path, other.text) != 0 || rename(aside.text, path) != 0) {
+            _exit(1);
+        }
+        return result;
+    }
     return call("open", __builtin_return_address(0), SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
@@ -259,6 +276,30 @@ void a_call_that_is_interrupted_while_it_waits_is_made_again(void **)
                         "fstatat flock fstatat fstatat pread pread unlock lock pread unlock lock pread unlock unlock ");
 }
 
+void lmdb_opens_the_files_that_were_checked(void **)
+{
+    const path store = make_store();
+    others = folder / "others";
+    assert_int_equal(mkdir(others.text, 0700), 0);
+    for (const char *file : {"data.mdb", "lock.mdb"}) {
+        copy_file(store / file, others / file);
+    }
+    for (const bool writes : {false, true}) {
+        const int files = writes ? 3 : 2;
+        for (int at = 0; at <= files; at++) {
+            in_child([&] {
+                calls.lmdb_opens = 0;
+                calls.swapped_at = at;
+                auto *opened = new store::environment;
+                const store::fault problem =
+                    opened->open(store.text, writes ? store::open_mode::write : store::open_mode::read, map_size, 0);
+                return calls.lmdb_opens == files
+                       && problem.kind == (at < files ? store::fault_kind::replaced : store::fault_kind::none);
+            });
+        }
+    }
+}
+
 void a_file_may_have_the_descriptor_0(void **)
 {
     const path store = make_store();
@@ -296,6 +337,7 @@ int main()
         store_test(a_writer_tells_of_a_call_that_fails),
         store_test(a_creation_tells_of_a_call_that_fails),
         store_test(a_call_that_is_interrupted_while_it_waits_is_made_again),
+        store_test(lmdb_opens_the_files_that_were_checked),
         store_test(a_file_may_have_the_descriptor_0),
         store_test(a_program_that_is_started_has_no_file_of_a_store),
     };
