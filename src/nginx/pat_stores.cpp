@@ -253,28 +253,26 @@ bool attach_stores(ngx_cycle_t *cycle, const main_conf &mcf) noexcept
     return true;
 }
 
-trial_result look_at(const store_conf &store, const token_hasher &make_digest) noexcept
+void look_at(const store_conf &store, const token_hasher &make_digest, trial_result &out) noexcept
 {
-    trial_result found;
     const auto *path = reinterpret_cast<const char *>(store.path.data);
 
-    found.has_data = identify(store.path, found.data);
-    found.is_led_by_others = is_led_by_others(store.path);
+    out.has_data = identify(store.path, out.data);
+    out.is_led_by_others = is_led_by_others(store.path);
 
     store::reader trial;
-    found.problem = trial.open(path, store.map_size, look_wait_ms);
-    if (!found.problem) {
-        found.problem = trial.check_made_with(make_digest);
+    out.problem = trial.open(path, store.map_size, look_wait_ms);
+    if (!out.problem) {
+        out.problem = trial.check_made_with(make_digest);
     }
-    if (found.problem.kind == store::fault_kind::denied || found.problem.kind == store::fault_kind::no_lock_file) {
-        found.refused = store::find_refusal(path);
-        found.has_group = has_group(found.refused.group);
-        found.has_stale_groups = !found.has_group && user_has_group(found.refused.group);
+    if (out.problem.kind == store::fault_kind::denied || out.problem.kind == store::fault_kind::no_lock_file) {
+        out.refused = store::find_refusal(path);
+        out.has_group = has_group(out.refused.group);
+        out.has_stale_groups = !out.has_group && user_has_group(out.refused.group);
 
         store::file_path way;
-        found.is_led_by_root = way.set_start(path, found.refused.way_length) && !store::check_way(way.text(), 0);
+        out.is_led_by_root = way.set_start(path, out.refused.way_length) && !store::check_way(way.text(), 0);
     }
-    return found;
 }
 
 bool find_open(const store_conf &store, const token_hasher &make_digest, trial_result &out) noexcept

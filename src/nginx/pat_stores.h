@@ -40,7 +40,7 @@ struct trial_result {
 
 /// Opens the store and closes it again, in a process that does not serve: shows whether it can be read, and whether it
 /// was made with this hasher.
-trial_result look_at(const store_conf &store, const token_hasher &make_digest) noexcept;
+void look_at(const store_conf &store, const token_hasher &make_digest, trial_result &out) noexcept;
 
 /// Does the same with a store that this process serves from; false if it does not.
 [[nodiscard]] bool find_open(const store_conf &store, const token_hasher &make_digest, trial_result &out) noexcept;

@@ -8,7 +8,7 @@
 /// The faults of a store, and their messages.
 namespace pat::store {
 
-enum class fault_kind : std::uint8_t {
+enum class fault_kind : std::uint32_t {
     none,
     absent,            ///< there is no store at that path
     denied,            ///< the operating system refused a call
@@ -42,6 +42,7 @@ enum class fault_kind : std::uint8_t {
     lmdb,              ///< any other error of LMDB; `code` says which
 };
 
+/// Without bytes between its members, which would be those of the stack where nginx sends it to another process.
 struct [[nodiscard]] fault {
     fault_kind kind = fault_kind::none;
     int code = 0;  ///< an errno (positive), an LMDB error (negative), a codec_error for `bad_record`; 0 if none

@@ -25,8 +25,9 @@ fault check_for_root(const char *folder) noexcept;
 fault check_way(const char *path, uid_t user) noexcept;
 
 /// Which part of a store this process may not use as a reader must.
-enum class store_part : std::uint8_t { none, way, open_lock, data, lock };
+enum class store_part : std::uint64_t { none, way, open_lock, data, lock };
 
+/// Without bytes between its members, as for a fault.
 struct refusal {
     store_part part = store_part::none;
     std::size_t way_length = 0;  ///< of `way`: how much of the path leads to the folder that may not be entered
