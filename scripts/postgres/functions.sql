@@ -73,7 +73,7 @@ BEGIN
         OR EXISTS (SELECT FROM pat.tombstone WHERE seq IS NULL);
     triggers := (SELECT string_agg(format('%s on pat.%s', wrong.name, wrong.relation), ', '
                                    ORDER BY wrong.relation, wrong.name)
-                 FROM pat.wrong_triggers() AS wrong);
+                 FROM pat.wrong_triggers() AS wrong WHERE wrong.name NOT LIKE 'audit%');
 END
 $$;
 
@@ -398,29 +398,171 @@ BEGIN
 END
 $$;
 
--- Creates a token and returns it with its id. It cannot be shown again, as only its digest is stored. If the caller
--- passes a digest, the caller has created the token, and NULL is returned instead. With expires_at => NULL, the token
--- never expires; the default is 90 days (in hours, as the length of a day depends on TimeZone). Empty cidrs allow every
--- address.
-CREATE OR REPLACE FUNCTION pat.issue(subject text, name text DEFAULT '', scopes text[] DEFAULT '{}',
-    expires_at timestamptz DEFAULT now() + interval '2160 hours', cidrs text[] DEFAULT '{}',
-    not_before timestamptz DEFAULT NULL, claims jsonb DEFAULT '{}', prefix text DEFAULT 'ropat_',
-    pepper bytea DEFAULT NULL, digest bytea DEFAULT NULL, INOUT id text DEFAULT NULL, OUT token text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+-- The signatures in earlier versions.
+DROP FUNCTION IF EXISTS
+    pat.issue(text, text, text[], timestamptz, text[], timestamptz, jsonb, text, bytea, bytea, text),
+    pat.rotate(text, interval, bytea, bytea, text, text),
+    pat.revoke(text),
+    pat.revoke_subject(text, timestamptz);
+
+-- An IPv4-mapped range as the IPv4 range that edges make of it; others as they are.
+CREATE OR REPLACE FUNCTION pat.unmapped(range cidr)
+RETURNS cidr LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF family(range) = 6 AND range <<= '::ffff:0:0/96' THEN
+        RETURN (substr(host(range), 8) || '/' || masklen(range) - 96)::cidr;
+    END IF;
+    RETURN range;
+END
+$$;
+
+-- This function and the following ones have no SET, which would cost more than what they do: only functions with a
+-- fixed search path call them.
+CREATE OR REPLACE FUNCTION pat.find_policy(subject text)
+RETURNS pat.policy LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    found pat.policy;
+BEGIN
+    SELECT policy.* INTO STRICT found FROM pat.policy
+    WHERE policy.class = coalesce((SELECT member.class FROM pat.subject_class AS member
+                                   WHERE member.subject = find_policy.subject), 'default');
+    RETURN found;
+END
+$$;
+
+-- Locks the subject of a token that is about to be created, and returns the policy. If the number of tokens is limited,
+-- the subject is locked alone, so that two transactions cannot both create the last one; and the second must see the
+-- token of the first, which requires READ COMMITTED.
+CREATE OR REPLACE FUNCTION pat.lock_policy(subject text)
+RETURNS pat.policy LANGUAGE plpgsql
+AS $$
+DECLARE
+    found CONSTANT pat.policy := pat.find_policy(lock_policy.subject);
+BEGIN
+    IF found.most_tokens IS NOT NULL
+        AND current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'the policy "%" limits the number of tokens, which could be missed at isolation level %',
+            found.class, upper(current_setting('transaction_isolation'))
+            USING ERRCODE = 'feature_not_supported',
+                HINT = 'Start the transaction with BEGIN ISOLATION LEVEL READ COMMITTED.';
+    END IF;
+    PERFORM pat.lock_subject(lock_policy.subject, alone => found.most_tokens IS NOT NULL);
+    RETURN found;
+END
+$$;
+
+-- Raises an error for a new token that the policy does not allow. The constraint in the error tells the rules apart.
+-- A lifetime may be longer by a twenty-fourth, but at most by an hour: a day can have 25 hours, and the caller's clock
+-- may be ahead.
+CREATE OR REPLACE FUNCTION pat.check_policy(policy pat.policy, scopes text[], cidrs cidr[], expires_at timestamptz)
+RETURNS void LANGUAGE plpgsql
+AS $$
+DECLARE
+    latest CONSTANT timestamptz := now() + make_interval(secs => date_part('epoch', policy.longest_lifetime));
+    rule text;
+    problem text;
+    hint text;
+    bad text;
+BEGIN
+    IF check_policy.expires_at IS NULL AND (policy.expiry_demanded OR latest IS NOT NULL) THEN
+        rule := 'policy_lifetime';
+        problem := format('the policy "%s" demands that a token expires', policy.class);
+        hint := 'Set expires_at' || coalesce(format(', to %s at the latest.', latest), '.');
+    ELSIF check_policy.expires_at > latest + least(policy.longest_lifetime / 24, interval '1 hour') THEN
+        rule := 'policy_lifetime';
+        problem := format('the policy "%s" allows no token to live longer than %s', policy.class,
+                          policy.longest_lifetime);
+        hint := format('Set expires_at to %s at the latest.', latest);
+    END IF;
+
+    IF problem IS NULL AND policy.scopes IS NOT NULL THEN
+        bad := (SELECT scope FROM unnest(check_policy.scopes) AS scope WHERE scope <> ALL (policy.scopes) LIMIT 1);
+        IF bad IS NOT NULL THEN
+            rule := 'policy_scopes';
+            problem := format('the policy "%s" does not allow the scope "%s"', policy.class, bad);
+            hint := coalesce('It allows: ' || nullif(array_to_string(policy.scopes, ', '), '') || '.',
+                             'It allows no scope.');
+        END IF;
+    END IF;
+
+    IF problem IS NULL AND policy.cidrs IS NOT NULL THEN
+        IF cardinality(check_policy.cidrs) = 0 THEN
+            check_policy.cidrs := '{0.0.0.0/0,::/0}';
+            problem := format('the policy "%s" does not allow a token for every address', policy.class);
+        END IF;
+        bad := (SELECT range FROM unnest(check_policy.cidrs) AS range
+                WHERE NOT EXISTS (SELECT FROM unnest(policy.cidrs) AS allowed
+                                  WHERE pat.unmapped(range) <<= pat.unmapped(allowed)) LIMIT 1);
+        IF bad IS NULL THEN
+            problem := NULL;
+        ELSE
+            rule := 'policy_cidrs';
+            problem := coalesce(problem, format('the policy "%s" does not allow the address range %s',
+                                                policy.class, bad));
+            hint := format('Set cidrs to ranges within %s.', array_to_string(policy.cidrs, ', '));
+        END IF;
+    END IF;
+
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION '%', problem
+            USING ERRCODE = 'check_violation', HINT = hint, SCHEMA = 'pat', TABLE = 'policy', CONSTRAINT = rule;
+    END IF;
+END
+$$;
+
+-- The tokens of a subject that count against the limit: those that are, or will be, valid. One that was rotated counts
+-- through its replacement, unless that has ended or was rotated, too: so at most twice as many tokens are valid.
+CREATE OR REPLACE FUNCTION pat.count_tokens(subject text)
+RETURNS bigint LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN (
+        SELECT count(*) FROM pat.token
+        WHERE token.subject = count_tokens.subject AND token.revoked_at IS NULL
+            AND (token.expires_at > now()) IS NOT FALSE
+            AND NOT EXISTS (SELECT FROM pat.token AS replacement
+                            WHERE replacement.id = token.replaced_by AND replacement.subject = token.subject
+                                AND replacement.revoked_at IS NULL AND (replacement.expires_at > now()) IS NOT FALSE
+                                AND replacement.replaced_by IS NULL));
+END
+$$;
+
+-- Raises an error if the subject has more tokens than it may; called after a token was created. Not STABLE, as it must
+-- see tokens that were committed while pat.lock_policy() waited.
+CREATE OR REPLACE FUNCTION pat.check_number(policy pat.policy, subject text)
+RETURNS void LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF pat.count_tokens(check_number.subject) > policy.most_tokens THEN
+        RAISE EXCEPTION '"%" may have at most % tokens, by the policy "%"',
+            check_number.subject, policy.most_tokens, policy.class
+            USING ERRCODE = 'check_violation', SCHEMA = 'pat', TABLE = 'policy', CONSTRAINT = 'policy_most_tokens',
+                HINT = 'Revoke one that is no longer used. One that was rotated counts, too, once its replacement is'
+                    ' rotated or revoked.';
+    END IF;
+END
+$$;
+
+-- Creates a token without regard to the policy.
+CREATE OR REPLACE FUNCTION pat.create_token(subject text, name text, scopes text[], expires_at timestamptz,
+    cidrs cidr[], not_before timestamptz, claims jsonb, prefix text, pepper bytea, digest bytea, INOUT id text, OUT token text)
+LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
     wanted_key bytea;
 BEGIN
-    IF issue.expires_at <= now() THEN
-        RAISE EXCEPTION 'the token would already be expired, at %', issue.expires_at
+    IF create_token.expires_at <= now() THEN
+        RAISE EXCEPTION 'the token would already be expired, at %', create_token.expires_at
             USING ERRCODE = 'invalid_parameter_value', HINT = 'For a token that does not expire: expires_at => NULL.';
     END IF;
-    IF issue.not_before >= issue.expires_at THEN
-        RAISE EXCEPTION 'the token would expire at %, before it becomes valid', issue.expires_at
+    IF create_token.not_before >= create_token.expires_at THEN
+        RAISE EXCEPTION 'the token would expire at %, before it becomes valid', create_token.expires_at
             USING ERRCODE = 'invalid_parameter_value', HINT = 'not_before must be earlier than expires_at.';
     END IF;
-    IF issue.prefix COLLATE "C" !~ '^[A-Za-z0-9_.-]{1,32}$' THEN
+    IF create_token.prefix COLLATE "C" !~ '^[A-Za-z0-9_.-]{1,32}$' THEN
         RAISE EXCEPTION 'a prefix must have 1 to 32 letters, digits, _, - or .'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'For example ropat_.';
     END IF;
@@ -428,45 +570,85 @@ BEGIN
     -- pat.use_pepper() waits for this lock, so that no token is created with an outdated pepper.
     LOCK TABLE pat.token IN ROW EXCLUSIVE MODE;
 
-    IF issue.digest IS NULL OR issue.pepper IS NOT NULL THEN
+    IF create_token.digest IS NULL OR create_token.pepper IS NOT NULL THEN
         wanted_key := (SELECT key_id FROM pat.history);
-        IF wanted_key IS NULL AND issue.pepper IS NOT NULL THEN
+        IF wanted_key IS NULL AND create_token.pepper IS NOT NULL THEN
             RAISE EXCEPTION 'the tokens of this database do not use a pepper'
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'To introduce one, call pat.use_pepper().';
-        ELSIF wanted_key IS NOT NULL AND issue.pepper IS NULL THEN
+        ELSIF wanted_key IS NOT NULL AND create_token.pepper IS NULL THEN
             RAISE EXCEPTION 'the tokens of this database require a pepper'
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass it: pepper => ….';
-        ELSIF issue.pepper IS NOT NULL AND pat.key_id_of(issue.pepper) <> wanted_key THEN
+        ELSIF create_token.pepper IS NOT NULL AND pat.key_id_of(create_token.pepper) <> wanted_key THEN
             RAISE EXCEPTION 'the tokens of this database use another pepper'
                 USING ERRCODE = 'invalid_parameter_value',
                     HINT = format('Pass the one with the id %s.', encode(wanted_key, 'hex'));
         END IF;
     END IF;
 
-    IF issue.digest IS NULL THEN
-        token := issue.prefix || pat.random_base62(32);
+    IF create_token.digest IS NULL THEN
+        token := create_token.prefix || pat.random_base62(32);
         token := token || pat.checksum(token);
-        digest := CASE WHEN issue.pepper IS NULL THEN sha256(convert_to(token, 'UTF8'))
-                       ELSE pat.hmac_sha256(issue.pepper, convert_to(token, 'UTF8')) END;
+        digest := CASE WHEN create_token.pepper IS NULL THEN sha256(convert_to(token, 'UTF8'))
+                       ELSE pat.hmac_sha256(create_token.pepper, convert_to(token, 'UTF8')) END;
     END IF;
-    id := coalesce(issue.id, 'pat_' || pat.random_base62(16));
+    id := coalesce(create_token.id, 'pat_' || pat.random_base62(16));
 
     INSERT INTO pat.token (digest, id, subject, name, scopes, cidrs, issued_at, not_before, expires_at, claims)
-    VALUES (issue.digest, issue.id, issue.subject, coalesce(issue.name, ''), coalesce(issue.scopes, '{}'),
-            coalesce(issue.cidrs, '{}')::cidr[], now(), issue.not_before, issue.expires_at,
-            coalesce(issue.claims, '{}'));
+    VALUES (create_token.digest, create_token.id, create_token.subject, coalesce(create_token.name, ''),
+            create_token.scopes, create_token.cidrs, now(), create_token.not_before, create_token.expires_at,
+            coalesce(create_token.claims, '{}'));
 END
 $$;
 
--- Creates a token like an existing one, with the same lifetime starting now. The old one stays valid for the overlap,
--- but no longer than before.
+-- Creates a token that the policy of its subject allows, and returns it with its id. It cannot be shown again, as only
+-- its digest is stored. If the caller passes a digest, the caller has created the token, and NULL is returned instead.
+-- With expires_at => NULL, the token never expires; the default is 90 days (in hours, as the length of a day depends on
+-- TimeZone). Empty cidrs allow every address. For actor and client, see pat.act_as().
+CREATE OR REPLACE FUNCTION pat.issue(subject text, name text DEFAULT '', scopes text[] DEFAULT '{}',
+    expires_at timestamptz DEFAULT now() + interval '2160 hours', cidrs text[] DEFAULT '{}',
+    not_before timestamptz DEFAULT NULL, claims jsonb DEFAULT '{}', prefix text DEFAULT 'ropat_',
+    pepper bytea DEFAULT NULL, digest bytea DEFAULT NULL, INOUT id text DEFAULT NULL, actor text DEFAULT NULL,
+    client inet DEFAULT NULL, OUT token text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    before CONSTANT text[] := CASE WHEN num_nonnulls(issue.actor, issue.client) > 0
+                                   THEN pat.act_as(issue.actor, issue.client) END;
+    new_scopes CONSTANT text[] := coalesce(issue.scopes, '{}');
+    new_cidrs CONSTANT cidr[] := coalesce(issue.cidrs, '{}')::cidr[];
+    policy CONSTANT pat.policy := pat.lock_policy(issue.subject);
+BEGIN
+    PERFORM pat.check_policy(policy, new_scopes, new_cidrs, issue.expires_at);
+    SELECT created.id, created.token INTO id, token
+    FROM pat.create_token(issue.subject, issue.name, new_scopes, issue.expires_at, new_cidrs, issue.not_before,
+                          issue.claims, issue.prefix, issue.pepper, issue.digest, issue.id) AS created;
+    IF policy.most_tokens IS NOT NULL THEN
+        PERFORM pat.check_number(policy, issue.subject);
+    END IF;
+    IF before IS NOT NULL THEN
+        PERFORM pat.act_as_before(before);
+    END IF;
+END
+$$;
+
+-- Creates a token like an existing one, with the same lifetime or the given one, starting now. The old one stays valid
+-- for the overlap, but no longer than before. A token that the policy no longer allows is refused, rather than replaced
+-- by one that can do less without a word.
 CREATE OR REPLACE FUNCTION pat.rotate(INOUT id text, overlap interval DEFAULT '24 hours', pepper bytea DEFAULT NULL,
-    digest bytea DEFAULT NULL, prefix text DEFAULT 'ropat_', new_id text DEFAULT NULL, OUT token text)
+    digest bytea DEFAULT NULL, prefix text DEFAULT 'ropat_', new_id text DEFAULT NULL, lifetime interval DEFAULT NULL,
+    actor text DEFAULT NULL, client inet DEFAULT NULL, OUT token text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 DECLARE
+    before CONSTANT text[] := CASE WHEN num_nonnulls(rotate.actor, rotate.client) > 0
+                                   THEN pat.act_as(rotate.actor, rotate.client) END;
     old pat.token;
+    policy pat.policy;
+    ends timestamptz;
+    rule text;
+    hint text;
 BEGIN
     IF rotate.overlap IS NULL OR rotate.overlap < interval '0' THEN
         RAISE EXCEPTION 'overlap must not be negative'
@@ -474,7 +656,7 @@ BEGIN
     END IF;
 
     -- Lock the subject before the row, as pat.revoke_subject() does, to avoid deadlocks.
-    PERFORM pat.lock_subject((SELECT token.subject FROM pat.token WHERE token.id = rotate.id), false);
+    policy := pat.lock_policy((SELECT token.subject FROM pat.token WHERE token.id = rotate.id));
     SELECT * INTO old FROM pat.token WHERE token.id = rotate.id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no token with the id "%"', rotate.id
@@ -490,17 +672,23 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Issue a new one with pat.issue().';
     END IF;
 
+    ends := now() + coalesce(rotate.lifetime, old.expires_at - old.issued_at);
     BEGIN
         PERFORM pat.check_new(old.subject, old.scopes, old.claims);
+        PERFORM pat.check_policy(policy, old.scopes, old.cidrs, ends);
     EXCEPTION WHEN check_violation THEN
+        GET STACKED DIAGNOSTICS rule = CONSTRAINT_NAME;
+        hint := CASE WHEN rule = 'policy_lifetime'
+                     THEN format('Give the new one a lifetime that is allowed%s: pat.rotate(id, lifetime => …).',
+                                 ', at most ' || policy.longest_lifetime)
+                     ELSE 'Issue a corrected one with pat.issue(…), then revoke this one with pat.revoke(id).' END;
         RAISE EXCEPTION 'the token "%" cannot be rotated, as a new token like it is invalid: %', rotate.id, SQLERRM
-            USING ERRCODE = 'check_violation',
-                HINT = 'Issue a corrected one with pat.issue(…), then revoke this one with pat.revoke(id).';
+            USING ERRCODE = 'check_violation', CONSTRAINT = rule, HINT = hint;
     END;
-    SELECT issued.id, issued.token INTO id, token
-    FROM pat.issue(old.subject, old.name, old.scopes, now() + (old.expires_at - old.issued_at), old.cidrs::text[],
-                   CASE WHEN old.not_before > now() THEN old.not_before END, old.claims, rotate.prefix, rotate.pepper,
-                   rotate.digest, rotate.new_id) AS issued;
+    SELECT created.id, created.token INTO id, token
+    FROM pat.create_token(old.subject, old.name, old.scopes, ends, old.cidrs,
+                          CASE WHEN old.not_before > now() THEN old.not_before END, old.claims, rotate.prefix,
+                          rotate.pepper, rotate.digest, rotate.new_id) AS created;
 
     UPDATE pat.token SET expires_at = least(token.expires_at, now() + rotate.overlap), replaced_by = rotate.id
     WHERE token.digest = old.digest;
@@ -513,6 +701,12 @@ BEGIN
             USING ERRCODE = 'triggered_action_exception',
                 HINT = 'Remove the triggers and rules on pat.token that are not from install.sql: see \d pat.token.';
     END IF;
+    IF policy.most_tokens IS NOT NULL THEN
+        PERFORM pat.check_number(policy, old.subject);
+    END IF;
+    IF before IS NOT NULL THEN
+        PERFORM pat.act_as_before(before);
+    END IF;
 END
 $$;
 
@@ -522,11 +716,13 @@ $$;
 
 -- Returns true if this call revoked the token, false if it was revoked before. An unknown id is an error, so that a
 -- typo does not look like a revocation; so is a revocation that a foreign trigger or rule prevents.
-CREATE OR REPLACE FUNCTION pat.revoke(id text)
+CREATE OR REPLACE FUNCTION pat.revoke(id text, actor text DEFAULT NULL, client inet DEFAULT NULL)
 RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+    before CONSTANT text[] := CASE WHEN num_nonnulls(revoke.actor, revoke.client) > 0
+                                   THEN pat.act_as(revoke.actor, revoke.client) END;
     was_written boolean;
 BEGIN
     UPDATE pat.token SET revoked_at = now() WHERE token.id = revoke.id AND token.revoked_at IS NULL;
@@ -542,6 +738,9 @@ BEGIN
             USING ERRCODE = 'triggered_action_exception',
                 HINT = 'Remove the triggers and rules on pat.token that are not from install.sql: see \d pat.token.';
     END IF;
+    IF before IS NOT NULL THEN
+        PERFORM pat.act_as_before(before);
+    END IF;
     RETURN was_written;
 END
 $$;
@@ -549,11 +748,14 @@ $$;
 -- Revokes all tokens of a subject, or those issued before a time, and returns their number. It waits for transactions
 -- that create tokens of the subject and must see their result, which requires READ COMMITTED. If its transaction has
 -- changed tokens of the subject before, a deadlock is possible, and one of the transactions fails.
-CREATE OR REPLACE FUNCTION pat.revoke_subject(subject text, issued_before timestamptz DEFAULT NULL)
+CREATE OR REPLACE FUNCTION pat.revoke_subject(subject text, issued_before timestamptz DEFAULT NULL,
+    actor text DEFAULT NULL, client inet DEFAULT NULL)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
+    before CONSTANT text[] := CASE WHEN num_nonnulls(revoke_subject.actor, revoke_subject.client) > 0
+                                   THEN pat.act_as(revoke_subject.actor, revoke_subject.client) END;
     revoked bigint;
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
@@ -579,6 +781,9 @@ BEGIN
             revoke_subject.subject
             USING ERRCODE = 'triggered_action_exception',
                 HINT = 'Remove the triggers and rules on pat.token that are not from install.sql: see \d pat.token.';
+    END IF;
+    IF before IS NOT NULL THEN
+        PERFORM pat.act_as_before(before);
     END IF;
     RETURN revoked;
 END
@@ -619,6 +824,126 @@ BEGIN
     UPDATE pat.history SET horizon = dropped WHERE history.horizon < dropped;
 
     RETURN cardinality(ids);
+END
+$$;
+
+---------------------------------------------------------------------------------------------------------------------
+-- What may be issued, what ends soon
+---------------------------------------------------------------------------------------------------------------------
+
+-- What the subject's next token may be, for a page that offers only that. NULL: no limit. latest_expiry is the end of
+-- the longest lifetime, if the token is issued now; never_allowed is whether a token without an end is allowed.
+CREATE OR REPLACE FUNCTION pat.policy_of(subject text, OUT class text, OUT longest_lifetime interval,
+    OUT latest_expiry timestamptz, OUT never_allowed boolean, OUT most_tokens integer, OUT tokens bigint,
+    OUT scopes text[], OUT cidrs cidr[])
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    policy CONSTANT pat.policy := pat.find_policy(policy_of.subject);
+BEGIN
+    class := policy.class;
+    longest_lifetime := policy.longest_lifetime;
+    latest_expiry := now() + policy.longest_lifetime;
+    never_allowed := NOT policy.expiry_demanded AND policy.longest_lifetime IS NULL;
+    most_tokens := policy.most_tokens;
+    tokens := pat.count_tokens(policy_of.subject);
+    scopes := policy.scopes;
+    cidrs := policy.cidrs;
+END
+$$;
+
+-- The tokens that end within an interval from now, and are neither revoked nor rotated. With since, only those that
+-- came into the interval after that time, by their issue or because their end came closer: who passes the time of the
+-- previous call gets each token once.
+--
+-- It reads all tokens. An index would cost more at each token that is issued or revoked than a daily job gains.
+CREATE OR REPLACE FUNCTION pat.expiring("within" interval, since timestamptz DEFAULT NULL)
+RETURNS TABLE (subject text, id text, name text, expires_at timestamptz, last_used_at timestamptz, last_used_from inet)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF (expiring."within" > interval '0') IS NOT TRUE THEN
+        RAISE EXCEPTION 'within must be an interval of more than 0'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For example pat.expiring(''7 days'').';
+    END IF;
+    RETURN QUERY
+        SELECT token.subject, token.id, token.name, token.expires_at, known.last_used_at, known.last_used_from
+        FROM pat.token LEFT JOIN pat.token_use AS known ON known.id = token.id
+        WHERE token.expires_at > now() AND token.expires_at <= now() + expiring."within"
+            AND token.revoked_at IS NULL AND token.replaced_by IS NULL
+            AND (expiring.since IS NULL
+                 OR greatest(token.expires_at - expiring."within", token.issued_at) > expiring.since)
+        ORDER BY token.subject, token.expires_at, token.id;
+END
+$$;
+
+---------------------------------------------------------------------------------------------------------------------
+-- The audit
+---------------------------------------------------------------------------------------------------------------------
+
+-- The entries after a number, in order, each as a line of JSON. A field without a value is left out. Entries get their
+-- numbers here, once they are committed: so whoever passes the last number of the previous call misses none, and an
+-- open transaction delays its own entries alone. A session that may not write, as on a standby, gets those that have
+-- numbers.
+CREATE OR REPLACE FUNCTION pat.audit_lines(after bigint DEFAULT 0, "limit" integer DEFAULT 1000)
+RETURNS TABLE (number bigint, line text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+DECLARE
+    missing bigint;
+BEGIN
+    IF (audit_lines.after >= 0 AND audit_lines."limit" > 0) IS NOT TRUE THEN
+        RAISE EXCEPTION 'after must be the number of an entry or 0, and limit at least 1'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For example pat.audit_lines(0, 1000).';
+    END IF;
+    -- Numbers become visible in order, as the lock is held until the end of the transaction.
+    missing := audit_lines."limit" - (SELECT count(*) FROM (SELECT FROM pat.audit WHERE audit.number > audit_lines.after
+                                                            LIMIT audit_lines."limit") AS numbered);
+    IF missing > 0 AND current_setting('transaction_read_only') = 'off' THEN
+        IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+            RAISE EXCEPTION 'pat.audit_lines() could miss entries at isolation level %',
+                upper(current_setting('transaction_isolation'))
+                USING ERRCODE = 'feature_not_supported',
+                    HINT = 'Start the transaction with BEGIN ISOLATION LEVEL READ COMMITTED.';
+        END IF;
+        LOCK TABLE pat.audit_clock IN EXCLUSIVE MODE;
+        WITH found AS MATERIALIZED (
+            SELECT audit.entry FROM pat.audit WHERE audit.number IS NULL ORDER BY audit.entry LIMIT missing),
+        numbered AS MATERIALIZED (SELECT found.entry, nextval('pat.audit_seq') AS number FROM found)
+        UPDATE pat.audit SET number = numbered.number FROM numbered WHERE audit.entry = numbered.entry;
+    END IF;
+    RETURN QUERY
+        SELECT audit.number, json_strip_nulls(json_build_object(
+            'number', audit.number, 'at', audit.at, 'event', audit.event, 'id', audit.id, 'subject', audit.subject,
+            'actor', audit.actor, 'client', host(audit.client), 'login', audit.login,
+            'login_from', host(audit.login_from), 'detail', nullif(audit.detail, '{}')))::text
+        FROM pat.audit WHERE audit.number > audit_lines.after ORDER BY audit.number LIMIT audit_lines."limit";
+END
+$$;
+
+-- Deletes entries from before a time, oldest first and at most at_most, and returns their number. Repeat the call until
+-- it returns 0. The deletion is an entry itself.
+CREATE OR REPLACE FUNCTION pat.purge_audit(before timestamptz, at_most integer DEFAULT 10000)
+RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+DECLARE
+    deleted bigint;
+BEGIN
+    IF (purge_audit.before <= now() AND purge_audit.at_most > 0) IS NOT TRUE THEN
+        RAISE EXCEPTION 'before must be a time in the past, and at_most at least 1'
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'For example pat.purge_audit(now() - interval ''1 year'').';
+    END IF;
+    PERFORM set_config('pat.is_purging_audit', 'yes', true);
+    DELETE FROM pat.audit WHERE audit.entry IN (
+        SELECT oldest.entry FROM (SELECT audit.entry, audit.at FROM pat.audit
+                                  ORDER BY audit.entry LIMIT purge_audit.at_most) AS oldest
+        WHERE oldest.at < purge_audit.before);
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    PERFORM set_config('pat.is_purging_audit', '', true);
+    RETURN deleted;
 END
 $$;
 
@@ -700,29 +1025,63 @@ BEGIN
 END
 $$;
 
----------------------------------------------------------------------------------------------------------------------
--- Privileges
----------------------------------------------------------------------------------------------------------------------
+-- Sets the whole policy of a class: what is left out is not limited. Tokens that exist stay as they are; the policy is
+-- looked at when one is issued or rotated.
+CREATE OR REPLACE FUNCTION pat.set_policy(class text, longest_lifetime interval DEFAULT NULL,
+    expiry_demanded boolean DEFAULT false, most_tokens integer DEFAULT NULL, scopes text[] DEFAULT NULL,
+    cidrs text[] DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF date_part('year', set_policy.longest_lifetime) <> 0 OR date_part('month', set_policy.longest_lifetime) <> 0 THEN
+        RAISE EXCEPTION 'longest_lifetime must be in days or hours, not in months, which differ'
+            USING ERRCODE = 'check_violation', HINT = 'For example 90 days.', CONSTRAINT = 'policy_lifetime';
+    END IF;
+    INSERT INTO pat.policy (class, longest_lifetime, expiry_demanded, most_tokens, scopes, cidrs)
+    VALUES (set_policy.class, set_policy.longest_lifetime, set_policy.expiry_demanded, set_policy.most_tokens,
+            set_policy.scopes, set_policy.cidrs::cidr[])
+    ON CONFLICT ON CONSTRAINT policy_pkey DO UPDATE SET
+        longest_lifetime = excluded.longest_lifetime, expiry_demanded = excluded.expiry_demanded,
+        most_tokens = excluded.most_tokens, scopes = excluded.scopes, cidrs = excluded.cidrs;
+END
+$$;
 
--- New functions are executable by PUBLIC. install.sql is one transaction, so nobody could call them before this.
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pat FROM PUBLIC;
+CREATE OR REPLACE FUNCTION pat.drop_policy(class text)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF drop_policy.class = 'default' THEN
+        RAISE EXCEPTION 'the policy "default" cannot be dropped'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'pat.set_policy(''default'') lifts its limits.';
+    END IF;
+    BEGIN
+        DELETE FROM pat.policy WHERE policy.class = drop_policy.class;
+    EXCEPTION WHEN foreign_key_violation THEN
+        RAISE EXCEPTION 'there are subjects in the class "%"', drop_policy.class
+            USING ERRCODE = 'foreign_key_violation', HINT = 'Put them into another one with pat.set_class().';
+    END;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no policy "%"', drop_policy.class
+            USING ERRCODE = 'no_data_found', HINT = 'The table pat.policy lists them.';
+    END IF;
+END
+$$;
 
-GRANT EXECUTE ON FUNCTION
-    pat.source(),
-    pat.number_found(),
-    pat.changes(bigint, integer, boolean),
-    pat.snapshot(bytea, integer),
-    pat.continues(bigint, text),
-    pat.record_use(text, bigint, json),
-    pat.last_batch(text)
-TO pat_edge;
-
-GRANT EXECUTE ON FUNCTION
-    pat.issue(text, text, text[], timestamptz, text[], timestamptz, jsonb, text, bytea, bytea, text),
-    pat.rotate(text, interval, bytea, bytea, text, text),
-    pat.revoke(text),
-    pat.revoke_subject(text, timestamptz),
-    pat.purge(timestamptz, interval, integer)
-TO pat_platform;
+CREATE OR REPLACE FUNCTION pat.set_class(subject text, class text DEFAULT 'default')
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pat.policy WHERE policy.class = set_class.class) THEN
+        RAISE EXCEPTION 'there is no policy "%"', set_class.class
+            USING ERRCODE = 'no_data_found', HINT = 'Set it first: pat.set_policy(class, …).';
+    END IF;
+    IF set_class.class = 'default' THEN
+        DELETE FROM pat.subject_class AS member WHERE member.subject = set_class.subject;
+    ELSE
+        INSERT INTO pat.subject_class (subject, class) VALUES (set_class.subject, set_class.class)
+        ON CONFLICT ON CONSTRAINT subject_class_pkey DO UPDATE SET class = excluded.class;
+    END IF;
+END
+$$;
 
 RESET ROLE;

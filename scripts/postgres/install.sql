@@ -18,5 +18,7 @@ SET LOCAL lock_timeout = '10s';
 \ir roles.sql
 \ir schema.sql
 \ir functions.sql
+\ir pages.sql
+\ir privileges.sql
 
 COMMIT;

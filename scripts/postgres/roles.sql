@@ -3,8 +3,11 @@
 --     GRANT pat_platform TO shop;
 --     GRANT pat_edge TO edge_fra1;
 --
--- pat_owner     owns the schema; for operators: pat.new_epoch(), pat.number_changes(), pat.use_pepper()
+-- pat_owner     owns the schema; for operators: pat.new_epoch(), pat.number_changes(), pat.use_pepper(), policies
 -- pat_platform  issues, rotates, revokes and purges tokens, and reads the view pat.tokens
+-- pat_profile   does so for one subject at a time, by functions alone: for a page on which users manage their tokens
+-- pat_admin     does so for all subjects, by functions that demand who acts; reads the audit
+-- pat_auditor   reads the audit
 -- pat_edge      reads changes and snapshots, and records use
 
 DO $$
@@ -21,7 +24,7 @@ BEGIN
             USING ERRCODE = 'feature_not_supported', HINT = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0';
     END IF;
 
-    FOREACH role IN ARRAY ARRAY['pat_owner', 'pat_platform', 'pat_edge'] LOOP
+    FOREACH role IN ARRAY ARRAY['pat_owner', 'pat_platform', 'pat_profile', 'pat_admin', 'pat_auditor', 'pat_edge'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role);
         END IF;

@@ -30,7 +30,7 @@
 -- pat.notify = off, which PREPARE TRANSACTION needs. What neither notices: a deletion with triggers off, or a row put
 -- back together with its old number and hash. "pat-sync compare" finds both, and pat.new_epoch() repairs them.
 --
--- What a caller can set (SET, ALTER ROLE … SET) decides nothing but what pat.notify is for.
+-- What a caller can set (SET, ALTER ROLE … SET) decides nothing but what pat.notify, pat.actor and pat.client are for.
 
 CREATE SCHEMA IF NOT EXISTS pat AUTHORIZATION pat_owner;
 
@@ -46,7 +46,7 @@ $$;
 SET LOCAL ROLE pat_owner;
 
 REVOKE ALL ON SCHEMA pat FROM PUBLIC;
-GRANT USAGE ON SCHEMA pat TO pat_edge, pat_platform;
+GRANT USAGE ON SCHEMA pat TO pat_edge, pat_platform, pat_profile, pat_admin, pat_auditor;
 
 -- Raises an error for a token that an edge would reject, by the rules in docs/store-format.md. One function instead of
 -- a constraint for each rule, as it can give hints and is evaluated for every row that gets its number. Strings with a
@@ -320,6 +320,54 @@ CREATE TABLE IF NOT EXISTS pat.edge (
     reported_at timestamptz NOT NULL,
     PRIMARY KEY (login, name)
 ) WITH (fillfactor = 70);
+
+-- What tokens of a class of subjects may be. NULL: no limit. A subject without a class is in the class "default", which
+-- allows everything until an operator says otherwise: see pat.set_policy().
+CREATE TABLE IF NOT EXISTS pat.policy (
+    class            text COLLATE "C" PRIMARY KEY
+        CONSTRAINT policy_class CHECK (class ~ '^[A-Za-z0-9._:@-]{1,64}$'),
+    longest_lifetime interval                       -- demands an expiry, too
+        CONSTRAINT policy_lifetime CHECK (
+            longest_lifetime > interval '0' AND date_part('year', longest_lifetime) = 0
+            AND date_part('month', longest_lifetime) = 0),
+    expiry_demanded  boolean NOT NULL DEFAULT false,
+    most_tokens      integer CONSTRAINT policy_most_tokens CHECK (most_tokens >= 0),
+    scopes           text[] CONSTRAINT policy_scopes CHECK (array_position(scopes, NULL) IS NULL),
+    cidrs            cidr[]
+        CONSTRAINT policy_cidrs CHECK (cardinality(cidrs) > 0 AND array_position(cidrs, NULL) IS NULL)
+);
+
+INSERT INTO pat.policy (class) VALUES ('default') ON CONFLICT DO NOTHING;
+
+CREATE TABLE IF NOT EXISTS pat.subject_class (
+    subject text COLLATE "C" PRIMARY KEY CHECK (octet_length(subject) BETWEEN 1 AND 255),
+    class   text COLLATE "C" NOT NULL REFERENCES pat.policy
+);
+
+-- Who did what to which token. Written by triggers, so that no way to change a token leaves it out, and never changed
+-- afterwards: see pat.guard_audit(). It holds neither tokens nor digests.
+--
+-- Entries have no number when they are written, for the reason at the top of this file: whoever has read up to 8 would
+-- never see a 7 that is committed later. pat.audit_lines() numbers what it finds committed, so that writers of entries
+-- wait neither for each other nor for readers.
+CREATE TABLE IF NOT EXISTS pat.audit (
+    entry      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    event      text NOT NULL,
+    id         text COLLATE "C",                    -- of the token
+    subject    text COLLATE "C",
+    actor      text,                                -- as the caller says: see pat.act_as()
+    client     inet,                                -- the same
+    login      name NOT NULL DEFAULT session_user,
+    login_from inet DEFAULT inet_client_addr(),     -- NULL: a local socket
+    detail     jsonb NOT NULL DEFAULT '{}',
+    number     bigint
+);
+
+CREATE SEQUENCE IF NOT EXISTS pat.audit_seq AS bigint NO CYCLE;
+
+-- The lock of those who number entries. Empty, like pat.clock.
+CREATE TABLE IF NOT EXISTS pat.audit_clock ();
 
 INSERT INTO pat.history (epoch, timeline)
 VALUES (left(replace(gen_random_uuid()::text, '-', ''), 12), left(pg_walfile_name(pg_current_wal_lsn()), 8))
@@ -764,7 +812,162 @@ BEGIN
 END
 $$;
 
--- The required triggers, as formatted by pg_get_triggerdef(), for comparison by pat.source().
+-- Says for the rest of the transaction who acts, and from where, in the audit's entries; what is NULL stays as it is.
+-- Returns what held before, for pat.act_as_before(). Settings instead of parameters of a trigger, which has none:
+--
+--     SET LOCAL pat.actor = 'ticket 4711'
+--
+-- does the same for plain SQL. A caller can say anything there; pat.audit.login is what PostgreSQL knows.
+--
+-- This function and the next two have no SET, which would cost more than what they do: only functions with a fixed
+-- search path call them.
+CREATE OR REPLACE FUNCTION pat.act_as(actor text, client inet)
+RETURNS text[] LANGUAGE plpgsql
+AS $$
+DECLARE
+    before CONSTANT text[] := ARRAY[coalesce(current_setting('pat.actor', true), ''),
+                                    coalesce(current_setting('pat.client', true), '')];
+BEGIN
+    IF act_as.actor IS NOT NULL THEN
+        IF octet_length(act_as.actor) NOT BETWEEN 1 AND 255
+            OR act_as.actor COLLATE "C" ~ E'[\\u0001-\\u001f\\u007f]' THEN
+            RAISE EXCEPTION 'an actor must have 1 to 255 bytes, and no control characters'
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass the user who is signed in.';
+        END IF;
+        PERFORM set_config('pat.actor', act_as.actor, true);
+    END IF;
+    IF act_as.client IS NOT NULL THEN
+        PERFORM set_config('pat.client', act_as.client::text, true);
+    END IF;
+    RETURN before;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION pat.act_as_before(before text[])
+RETURNS void LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('pat.actor', act_as_before.before[1], true),
+            set_config('pat.client', act_as_before.before[2], true);
+END
+$$;
+
+-- Takes any value of the settings, as none may keep a token from being revoked.
+CREATE OR REPLACE FUNCTION pat.write_audit(event text, id text, subject text, detail jsonb)
+RETURNS void LANGUAGE plpgsql
+AS $$
+DECLARE
+    client CONSTANT text := current_setting('pat.client', true);
+BEGIN
+    INSERT INTO pat.audit (event, id, subject, actor, client, detail)
+    VALUES (write_audit.event, write_audit.id, write_audit.subject,
+            nullif(left(current_setting('pat.actor', true), 255), ''),
+            CASE WHEN client <> '' THEN pat.to_address(client) END, write_audit.detail);
+END
+$$;
+
+-- The numbering changes none of the columns that this trigger is for.
+CREATE OR REPLACE FUNCTION pat.audit_token()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    internal CONSTANT text[] := '{digest,seq,numbered_hash,numbered_digest,is_numbered}';
+    before jsonb;
+    after jsonb;
+    detail jsonb;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        PERFORM pat.write_audit('issued', NEW.id, NEW.subject, jsonb_strip_nulls(jsonb_build_object(
+            'name', nullif(NEW.name, ''), 'scopes', nullif(NEW.scopes, '{}'), 'cidrs', nullif(NEW.cidrs, '{}'),
+            'claims', nullif(NEW.claims, '{}'), 'not_before', NEW.not_before, 'expires_at', NEW.expires_at,
+            'revoked_at', NEW.revoked_at)));
+        RETURN NULL;
+    ELSIF TG_OP = 'DELETE' THEN
+        PERFORM pat.write_audit('deleted', OLD.id, OLD.subject, '{}');
+        RETURN NULL;
+    END IF;
+
+    IF NEW.revoked_at = now() AND OLD.revoked_at IS NULL
+        AND (NEW.id, NEW.subject, NEW.name, NEW.scopes, NEW.cidrs, NEW.issued_at, NEW.not_before, NEW.expires_at,
+             NEW.claims, NEW.replaced_by)
+            IS NOT DISTINCT FROM
+            (OLD.id, OLD.subject, OLD.name, OLD.scopes, OLD.cidrs, OLD.issued_at, OLD.not_before, OLD.expires_at,
+             OLD.claims, OLD.replaced_by) THEN
+        PERFORM pat.write_audit('revoked', NEW.id, NEW.subject, '{}');
+        RETURN NULL;
+    END IF;
+
+    before := to_jsonb(OLD) - internal;
+    after := to_jsonb(NEW) - internal;
+    detail := (SELECT jsonb_object_agg(key, jsonb_build_array(before -> key, after -> key))
+               FROM jsonb_object_keys(after) AS key WHERE before -> key <> after -> key);
+    IF detail IS NOT NULL THEN
+        PERFORM pat.write_audit(
+            CASE WHEN NEW.revoked_at IS NOT NULL AND OLD.revoked_at IS NULL THEN 'revoked'
+                 WHEN NEW.revoked_at IS NULL AND OLD.revoked_at IS NOT NULL THEN 'restored'
+                 WHEN NEW.replaced_by IS NOT NULL AND OLD.replaced_by IS NULL THEN 'rotated'
+                 ELSE 'changed' END,
+            NEW.id, NEW.subject, detail);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION pat.audit_policy()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF TG_TABLE_NAME = 'policy' THEN
+        PERFORM pat.write_audit('policy', NULL, NULL,
+                                CASE WHEN TG_OP = 'DELETE' THEN jsonb_build_object('class', OLD.class, 'dropped', true)
+                                     ELSE jsonb_strip_nulls(to_jsonb(NEW)) END);
+    ELSIF TG_OP = 'DELETE' THEN
+        PERFORM pat.write_audit('class', NULL, OLD.subject, '{"class": "default"}');
+    ELSE
+        PERFORM pat.write_audit('class', NULL, NEW.subject, jsonb_build_object('class', NEW.class));
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Refuses every change of the audit but that an entry gets its number, and its end by pat.purge_audit(). The owner of
+-- the schema can remove this trigger; it is there against mistakes, not against the owner.
+CREATE OR REPLACE FUNCTION pat.guard_audit()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp
+AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF OLD.number IS NULL AND NEW.number IS NOT NULL THEN
+            OLD.number := NEW.number;
+            IF NEW IS NOT DISTINCT FROM OLD THEN
+                RETURN NEW;
+            END IF;
+        END IF;
+    ELSIF TG_OP = 'DELETE' AND current_setting('pat.is_purging_audit', true) = 'yes' THEN
+        RETURN NULL;
+    END IF;
+    RAISE EXCEPTION 'the audit cannot be changed'
+        USING ERRCODE = 'feature_not_supported',
+            HINT = 'pat.purge_audit() deletes old entries, and leaves one that says so.';
+END
+$$;
+
+CREATE OR REPLACE FUNCTION pat.audit_deletion()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pat, pg_temp SET timezone = 'UTC'
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM gone) THEN
+        PERFORM pat.write_audit('audit_purged', NULL, NULL, (
+            SELECT jsonb_strip_nulls(jsonb_build_object(
+                'entries', count(*), 'first', min(gone.at), 'last', max(gone.at), 'last_number', max(gone.number)))
+            FROM gone));
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- The required triggers, as formatted by pg_get_triggerdef(), for comparison by pat.source(), which leaves those of the
+-- audit out: edges do not depend on it.
 CREATE OR REPLACE FUNCTION pat.wanted_triggers()
 RETURNS TABLE (relation text, name text, definition text)
 LANGUAGE sql STABLE
@@ -796,7 +999,20 @@ AS $$
         ('request', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON pat.request'
             ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.at_commit()'),
         ('use_report', 'at_commit', 'CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON pat.use_report'
-            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.at_commit()')
+            ' DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pat.at_commit()'),
+        ('token', 'audit_token', 'CREATE TRIGGER audit_token AFTER INSERT OR DELETE OR UPDATE OF id, subject, name,'
+            ' scopes, cidrs, issued_at, not_before, expires_at, revoked_at, claims, replaced_by ON pat.token'
+            ' FOR EACH ROW EXECUTE FUNCTION pat.audit_token()'),
+        ('policy', 'audit_policy', 'CREATE TRIGGER audit_policy AFTER INSERT OR DELETE OR UPDATE ON pat.policy'
+            ' FOR EACH ROW EXECUTE FUNCTION pat.audit_policy()'),
+        ('subject_class', 'audit_policy', 'CREATE TRIGGER audit_policy AFTER INSERT OR DELETE OR UPDATE'
+            ' ON pat.subject_class FOR EACH ROW EXECUTE FUNCTION pat.audit_policy()'),
+        ('audit', 'audit_update', 'CREATE TRIGGER audit_update BEFORE UPDATE ON pat.audit'
+            ' FOR EACH ROW EXECUTE FUNCTION pat.guard_audit()'),
+        ('audit', 'audit_delete', 'CREATE TRIGGER audit_delete BEFORE DELETE OR TRUNCATE ON pat.audit'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION pat.guard_audit()'),
+        ('audit', 'audit_gone', 'CREATE TRIGGER audit_gone AFTER DELETE ON pat.audit'
+            ' REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION pat.audit_deletion()')
 $$;
 
 -- The triggers that differ from the above. The output of pg_get_triggerdef() depends on the search path.
@@ -827,6 +1043,9 @@ BEGIN
          'CREATE INDEX token_revoked_seq ON pat.token (seq) WHERE revoked_at IS NOT NULL AND seq IS NOT NULL'),
         ('token_found', 'CREATE INDEX token_found ON pat.token (digest) WHERE NOT is_numbered'),
         ('token_subject', 'CREATE INDEX token_subject ON pat.token (subject)'),
+        ('audit_number', 'CREATE UNIQUE INDEX audit_number ON pat.audit (number) WHERE number IS NOT NULL'),
+        ('audit_new', 'CREATE INDEX audit_new ON pat.audit (entry) WHERE number IS NULL'),
+        ('audit_subject', 'CREATE INDEX audit_subject ON pat.audit (subject, entry)'),
         ('tombstone_seq', 'CREATE UNIQUE INDEX tombstone_seq ON pat.tombstone (seq) WHERE seq IS NOT NULL'),
         ('tombstone_found', 'CREATE INDEX tombstone_found ON pat.tombstone (digest) WHERE seq IS NULL')
         ) AS list (name, definition)
@@ -879,4 +1098,5 @@ CREATE OR REPLACE VIEW pat.tokens AS
            last_used_at, last_used_from, coalesce(uses, 0) AS uses
     FROM pat.token LEFT JOIN pat.token_use ON token_use.id = token.id;
 
-GRANT SELECT ON pat.tokens TO pat_platform;
+CREATE OR REPLACE VIEW pat.audit_log AS
+    SELECT entry, at, event, id, subject, actor, client, login, login_from, detail, number FROM pat.audit;

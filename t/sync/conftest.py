@@ -49,6 +49,24 @@ def edge(database: Database) -> Iterator[Connection]:
 
 
 @pytest.fixture
+def profile(database: Database) -> Iterator[Connection]:
+    with database.connect("profile", options=NOT_FOR_EVER) as connection:
+        yield connection
+
+
+@pytest.fixture
+def admin(database: Database) -> Iterator[Connection]:
+    with database.connect("admin", options=NOT_FOR_EVER) as connection:
+        yield connection
+
+
+@pytest.fixture
+def auditor(database: Database) -> Iterator[Connection]:
+    with database.connect("auditor", options=NOT_FOR_EVER) as connection:
+        yield connection
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 

@@ -824,7 +824,9 @@ def test_installing_again_turns_the_triggers_on(database: Database, owner: Conne
     assert len(changes(edge)) == 1
 
 
-def test_a_subscriber_of_logical_replication_numbers_for_itself() -> None:
+@contextmanager
+def publisher_and_subscriber() -> Iterator[tuple[Connection, Connection, Callable[[], None]]]:
+    """Two databases, and what makes the second one follow the tokens of the first by logical replication."""
     with PostgreSQL(fsync=False, settings={"wal_level": "logical"}) as server:
         server.start()
         for name in ("here", "there"):
@@ -832,23 +834,32 @@ def test_a_subscriber_of_logical_replication_numbers_for_itself() -> None:
             server.install(name)
         with server.connect(dbname="here", autocommit=True) as here, \
                 server.connect(dbname="there", autocommit=True) as there:
-            issue(there, "local")
-            ids = [issue(here)[0] for _ in range(3)]
-            as_the_owner = ", run_as_owner = true" if there.info.server_version >= 160000 else ""
-            here.execute("CREATE PUBLICATION tokens FOR TABLE pat.token")
-            here.execute("SELECT pg_create_logical_replication_slot('tokens', 'pgoutput')")
-            there.execute(f"CREATE SUBSCRIPTION tokens CONNECTION '{server.socket_url('postgres', 'here')}'"
-                          f" PUBLICATION tokens WITH (create_slot = false{as_the_owner})")
+
+            def subscribe() -> None:
+                as_the_owner = ", run_as_owner = true" if there.info.server_version >= 160000 else ""
+                here.execute("CREATE PUBLICATION tokens FOR TABLE pat.token")
+                here.execute("SELECT pg_create_logical_replication_slot('tokens', 'pgoutput')")
+                there.execute(f"CREATE SUBSCRIPTION tokens CONNECTION '{server.socket_url('postgres', 'here')}'"
+                              f" PUBLICATION tokens WITH (create_slot = false{as_the_owner})")
+
             try:
-                wait_until(lambda: len(snapshot(there)) == 4, "the first tokens are there")
-                here.execute("SELECT pat.revoke(%s)", (ids[0],))
-                here.execute("DELETE FROM pat.token WHERE id = %s", (ids[1],))
-                wait_until(lambda: changes(there)[-1][2].startswith('{"op":"delete"'), "the deletion is there")
-                assert [json.loads(line).get("id") for _, _, line in changes(there)][-2:] == [ids[0], None]
-                assert set(snapshot(there)) > set(snapshot(here))
-                assert not source(there).unnumbered
+                yield here, there, subscribe
             finally:
-                there.execute("DROP SUBSCRIPTION tokens")
+                there.execute("DROP SUBSCRIPTION IF EXISTS tokens")
+
+
+def test_a_subscriber_of_logical_replication_numbers_for_itself() -> None:
+    with publisher_and_subscriber() as (here, there, subscribe):
+        issue(there, "local")
+        ids = [issue(here)[0] for _ in range(3)]
+        subscribe()
+        wait_until(lambda: len(snapshot(there)) == 4, "the first tokens are there")
+        here.execute("SELECT pat.revoke(%s)", (ids[0],))
+        here.execute("DELETE FROM pat.token WHERE id = %s", (ids[1],))
+        wait_until(lambda: changes(there)[-1][2].startswith('{"op":"delete"'), "the deletion is there")
+        assert [json.loads(line).get("id") for _, _, line in changes(there)][-2:] == [ids[0], None]
+        assert set(snapshot(there)) > set(snapshot(here))
+        assert not source(there).unnumbered
 
 
 # Ending tokens
@@ -1183,13 +1194,20 @@ def test_edges_that_report_at_once_do_not_lock_each_other_out(database: Database
 # Roles
 
 EDGE_FUNCTIONS = {"source", "number_found", "changes", "snapshot", "continues", "record_use", "last_batch"}
-PLATFORM_FUNCTIONS = {"issue", "rotate", "revoke", "revoke_subject", "purge"}
+PLATFORM_FUNCTIONS = {"issue", "rotate", "revoke", "revoke_subject", "purge", "policy_of", "expiring"}
+PROFILE_FUNCTIONS = {"tokens_of", "issue_for", "rotate_for", "revoke_for", "revoke_digest_for", "revoke_all_for",
+                     "audit_of", "policy_of", "describe"}
+ADMIN_FUNCTIONS = {"find_tokens", "issue_as", "rotate_as", "revoke_as", "revoke_digest_as", "revoke_all_as",
+                   "policy_of"}
 
 
 def test_roles_may_do_what_they_need_and_nothing_else(owner: Connection) -> None:
     allowed: list[tuple[str, set[str], set[tuple[str, str]]]] = [
         ("edge", EDGE_FUNCTIONS, set()),
         ("shop", PLATFORM_FUNCTIONS, {("tokens", "SELECT")}),
+        ("profile", PROFILE_FUNCTIONS, set()),
+        ("admin", ADMIN_FUNCTIONS, {("audit_log", "SELECT")}),
+        ("auditor", {"audit_lines"}, {("audit_log", "SELECT")}),
         ("stranger", set(), set()),
     ]
     for role, functions, tables in allowed:

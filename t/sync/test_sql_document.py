@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from basics import ROOT
-from postgresql import POSTGRESQL_BIN, Connection, Database, issue, one
+from postgresql import LOGINS, POSTGRESQL_BIN, Connection, Database, issue, one
 from sidecar import once
 from store import Store
 
@@ -52,8 +52,10 @@ def existing(connection: Connection) -> dict[str, Signature]:
         " (SELECT coalesce(array_agg(type::regtype::text ORDER BY place), '{}')"
         "  FROM unnest(coalesce(proallargtypes, proargtypes::oid[])) WITH ORDINALITY AS argument (type, place)),"
         " prorettype::regtype::text FROM pg_proc WHERE pronamespace = 'pat'::regnamespace AND prokind = 'f'"
-        " AND (has_function_privilege('pat_platform', oid, 'EXECUTE') OR has_function_privilege('pat_edge', oid, 'EXECUTE')"
-        "      OR proname IN ('new_epoch', 'number_changes', 'use_pepper'))").fetchall()
+        " AND (proname = ANY (%s) OR EXISTS (SELECT FROM unnest(%s::name[]) AS role"
+        "                                    WHERE has_function_privilege(role, oid, 'EXECUTE')))",
+        (["new_epoch", "number_changes", "use_pepper", "set_policy", "set_class", "drop_policy", "purge_audit"],
+         [role for role in LOGINS.values() if role])).fetchall()
     signatures: dict[str, Signature] = {}
     for name, defaults, names, modes, types, result in rows:
         arguments = list(zip(names, types, modes or ["i"] * len(types)))

@@ -327,11 +327,12 @@ def issue(connection: Connection, subject: str = "alice", **options: Any) -> tup
     return row[0], row[1]
 
 
-LOGINS = {"shop": "pat_platform", "edge": "pat_edge", "stranger": None}
+LOGINS = {"shop": "pat_platform", "edge": "pat_edge", "profile": "pat_profile", "admin": "pat_admin",
+          "auditor": "pat_auditor", "stranger": None}
 
 
 def prepare(server: PostgreSQL, template: str = "pat_template") -> None:
-    """Makes a template of databases with the schema, and logins: a platform, an edge, and one without any role."""
+    """Makes a template of databases with the schema, and logins: one for each role, and one without any."""
     server.psql(f"CREATE DATABASE {template}")
     server.install(template)
     for login, role in LOGINS.items():
