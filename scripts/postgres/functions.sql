@@ -547,7 +547,8 @@ $$;
 
 -- Creates a token without regard to the policy.
 CREATE OR REPLACE FUNCTION pat.create_token(subject text, name text, scopes text[], expires_at timestamptz,
-    cidrs cidr[], not_before timestamptz, claims jsonb, prefix text, pepper bytea, digest bytea, INOUT id text, OUT token text)
+    cidrs cidr[], not_before timestamptz, claims jsonb, prefix text, pepper bytea, digest bytea, INOUT id text,
+    OUT token text)
 LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
