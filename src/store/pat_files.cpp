@@ -31,6 +31,9 @@ constexpr off_t to_the_end = 0;
 /// The byte of lock.mdb that LMDB locks: to read while it is open, to write while it initialises the file.
 constexpr off_t lmdbs_byte = 0;
 
+/// The byte of data.mdb that the writer has locked whose turn is next.
+constexpr off_t next_writers_byte = 0;
+
 struct flock byte_range(short type, off_t begin, off_t length) noexcept
 {
     struct flock result {};
@@ -39,6 +42,27 @@ struct flock byte_range(short type, off_t begin, off_t length) noexcept
     result.l_start = begin;
     result.l_len = length;
     return result;
+}
+
+/// Locks a byte to write, or returns `busy` when the patience is over, if there is a limit to it.
+fault wait_for_byte(const descriptor &file, off_t byte, const trap::deadline *patience) noexcept
+{
+    struct flock own = byte_range(F_WRLCK, byte, 1);
+    while (fcntl(file.get(), F_OFD_SETLKW, &own) != 0) {
+        if (errno != EINTR) {
+            return from_errno(errno);
+        }
+        if (patience != nullptr && patience->is_over()) {
+            return {fault_kind::busy};
+        }
+    }
+    return {};
+}
+
+void unlock_byte(const descriptor &file, off_t byte) noexcept
+{
+    struct flock own = byte_range(F_UNLCK, byte, 1);
+    (void) fcntl(file.get(), F_OFD_SETLK, &own);
 }
 
 fault not_regular(const char *file) noexcept
@@ -250,8 +274,7 @@ fault store_files::protect_mutexes() const noexcept
 
 void store_files::unprotect_mutexes() const noexcept
 {
-    struct flock own = byte_range(F_UNLCK, lmdbs_byte, 1);
-    (void) fcntl(lock_.get(), F_OFD_SETLK, &own);
+    unlock_byte(lock_, lmdbs_byte);
 }
 
 bool store_files::lead_to_files_of(const store_files &other) const noexcept
@@ -311,23 +334,26 @@ fault store_files::set_lock_file_mode() const noexcept
     return info.st_uid == geteuid() ? set_mode(lock_.get(), own_lock_file_mode(), std::nullopt) : fault{};
 }
 
-fault store_files::begin_writing(bool waits) const noexcept
+/// The kernel wakes up who waits for a lock, but does not hand it over: a writer that comes back at once would take it
+/// again before. Here it finds the lock of who is next.
+fault store_files::begin_writing(const trap::deadline *patience) const noexcept
 {
-    struct flock own = byte_range(F_WRLCK, writers_byte, 1);
-    int code;
-    do {
-        code = fcntl(opening_.get(), waits ? F_OFD_SETLKW : F_OFD_SETLK, &own);
-    } while (code != 0 && errno == EINTR);
-    if (code != 0 && !waits && (errno == EAGAIN || errno == EACCES)) {
-        return {fault_kind::busy};
+    fault problem;
+    if (patience != nullptr) {
+        problem = wait_for_byte(data_, next_writers_byte, patience);
     }
-    return code == 0 ? fault{} : from_errno(errno);
+    if (!problem) {
+        problem = wait_for_byte(opening_, writers_byte, patience);
+    }
+    if (problem.kind != fault_kind::busy) {
+        unlock_byte(data_, next_writers_byte);
+    }
+    return problem;
 }
 
 void store_files::end_writing() const noexcept
 {
-    struct flock own = byte_range(F_UNLCK, writers_byte, 1);
-    (void) fcntl(opening_.get(), F_OFD_SETLK, &own);
+    unlock_byte(opening_, writers_byte);
 }
 
 bool store_files::are_in_place() const noexcept

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "store/pat_fault.h"
+#include "store/pat_trap.h"
 
 #include <array>
 #include <climits>
@@ -118,9 +119,9 @@ public:
     fault set_access(std::optional<gid_t> group) const noexcept;
     fault set_lock_file_mode() const noexcept;
 
-    /// Keeps other writers out until end_writing() or the end of the process (writer rule 9). While there is one, waits
-    /// for it, or returns `busy`.
-    fault begin_writing(bool waits) const noexcept;
+    /// Waits for other writers, and keeps them out until end_writing() or the end of the process (writer rule 9).
+    /// Returns `busy` when `patience` is over, and is then to be called again without one, which goes on waiting.
+    fault begin_writing(const trap::deadline *patience) const noexcept;
     void end_writing() const noexcept;
 
     /// True if the paths still lead to the files that are open (reader rule 5); two calls of lstat(2).

@@ -85,13 +85,13 @@ void failed_assertion(MDB_env *, const char *) noexcept
     }
 }
 
-deadline::deadline(unsigned limit_ms) noexcept
+deadline::deadline(unsigned limit_ms, int flags) noexcept
 {
     signals = 0;
 
     struct sigaction action {};
     action.sa_handler = on_deadline;
-    action.sa_flags = SA_NODEFER | SA_RESTART;
+    action.sa_flags = SA_NODEFER | flags;
     sigemptyset(&action.sa_mask);
     if (sigaction(deadline_signal, &action, &previous_) != 0) {
         return;
@@ -113,6 +113,11 @@ deadline::deadline(unsigned limit_ms) noexcept
     constexpr long again_ns = 50'000'000;
     const struct itimerspec timeout = {{0, again_ns}, {limit_ms / 1000, limit_ms % 1000 * 1'000'000L}};
     timer_settime(timer_, 0, &timeout, nullptr);
+}
+
+bool deadline::is_over() const noexcept
+{
+    return is_set_ && signals > 0;
 }
 
 deadline::~deadline()

@@ -46,13 +46,16 @@ inline void count_step() noexcept
     }
 }
 
-/// A timer whose signal leaves the trap that is armed when the time is up, while it lives.
+/// A timer whose signal leaves the trap that is armed when the time is up, while it lives. A call outside of a trap
+/// goes on waiting with SA_RESTART in `flags`, and without it is interrupted (EINTR), again and again.
 class deadline {
 public:
-    explicit deadline(unsigned limit_ms) noexcept;
+    explicit deadline(unsigned limit_ms, int flags = SA_RESTART) noexcept;
     deadline(const deadline &) = delete;
     deadline &operator=(const deadline &) = delete;
     ~deadline();
+
+    [[nodiscard]] bool is_over() const noexcept;
 
 private:
     timer_t timer_{};

@@ -1,6 +1,5 @@
 #include "writer/pat_writer.h"
 
-#include "store/pat_clock.h"
 #include "store/pat_lmdb.h"
 #include "store/pat_trap.h"
 
@@ -8,6 +7,8 @@
 #include <ctime>
 #include <type_traits>
 #include <utility>
+
+#include <unistd.h>
 
 namespace pat::store {
 
@@ -445,21 +446,28 @@ fault writer::open(const char *folder, std::size_t map_size, waiting_listener wa
 fault writer::wait_for_turn() const noexcept
 {
     constexpr unsigned patience_ms = 1000;
+    constexpr int without_restart = 0;
     const store_files &files = environment_.files();
-    const time_limit patience{patience_ms};
 
-    do {
-        const fault problem = files.begin_writing(false);
-        const bool is_our_turn = !problem && environment_.writing_process() == 0;
-        if (is_our_turn || (problem && problem.kind != fault_kind::busy)) {
-            return problem;
+    fault problem;
+    {
+        const trap::deadline patience{patience_ms, without_restart};
+        problem = files.begin_writing(&patience);
+        // A program that does not know open.lock may have LMDB's.
+        while (!problem && environment_.writing_process() != 0) {
+            if (patience.is_over()) {
+                problem = {fault_kind::busy};
+            }
+            usleep(1000);
         }
-    } while (patience.wait());
-
+    }
+    if (problem.kind != fault_kind::busy) {
+        return problem;
+    }
     if (waiting_) {
         waiting_(environment_.writing_process());
     }
-    return files.begin_writing(true);
+    return files.begin_writing(nullptr);
 }
 
 fault writer::begin(transaction &scope) noexcept

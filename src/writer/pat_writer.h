@@ -160,9 +160,9 @@ public:
     /// whole or not at all, with the group of `source`.
     static fault backup(const char *source, const char *destination, std::size_t map_size) noexcept;
 
-    /// To be told that a transaction has waited for another writer for a second, and goes on waiting; of its process,
-    /// or 0 if that is not known.
-    using waiting_listener = std::function<void(pid_t process)>;
+    /// To be told that a transaction has waited for other writers for a second, and goes on waiting. `thread` is the
+    /// number in lock.mdb, where the store's group can write, or 0 if there is none.
+    using waiting_listener = std::function<void(pid_t thread)>;
 
     /// Opens the store in `folder`, and publishes a transaction that a killed writer left unpublished (rule 3).
     fault open(const char *folder, std::size_t map_size, waiting_listener waiting = {}) noexcept;

@@ -251,7 +251,8 @@ void a_writer_tells_of_a_call_that_fails(void **)
 {
     const path store = make_store();
     each_call_fails(ENOMEM, [&] { return change_and_close(store); });
-    assert_string_equal(unnoticed, "fstatat fstatat fstatat pread pread unlock pread unlock pread unlock unlock ");
+    assert_string_equal(unnoticed,
+                        "fstatat fstatat fstatat pread pread unlock unlock pread unlock unlock pread unlock unlock ");
 }
 
 void a_creation_tells_of_a_call_that_fails(void **)
@@ -262,7 +263,7 @@ void a_creation_tells_of_a_call_that_fails(void **)
         const store::fault problem = store::writer::create((folder / name).text, std::nullopt, plain, map_size);
         return problem.kind == store::fault_kind::exists ? store::fault{} : problem;
     });
-    assert_string_equal(unnoticed, "fstatat fstatat fstatat pread pread unlock pread unlock unlock ");
+    assert_string_equal(unnoticed, "fstatat fstatat fstatat pread pread unlock unlock pread unlock unlock ");
 }
 
 void a_call_that_is_interrupted_while_it_waits_is_made_again(void **)
@@ -272,8 +273,8 @@ void a_call_that_is_interrupted_while_it_waits_is_made_again(void **)
     each_call_fails(EINTR, [&] { return open_and_close(store); });
     assert_string_equal(unnoticed, "fstatat flock fstatat fstatat fcntl pread pread unlock unlock ");
     each_call_fails(EINTR, [&] { return change_and_close(store); });
-    assert_string_equal(unnoticed,
-                        "fstatat flock fstatat fstatat pread pread unlock lock pread unlock lock pread unlock unlock ");
+    assert_string_equal(unnoticed, "fstatat flock fstatat fstatat pread pread unlock lock lock unlock pread unlock "
+                                   "lock lock unlock pread unlock unlock ");
 }
 
 void lmdb_opens_the_files_that_were_checked(void **)

@@ -127,6 +127,27 @@ void a_deadline_ends_nothing_outside_of_a_trap(void **)
     assert_int_equal(timers, 0);
 }
 
+void a_deadline_interrupts_a_call_if_it_is_to(void **)
+{
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    in_child([&] {
+        const trap::deadline limit{1000, 0};
+        return !limit.is_over();
+    });
+    in_child([&] {
+        const trap::deadline limit{1, 0};
+        const auto is_interrupted = [&] {
+            char byte;
+            errno = 0;
+            return read(ends[0], &byte, 1) < 0 && errno == EINTR && limit.is_over();
+        };
+        return is_interrupted() && is_interrupted();
+    });
+    close(ends[0]);
+    close(ends[1]);
+}
+
 void a_deadline_leaves_the_signal_as_it_was(void **)
 {
     struct sigaction before {};
@@ -198,6 +219,7 @@ int main()
         cmocka_unit_test(a_body_is_interrupted_where_it_waits_or_after_a_second),
         cmocka_unit_test(a_call_goes_on_after_the_first_signal),
         cmocka_unit_test(a_deadline_ends_nothing_outside_of_a_trap),
+        cmocka_unit_test(a_deadline_interrupts_a_call_if_it_is_to),
         cmocka_unit_test(a_deadline_leaves_the_signal_as_it_was),
         cmocka_unit_test(a_search_has_so_many_steps_and_no_more),
         cmocka_unit_test(each_fault_is_trapped_and_not_only_the_first),

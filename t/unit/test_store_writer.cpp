@@ -441,6 +441,13 @@ bool walk_ends(store::transaction &change, unsigned wanted, fault_kind end)
     return problem.kind == end && visited == wanted;
 }
 
+void wait_for_file(const path &file)
+{
+    while (access(file.text, F_OK) != 0) {
+        usleep(1000);
+    }
+}
+
 void writer_rule_9_whose_lock_it_waits_for_is_told_whatever_program_has_it(void **)
 {
     const path store = make_store();
@@ -453,20 +460,109 @@ void writer_rule_9_whose_lock_it_waits_for_is_told_whatever_program_has_it(void 
         pause();
         return begins;
     });
-    while (access(has_lock.text, F_OK) != 0) {
-        usleep(1000);
-    }
+    wait_for_file(has_lock);
 
     in_child([&] {
         store::writer writer;
         int times = 0;
-        const auto end_it = [&](pid_t process) {
-            times += process == other ? 1 : 100;
+        const auto end_it = [&](pid_t thread) {
+            times += thread == other ? 1 : 100;
             kill(other, SIGKILL);
         };
         return !writer.open(store.text, map_size, end_it) && times == 1;
     });
     assert_int_equal(WTERMSIG(status_of(other)), SIGKILL);
+}
+
+/// Writes to the store in a child process, whose turn it is when `begin` is there. It says so with a folder.
+pid_t start_writer(const path &store, const path &begin, const path &has_turn)
+{
+    const path is_open = folder / "is-open";
+    const pid_t child = start_child([&] {
+        store::writer writer;
+        return !writer.open(store.text, map_size) && mkdir(is_open.text, 0700) == 0 && (wait_for_file(begin), true)
+               && !writer.update([&](store::transaction &) {
+                      return mkdir(has_turn.text, 0700) == 0 ? store::fault{} : store::from_errno(errno);
+                  });
+    });
+    wait_for_file(is_open);
+    return child;
+}
+
+/// Until it is the turn of another writer next.
+void wait_for_waiter(const path &store)
+{
+    const int data = open((store / "data.mdb").text, O_RDONLY | O_CLOEXEC);
+    struct flock next {};
+    do {
+        usleep(1000);
+        next = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1, .l_pid = 0};
+    } while (fcntl(data, F_OFD_GETLK, &next) == 0 && next.l_type == F_UNLCK);
+    close(data);
+}
+
+void writer_rule_9_a_writer_that_comes_back_at_once_lets_others_go_first(void **)
+{
+    const path store = make_store();
+    const path begin = folder / "begin";
+    const path has_turn = folder / "has-turn";
+    const pid_t other = start_writer(store, begin, has_turn);
+
+    // It does not wait for the other to wake up for longer than a second.
+    constexpr int few = 3;
+    in_child([&] {
+        store::writer writer;
+        const auto wait_for_other = [&](store::transaction &) {
+            wait_for_waiter(store);
+            return store::fault{};
+        };
+        bool is_good =
+            !writer.open(store.text, map_size) && mkdir(begin.text, 0700) == 0 && !writer.update(wait_for_other);
+        int commits = 0;
+        const auto look = [&](store::transaction &) {
+            commits += access(has_turn.text, F_OK) != 0 ? 1 : 0;
+            return store::fault{};
+        };
+        for (int before = -1; is_good && commits != before;) {
+            before = commits;
+            is_good = !writer.update(look);
+        }
+        return is_good && commits < few;
+    });
+    assert_int_equal(status_of(other), 0);
+}
+
+void writer_rule_9_a_writer_that_is_stopped_while_it_waits_keeps_nobody_out(void **)
+{
+    const path store = make_store();
+    const path begin = folder / "begin";
+    const path has_turn = folder / "has-turn";
+    const path is_stopped = folder / "is-stopped";
+    const pid_t other = start_writer(store, begin, has_turn);
+    const pid_t former = start_child([&] {
+        store::writer writer;
+        bool is_first = false;
+        const auto wait = [&](store::transaction &) {
+            const bool begins = mkdir(begin.text, 0700) == 0;
+            wait_for_file(is_stopped);
+            return begins ? store::fault{} : store::from_errno(errno);
+        };
+        const auto look = [&](store::transaction &) {
+            is_first = access(has_turn.text, F_OK) != 0;
+            return store::fault{};
+        };
+        return !writer.open(store.text, map_size) && !writer.update(wait) && !writer.update(look) && is_first;
+    });
+
+    wait_for_waiter(store);
+    int status = 0;
+    assert_int_equal(kill(other, SIGSTOP), 0);
+    assert_int_equal(waitpid(other, &status, WUNTRACED), other);
+    assert_int_equal(mkdir(is_stopped.text, 0700), 0);
+    const int status_of_former = status_of(former);
+    assert_int_equal(kill(other, SIGCONT), 0);
+    assert_int_equal(status_of_former, 0);
+    assert_int_equal(status_of(other), 0);
 }
 
 void a_walk_does_not_take_damage_for_its_end(void **)
@@ -1001,6 +1097,8 @@ int main()
         store_test(writer_rule_5_a_full_disk_leaves_the_store_usable),
         store_test(writer_rule_7_appending_wants_ascending_digests),
         store_test(writer_rule_9_whose_lock_it_waits_for_is_told_whatever_program_has_it),
+        store_test(writer_rule_9_a_writer_that_comes_back_at_once_lets_others_go_first),
+        store_test(writer_rule_9_a_writer_that_is_stopped_while_it_waits_keeps_nobody_out),
         store_test(a_walk_does_not_take_damage_for_its_end),
         store_test(a_walk_is_interrupted_only_past_its_beginning),
         store_test(writer_rule_8_a_backup_is_whole_or_not_there),
