@@ -5,7 +5,6 @@
 #include "cli/pat_text.h"
 
 #include <cstdio>
-#include <fstream>
 #include <system_error>
 
 #include <pwd.h>
@@ -60,18 +59,6 @@ std::string describe(const std::string &folder, store::fault problem)
         text += explain(folder);
     }
     return text;
-}
-
-void tell_of_waiting(const std::string &folder, pid_t process)
-{
-    std::string name;
-    std::getline(std::ifstream{fmt::format("/proc/{}/comm", process)}, name);
-    const std::string other = process == 0   ? "another process"
-                              : name.empty() ? fmt::format("process {}", process)
-                                             : fmt::format("process {} ({})", process, name);
-    notice(fmt::format("store \"{}\": waiting for {}, which is writing to it: if it is stopped, continue it "
-                       "(kill -CONT), or kill it, which the store survives",
-                       folder, other));
 }
 
 void require(const std::string &folder, store::fault problem)

@@ -44,9 +44,6 @@ public:
 /// Throws if there is a problem.
 void require(const std::string &folder, store::fault problem);
 
-/// A notice that the command waits for a process that writes to the store; 0: for one that is not known.
-void tell_of_waiting(const std::string &folder, pid_t process);
-
 /// `patctl: text` on standard error: for what was done, or is about to be. What a terminal would act on is replaced,
 /// here and in the other two.
 void notice(const std::string &text) noexcept;

@@ -8,6 +8,7 @@
 #include "cli/pat_owner.h"
 #include "cli/pat_text.h"
 #include "cli/pat_time.h"
+#include "cli/pat_waiting.h"
 
 #include <algorithm>
 #include <clocale>
@@ -152,7 +153,7 @@ const std::string &command_context::enter() const
 void command_context::open(store::writer &writer) const
 {
     const std::string &path = enter();
-    require(path, writer.open(path.c_str(), map_size, [&path](pid_t process) { tell_of_waiting(path, process); }));
+    require(path, writer.open(path.c_str(), map_size, [&path](pid_t thread) { tell_of_waiting(path, thread); }));
 }
 
 }  // namespace pat::cli

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import signal
 import subprocess
 import tempfile
+import threading
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from basics import DEADLINE, PATCTL
 from conftest import YES, Patctl
-from store import stopped_writer
+from store import forged_writer, stopped_writer
 
 DIGEST = "d" * 64
 
@@ -32,9 +36,9 @@ def first_line(process: subprocess.Popen[str]) -> str:
     return process.stderr.readline()
 
 
-def notice(patctl: Patctl, who: str) -> str:
-    return (f'patctl: store "{patctl.store}": waiting for {who}, which is writing to it: if it is stopped, continue it '
-            "(kill -CONT), or kill it, which the store survives\n")
+def notice(patctl: Patctl, who: str, where: str = "") -> str:
+    return (f'patctl: store "{patctl.store}": waiting for {who}, which is writing to it{where}: if it is stopped, '
+            "continue it (kill -CONT), or kill it, which the store survives\n")
 
 
 COMMANDS: dict[str, tuple[list[str], str]] = {
@@ -67,6 +71,39 @@ def test_it_says_for_which_process_it_waits_and_goes_on(patctl: Patctl, command:
     output, rest = waiting.communicate(timeout=DEADLINE)
     assert waiting.returncode == YES, (output, rest)
     assert "waiting" not in rest
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_process_that_does_not_have_the_store_open_is_not_named(patctl: Patctl, is_there: bool) -> None:
+    with ExitStack() as stack:
+        other = stack.enter_context(subprocess.Popen(["sleep", "infinity"]))
+        stack.callback(other.kill)
+        if not is_there:
+            other.kill()
+            other.wait()
+        with stopped_writer(patctl.store), forged_writer(patctl.store, other.pid):
+            waiting = start(patctl, "revoke", "--subject", "alice")
+            assert first_line(waiting) == notice(patctl, "another process",
+                                                 " (fuser -v lists those that have its lock.mdb open)")
+    waiting.communicate(timeout=DEADLINE)
+
+
+def test_a_process_is_named_of_which_a_thread_writes(patctl: Patctl) -> None:
+    is_over = threading.Event()
+    thread = threading.Thread(target=is_over.wait)
+    thread.start()
+    try:
+        with stopped_writer(patctl.store), (patctl.store / "lock.mdb").open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH, 1)
+            assert thread.native_id is not None
+            with forged_writer(patctl.store, thread.native_id):
+                waiting = start(patctl, "revoke", "--subject", "alice")
+                name = Path("/proc/self/comm").read_text().rstrip()
+                assert first_line(waiting) == notice(patctl, f"process {os.getpid()} ({name})")
+        waiting.communicate(timeout=DEADLINE)
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_a_process_that_ends_while_another_waits_for_it_is_waited_for_no_longer(patctl: Patctl) -> None:

@@ -60,6 +60,18 @@ def stopped_writer(folder: Path) -> Iterator[int]:
                 return
 
 
+@contextmanager
+def forged_writer(folder: Path, thread: int) -> Iterator[None]:
+    """Whoever may write to lock.mdb has it say that this thread writes to the store."""
+    with (folder / "lock.mdb").open("r+b", buffering=0) as file:
+        before = os.pread(file.fileno(), 4, _WRITERS_MUTEX_AT)
+        os.pwrite(file.fileno(), struct.pack("<I", thread), _WRITERS_MUTEX_AT)
+        try:
+            yield
+        finally:
+            os.pwrite(file.fileno(), before, _WRITERS_MUTEX_AT)
+
+
 class Issued(NamedTuple):
     token: str
     id: str
