@@ -54,7 +54,7 @@ END
 });
 
 repeat_each(2);
-plan tests => repeat_each() * 1406;
+plan tests => repeat_each() * 1461;
 
 no_long_string();
 run_tests();
@@ -616,3 +616,28 @@ location = /t { auth_pat API scheme=bearer,basic,token header=X-API-Key; try_fil
 --- no_error_log eval
 [$main::good, $main::revoked, substr(MIME::Base64::encode_base64("u:$main::good", ''), 0, 20), 'somebody',
  '[error]', '[crit]', '[alert]']
+
+
+
+=== TEST 25: a name that upstreams take for that of a header= is a second credential, and is not accepted itself
+--- http_config
+underscores_in_headers on;
+ignore_invalid_headers off;
+--- config
+location = /t { auth_pat API scheme=bearer header=X-API-Key; try_files /nowhere =204; }
+--- request eval
+[("GET /t") x 11]
+--- more_headers eval
+[map({ my $name = $_; ("Authorization: Bearer $main::good\n$name: $main::good", "$name: $main::good") }
+  qw(X_API_Key x-api_key X.API.Key)),
+ "X-API-Key: $main::good\nX_API_Key: $main::unknown", "X_API_Key: $main::unknown\nX-API-Key: $main::good",
+ "X-API-Key: $main::good\nX_API_Key:", "Authorization: Bearer $main::good\nX_API_Keys: x\nX_API: x\nXXAPIXKey: x",
+ "X-API-Key: $main::good\n_API_Key: x\nAuthorization_: x"]
+--- error_code eval
+[(401) x 9, 204, 204]
+--- response_headers eval
+[map { "X-Status: $_" } ("malformed") x 9, "ok", "ok"]
+--- no_error_log
+[error]
+[crit]
+[alert]

@@ -40,6 +40,7 @@ server {
     listen 127.0.0.1:\$PORT$on_listen;
     $tls_listen
     $directive
+    underscores_in_headers on;
     auth_pat API;
     location /t       { add_header X-Subject "\$auth_pat_subject" always; try_files /nowhere =204; }
     location /slow    { limit_rate 20k; add_header X-Subject "\$auth_pat_subject"; alias \$ROOT/html/; }
@@ -49,6 +50,7 @@ server {
     location /any     { satisfy any; allow all; try_files /nowhere =204; }
     location /json    { error_page 401 \@json; try_files /nowhere =204; }
     location /off     { auth_pat off; try_files /nowhere =204; }
+    location /header  { auth_pat API scheme=bearer header=X-API-Key; try_files /nowhere =204; }
     location /slim    { auth_pat Key token=\$http_x_api_key; try_files /nowhere =204; }
     location \@json   { return 401 '{"error":"\$auth_pat_status"}'; }
 }
@@ -104,6 +106,9 @@ for my $way (@ways) {
         ['/any', [], 204, undef],
         ['/any', ["Authorization: Bearer $revoked"], 204, undef],
         ['/off', [], 204, undef],
+        ['/header', ["X-API-Key: $token"], 204, undef],
+        ['/header', ["X_API_Key: $second", "Authorization: Bearer $token"], 401,
+            qq{$start, error="invalid_token", error_description="The access token is invalid"}],
         ['/slim', ["X-Api-Key: $token"], 204, undef],
         ['/slim', ["Authorization: Bearer $token"], 401, 'Bearer realm="Key"'],
     );

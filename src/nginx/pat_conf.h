@@ -1,9 +1,11 @@
 #pragma once
 
+#include "core/pat_bytes.h"
 #include "core/pat_digest.h"
 #include "core/pat_token.h"
 #include "nginx/pat_ngx.h"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace pat::store {
@@ -82,6 +84,15 @@ struct source_conf {
     /// Whether an Authorization header is a credential, even one with another scheme. With `token=` alone it is not.
     [[nodiscard]] bool has_authorization() const noexcept { return schemes.any() || headers != nullptr; }
 };
+
+/// Whether a program that makes variables of headers (CGI, WSGI, nginx itself) may make the same one of `other` as of
+/// `name`, one of source_conf::headers: it replaces what a variable's name cannot have.
+[[nodiscard]] inline bool is_same_variable(std::string_view name, std::string_view other) noexcept
+{
+    constexpr byte_set kept{"abcdefghijklmnopqrstuvwxyz0123456789"};
+
+    return std::ranges::equal(name, other, [&](char c, char d) { return c == d || (c == '-' && !kept.has(d)); });
+}
 
 enum class status_format : ngx_uint_t { by_accept, json, prometheus, html };
 

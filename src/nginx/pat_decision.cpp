@@ -78,16 +78,20 @@ private:
     bool has_one_ = false;
 };
 
-/// Reads what is not in the Authorization header. Each line of a header is a credential, even if it is empty. Returns
-/// false if the variable cannot be evaluated.
+/// Reads what is not in the Authorization header. Each line of a header is a credential, even if it is empty. A line
+/// that an upstream may take for one of these is malformed: nothing strips it. Returns false if the variable cannot be
+/// evaluated.
 [[nodiscard, gnu::noinline]] bool read_other_sources(ngx_http_request_t *r, const source_conf &sources,
                                                      presented_credentials &out) noexcept
 {
     if (sources.headers != nullptr) {
         for (const ngx_str_t &name : items<ngx_str_t>(*sources.headers)) {
+            const auto is_alike = [&](std::string_view other) { return is_same_variable(view(name), other); };
+
             const ngx_table_elt_t *header = nullptr;
-            while ((header = find_header(r, view(name), header)) != nullptr) {
-                out.add(parse_field(view(header->value)));
+            while ((header = find_header_if(r, is_alike, header)) != nullptr) {
+                out.add(lower_name(*header) == view(name) ? parse_field(view(header->value))
+                                                          : credential{credential_kind::malformed, {}});
             }
         }
     }

@@ -47,20 +47,35 @@ inline void prepare_timer(ngx_event_t &event, ngx_event_handler_pt handler, ngx_
     return {text.size(), reinterpret_cast<u_char *>(const_cast<char *>(text.data()))};
 }
 
-/// Finds the first request header after `after` (nullptr: from the start) with this lower-case name; nullptr if none.
-[[nodiscard]] inline const ngx_table_elt_t *find_header(const ngx_http_request_t *r, std::string_view name,
-                                                        const ngx_table_elt_t *after = nullptr) noexcept
+[[nodiscard]] inline std::string_view lower_name(const ngx_table_elt_t &header) noexcept
+{
+    return view({header.key.len, header.lowcase_key});
+}
+
+/// Finds the first request header after `after` (nullptr: from the start) whose lower-case name is right; nullptr if
+/// none.
+template <typename Predicate>
+[[nodiscard]] inline const ngx_table_elt_t *find_header_if(const ngx_http_request_t *r, const Predicate &is_right,
+                                                           const ngx_table_elt_t *after = nullptr) noexcept
 {
     bool is_after = after == nullptr;
     for (const ngx_list_part_t *part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
         for (const ngx_table_elt_t &header : std::span{static_cast<ngx_table_elt_t *>(part->elts), part->nelts}) {
-            if (is_after && view({header.key.len, header.lowcase_key}) == name) {
+            if (is_after && is_right(lower_name(header))) {
                 return &header;
             }
             is_after = is_after || &header == after;
         }
     }
     return nullptr;
+}
+
+/// Likewise, the first with this lower-case name.
+[[nodiscard]] inline const ngx_table_elt_t *find_header(const ngx_http_request_t *r, std::string_view name,
+                                                        const ngx_table_elt_t *after = nullptr) noexcept
+{
+    return find_header_if(
+        r, [&](std::string_view other) { return other == name; }, after);
 }
 
 /// Allocates uninitialised memory for `count` objects without destructors; nullptr if out of memory.
