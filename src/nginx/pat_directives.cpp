@@ -214,6 +214,21 @@ void wipe_hasher(void *data) noexcept
     return false;
 }
 
+/// Whether clients or proxies fill or drop a header of this name by themselves, so that no token can rely on it: those
+/// of one connection (RFC 9110, section 7.6.1), those that scripts may not set (Fetch standard, forbidden
+/// request-header), and `Accept` and `Forwarded`. What begins with one that ends in "-" is meant, too. Each nginx knows
+/// the others of these.
+[[nodiscard]] bool is_reserved(const ngx_str_t &name) noexcept
+{
+    constexpr std::string_view reserved[] = {"accept", "accept-", "access-control-", "date", "forwarded", "origin",
+                                             "proxy-", "sec-",    "trailer",         "via"};
+
+    return std::ranges::any_of(reserved, [&](std::string_view known) {
+        return name.len >= known.size() && (name.len == known.size() || known.ends_with('-'))
+               && ngx_strncasecmp(name.data, to_ngx(known).data, known.size()) == 0;
+    });
+}
+
 /// `header=`
 [[nodiscard]] char *add_header(ngx_conf_t *cf, ngx_str_t &parameter, std::string_view text,
                                source_conf &sources) noexcept
@@ -226,13 +241,14 @@ void wipe_hasher(void *data) noexcept
     const ngx_str_t cookie = ngx_string("Cookie");
 
     const char *remedy = nullptr;
-    if (text.empty() || !name_characters.has_all(text)) {
-        remedy = "a name has letters, digits and \"-\"; for another one, use \"token=$http_NAME\"";
+    if (text.empty() || text.starts_with('-') || !name_characters.has_all(text)) {
+        remedy = "a name begins with a letter or digit, and has these and \"-\"; for another one, use "
+                 "\"token=$http_NAME\"";
     } else if (is_same_word(given, authorization)) {
         remedy = "use \"scheme=\"";
     } else if (is_same_word(given, cookie)) {
         remedy = "use \"token=$cookie_NAME\"";
-    } else if (is_known_to_nginx(given)) {
+    } else if (is_known_to_nginx(given) || is_reserved(given)) {
         remedy = "it has another meaning; use a name such as \"X-API-Key\"";
     }
     if (remedy != nullptr) {
@@ -283,25 +299,33 @@ void wipe_hasher(void *data) noexcept
     return conf_ok;
 }
 
-/// Whether `token=` is the variable of a header that is read anyway: then, each credential would be there twice.
-[[nodiscard]] bool is_read_twice(const source_conf &sources) noexcept
+/// Whether the variable of a header that is read anyway is in `token=`: then, each credential in that header would be
+/// there twice.
+[[nodiscard]] bool is_read_twice(ngx_conf_t *cf, const source_conf &sources) noexcept
 {
-    constexpr std::string_view start = "$http_";
+    constexpr std::string_view start = "http_";
+    constexpr auto end = static_cast<ngx_uint_t>(-1);
 
-    const std::string_view text = view(sources.token->value);
-    const auto is_variable_of = [&](std::string_view header) {
-        return text.starts_with(start)
-               && std::ranges::equal(tail(text, start.size()), header, [](char of_variable, char of_header) {
-                      return ngx_tolower(of_variable) == (of_header == '-' ? '_' : of_header);
-                  });
-    };
+    const auto *core =
+        static_cast<const ngx_http_core_main_conf_t *>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+    const auto variables = items<ngx_http_variable_t>(core->variables);
 
-    if (sources.has_authorization() && is_variable_of("authorization")) {
-        return true;
+    for (const ngx_uint_t *index = sources.token->flushes; index != nullptr && *index != end; index++) {
+        const std::string_view variable = view(variables[*index].name);
+        if (!variable.starts_with(start)) {
+            continue;
+        }
+        const std::string_view header = tail(variable, start.size());
+        if (sources.has_authorization() && header == "authorization") {
+            return true;
+        }
+        if (sources.headers != nullptr
+            && std::ranges::any_of(items<ngx_str_t>(*sources.headers),
+                                   [&](const ngx_str_t &name) { return is_same_variable(view(name), header); })) {
+            return true;
+        }
     }
-    return sources.headers != nullptr
-           && std::ranges::any_of(items<ngx_str_t>(*sources.headers),
-                                  [&](const ngx_str_t &header) { return is_variable_of(view(header)); });
+    return false;
 }
 
 [[nodiscard]] char *set_sources(ngx_conf_t *cf, std::span<ngx_str_t> parameters, source_conf &sources) noexcept
@@ -327,8 +351,8 @@ void wipe_hasher(void *data) noexcept
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"user=\" needs \"scheme=basic\"");
         return conf_error();
     }
-    if (sources.token != nullptr && is_read_twice(sources)) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"token=%V\" is a header that \"scheme=\" or \"header=\" reads",
+    if (sources.token != nullptr && is_read_twice(cf, sources)) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"token=%V\" has a header that \"scheme=\" or \"header=\" reads",
                            &sources.token->value);
         return conf_error();
     }
