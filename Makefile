@@ -45,10 +45,10 @@ library_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(core) $(store) $(writer))
 cli_objects := $(patsubst %.cpp,$(BUILD)/obj/%.o,$(cli))
 unit_programs := $(patsubst t/unit/%.cpp,$(BUILD)/unit/%,$(unit))
 
-# Records the parameters of a build in the target, and leaves the target's time alone if they have not changed.
+# Records the parameters of a build in the target, and leaves the target's time alone if they have not changed. Two makes
+# may do so at once.
 define remember
-@: $(file > $@.new,$(1))
-@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+@echo '$(subst ','\'',$(1))' >$@.$$$$; if cmp -s $@.$$$$ $@; then rm $@.$$$$; else mv $@.$$$$ $@; fi
 endef
 
 .PHONY: all

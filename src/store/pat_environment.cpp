@@ -85,16 +85,18 @@ bool are_in_turn(const meta_page &first, const meta_page &second) noexcept
                && (first.transaction + 1 == second.transaction || first.transaction == second.transaction + 1));
 }
 
-/// Finds the transaction that added the last entry to the list of free pages of a meta page: that which wrote the page,
-/// as each frees the page that was the root before. 0 if there is none, as in a store that is new or a copy, or if the
-/// list is damaged.
+/// Finds the transaction that added the last entry to the list of free pages of a meta page, 0 if the list is empty.
+/// Each transaction frees the page that was the root before, but the first of a store or of a compacted copy.
 fault find_last_to_free(int fd, const meta_page &meta, std::uint64_t &out) noexcept
 {
     constexpr int max_depth = 32;  // LMDB, mdb.c: CURSOR_STACK
 
-    out = 0;
     std::uint64_t page = meta.roots[0];
-    for (int depth = 0; page != no_page && depth < max_depth; depth++) {
+    if (page == no_page) {
+        out = 0;
+        return {};
+    }
+    for (int depth = 0; depth < max_depth; depth++) {
         std::array<std::byte, page_offset::nodes> header{};
         std::array<std::byte, sizeof(std::uint16_t)> offset{};
         std::array<std::byte, node_offset::key + sizeof(std::uint64_t)> node{};
@@ -105,7 +107,7 @@ fault find_last_to_free(int fd, const meta_page &meta, std::uint64_t &out) noexc
         }
         const off_t last_offset = load_le<std::uint16_t>(&header[page_offset::lower]) - off_t{sizeof(std::uint16_t)};
         if (last_offset < off_t{page_offset::nodes}) {
-            return {};
+            break;
         }
         if (pread(fd, offset.data(), offset.size(), begin + last_offset) < 0
             || pread(fd, node.data(), node.size(), begin + load_le<std::uint16_t>(offset.data())) < 0) {
@@ -117,7 +119,7 @@ fault find_last_to_free(int fd, const meta_page &meta, std::uint64_t &out) noexc
         }
         page = child_at(node.data());
     }
-    return {};
+    return {fault_kind::damaged};
 }
 
 /// Whether the lists of free pages are of the transactions that are said to have written the meta pages. If not, the
@@ -130,28 +132,34 @@ fault check_lists(int data_file, int lock_file, const meta_page &first, const me
     const meta_page &newest = is_first_newest ? first : second;
     const meta_page &earlier = is_first_newest ? second : first;
 
-    std::uint64_t newest_list;
-    std::uint64_t earlier_list;
-    if (const fault problem = find_last_to_free(data_file, newest, newest_list)) {
+    std::uint64_t list = 0;
+    if (const fault problem = find_last_to_free(data_file, newest, list)) {
         return problem;
     }
-    if (const fault problem = find_last_to_free(data_file, earlier, earlier_list)) {
-        return problem;
-    }
-    if (newest_list != 0 && newest_list != newest.transaction) {
+    if (list != (newest.transaction > 1 ? newest.transaction : 0)) {
         return {fault_kind::damaged};
     }
-    if (earlier_list <= newest.transaction) {
+
+    // When writing the page has failed, LMDB puts the old number back, and nothing else. Later commits then write over
+    // the list, and it may look like anything; but what it belongs to was never published.
+    const fault problem = find_last_to_free(data_file, earlier, list);
+    if (problem.kind == fault_kind::damaged || (!problem && list <= newest.transaction)) {
         return {};
     }
-
-    // When writing the page has failed, LMDB puts the old number back, and nothing else: then the list is of a commit
-    // that was never published, and later ones write over it.
+    if (problem) {
+        return problem;
+    }
     std::uint64_t published = 0;
     if (pread(lock_file, &published, sizeof published, published_at) < 0) {
         return from_errno(errno);
     }
-    return published < earlier_list ? fault{} : fault{fault_kind::damaged};
+    const bool is_last = published == newest.transaction || published + 1 == newest.transaction;
+    return is_last ? fault{} : fault{fault_kind::damaged};
+}
+
+bool is_same(const meta_page &first, const meta_page &second) noexcept
+{
+    return first.transaction == second.transaction && first.roots == second.roots;
 }
 
 /// Looks at both meta pages once more, with what tells more about the order of their commits. If they are not as they
@@ -160,15 +168,18 @@ fault check_order(int data_file, int lock_file) noexcept
 {
     constexpr int max_tries = 100;
 
-    meta_page first;
-    meta_page second;
-    fault problem = read_meta_pages(data_file, first, second);
+    meta_page pages[2];
+    meta_page before[2];
+    fault problem = read_meta_pages(data_file, pages[0], pages[1]);
     for (int tries = 0; !problem && tries < max_tries; tries++) {
-        const fault damage = check_lists(data_file, lock_file, first, second);
-        const std::uint64_t before = first.transaction + second.transaction;
-        if (damage.kind != fault_kind::damaged || (problem = read_meta_pages(data_file, first, second))
-            || first.transaction + second.transaction == before) {
-            return problem ? problem : damage;
+        const fault damage = check_lists(data_file, lock_file, pages[0], pages[1]);
+        if (damage.kind != fault_kind::damaged) {
+            return damage;
+        }
+        std::ranges::copy(pages, before);
+        problem = read_meta_pages(data_file, pages[0], pages[1]);
+        if (!problem && std::ranges::equal(pages, before, is_same)) {
+            return damage;
         }
     }
     return problem ? problem : fault{fault_kind::damaged};
@@ -536,6 +547,7 @@ fault environment::grow() noexcept
     if (const fault problem = check_data_file(files_.data(), map_size_)) {
         return problem;
     }
+    free_.forget();  // the map may be elsewhere
     return from_lmdb(mdb_env_set_mapsize(env_, 0));
 }
 

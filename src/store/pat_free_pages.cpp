@@ -20,7 +20,8 @@ namespace {
 constexpr MDB_dbi free_database = 0;
 
 /// What is beyond is not read: pages of a file of the default map size, and as many commits as there may be while a
-/// transaction reads for hours. A crafted list could be endless.
+/// transaction reads for hours. A crafted list could be endless. The newest come first, as what was revoked last
+/// matters most.
 constexpr std::size_t max_numbers = default_map_size / 4096;
 constexpr unsigned max_lists = 1U << 20;
 
@@ -46,7 +47,10 @@ const std::byte *map_around(const void *address, std::size_t page_size) noexcept
 
 int free_pages::load(MDB_txn *transaction) noexcept
 {
-    pages_ = 0;
+    if (mdb_txn_id(transaction) == transaction_) {
+        return 0;
+    }
+    forget();
 
     int code = cursor_ == nullptr ? mdb_cursor_open(transaction, free_database, &cursor_)
                                   : mdb_cursor_renew(transaction, cursor_);
@@ -77,7 +81,7 @@ int free_pages::load(MDB_txn *transaction) noexcept
     MDB_val key;
     MDB_val value;
     for (unsigned lists = 0; lists < max_lists; lists++) {
-        if ((code = mdb_cursor_get(cursor_, &key, &value, MDB_NEXT)) != 0) {
+        if ((code = mdb_cursor_get(cursor_, &key, &value, lists == 0 ? MDB_LAST : MDB_PREV)) != 0) {
             break;
         }
         // A count and that many page numbers (LMDB, mdb_stat.c). On a damaged page it may be at any address, and of any
@@ -97,7 +101,14 @@ int free_pages::load(MDB_txn *transaction) noexcept
         return code;
     }
     pages_ = pages;
+    transaction_ = mdb_txn_id(transaction);
     return 0;
+}
+
+void free_pages::forget() noexcept
+{
+    transaction_ = no_transaction;
+    pages_ = 0;
 }
 
 void free_pages::close() noexcept

@@ -54,7 +54,7 @@ fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, m
         if ((code = free->load(transaction)) != 0 || (code = free->locate(value.mv_data)) != 0) {
             return from_lmdb(code);
         }
-        if (free->hold(value.mv_data)) {
+        if (!free->is_current(key.mv_size, to_bytes(value))) {
             return {fault_kind::damaged};
         }
     }

@@ -26,7 +26,7 @@ class free_pages;
 [[nodiscard]] int open_database(MDB_txn *transaction, MDB_dbi &database) noexcept;
 
 /// Reads the meta record; its texts point into `buffer`. A store without one is `fault_kind::not_a_store`. With `free`,
-/// also reads which pages are free, and the meta record must be on none of them.
+/// also reads which pages are free, and the meta record must be current.
 fault read_meta(MDB_txn *transaction, MDB_dbi database, record_buffer &buffer, meta_record &out,
                 free_pages *free = nullptr) noexcept;
 

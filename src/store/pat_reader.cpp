@@ -105,6 +105,7 @@ fault reader::begin() noexcept
             if (const fault problem = environment_.grow()) {
                 return problem;
             }
+            meta_transaction_ = no_transaction;
             code = mdb_txn_renew(transaction_);
         }
         if (code != 0) {
@@ -164,7 +165,7 @@ fault reader::fetch(const token_hasher &hasher, const token_key &token, allocato
         end();
         return code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
     }
-    if (environment_.free().hold(value.mv_data)) {  // rule 15
+    if (!environment_.free().is_current(token.size(), to_bytes(value))) {  // rule 15
         end();
         return {fault_kind::damaged};
     }
@@ -240,7 +241,11 @@ fault reader::read(const Body &body) noexcept
             end();
         }
     };
-    return trap::run(transaction) ? problem : fault{fault_kind::damaged};
+    if (!trap::run(transaction)) {
+        problem = {fault_kind::damaged};
+        reopen(problem);  // as after a lookup
+    }
+    return problem;
 }
 
 fault reader::check_made_with(const token_hasher &hasher) noexcept
@@ -289,7 +294,9 @@ void reader::maintain() noexcept
 
     fault problem;
     const auto body = [&] {
-        meta_transaction_ = no_transaction;  // whoever overwrote the file may have left the transaction id as it was
+        // Whoever overwrote the file may have left the transaction id as it was.
+        meta_transaction_ = no_transaction;
+        environment_.free().forget();
         if ((problem = begin())) {
             return;
         }

@@ -88,7 +88,8 @@ fault snapshot::next(std::span<const std::byte> &key, std::span<const std::byte>
         if (code != 0) {
             problem = done ? fault{} : from_lmdb(code);
         } else if (!order_.accepts(std::span{key_bytes_}.first(key_length_), to_bytes(found_key))
-                   || !take(found_key, key_bytes_, key) || environment_.free().hold(found_value.mv_data)) {
+                   || !take(found_key, key_bytes_, key)
+                   || !environment_.free().is_current(found_key.mv_size, to_bytes(found_value))) {
             problem = {fault_kind::damaged};  // no key of an LMDB file is that long
         } else if (!take(found_value, value_bytes_, value)) {
             problem = from_codec(codec_error::too_long);
@@ -109,7 +110,7 @@ fault snapshot::find(std::span<const std::byte> key, std::span<const std::byte> 
         found = code == 0;
         if (code != 0) {
             problem = code == MDB_NOTFOUND ? fault{} : from_lmdb(code);
-        } else if (environment_.free().hold(found_value.mv_data)) {
+        } else if (!environment_.free().is_current(key.size(), to_bytes(found_value))) {
             problem = {fault_kind::damaged};
         } else if (!take(found_value, value_bytes_, value)) {
             problem = from_codec(codec_error::too_long);

@@ -231,31 +231,95 @@ void no_flipped_bit_makes_a_token_another_one_or_undoes_its_revocation(void **)
     delete reader;
 }
 
-/// The other header of the file is that of the commit before, with all that it had.
+constexpr off_t number_at = 144;  // of the commit, in each of the two headers (LMDB, mdb.c: MDB_meta)
+
+off_t newest_header(const path &data)
+{
+    return read_number(data, number_at) > read_number(data, page_size + number_at) ? 0 : page_size;
+}
+
+void assert_damaged(const path &store)
+{
+    auto *reader = new store::reader;
+    assert_fault(reader->open(store.text, map_size, 0), fault_kind::damaged);
+    delete reader;
+}
+
+/// The other header of the file is that of the commit before, with all that it had. A copy begins with commit 1 again.
 void no_flipped_bit_in_the_number_of_a_commit_undoes_a_revocation(void **)
 {
-    constexpr off_t number_at = 144;  // in each of the two headers (LMDB, mdb.c: MDB_meta)
+    const path original = make_store();
+    const path copy = folder / "copy";
+    put(original, 1);
+    assert_good(store::writer::backup(original.text, copy.text, map_size));
 
+    for (const path &store : {original, copy}) {
+        const path data = store / "data.mdb";
+        for (const std::int64_t revoked_at : {1, 2}) {  // the newest is once in the one header, once in the other
+            put(store, 1, revoked_at);
+            for (const off_t at : {number_at, off_t{page_size} + number_at}) {
+                const std::uint64_t right = read_number(data, at);
+                for (unsigned bit = 0; bit < 64; bit++) {
+                    const std::uint64_t wrong = right ^ std::uint64_t{1} << bit;
+                    patch(data, at, &wrong, sizeof wrong);
+                    assert_damaged(store);
+                }
+                patch(data, at, &right, sizeof right);
+            }
+        }
+
+        store::reader *reader = open_reader(store);
+        assert_true(look(*reader, 1).revoked);
+        delete reader;
+    }
+}
+
+/// The number that was published last tells whether the newest commit has been lost. LMDB sets it when it opens a store
+/// that nobody has open.
+void reader_rule_8_a_lock_file_that_does_not_belong_to_a_header_makes_it_no_better(void **)
+{
+    const path store = make_store();
+    const path data = store / "data.mdb";
+    const path lock = store / "lock.mdb";
+    put(store, 1);
+    put(store, 1, 1);
+
+    const off_t at = newest_header(data) + number_at;
+    const std::uint64_t newest = read_number(data, at);
+    const std::uint64_t wrong = newest - 2;
+    patch(data, at, &wrong, sizeof wrong);
+    for (const std::uint64_t published : {newest, std::uint64_t{0}, newest - 3, newest + 1, ~std::uint64_t{0}}) {
+        patch(lock, lock_transaction_at, &published, sizeof published);
+        assert_damaged(store);
+    }
+    assert_int_equal(truncate(lock.text, 0), 0);
+    assert_damaged(store);
+}
+
+/// What a fault interrupts while the store is described is ended.
+void a_description_that_a_fault_cuts_short_leaves_the_store_usable(void **)
+{
+    constexpr off_t free_root_at = 80;
+    constexpr off_t last_page_at = 136;
     const path store = make_store();
     const path data = store / "data.mdb";
     put(store, 1);
-    for (const std::int64_t revoked_at : {1, 2}) {  // the newest commit is once in the one header, once in the other
-        put(store, 1, revoked_at);
-        for (const off_t at : {number_at, off_t{page_size} + number_at}) {
-            const std::uint64_t right = read_number(data, at);
-            for (unsigned bit = 0; bit < 64; bit++) {
-                const std::uint64_t wrong = right ^ std::uint64_t{1} << bit;
-                patch(data, at, &wrong, sizeof wrong);
-                auto *reader = new store::reader;
-                assert_fault(reader->open(store.text, map_size, 0), fault_kind::damaged);
-                delete reader;
-            }
-            patch(data, at, &right, sizeof right);
-        }
-    }
-
     store::reader *reader = open_reader(store);
-    assert_true(look(*reader, 1).revoked);
+    put(store, 2);
+
+    const off_t header = newest_header(data);
+    const std::uint64_t root = read_number(data, header + free_root_at);
+    const std::uint64_t last = read_number(data, header + last_page_at);
+    const auto past_the_end = static_cast<std::uint64_t>(size_of(data) / page_size + 100);
+    patch(data, header + free_root_at, &past_the_end, sizeof past_the_end);
+    patch(data, header + last_page_at, &past_the_end, sizeof past_the_end);
+    store::condition seen{};
+    assert_fault(reader->describe(seen), fault_kind::damaged);
+    patch(data, header + free_root_at, &root, sizeof root);
+    patch(data, header + last_page_at, &last, sizeof last);
+
+    look_after(*reader, store);
+    assert_found(*reader, 2);
     delete reader;
 }
 
@@ -325,6 +389,66 @@ void reader_rule_15_no_wrong_number_of_a_page_undoes_a_revocation(void **)
     delete reader;
 }
 
+/// Where a node was removed, those below it in the page move up, and remain where they were as well.
+void reader_rule_15_no_wrong_offset_in_a_page_undoes_a_revocation(void **)
+{
+    constexpr unsigned tokens = 12;
+    constexpr off_t kind_at = 10;     // in a page: 2 for a leaf …
+    constexpr off_t lower_at = 12;    // … the end of the offsets of its nodes …
+    constexpr off_t offsets_at = 16;  // … and these (LMDB, mdb.c: MDB_page)
+
+    const path store = make_store();
+    const path data = store / "data.mdb";
+    const token_text large = token(tokens);
+    commit(store, [&](store::transaction &change) {
+        token_record record = record_of(large);
+        record.name =
+            "a name that makes this record larger than all others, so that their remains are not written over, "
+            "which takes some more words than these";
+        return change.put(plain(large.text), record);
+    });
+    for (unsigned i = 0; i < tokens; i++) {
+        put(store, i);
+    }
+    commit(store, [&](store::transaction &change) {
+        const token_text last = token(tokens - 1);
+        const store::fault problem = change.erase(plain(large.text));
+        return problem ? problem : change.put(plain(last.text), record_of(last, 1));
+    });
+
+    store::reader *reader = open_reader(store);
+    unsigned wrong_offsets = 0;
+    const auto assert_none_is_good = [&] {
+        wrong_offsets++;
+        if (!reader->is_open()) {
+            (void) reader->open(store.text, map_size, 0);
+        }
+        const answer got = look(*reader, tokens - 1);
+        assert_true(!got.found || got.revoked);
+    };
+    for (off_t page = off_t{2} * page_size; page < size_of(data); page += page_size) {
+        if ((read_number(data, page + kind_at) & 0xffff) != 2) {
+            continue;
+        }
+        const auto lower = static_cast<std::uint16_t>(read_number(data, page + lower_at));
+        for (off_t at = page + offsets_at; at < page + lower; at += 2) {
+            const auto right = static_cast<std::uint16_t>(read_number(data, at));
+            for (std::uint16_t wrong = 0; wrong < page_size; wrong += 2) {
+                patch(data, at, &wrong, sizeof wrong);
+                assert_none_is_good();
+            }
+            patch(data, at, &right, sizeof right);
+        }
+        for (std::uint16_t wrong = 0; wrong < page_size; wrong += 2) {
+            patch(data, page + lower_at, &wrong, sizeof wrong);
+            assert_none_is_good();
+        }
+        patch(data, page + lower_at, &lower, sizeof lower);
+    }
+    assert_in_range(wrong_offsets, 10000, 1000000);
+    delete reader;
+}
+
 void no_zeroed_page_ends_the_process(void **)
 {
     constexpr unsigned tokens = 600;
@@ -373,7 +497,10 @@ int main()
         store_test(a_file_that_is_cut_short_under_a_writer_is_a_fault_and_not_the_end),
         store_test(no_flipped_bit_makes_a_token_another_one_or_undoes_its_revocation),
         store_test(no_flipped_bit_in_the_number_of_a_commit_undoes_a_revocation),
+        store_test(reader_rule_8_a_lock_file_that_does_not_belong_to_a_header_makes_it_no_better),
         store_test(reader_rule_15_no_wrong_number_of_a_page_undoes_a_revocation),
+        store_test(reader_rule_15_no_wrong_offset_in_a_page_undoes_a_revocation),
+        store_test(a_description_that_a_fault_cuts_short_leaves_the_store_usable),
         store_test(no_zeroed_page_ends_the_process),
     };
     return cmocka_run_group_tests_name("store faults", tests, nullptr, nullptr);
