@@ -26,8 +26,10 @@ def start(patctl: Patctl, *arguments: str, input: str = "") -> subprocess.Popen[
     with tempfile.TemporaryFile("w+") as file:
         file.write(input)
         file.seek(0)
+        # What a shell starts in the background, such as these tests, ignores SIGINT.
         return subprocess.Popen([PATCTL, "--store", str(patctl.store), *arguments], stdin=file,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
