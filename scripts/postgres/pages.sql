@@ -143,8 +143,8 @@ $$;
 -- For a subject
 ---------------------------------------------------------------------------------------------------------------------
 
--- Locks the token of a subject, so that it stays the subject's until the end of the transaction; subject before row, as
--- pat.revoke_subject() does.
+-- Locks the token of a subject, so that it stays the subject's until the end of the transaction. Who locks the subject,
+-- too, does so before, as pat.revoke_subject() does.
 CREATE OR REPLACE FUNCTION pat.lock_token_of(subject text, id text)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pat, pg_temp
 AS $$

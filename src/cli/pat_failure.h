@@ -6,7 +6,6 @@
 #include <string>
 
 #include <fmt/core.h>
-#include <sys/types.h>
 
 /// The exit statuses of patctl, its exceptions, and its messages on standard error.
 namespace pat::cli {

@@ -33,7 +33,10 @@ struct meta_page {
     std::uint64_t transaction = 0;
 };
 
-constexpr std::uint64_t no_page = ~std::uint64_t{0};  ///< the root of an empty tree
+/// Where lock.mdb has the mutexes, and the number of the commit that was published last. (LMDB, mdb.c: MDB_txninfo)
+constexpr off_t readers_mutex_at = 8;
+constexpr off_t published_at = 48;
+constexpr off_t writers_mutex_at = 64;
 
 fault read_meta_page(int fd, std::size_t offset, meta_page &out) noexcept
 {
@@ -89,14 +92,12 @@ bool are_in_turn(const meta_page &first, const meta_page &second) noexcept
 /// Each transaction frees the page that was the root before, but the first of a store or of a compacted copy.
 fault find_last_to_free(int fd, const meta_page &meta, std::uint64_t &out) noexcept
 {
-    constexpr int max_depth = 32;  // LMDB, mdb.c: CURSOR_STACK
-
     std::uint64_t page = meta.roots[0];
     if (page == no_page) {
         out = 0;
         return {};
     }
-    for (int depth = 0; depth < max_depth; depth++) {
+    for (unsigned depth = 0; depth < max_depth; depth++) {
         std::array<std::byte, page_offset::nodes> header{};
         std::array<std::byte, sizeof(std::uint16_t)> offset{};
         std::array<std::byte, node_offset::key + sizeof(std::uint64_t)> node{};
@@ -126,8 +127,6 @@ fault find_last_to_free(int fd, const meta_page &meta, std::uint64_t &out) noexc
 /// number of one is damaged, and may make the earlier commit the newest.
 fault check_lists(int data_file, int lock_file, const meta_page &first, const meta_page &second) noexcept
 {
-    constexpr off_t published_at = 48;  // LMDB, mdb.c: MDB_txninfo
-
     const bool is_first_newest = first.transaction > second.transaction;
     const meta_page &newest = is_first_newest ? first : second;
     const meta_page &earlier = is_first_newest ? second : first;
@@ -197,10 +196,6 @@ std::array<int, 3> next_descriptors(int any) noexcept
     }
     return result;
 }
-
-/// Where lock.mdb has the mutexes. (LMDB, mdb.c: MDB_txninfo)
-constexpr off_t readers_mutex_at = 8;
-constexpr off_t writers_mutex_at = 64;
 
 bool read_mutex(int lock_file, off_t at, pthread_mutex_t &out) noexcept
 {

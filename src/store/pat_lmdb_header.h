@@ -29,6 +29,9 @@ inline constexpr std::size_t min_page_size = 512;
 inline constexpr std::size_t max_page_size = 65536;
 }  // namespace lmdb_header
 
+inline constexpr std::uint64_t no_page = ~std::uint64_t{0};  ///< the root of an empty tree
+inline constexpr unsigned max_depth = 32;                    ///< of a tree (LMDB, mdb.c: CURSOR_STACK)
+
 /// Other pages (LMDB, mdb.c: MDB_page, MDB_node).
 namespace page_offset {
 inline constexpr std::size_t number = 0;

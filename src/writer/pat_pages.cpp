@@ -2,7 +2,6 @@
 
 #include "core/pat_bytes.h"
 #include "store/pat_free_pages.h"
-#include "store/pat_lmdb_header.h"
 
 #include <algorithm>
 #include <array>
@@ -27,7 +26,6 @@ constexpr std::size_t root = 40;
 constexpr unsigned data_is_long = 1;
 
 constexpr std::uint64_t first_page = 2;  // behind the two pages of the header
-constexpr std::uint64_t no_page = ~std::uint64_t{0};
 constexpr std::size_t max_key_size = 511;
 constexpr std::size_t number_size = 8;
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "store/pat_fault.h"
+#include "store/pat_lmdb_header.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -57,8 +58,6 @@ private:
         std::vector<std::uint64_t> bits_;  ///< one for each page
         std::vector<std::uint64_t> used_;  ///< the words of `bits_` that are not 0
     };
-
-    static constexpr unsigned max_depth = 32;  ///< LMDB's CURSOR_STACK
 
     struct page_tree {
         std::uint64_t root;
